@@ -1,0 +1,1 @@
+"""The command line: parse, resolve, call one function of civae_core, print."""

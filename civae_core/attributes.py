@@ -1,0 +1,140 @@
+"""Attributes and their roles: what is intervened on, conditioned on, allowed to move, or only watched.
+
+This module imports no torch, so that the command line can name attributes cheaply.
+"""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any, Literal
+
+from civae_core.errors import UsageError
+
+
+class Role(StrEnum):
+    """What an attribute means for the question asked (METHOD section 1)."""
+
+    TREATMENT = "treatment"
+    COVARIATE = "covariate"
+    DESCENDANT = "descendant"
+    HELD_OUT = "held_out"
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """One column of the attribute table.
+
+    `low` and `high` bound the values seen in training; `mean` and `std` are those of the training split and
+    standardise continuous attributes inside the model. Binary attributes are 0 or 1.
+    """
+
+    name: str
+    kind: Literal["binary", "continuous"]
+    low: float = 0.0
+    high: float = 1.0
+    mean: float = 0.5
+    std: float = 0.5
+
+    @property
+    def shift_and_scale(self) -> tuple[float, float]:
+        """`(shift, scale)` with model value = (raw − shift) / scale; binary 0/1 becomes −1/+1."""
+        return (0.5, 0.5) if self.kind == "binary" else (self.mean, self.std or 1.0)
+
+    def in_range(self, value: float) -> bool:
+        """Whether `value` lies within what training saw."""
+        return self.low <= value <= self.high
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Attribute":
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class AttributeRoles:
+    """The table's attributes split by role; the order of treatments and covariates is the model's input order."""
+
+    treatments: tuple[Attribute, ...]
+    covariates: tuple[Attribute, ...]
+    descendants: tuple[Attribute, ...] = ()
+    held_out: tuple[Attribute, ...] = ()
+
+    @classmethod
+    def assign(
+        cls,
+        table: Sequence[Attribute],
+        treatments: Sequence[str],
+        covariates: Sequence[str],
+        descendants: Sequence[str] = (),
+    ) -> "AttributeRoles":
+        """Looks the names up in the table; whatever is named nowhere is held out.
+
+        Raises:
+            UsageError: a name that is not a column of the table, with the nearest one.
+        """
+        by_name = {attribute.name: attribute for attribute in table}
+
+        def pick(names: Sequence[str], key: str) -> tuple[Attribute, ...]:
+            for name in names:
+                require_name(name, by_name, f"data.{key}")
+            return tuple(by_name[name] for name in names)
+
+        used = {*treatments, *covariates, *descendants}
+        return cls(
+            treatments=pick(treatments, "treatment"),
+            covariates=pick(covariates, "covariates"),
+            descendants=pick(descendants, "descendants"),
+            held_out=tuple(attribute for attribute in table if attribute.name not in used),
+        )
+
+    @property
+    def inputs(self) -> tuple[Attribute, ...]:
+        """What the model is given: treatments, then covariates."""
+        return self.treatments + self.covariates
+
+    def role_of(self, name: str) -> Role:
+        for role, group in (
+            (Role.TREATMENT, self.treatments),
+            (Role.COVARIATE, self.covariates),
+            (Role.DESCENDANT, self.descendants),
+        ):
+            if any(attribute.name == name for attribute in group):
+                return role
+        return Role.HELD_OUT
+
+    def to_dict(self) -> dict[str, list[dict[str, Any]]]:
+        return {
+            "treatments": [a.to_dict() for a in self.treatments],
+            "covariates": [a.to_dict() for a in self.covariates],
+            "descendants": [a.to_dict() for a in self.descendants],
+            "held_out": [a.to_dict() for a in self.held_out],
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, list[dict[str, Any]]]) -> "AttributeRoles":
+        return cls(**{key: tuple(Attribute.from_dict(a) for a in group) for key, group in values.items()})
+
+
+def require_name(name: str, known: Iterable[str], where: str) -> None:
+    """Refuses an unknown attribute name.
+
+    Raises:
+        UsageError: names `where` and the nearest known name.
+    """
+    known = list(known)
+    if name in known:
+        return
+    near = nearest(name, known)
+    listed = ", ".join(known[:40]) + (", …" if len(known) > 40 else "")
+    question = f" (did you mean {near}?)" if near else ""
+    raise UsageError(f"{where}: unknown attribute {name!r}{question}", hint=f"known attributes: {listed}")
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name most like `name`, if any is close; upper and lower case count as equal."""
+    folded = {k.casefold(): k for k in known}
+    found = difflib.get_close_matches(name.casefold(), list(folded), n=1, cutoff=0.6)
+    return folded[found[0]] if found else None

@@ -1,0 +1,165 @@
+"""The config, by concern. The sentence under a field is its help text, its schema description and its docs.
+
+Every count of training progress is in images, so that a batch size can change without touching the rest.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+
+def _one_or_many(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+Names = Annotated[list[str], BeforeValidator(_one_or_many)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+
+
+class Section(BaseModel):
+    """A strict, immutable part of the config."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+
+class DataConfig(Section):
+    """Which prepared images, and what each attribute means."""
+
+    path: str
+    """Folder written by `civae prepare-data`."""
+    treatment: Names
+    """Attributes that are intervened on: one or several, binary or continuous."""
+    covariates: Names = []
+    """Attributes that the treatment does not change and that the model conditions on."""
+    descendants: Names = []
+    """Attributes that the treatment itself may change; never a model input, reported, allowed to move."""
+    flip: bool = True
+    """Mirror training images at random."""
+    cache: Literal["mmap", "ram"] = "mmap"
+    """Read the images through the page cache, or copy the training split into memory first."""
+
+    @model_validator(mode="after")
+    def _roles_are_disjoint(self) -> "DataConfig":
+        roles = {"treatment": self.treatment, "covariates": self.covariates, "descendants": self.descendants}
+        if not self.treatment:
+            raise ValueError("treatment: needs at least one attribute")
+        seen: dict[str, str] = {}
+        for role, names in roles.items():
+            for name in names:
+                if name in seen:
+                    raise ValueError(f"{name!r} cannot be both in {seen[name]} and in {role}")
+                seen[name] = role
+        return self
+
+
+class ModelConfig(Section):
+    """The network: encoder, decoder and prior (METHOD section 2)."""
+
+    prior: Literal["xt", "x", "standard"] | None = None
+    """Learned p(z|x,t), balanced p(z|x), or N(0,I); left out, it follows the objective."""
+    latent: Count = 64
+    """Dimensions of z."""
+    width: Count = 32
+    """Channels of the first stage."""
+    stages: list[Count] = [1, 2, 4, 4]
+    """Channel multiple of each stage; every stage halves the resolution, the first by space-to-depth."""
+    blocks: Count = 1
+    """Residual blocks in each stage."""
+    norm: Literal["group", "batch", "none"] = "group"
+    """Normalisation inside the residual blocks."""
+    activation: Literal["silu", "elu", "relu"] = "silu"
+    """Non-linearity."""
+    treatment_input: Literal["film", "concat"] = "film"
+    """How t enters the decoder: scale and shift in every block, or as scalars beside z (the original's way)."""
+    x_in_decoder: bool = True
+    """Give the covariates to the decoder too, p(y|z,t,x): a departure from (M2) that measures better."""
+    prior_hidden: Count = 128
+    """Hidden units of the prior's network."""
+    sigma: Literal["scalar", "channel", "pixel", "fixed"] = "scalar"
+    """Scale of the decoder's Gaussian: one learned number, one per channel, a learned map, or a constant."""
+    sigma_init: Positive = 0.1
+    """Initial (or fixed) σ, in units of images in [0,1]."""
+    predictor: bool = True
+    """Train an attribute predictor p(x,t|y) beside the model, for photographs without labels."""
+
+
+class LossConfig(Section):
+    """The objective's settings (M4)."""
+
+    beta: NonNegative = 5.0
+    """Weight of the KL term, in nats per image against nats per image (for `objective: original`: kl_scale)."""
+    beta_warmup: Annotated[int, Field(ge=0)] = 0
+    """Images over which β rises linearly from zero."""
+    weights: Literal["none", "inverse", "overlap"] = "inverse"
+    """Propensity weights of training images: none, stabilised inverse (capped), or overlap weights."""
+    weight_cap: Positive = 10.0
+    """Largest weight, as a multiple of the mean weight."""
+
+
+class TrainConfig(Section):
+    """Budget, optimiser and bookkeeping."""
+
+    images: Count = 500_000
+    """Length of training: images shown in all."""
+    batch_size: Count = 64
+    """Images in an optimiser step, over all processes."""
+    lr: Positive = 1e-3
+    """Peak learning rate of AdamW."""
+    lr_warmup: Annotated[int, Field(ge=0)] = 2_000
+    """Images over which the learning rate rises linearly."""
+    lr_decay: Literal["cosine", "none"] = "cosine"
+    """Fall of the learning rate towards the end of training; `none` keeps a run extensible bit for bit."""
+    weight_decay: NonNegative = 0.01
+    """AdamW's decoupled weight decay."""
+    grad_clip: Positive = 1.0
+    """Largest gradient norm, of the loss in nats per pixel and channel."""
+    ema_halflife: NonNegative = 20_000
+    """Half-life of the weights' moving average; it grows into this from the start. 0 turns it off."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Autocast precision; auto takes bf16 where the GPU has it, fp32 on the CPU."""
+    channels_last: bool | None = None
+    """Memory layout of images; left out, it is chosen by device."""
+    compile: bool = False
+    """Run the network through torch.compile."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of weights, order, flips and noise."""
+    log_every: Count = 2_000
+    """Images between lines of metrics.jsonl."""
+    checkpoint_every: Count = 50_000
+    """Images between checkpoints, each with a validation loss."""
+    sample_every: Count = 50_000
+    """Images between sample grids."""
+    validate_images: Count = 1_000
+    """Held-out images that a validation loss is averaged over, at most."""
+    keep: Count = 3
+    """How many of the latest checkpoints stay, beside the best."""
+
+
+class Config(Section):
+    """A whole training run."""
+
+    objective: Literal["intact", "cvae", "original"] = "intact"
+    """Ours (M4); the same with N(0,I) in place of the prior; or the original project's loss and inference."""
+    data: DataConfig
+    model: ModelConfig = ModelConfig()
+    loss: LossConfig = LossConfig()
+    train: TrainConfig = TrainConfig()
+
+    @model_validator(mode="after")
+    def _prior_fits_the_objective(self) -> "Config":
+        if self.objective == "intact":
+            if self.model.prior is None:
+                object.__setattr__(self, "model", self.model.model_copy(update={"prior": "xt"}))
+        elif self.model.prior in (None, "standard"):
+            object.__setattr__(self, "model", self.model.model_copy(update={"prior": "standard"}))
+        else:
+            raise ValueError(
+                f"objective {self.objective!r} is defined by N(0,I): model.prior cannot be {self.model.prior!r}"
+            )
+        if self.loss.weights == "overlap" and len(self.data.treatment) > 8:
+            raise ValueError("loss.weights: overlap weights enumerate the arms; at most 8 treatments")
+        return self

@@ -1,0 +1,45 @@
+"""The errors that reach a user, each with its exit code.
+
+A message names the flag, key or file and its value, without a full stop; a hint says what to do next.
+"""
+
+
+class CivaeError(Exception):
+    """A failure that a user can understand; the base class stands for a runtime failure."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(CivaeError):
+    """A command line or config that cannot be carried out as written."""
+
+    exit_code = 2
+
+
+class DataError(CivaeError):
+    """Bad data: an unreadable table, image, prepared folder or checkpoint."""
+
+    exit_code = 3
+
+
+class DivergedError(CivaeError):
+    """Training produced non-finite losses for too long."""
+
+    exit_code = 4
+
+
+class PreemptedError(CivaeError):
+    """Stopped by SIGTERM or SIGUSR1 after saving; running the same command again continues."""
+
+    exit_code = 75
+
+
+class InterruptedRunError(CivaeError):
+    """Stopped by Ctrl-C after saving; running the same command again continues."""
+
+    exit_code = 130

@@ -1,0 +1,98 @@
+"""Files that are whole or absent: write beside, flush to disk, rename over."""
+
+import errno
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from civae_core.errors import CivaeError
+
+
+def describe_os_error(error: OSError, path: Path) -> CivaeError:
+    """Turns an operating-system error into one sentence with a hint."""
+    hints = {
+        errno.ENOSPC: "free some space, or write to another disk",
+        errno.EDQUOT: "your disk quota is used up",
+        errno.EACCES: "check the permissions, or choose another folder",
+        errno.EPERM: "check the permissions, or choose another folder",
+        errno.EROFS: "the file system is read-only; choose another folder",
+    }
+    code = error.errno or 0
+    return CivaeError(f"cannot write {path}: {error.strerror or error}", hint=hints.get(code))
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yields a temporary path beside `path`; on success it is synced and renamed over `path`, else removed.
+
+    Raises:
+        CivaeError: the folder cannot be written, or the disk is full.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        os.close(handle)
+    except OSError as error:
+        raise describe_os_error(error, path) from error
+    temporary = Path(name)
+    try:
+        yield temporary
+        sync(temporary)
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+        sync(path.parent)
+    except OSError as error:
+        raise describe_os_error(error, path) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes UTF-8 text atomically."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes readable JSON atomically; NaN and infinities are refused because JSON has none."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def sync(path: Path) -> None:
+    """Flushes a file or a directory entry to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_folder(path: Path) -> None:
+    """Creates a folder with its parents.
+
+    Raises:
+        CivaeError: it cannot be created or is not writable.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise describe_os_error(error, path) from error
+
+
+def sha256_of(path: Path) -> str:
+    """The hex SHA-256 of a file's bytes, read in blocks."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
