@@ -1,0 +1,65 @@
+"""The design matrix of the propensity models: standardised inputs and, for few inputs, their products."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+MAX_INPUTS_FOR_PRODUCTS = 12
+"""Products of pairs grow quadratically; with more inputs than this they are left out."""
+
+_NEGLIGIBLE_STD = 1e-8
+
+
+@dataclass(frozen=True)
+class Design:
+    """A fitted map from inputs [N, C] to features [N, 1 + F]; the first column is the constant 1.
+
+    `pairs` [2, P] lists the columns that are multiplied: each pair once, and the square of every column with
+    more than two values (the square of a binary column says nothing new). Columns that are constant in the
+    rows the design was fitted on are dropped; all others have mean 0 and standard deviation 1 there.
+    """
+
+    input_mean_C: Tensor
+    input_std_C: Tensor
+    pairs: Tensor
+    kept_F: Tensor
+    mean_F: Tensor
+    std_F: Tensor
+
+    @property
+    def features(self) -> int:
+        """Number of columns, without the constant."""
+        return int(self.kept_F.numel())
+
+    def __call__(self, x_NC: Tensor) -> Tensor:
+        """Float64 features [N, 1 + F] of inputs [N, C]."""
+        raw_NF = _raw_features(x_NC, self.input_mean_C, self.input_std_C, self.pairs)[:, self.kept_F]
+        return torch.cat([raw_NF.new_ones(len(raw_NF), 1), (raw_NF - self.mean_F) / self.std_F], dim=1)
+
+
+def fit_design(x_NC: Tensor) -> Design:
+    """Fits the design to float64 inputs [N, C]; C may be 0, N must not be."""
+    inputs = x_NC.shape[1]
+    input_mean_C, input_std_C = _mean_and_std(x_NC)
+    input_std_C = torch.where(input_std_C > _NEGLIGIBLE_STD, input_std_C, torch.ones_like(input_std_C))
+    pairs = torch.empty(2, 0, dtype=torch.int64)
+    if 0 < inputs <= MAX_INPUTS_FOR_PRODUCTS:
+        pairs = torch.triu_indices(inputs, inputs)
+        many_valued_C = torch.tensor([x_N.unique().numel() > 2 for x_N in x_NC.T])
+        pairs = pairs[:, (pairs[0] != pairs[1]) | many_valued_C[pairs[0]]]
+    raw_NF = _raw_features(x_NC, input_mean_C, input_std_C, pairs)
+    mean_F, std_F = _mean_and_std(raw_NF)
+    kept_F = (std_F > _NEGLIGIBLE_STD).nonzero().squeeze(1)
+    return Design(input_mean_C, input_std_C, pairs, kept_F, mean_F[kept_F], std_F[kept_F])
+
+
+def _raw_features(x_NC: Tensor, mean_C: Tensor, std_C: Tensor, pairs: Tensor) -> Tensor:
+    z_NC = (x_NC - mean_C) / std_C
+    return torch.cat([z_NC, z_NC[:, pairs[0]] * z_NC[:, pairs[1]]], dim=1)
+
+
+def _mean_and_std(x_NC: Tensor) -> tuple[Tensor, Tensor]:
+    """Population mean and standard deviation of each column; also of no columns, where Tensor.std warns."""
+    mean_C = x_NC.mean(0)
+    return mean_C, (x_NC - mean_C).square().mean(0).sqrt()

@@ -1,0 +1,223 @@
+"""How the treatments were assigned: p(t|x) = p(t_1|x) p(t_2|x,t_1) …, fitted to the attribute table.
+
+Binary treatments by ridge logistic regression, continuous ones by ridge linear regression with a Gaussian
+residual of constant variance; both on the features of `design.py`. Everything runs in float64 on the CPU.
+Shape suffixes: N rows, C covariates, T treatments, F features.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from civae_core.balance.design import Design, fit_design
+from civae_core.errors import DataError
+
+Kind = Literal["binary", "continuous"]
+
+_MAX_NEWTON_STEPS = 100
+_SMALLEST_RESIDUAL_STD = 1e-3
+"""In units of the treatment's own std: a treatment that x determines exactly still has a finite density."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One factor of the chain, p(t_j | x, t_1 … t_{j−1}).
+
+    `weights_F` [1 + F] gives a binary treatment's logit or a continuous treatment's mean; `residual_std` is
+    the standard deviation about that mean, in the treatment's own units (unused for a binary one).
+    """
+
+    kind: Kind
+    design: Design
+    weights_F: Tensor
+    residual_std: float = 1.0
+
+    def location(self, inputs_NC: Tensor) -> Tensor:
+        """The logit (binary) or the mean (continuous) [N]."""
+        return self.design(inputs_NC) @ self.weights_F
+
+    def log_density(self, t_N: Tensor, inputs_NC: Tensor) -> Tensor:
+        """log p(t_j | …) [N], in nats."""
+        location_N = self.location(inputs_NC)
+        if self.kind == "binary":
+            return F.logsigmoid((2.0 * t_N - 1.0) * location_N)
+        standardised_N = (t_N - location_N) / self.residual_std
+        return -0.5 * standardised_N.square() - math.log(self.residual_std * math.sqrt(2.0 * math.pi))
+
+
+@dataclass(frozen=True)
+class Propensity:
+    """A fitted p(t|x); the order of treatments is that of the columns it was fitted on."""
+
+    stages: tuple[Stage, ...]
+
+    def probability(self, x_NC: Tensor) -> Tensor:
+        """e(x) = P(t=1|x) [N], float64 in [0, 1], of a single binary treatment."""
+        if len(self.stages) != 1 or self.stages[0].kind != "binary":
+            raise ValueError("probability() is defined for one binary treatment; use log_density()")
+        return torch.sigmoid(self.stages[0].location(_as_float64(x_NC)))
+
+    def mean(self, x_NC: Tensor) -> Tensor:
+        """E[t_1|x] [N]: the first treatment's probability (binary) or expectation (continuous)."""
+        location_N = self.stages[0].location(_as_float64(x_NC))
+        return torch.sigmoid(location_N) if self.stages[0].kind == "binary" else location_N
+
+    def log_density(self, t_NT: Tensor, x_NC: Tensor) -> Tensor:
+        """log p(t|x) [N] of all treatments jointly, in nats."""
+        t_NT, x_NC = _as_float64(t_NT), _as_float64(x_NC)
+        total_N = torch.zeros(len(t_NT), dtype=torch.float64)
+        for j, stage in enumerate(self.stages):
+            total_N = total_N + stage.log_density(t_NT[:, j], torch.cat([x_NC, t_NT[:, :j]], dim=1))
+        return total_N
+
+
+@dataclass(frozen=True)
+class CrossFit:
+    """Propensities fitted without the rows they are applied to: (held-out rows, model of the other rows)."""
+
+    folds: tuple[tuple[Tensor, Propensity], ...]
+
+    def gather(self, function: Callable[[Propensity, Tensor], Tensor]) -> Tensor:
+        """Applies `function(model, rows [M]) -> [M]` to every fold; float64 [N] in the order of the table."""
+        values_N = torch.empty(sum(len(rows_M) for rows_M, _ in self.folds), dtype=torch.float64)
+        for rows_M, model in self.folds:
+            values_N[rows_M] = function(model, rows_M)
+        return values_N
+
+    def mean(self, x_NC: Tensor) -> Tensor:
+        """Out-of-fold E[t_1|x] [N]; for a binary treatment the propensity e(x)."""
+        return self.gather(lambda model, rows_M: model.mean(x_NC[rows_M]))
+
+    def log_density(self, t_NT: Tensor, x_NC: Tensor) -> Tensor:
+        """Out-of-fold log p(t|x) [N], in nats."""
+        return self.gather(lambda model, rows_M: model.log_density(t_NT[rows_M], x_NC[rows_M]))
+
+
+def fit_propensity(x_NC: Tensor, t_NT: Tensor, kinds: Sequence[Kind], *, ridge: float = 1.0) -> Propensity:
+    """Fits p(t|x) by the chain rule.
+
+    Args:
+        x_NC: covariates [N, C], binary or continuous in any units; C may be 0 (then p(t) is fitted).
+        t_NT: treatments [N, T]; binary ones 0 or 1.
+        kinds: kind of each treatment.
+        ridge: precision of the coefficients' Gaussian prior, in standardised features (the constant is free).
+            It does not grow with N, so large tables are hardly shrunk while separation stays finite.
+
+    Raises:
+        DataError: missing or non-finite values, no rows, or a binary treatment that is neither 0 nor 1.
+    """
+    x_NC, t_NT = checked_table(x_NC, t_NT, kinds)
+    stages = []
+    for j, kind in enumerate(kinds):
+        inputs_NC = torch.cat([x_NC, t_NT[:, :j]], dim=1)
+        design = fit_design(inputs_NC)
+        fit = _fit_binary if kind == "binary" else _fit_continuous
+        stages.append(fit(design, design(inputs_NC), t_NT[:, j], ridge))
+    return Propensity(tuple(stages))
+
+
+def cross_fit(
+    x_NC: Tensor, t_NT: Tensor, kinds: Sequence[Kind], *, folds: int = 5, seed: int = 0, ridge: float = 1.0
+) -> CrossFit:
+    """Fits one propensity for each of `folds` random parts of the table, on the rows outside it.
+
+    A table of fewer than two rows is its own fold. Arguments and errors as for `fit_propensity`.
+    """
+    x_NC, t_NT = checked_table(x_NC, t_NT, kinds)
+    order_N = torch.randperm(len(t_NT), generator=torch.Generator().manual_seed(seed))
+    parts = order_N.chunk(folds) if len(order_N) > 1 else (order_N,)
+    if len(parts) == 1:
+        return CrossFit(((order_N, fit_propensity(x_NC, t_NT, kinds, ridge=ridge)),))
+    fitted = []
+    for held_out in range(len(parts)):
+        rest = torch.cat([part for index, part in enumerate(parts) if index != held_out])
+        fitted.append((parts[held_out], fit_propensity(x_NC[rest], t_NT[rest], kinds, ridge=ridge)))
+    return CrossFit(tuple(fitted))
+
+
+def checked_table(x_NC: Tensor, t_NT: Tensor, kinds: Sequence[Kind]) -> tuple[Tensor, Tensor]:
+    """Covariates and treatments as float64 on the CPU.
+
+    Raises:
+        DataError: as listed under `fit_propensity`.
+    """
+    x_NC, t_NT = _as_float64(x_NC), _as_float64(t_NT)
+    if t_NT.shape != (len(x_NC), len(kinds)):
+        raise ValueError(f"treatments {tuple(t_NT.shape)} do not fit {len(x_NC)} rows of {len(kinds)} kinds")
+    if not len(t_NT):
+        raise DataError("the propensity cannot be fitted: the table has no rows")
+    for name, table in (("covariates", x_NC), ("treatments", t_NT)):
+        missing = int((~table.isfinite()).any(dim=1).sum())
+        if missing:
+            raise DataError(
+                f"the propensity cannot be fitted: {missing} rows have missing or non-finite {name}",
+                hint="leave rows with missing labels out, or complete the table",
+            )
+    for j, kind in enumerate(kinds):
+        if kind == "binary" and not bool(((t_NT[:, j] == 0) | (t_NT[:, j] == 1)).all()):
+            raise DataError(
+                f"the propensity cannot be fitted: binary treatment {j} has values beside 0 and 1"
+            )
+    return x_NC, t_NT
+
+
+def _as_float64(values: Tensor) -> Tensor:
+    return values.detach().to("cpu").to(torch.float64)
+
+
+def _fit_binary(design: Design, d_NF: Tensor, t_N: Tensor, ridge: float) -> Stage:
+    """Ridge logistic regression by Newton's method with step halving."""
+    count, ones = len(t_N), float(t_N.sum())
+    # Half a pseudo-observation in each arm keeps the start finite; with one arm empty it is also the answer.
+    weights_F = torch.zeros(d_NF.shape[1], dtype=torch.float64)
+    weights_F[0] = math.log((ones + 0.5) / (count - ones + 0.5))
+    if ones in (0.0, float(count)):
+        return Stage("binary", design, weights_F)
+    penalty_F = torch.full_like(weights_F, ridge)
+    penalty_F[0] = 0.0
+    sign_N = 2.0 * t_N - 1.0
+
+    def objective(w_F: Tensor) -> Tensor:
+        return F.softplus(-sign_N * (d_NF @ w_F)).sum() + 0.5 * (penalty_F * w_F.square()).sum()
+
+    value = objective(weights_F)
+    for _ in range(_MAX_NEWTON_STEPS):
+        p_N = torch.sigmoid(d_NF @ weights_F)
+        gradient_F = d_NF.T @ (p_N - t_N) + penalty_F * weights_F
+        if float(gradient_F.abs().max()) < 1e-9 * count:
+            break
+        hessian_FF = (d_NF * (p_N * (1.0 - p_N))[:, None]).T @ d_NF + torch.diag(penalty_F)
+        step_F = torch.linalg.solve(_regular(hessian_FF), gradient_F)
+        scale = 1.0
+        while scale > 1e-6 and not float(objective(weights_F - scale * step_F)) <= float(value):
+            scale /= 2.0
+        if scale <= 1e-6:
+            break
+        weights_F = weights_F - scale * step_F
+        value = objective(weights_F)
+    return Stage("binary", design, weights_F)
+
+
+def _fit_continuous(design: Design, d_NF: Tensor, t_N: Tensor, ridge: float) -> Stage:
+    """Ridge linear regression; the residual's variance is unbiased for the number of features used."""
+    # The prior's precision is in units of 1/residual variance, so the treatment's units do not matter.
+    penalty_F = torch.full((d_NF.shape[1],), ridge, dtype=torch.float64)
+    penalty_F[0] = 0.0
+    gram_FF = d_NF.T @ d_NF + torch.diag(penalty_F)
+    weights_F = torch.linalg.solve(_regular(gram_FF), d_NF.T @ t_N)
+    residual_N = t_N - d_NF @ weights_F
+    degrees = max(len(t_N) - d_NF.shape[1], 1)
+    residual_std = float((residual_N.square().sum() / degrees).sqrt())
+    own_std = float(t_N.std(correction=0)) or 1.0
+    return Stage("continuous", design, weights_F, max(residual_std, _SMALLEST_RESIDUAL_STD * own_std))
+
+
+def _regular(matrix_FF: Tensor) -> Tensor:
+    """The matrix with a diagonal that rounding cannot make singular (the free constant under separation)."""
+    floor = 1e-12 * max(float(matrix_FF.diagonal().max()), 1.0)
+    return matrix_FF + floor * torch.eye(len(matrix_FF), dtype=matrix_FF.dtype)
