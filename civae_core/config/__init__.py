@@ -1,5 +1,18 @@
 """What a training run is told: the schema, the loader and the converter of the original project's files."""
 
+from civae_core.config.dump import config_schema, config_template, dump_config
+from civae_core.config.load import ConfigError, load_config
 from civae_core.config.schema import Config, DataConfig, LossConfig, ModelConfig, TrainConfig
 
-__all__ = ["Config", "DataConfig", "LossConfig", "ModelConfig", "TrainConfig"]
+__all__ = [
+    "Config",
+    "ConfigError",
+    "DataConfig",
+    "LossConfig",
+    "ModelConfig",
+    "TrainConfig",
+    "config_schema",
+    "config_template",
+    "dump_config",
+    "load_config",
+]

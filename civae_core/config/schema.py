@@ -5,14 +5,15 @@ Every count of training progress is in images, so that a batch size can change w
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 
 def _one_or_many(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-Names = Annotated[list[str], BeforeValidator(_one_or_many)]
+_NAMES_SCHEMA = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+Names = Annotated[list[str], BeforeValidator(_one_or_many), WithJsonSchema(_NAMES_SCHEMA)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -74,7 +75,7 @@ class ModelConfig(Section):
     activation: Literal["silu", "elu", "relu"] = "silu"
     """Non-linearity."""
     treatment_input: Literal["film", "concat"] = "film"
-    """How t enters the decoder: scale and shift in every block, or as scalars beside z (the original's way)."""
+    """How t enters the decoder: scale and shift in every block, or scalars beside z (the original's way)."""
     x_in_decoder: bool = True
     """Give the covariates to the decoder too, p(y|z,t,x): a departure from (M2) that measures better."""
     prior_hidden: Count = 128
@@ -91,7 +92,7 @@ class LossConfig(Section):
     """The objective's settings (M4)."""
 
     beta: NonNegative = 5.0
-    """Weight of the KL term, in nats per image against nats per image (for `objective: original`: kl_scale)."""
+    """Weight of the KL term, nats per image against nats per image (for `objective: original`: kl_scale)."""
     beta_warmup: Annotated[int, Field(ge=0)] = 0
     """Images over which β rises linearly from zero."""
     weights: Literal["none", "inverse", "overlap"] = "inverse"
@@ -158,7 +159,8 @@ class Config(Section):
             object.__setattr__(self, "model", self.model.model_copy(update={"prior": "standard"}))
         else:
             raise ValueError(
-                f"objective {self.objective!r} is defined by N(0,I): model.prior cannot be {self.model.prior!r}"
+                f"objective {self.objective!r} is defined by N(0,I): "
+                f"model.prior cannot be {self.model.prior!r}"
             )
         if self.loss.weights == "overlap" and len(self.data.treatment) > 8:
             raise ValueError("loss.weights: overlap weights enumerate the arms; at most 8 treatments")

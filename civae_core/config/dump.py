@@ -1,0 +1,86 @@
+"""Configs as text: YAML that loads back to the same config, a commented template, and the JSON schema."""
+
+import textwrap
+from typing import Any, Literal, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from civae_core.config.schema import Config
+from civae_core.config.yaml import add_core_schema
+
+_WIDTH = 100
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes every string that YAML 1.1 or 1.2 would read as something else; lists stand on one line."""
+
+
+add_core_schema(_Dumper)
+_Dumper.add_representer(
+    list, lambda dumper, value: dumper.represent_sequence("tag:yaml.org,2002:seq", value, flow_style=True)
+)
+_Dumper.add_representer(
+    float, lambda dumper, value: dumper.represent_scalar("tag:yaml.org,2002:float", repr(value))
+)
+
+
+def dump_config(config: Config) -> str:
+    """The whole config as YAML, sections in the schema's order; `load_config` gives the same config back."""
+    return to_yaml(config.model_dump(mode="json"))
+
+
+def to_yaml(value: Any) -> str:
+    """Plain values as YAML in the project's style; keys keep their order."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=_WIDTH)
+
+
+def config_schema() -> dict[str, Any]:
+    """The JSON schema of a config file, descriptions included, for editors that complete and check YAML."""
+    schema = Config.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def config_template() -> str:
+    """A commented YAML file that holds every key at its default; what is required holds an example.
+
+    It loads as it stands: only `data` differs from the defaults.
+    """
+    examples = {"path": "data/faces-64", "treatment": ["Young"], "covariates": ["Male"], "descendants": []}
+    header = (
+        "# What `civae train` is told. Every key but data.path and data.treatment may be left out:"
+        "\n# the values below are the defaults. Counts of training progress are in images.\n"
+    )
+    parts = [header]
+    for name, field in Config.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            summary = " ".join((section.__doc__ or "").split())
+            parts.append(f"\n{_comment(summary)}{name}:\n")
+            values = examples if name == "data" else {}
+            for key, item in section.model_fields.items():
+                parts.append(textwrap.indent(_entry(key, item, values.get(key, item.default)), "  "))
+        else:
+            parts.append("\n" + _entry(name, field, field.default))
+    return "".join(parts)
+
+
+def _entry(name: str, field: FieldInfo, value: Any) -> str:
+    choices = _choices(field.annotation)
+    text = field.description or ""
+    if choices:
+        text += f" One of: {', '.join(choices)}."
+    return _comment(text) + to_yaml({name: value})
+
+
+def _comment(text: str) -> str:
+    return textwrap.fill(text, _WIDTH - 10, initial_indent="# ", subsequent_indent="# ") + "\n"
+
+
+def _choices(annotation: Any) -> list[str]:
+    """The words that a Literal, or a Literal | None, allows."""
+    for option in (annotation, *get_args(annotation)):
+        if get_origin(option) is Literal:
+            return [str(word) for word in get_args(option)]
+    return []

@@ -1,0 +1,162 @@
+"""From files and flags to one checked config: defaults < files < --set < flags, later ones winning."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from civae_core.config.problems import validate
+from civae_core.config.schema import Config
+from civae_core.config.yaml import Document, KeyPath, Place, Problem, parse_yaml
+from civae_core.errors import UsageError
+
+# Keys that only the original project's config.yml has at its top level.
+ORIGINAL_KEYS = frozenset(
+    {"norm_type", "nepoch", "ch_multi", "num_res_blocks", "latent_channels", "kl_scale", "model_labels"}
+)
+
+
+class ConfigError(UsageError):
+    """A config that cannot be used; `problems` holds every problem found, one line each."""
+
+    def __init__(self, problems: Sequence[Problem], *, hint: str | None = None) -> None:
+        self.problems = tuple(str(problem) for problem in problems)
+        lines = list(self.problems)
+        if len(lines) > 1:
+            lines.insert(0, f"{len(lines)} problems in the config")
+        super().__init__("\n".join(lines), hint=hint)
+
+
+def load_config(
+    files: Sequence[Path], sets: Sequence[str] = (), overrides: Mapping[str, Any] | None = None
+) -> Config:
+    """Resolves a config.
+
+    Sections merge key by key; lists are replaced as a whole. A relative `data.path` is relative to the
+    current folder, whichever file it stands in.
+
+    Args:
+        files: YAML files, later ones winning.
+        sets: `section.key=value` as given to --set; the value is YAML.
+        overrides: values of first-class flags by dotted key; None means that the flag was not given.
+
+    Raises:
+        ConfigError: with every problem found, each at its file, line and column.
+    """
+    sources = [read_file(Path(file), order) for order, file in enumerate(files)]
+    sources += [_parse_set(text, len(files) + order) for order, text in enumerate(sets)]
+    unusable = [p for source in sources for p in source.problems if source.tree is None]
+    if unusable:
+        raise ConfigError(unusable, hint=_syntax_hint(unusable))
+
+    merged = Document(tree={})
+    for source in sources:
+        merge(merged, source)
+        merged.problems += source.problems
+    for key, value in (overrides or {}).items():
+        if value is not None:
+            merge(merged, _nested(tuple(key.split(".")), value, Place(len(sources), 0, 0, "command line")))
+
+    config, problems = validate(merged)
+    problems += merged.problems
+    if problems or config is None:
+        raise ConfigError(_in_reading_order(problems), hint=_hint(problems))
+    return config
+
+
+def read_file(path: Path, order: int = 0) -> Document:
+    """Parses one file; what prevents that is the only problem of a document whose tree is None."""
+
+    def unusable(message: str, line: int = 0, column: int = 0) -> Document:
+        return Document(problems=[Problem(Place(order, line, column, str(path)), "", message)])
+
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        return unusable(f"cannot read it: {error.strerror or error}")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = data[: error.start].split(b"\n")
+        message = f"not UTF-8 text (byte 0x{data[error.start]:02x})"
+        return unusable(message, len(before), len(before[-1].decode("utf-8-sig", "replace")) + 1)
+    document = parse_yaml(text, str(path), order)
+    if document.tree is None and not document.problems:
+        document.tree = {}
+    if document.tree is not None and not isinstance(document.tree, dict):
+        place = document.values[()]
+        return unusable(
+            "the top level should be sections such as `data:` and `train:`", place.line, place.column
+        )
+    return document
+
+
+def merge(base: Document, over: Document, path: KeyPath = ()) -> None:
+    """Lays `over` upon `base`, in place: mappings merge, everything else is replaced."""
+    old, new = base.tree, over.tree
+    for part in path:
+        old, new = old[part], new[part]
+    for name, value in new.items():
+        here = (*path, name)
+        if isinstance(value, dict) and isinstance(old.get(name), dict):
+            base.keys[here], base.values[here] = over.keys[here], over.values[here]
+            merge(base, over, here)
+            continue
+        old[name] = value
+        base.forget(here)
+        for places, newer in ((base.keys, over.keys), (base.values, over.values)):
+            places.update({known: place for known, place in newer.items() if known[: len(here)] == here})
+
+
+def _parse_set(text: str, order: int) -> Document:
+    """`train.lr=1e-4` as the tree {"train": {"lr": 0.0001}}."""
+    source = f"--set {text}"
+    place = Place(order, 0, 0, source)
+    name, equals, value = text.partition("=")
+    path = tuple(name.strip().split("."))
+    if not equals or not all(path):
+        return Document(problems=[Problem(place, "", "needs the form section.key=value")])
+    document = parse_yaml(value, source, order, positions=False)
+    if document.problems and document.tree is None:
+        return document
+    nested = _nested(path, document.tree, place)
+    nested.problems = [Problem(p.place, f"{name}.{p.key}", p.message) for p in document.problems]
+    return nested
+
+
+def _nested(path: tuple[str, ...], value: Any, place: Place) -> Document:
+    """A document that holds one value at `path`, everything in it written at `place`."""
+    document = Document(tree=value)
+    for part in reversed(path):
+        document.tree = {part: document.tree}
+    pending: list[tuple[KeyPath, Any]] = [((), document.tree)]
+    while pending:
+        here, item = pending.pop()
+        document.values[here] = place
+        if isinstance(item, dict):
+            document.keys.update({(*here, name): place for name in item})
+            pending += [((*here, name), child) for name, child in item.items()]
+        elif isinstance(item, list):
+            pending += [((*here, index), child) for index, child in enumerate(item)]
+    return document
+
+
+def _in_reading_order(problems: Sequence[Problem]) -> list[Problem]:
+    last = Place(1_000_000, 0, 0, "")
+    return sorted(problems, key=lambda problem: problem.place or last)
+
+
+def _hint(problems: Sequence[Problem]) -> str:
+    if any(problem.key in ORIGINAL_KEYS for problem in problems):
+        return "this looks like the original project's config; `civae config convert FILE` translates it"
+    missing = [problem.key for problem in problems if problem.message.startswith("missing")]
+    if missing:
+        return f"give it in a file (--config FILE) or as --set {missing[0]}=…"
+    return "`civae config init` prints every key with its meaning and default"
+
+
+def _syntax_hint(problems: Sequence[Problem]) -> str:
+    if any("cannot read" in problem.message for problem in problems):
+        return "`civae config init FILE` writes a commented config to start from"
+    if any("\\t" in problem.message for problem in problems):
+        return "indent with spaces; YAML allows no tabs there"
+    return "check the YAML there: `key: value` pairs, indented with spaces, quotes closed"

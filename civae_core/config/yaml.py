@@ -1,0 +1,198 @@
+"""YAML with positions: plain values, and where each of them was written.
+
+Scalars follow YAML 1.2's core schema, so `1e-4` is a number and `no` a string; `500_000` is a number
+too, as in Python. Keys may not repeat, and there are no aliases: a config is a tree.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+KeyPath = tuple[str | int, ...]
+
+_PREFIX = "tag:yaml.org,2002:"
+_SCALARS: tuple[tuple[str, str, Iterable[str]], ...] = (
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", r"[-+]?[0-9]+(?:_[0-9]+)*|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
+    (
+        "float",
+        r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+        "-+.0123456789",
+    ),
+)
+
+
+def add_core_schema(resolver: type[yaml.resolver.BaseResolver]) -> None:
+    """Makes a loader or dumper class recognise YAML 1.2's scalars."""
+    for name, pattern, first in _SCALARS:
+        resolver.add_implicit_resolver(_PREFIX + name, re.compile(rf"(?:{pattern})\Z"), list(first))
+
+
+class _Loader(yaml.SafeLoader):
+    """Composes nodes only; values are built here, with their places."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.composer.ComposerError(None, None, "aliases (*name) are not supported", mark)
+        return super().compose_node(parent, index)
+
+
+_Loader.yaml_implicit_resolvers = {}  # YAML 1.1's, by which `no` is false
+add_core_schema(_Loader)
+
+
+@dataclass(frozen=True, order=True)
+class Place:
+    """Where something was written; line and column count from 1, and are 0 outside files."""
+
+    order: int
+    line: int
+    column: int
+    source: str
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.line}:{self.column}" if self.line else self.source
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with a config: where, which key, and what."""
+
+    place: Place | None
+    key: str
+    message: str
+
+    def __str__(self) -> str:
+        return ": ".join(part for part in (str(self.place or ""), self.key, self.message) if part)
+
+
+@dataclass
+class Document:
+    """A parsed tree. `keys` and `values` give the place of each key and of each value by its path."""
+
+    tree: Any = None
+    keys: dict[KeyPath, Place] = field(default_factory=dict)
+    values: dict[KeyPath, Place] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    def forget(self, path: KeyPath) -> None:
+        """Drops the places of everything at and below `path`."""
+        for places in (self.keys, self.values):
+            for known in [known for known in places if known[: len(path)] == path]:
+                del places[known]
+
+
+def parse_yaml(text: str, source: str, order: int = 0, positions: bool = True) -> Document:
+    """Parses one YAML document.
+
+    Args:
+        text: the YAML.
+        source: the file or flag, as it is to be shown.
+        order: rank of this source among others, for sorting problems.
+        positions: whether lines and columns mean something to the user (not in a flag).
+
+    Returns:
+        A document; what cannot be used (syntax, repeated keys, odd tags) is in its `problems`.
+    """
+
+    def place(mark: yaml.Mark | None) -> Place:
+        if mark is None or not positions:
+            return Place(order, 0, 0, source)
+        return Place(order, mark.line + 1, mark.column + 1, source)
+
+    document = Document()
+    try:
+        loader = _Loader(text)
+        root = loader.get_single_node()
+    except yaml.MarkedYAMLError as error:
+        message = error.problem or error.context or "not valid YAML"
+        document.problems.append(Problem(place(error.problem_mark or error.context_mark), "", message))
+        return document
+    except yaml.reader.ReaderError as error:
+        before = text[: error.position].split("\n")
+        at = Place(order, len(before), len(before[-1]) + 1, source) if positions else place(None)
+        message = f"the character U+{int(error.character):04X} is not allowed in YAML"
+        document.problems.append(Problem(at, "", message))
+        return document
+    except RecursionError:
+        document.problems.append(Problem(place(None), "", "nested too deeply"))
+        return document
+    if root is not None:
+        document.values[()] = place(root.start_mark)
+        document.tree = _Builder(document, place).build(root, ())
+    return document
+
+
+class _Builder:
+    """Turns nodes into plain values, noting places and problems in the document."""
+
+    def __init__(self, document: Document, place: Any) -> None:
+        self.document = document
+        self.place = place
+
+    def build(self, node: yaml.Node, path: KeyPath) -> Any:
+        self.document.values[path] = self.place(node.start_mark)
+        if isinstance(node, yaml.MappingNode) and node.tag == _PREFIX + "map":
+            return self.mapping(node, path)
+        if isinstance(node, yaml.SequenceNode) and node.tag == _PREFIX + "seq":
+            return [self.build(child, (*path, index)) for index, child in enumerate(node.value)]
+        if isinstance(node, yaml.ScalarNode):
+            try:
+                return scalar(node.tag.removeprefix(_PREFIX), node.value)
+            except ValueError:
+                pass
+        self.problem(node, path, f"the tag {node.tag} does not fit here")
+        return None
+
+    def mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                self.problem(key_node, path, "a key must be a plain word")
+                continue
+            key = key_node.value
+            here = (*path, key)
+            if key in result:
+                first = self.document.keys[here]
+                where = f" (first at line {first.line})" if first.line else ""
+                self.problem(key_node, here, f"repeated key{where}")
+                continue
+            self.document.keys[here] = self.place(key_node.start_mark)
+            result[key] = self.build(value_node, here)
+        return result
+
+    def problem(self, node: yaml.Node, path: KeyPath, message: str) -> None:
+        self.document.problems.append(Problem(self.place(node.start_mark), dotted(path), message))
+
+
+def scalar(kind: str, text: str) -> Any:
+    """The value of a scalar whose tag is `kind`.
+
+    Raises:
+        ValueError: the text does not fit the tag, or the tag is none of null, bool, int, float, str.
+    """
+    match kind:
+        case "str":
+            return text
+        case "null":
+            return None
+        case "bool":
+            return {"true": True, "false": False}.get(text.lower(), text)
+        case "int":
+            return int(text, 0 if text[:2] in ("0o", "0x") else 10)
+        case "float":
+            return float(re.sub(r"\.(?=inf|nan)", "", text.lower()))
+    raise ValueError(kind)
+
+
+def dotted(path: KeyPath) -> str:
+    """`("model", "stages", 0)` as `model.stages[0]`."""
+    result = ""
+    for part in path:
+        result += f"[{part}]" if isinstance(part, int) else f".{part}" if result else part
+    return result
