@@ -1,0 +1,59 @@
+"""The overlap diagnostics in one sentence that a reader without statistics understands."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+Level = Literal["good", "moderate", "poor", "unknown"]
+
+GOOD_SAMPLE, MODERATE_SAMPLE = 0.8, 0.4
+GOOD_EXTREME, MODERATE_EXTREME = 0.05, 0.30
+"""Conventions of this project, not of the literature. At these bounds weighting costs a fifth (three fifths)
+of the images' information; one in twenty (three in ten) subjects has practically no counterpart."""
+
+
+def verdict(
+    treatment: str,
+    *,
+    has_covariates: bool,
+    auc: float | None,
+    r_squared: float | None,
+    share_extreme: float | None,
+    effective_sample_share: float | None,
+    smallest: tuple[Mapping[str, int], int] | None,
+) -> tuple[Level, str]:
+    """Grades the overlap and says why.
+
+    Args:
+        treatment: the treatment's name.
+        has_covariates: whether any covariate was given.
+        auc: held-out AUC of a binary treatment.
+        r_squared: held-out R² of a continuous treatment.
+        share_extreme: share of images with a held-out propensity outside [0.05, 0.95] (binary only).
+        effective_sample_share: of the inverse weights.
+        smallest: the values and the count of the smallest cell, where cells are known.
+    """
+    if effective_sample_share is None:
+        return "poor", f"All images have the same value of {treatment}: there is nothing to compare."
+    if not has_covariates:
+        return "unknown", f"No covariates are given, so nothing can be said about who gets {treatment}."
+    extreme = share_extreme or 0.0
+    level: Level = "poor"
+    if effective_sample_share >= GOOD_SAMPLE and extreme <= GOOD_EXTREME:
+        level = "good"
+    elif effective_sample_share >= MODERATE_SAMPLE and extreme <= MODERATE_EXTREME:
+        level = "moderate"
+    reasons = [f"weighting leaves {effective_sample_share:.0%} of the images' information"]
+    if auc is not None:
+        reasons.insert(0, f"the covariates tell {treatment} at a held-out AUC of {auc:.2f} (0.5 is chance)")
+    if r_squared is not None:
+        reasons.insert(0, f"the covariates explain {max(r_squared, 0.0):.0%} of the variance of {treatment}")
+    if share_extreme is not None and share_extreme > GOOD_EXTREME:
+        reasons.append(
+            f"{share_extreme:.0%} of the subjects have practically no counterpart in the other arm"
+        )
+    if smallest is not None and level != "good":
+        values = ", ".join(f"{name}={value}" for name, value in smallest[0].items())
+        reasons.append(f"the smallest group ({values}) has {smallest[1]} image{'s' * (smallest[1] != 1)}")
+    ending = "; counterfactuals into sparse groups are extrapolation." if level == "poor" else "."
+    joined = ", ".join(reasons[:-1]) + f" and {reasons[-1]}" if len(reasons) > 1 else reasons[0]
+    return level, f"Overlap is {level}: {joined}{ending}"
