@@ -1,0 +1,119 @@
+"""Building bricks of encoder and decoder: conditioning, normalisation, residual blocks, changes of resolution."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Norm = Literal["group", "batch", "none"]
+Activation = Literal["silu", "elu", "relu"]
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"silu": nn.SiLU, "elu": nn.ELU, "relu": nn.ReLU}
+
+
+def make_norm(kind: Norm, channels: int) -> nn.Module:
+    """A normalisation layer over [B, channels, H, W]; groups hold at least four channels."""
+    if kind == "group":
+        groups = next(g for g in (8, 4, 2, 1) if channels % g == 0 and (channels // g >= 4 or g == 1))
+        return nn.GroupNorm(groups, channels)
+    if kind == "batch":
+        return nn.BatchNorm2d(channels)
+    return nn.Identity()
+
+
+class ConditionEmbedding(nn.Module):
+    """Attributes [B, A] to a vector [B, features] that conditions every block; A may be 0."""
+
+    def __init__(self, attributes: int, features: int) -> None:
+        super().__init__()
+        self.attributes = attributes
+        self.features = features
+        self.layers = nn.Sequential(
+            nn.Linear(max(attributes, 1), features), nn.SiLU(), nn.Linear(features, features), nn.SiLU()
+        )
+
+    def forward(self, a_BA: Tensor) -> Tensor:
+        if self.attributes == 0:
+            a_BA = a_BA.new_zeros(a_BA.shape[0], 1)
+        condition_BF: Tensor = self.layers(a_BA)
+        return condition_BF
+
+
+class FiLM(nn.Module):
+    """Feature-wise linear modulation (Perez et al. 2018): scale and shift of each channel, both zero at start."""
+
+    def __init__(self, condition: int, channels: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(condition, 2 * channels)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, h_BCHW: Tensor, condition_BF: Tensor) -> Tensor:
+        scale_BC, shift_BC = self.linear(condition_BF).chunk(2, dim=1)
+        return torch.addcmul(shift_BC[:, :, None, None], h_BCHW, 1 + scale_BC[:, :, None, None])
+
+
+class ResidualBlock(nn.Module):
+    """h + conv(act(film(norm(conv(act(norm(h))))))), all at one resolution and width.
+
+    `condition` is the width of the conditioning vector; 0 leaves the modulation out.
+    """
+
+    def __init__(self, channels: int, condition: int, norm: Norm, activation: Activation) -> None:
+        super().__init__()
+        self.norm1 = make_norm(norm, channels)
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.norm2 = make_norm(norm, channels)
+        self.film = FiLM(condition, channels) if condition else None
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.activation = ACTIVATIONS[activation]()
+        # A block starts as the identity, so that depth costs no trainability.
+        for parameter in self.conv2.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, h_BCHW: Tensor, condition_BF: Tensor) -> Tensor:
+        r_BCHW = self.conv1(self.activation(self.norm1(h_BCHW)))
+        r_BCHW = self.norm2(r_BCHW)
+        if self.film is not None:
+            r_BCHW = self.film(r_BCHW, condition_BF)
+        result: Tensor = h_BCHW + self.conv2(self.activation(r_BCHW))
+        return result
+
+
+class ResidualStage(nn.Module):
+    """`count` residual blocks in a row, all given the same conditioning vector."""
+
+    def __init__(self, count: int, channels: int, condition: int, norm: Norm, activation: Activation) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            ResidualBlock(channels, condition, norm, activation) for _ in range(count)
+        )
+
+    def forward(self, h_BCHW: Tensor, condition_BF: Tensor) -> Tensor:
+        for block in self.blocks:
+            h_BCHW = block(h_BCHW, condition_BF)
+        return h_BCHW
+
+
+class Downsample(nn.Module):
+    """[B, C, H, W] to [B, C', H/2, W/2] by space-to-depth and a 1×1 convolution (a 2×2 convolution of stride 2)."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels_in, channels_out, 2, stride=2)
+
+    def forward(self, h_BCHW: Tensor) -> Tensor:
+        result: Tensor = self.conv(h_BCHW)
+        return result
+
+
+class Upsample(nn.Module):
+    """[B, C, H, W] to [B, C', 2H, 2W] by a 1×1 convolution and depth-to-space."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels_in, 4 * channels_out, 1)
+
+    def forward(self, h_BCHW: Tensor) -> Tensor:
+        return F.pixel_shuffle(self.conv(h_BCHW), 2)

@@ -1,0 +1,55 @@
+"""The encoder q(z|x,y,t) = N(r(x,y,t), diag s(x,y,t)²), given the factual treatment (M3)."""
+
+import itertools
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from civae_core.config.schema import ModelConfig
+from civae_core.model.blocks import ACTIVATIONS, ConditionEmbedding, Downsample, ResidualStage, make_norm
+from civae_core.model.distributions import DiagonalNormal
+
+CONDITION_FEATURES = 64
+
+
+class Encoder(nn.Module):
+    """Image and attributes to the posterior of z.
+
+    Attributes enter as a modulation of every block: the same information as constant planes beside the image,
+    without convolving them at full resolution.
+
+    Args:
+        config: widths, depth, latent size, normalisation.
+        size: side of the square image in pixels; divisible by 2 ** len(config.stages).
+        channels: 1 (grey) or 3 (RGB).
+        attributes: number of treatments and covariates together.
+    """
+
+    def __init__(self, config: ModelConfig, size: int, channels: int, attributes: int) -> None:
+        super().__init__()
+        widths = [config.width * multiple for multiple in config.stages]
+        bottom = size // 2 ** len(widths)
+        self.condition = ConditionEmbedding(attributes, CONDITION_FEATURES)
+        self.stem = nn.Conv2d(4 * channels, widths[0], 3, padding=1)
+        self.stages = nn.ModuleList(
+            ResidualStage(config.blocks, width, CONDITION_FEATURES, config.norm, config.activation)
+            for width in widths
+        )
+        self.downs = nn.ModuleList(Downsample(a, b) for a, b in itertools.pairwise(widths))
+        self.head = nn.Sequential(
+            make_norm(config.norm, widths[-1]),
+            ACTIVATIONS[config.activation](),
+            nn.Flatten(),
+            nn.Linear(widths[-1] * bottom * bottom, 2 * config.latent),
+        )
+
+    def forward(self, y_BCHW: Tensor, x_BX: Tensor, t_BT: Tensor) -> DiagonalNormal:
+        """Image in [0,1] [B,C,S,S], standardised covariates [B,X] and factual treatments [B,T] to q(z|x,y,t)."""
+        condition_BF = self.condition(torch.cat([t_BT, x_BX], dim=1))
+        h_BCHW = self.stem(F.pixel_unshuffle(2 * y_BCHW - 1, 2))
+        for index, stage in enumerate(self.stages):
+            if index:
+                h_BCHW = self.downs[index - 1](h_BCHW)
+            h_BCHW = stage(h_BCHW, condition_BF)
+        return DiagonalNormal.from_parameters(self.head(h_BCHW))

@@ -1,0 +1,105 @@
+"""The β-Intact-VAE: encoder, decoder and prior joined, in raw attribute units.
+
+Legend of shape suffixes: B batch, C colour channels, H and W pixels, Z latent dimensions, T treatments,
+X covariates, A all attributes (treatments first), F features.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from civae_core.attributes import Attribute, AttributeRoles
+from civae_core.config.schema import ModelConfig
+from civae_core.errors import UsageError
+from civae_core.model.decoder import Decoder, PixelNormal
+from civae_core.model.distributions import DiagonalNormal
+from civae_core.model.encoder import Encoder
+from civae_core.model.predictor import AttributePredictor
+from civae_core.model.prior import Prior
+
+
+@dataclass(frozen=True)
+class ModelOutput:
+    """What the objective needs from one pass: distributions, and the predictor's outputs [B, A] if it has one."""
+
+    posterior: DiagonalNormal
+    prior: DiagonalNormal
+    likelihood: PixelNormal
+    predicted_BA: Tensor | None
+
+
+class IntactVAE(nn.Module):
+    """β-Intact-VAE for images (Wu & Fukumizu 2022; METHOD section 2).
+
+    All methods take images as floats in [0,1] and attributes in raw units (binary 0/1, continuous as in the
+    table); standardisation happens inside.
+    """
+
+    t_shift: Tensor
+    t_scale: Tensor
+    x_shift: Tensor
+    x_scale: Tensor
+
+    def __init__(self, config: ModelConfig, roles: AttributeRoles, size: int, channels: int) -> None:
+        """
+        Raises:
+            UsageError: the image size is not divisible by the network's total stride.
+        """
+        super().__init__()
+        stride = 2 ** len(config.stages)
+        if size % stride or size < stride:
+            raise UsageError(
+                f"model.stages: {len(config.stages)} stages need an image size divisible by {stride}, not {size}",
+                hint="prepare the data at another --size, or use fewer stages",
+            )
+        treatments, covariates = len(roles.treatments), len(roles.covariates)
+        self.size, self.channels, self.latent = size, channels, config.latent
+        self.encoder = Encoder(config, size, channels, treatments + covariates)
+        self.decoder = Decoder(config, size, channels, treatments, covariates)
+        self.prior = Prior(config, treatments, covariates)
+        self.predictor = (
+            AttributePredictor(size, channels, treatments + covariates) if config.predictor else None
+        )
+        for name, attributes in (("t", roles.treatments), ("x", roles.covariates)):
+            shift, scale = _shift_and_scale(attributes)
+            self.register_buffer(f"{name}_shift", shift, persistent=False)
+            self.register_buffer(f"{name}_scale", scale, persistent=False)
+
+    def standardise_t(self, t_BT: Tensor) -> Tensor:
+        return (t_BT - self.t_shift) / self.t_scale
+
+    def standardise_x(self, x_BX: Tensor) -> Tensor:
+        return (x_BX - self.x_shift) / self.x_scale
+
+    def encode(self, y_BCHW: Tensor, x_BX: Tensor, t_BT: Tensor) -> DiagonalNormal:
+        """q(z|x,y,t) for the factual treatment (M3)."""
+        posterior: DiagonalNormal = self.encoder(y_BCHW, self.standardise_x(x_BX), self.standardise_t(t_BT))
+        return posterior
+
+    def decode(self, z_BZ: Tensor, t_BT: Tensor, x_BX: Tensor) -> PixelNormal:
+        """p(y|z,t[,x]) (M2); t may be any real value."""
+        likelihood: PixelNormal = self.decoder(z_BZ, self.standardise_t(t_BT), self.standardise_x(x_BX))
+        return likelihood
+
+    def prior_of(self, x_BX: Tensor, t_BT: Tensor) -> DiagonalNormal:
+        """p(z|x,t), p(z|x) or N(0,I), as configured (M1)."""
+        prior: DiagonalNormal = self.prior(self.standardise_x(x_BX), self.standardise_t(t_BT))
+        return prior
+
+    def forward(self, y_BCHW: Tensor, x_BX: Tensor, t_BT: Tensor, noise_BZ: Tensor) -> ModelOutput:
+        """One training pass with factual attributes and standard normal noise [B, Z]."""
+        posterior = self.encode(y_BCHW, x_BX, t_BT)
+        return ModelOutput(
+            posterior=posterior,
+            prior=self.prior_of(x_BX, t_BT),
+            likelihood=self.decode(posterior.sample(noise_BZ), t_BT, x_BX),
+            predicted_BA=None if self.predictor is None else self.predictor(y_BCHW),
+        )
+
+
+def _shift_and_scale(attributes: tuple[Attribute, ...]) -> tuple[Tensor, Tensor]:
+    pairs = [attribute.shift_and_scale for attribute in attributes]
+    shift = torch.tensor([shift for shift, _ in pairs], dtype=torch.float32)
+    scale = torch.tensor([scale for _, scale in pairs], dtype=torch.float32)
+    return shift, scale

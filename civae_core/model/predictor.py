@@ -1,0 +1,34 @@
+"""The attribute predictor p(x,t|y): fills in what a photograph's owner did not state (METHOD section 3)."""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+WIDTHS = (16, 32, 64, 96)
+INPUT_SIZE = 32
+
+
+class AttributePredictor(nn.Module):
+    """A small convolutional network over the image reduced to about 32 px.
+
+    One output per treatment and covariate: the logit of a binary attribute, the standardised mean of a continuous
+    one. It shares nothing with the VAE, so training it beside the VAE changes no other weight.
+    """
+
+    def __init__(self, size: int, channels: int, attributes: int) -> None:
+        super().__init__()
+        self.pool = max(size // INPUT_SIZE, 1)
+        layers: list[nn.Module] = []
+        previous = channels
+        for width in WIDTHS:
+            layers += [nn.Conv2d(previous, width, 3, padding=1), nn.GroupNorm(4, width), nn.SiLU()]
+            layers += [nn.AvgPool2d(2)]
+            previous = width
+        self.features = nn.Sequential(*layers)
+        bottom = max(size // self.pool // 2 ** len(WIDTHS), 1)
+        self.head = nn.Linear(previous * bottom * bottom, attributes)
+
+    def forward(self, y_BCHW: Tensor) -> Tensor:
+        """Image in [0,1] [B,C,S,S] to outputs [B, attributes] in float32, treatments first."""
+        h_BCHW = F.avg_pool2d(y_BCHW, self.pool) if self.pool > 1 else y_BCHW
+        outputs_BA: Tensor = self.head(self.features(2 * h_BCHW - 1).flatten(1))
+        return outputs_BA.float()

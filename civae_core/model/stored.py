@@ -1,0 +1,202 @@
+"""A trained model as one file: `model.safetensors`, whose metadata says everything that using it needs."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from civae_core import __version__
+from civae_core.attributes import AttributeRoles
+from civae_core.config import Config
+from civae_core.errors import DataError, UsageError
+from civae_core.model.intact_vae import IntactVAE
+
+FORMAT = 1
+FILE_NAME = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What travels with the weights."""
+
+    config: Config
+    roles: AttributeRoles
+    preprocessing: dict[str, Any]
+    """How a photograph is brought to the model: crop, size, channels."""
+    images_seen: int
+    data: dict[str, str]
+    """Name and fingerprint of the prepared data."""
+
+    def build(self) -> IntactVAE:
+        """The network with fresh weights."""
+        size, channels = self.preprocessing["size"], self.preprocessing["channels"]
+        return IntactVAE(self.config.model, self.roles, size, channels)
+
+    def to_json(self) -> str:
+        return json.dumps(
+            {
+                "format": FORMAT,
+                "version": __version__,
+                "config": self.config.model_dump(),
+                "roles": self.roles.to_dict(),
+                "preprocessing": self.preprocessing,
+                "images_seen": self.images_seen,
+                "data": self.data,
+            },
+            allow_nan=False,
+        )
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """A model read from disk, in evaluation mode on its device."""
+
+    model: IntactVAE
+    card: ModelCard
+    path: Path
+
+
+def save_model(model: IntactVAE, card: ModelCard, path: Path) -> None:
+    """Writes weights and card to `path` (not atomic by itself; checkpoints rename a whole folder)."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    save_file(tensors, path, metadata={"civae": card.to_json()})
+
+
+def find_model_file(path: Path) -> Path:
+    """The model file meant by `path`: the file itself, a checkpoint folder, or a run (its last checkpoint).
+
+    Raises:
+        UsageError: there is no such path.
+        DataError: the folder holds no checkpoint.
+    """
+    if path.is_file():
+        return path
+    if not path.exists():
+        raise UsageError(
+            f"{path}: no such run, checkpoint or model file", hint="train one with `civae train`"
+        )
+    for candidate in (path / FILE_NAME, path / "checkpoints" / "last" / FILE_NAME):
+        if candidate.is_file():
+            return candidate
+    raise DataError(
+        f"{path}: holds no {FILE_NAME} and no checkpoints/last",
+        hint="name a run folder that has a checkpoint",
+    )
+
+
+def newest_run(folder: Path = Path("runs")) -> Path:
+    """The model used when none is named: $CIVAE_MODEL, else the run under `folder` with the newest checkpoint.
+
+    Raises:
+        UsageError: there is neither.
+    """
+    named = os.environ.get("CIVAE_MODEL")
+    if named:
+        return Path(named)
+    found = list(folder.glob(f"*/checkpoints/last/{FILE_NAME}"))
+    if not found:
+        raise UsageError(
+            f"--model is not given, $CIVAE_MODEL is not set and {folder}/ holds no trained run",
+            hint="name a run with --model, or train one with `civae train`",
+        )
+    return max(found, key=lambda file: file.stat().st_mtime).parents[2]
+
+
+def read_card(file: Path) -> ModelCard:
+    """The card of a model file, without reading its weights.
+
+    Raises:
+        DataError: not a safetensors file, truncated, not ours, or of a newer format.
+    """
+    return _parse_card(_open_metadata(file), file)
+
+
+def load_model(path: Path, device: torch.device | str = "cpu") -> StoredModel:
+    """Reads a model by run, checkpoint folder or file.
+
+    Raises:
+        UsageError: there is no such path.
+        DataError: the file is truncated, foreign, of a newer format, or does not fit its own card.
+    """
+    file = find_model_file(path)
+    card = read_card(file)
+    model = card.build()
+    load_weights(model, read_tensors(file), file)
+    return StoredModel(model.to(device).eval().requires_grad_(False), card, file)
+
+
+def read_tensors(file: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a safetensors file, on the CPU.
+
+    Raises:
+        DataError: it cannot be read as one.
+    """
+    try:
+        with safe_open(file, framework="pt") as opened:
+            return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise _unreadable(file, error) from error
+
+
+def load_weights(model: torch.nn.Module, tensors: dict[str, torch.Tensor], file: Path) -> None:
+    """Puts tensors into a model, strictly.
+
+    Raises:
+        DataError: a tensor is missing, unexpected or of another shape; the first one is named with both shapes.
+    """
+    expected = model.state_dict()
+    for name in sorted(expected.keys() | tensors.keys()):
+        if name not in tensors:
+            raise _does_not_fit(file, f"{name} is missing")
+        if name not in expected:
+            raise _does_not_fit(file, f"{name} is not part of the model")
+        if tensors[name].shape != expected[name].shape:
+            has, wants = list(tensors[name].shape), list(expected[name].shape)
+            raise _does_not_fit(file, f"{name} has shape {has}, the model's is {wants}")
+    model.load_state_dict(tensors)
+
+
+def _open_metadata(file: Path) -> dict[str, str]:
+    try:
+        with safe_open(file, framework="pt") as opened:
+            return opened.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise _unreadable(file, error) from error
+
+
+def _parse_card(metadata: dict[str, str], file: Path) -> ModelCard:
+    if "civae" not in metadata:
+        raise DataError(f"{file}: a safetensors file, but not a civae model", hint="see `civae info PATH`")
+    try:
+        values = json.loads(metadata["civae"])
+        if values["format"] > FORMAT:
+            raise DataError(
+                f"{file}: written in format {values['format']}, this version reads up to {FORMAT}",
+                hint="update civae",
+            )
+        return ModelCard(
+            config=Config.model_validate(values["config"]),
+            roles=AttributeRoles.from_dict(values["roles"]),
+            preprocessing=values["preprocessing"],
+            images_seen=values["images_seen"],
+            data=values["data"],
+        )
+    except (KeyError, TypeError, ValueError, ValidationError) as error:
+        raise DataError(f"{file}: its metadata is damaged ({type(error).__name__})") from error
+
+
+def _unreadable(file: Path, error: Exception) -> DataError:
+    return DataError(
+        f"{file}: not a readable safetensors file ({error})",
+        hint="it may be truncated or of another kind; take another checkpoint, or train again",
+    )
+
+
+def _does_not_fit(file: Path, why: str) -> DataError:
+    return DataError(f"{file}: does not fit the model: {why}", hint="it belongs to another configuration")

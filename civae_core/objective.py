@@ -1,0 +1,94 @@
+"""The objective: pure functions from a model's output to a loss in nats per image.
+
+(M4)  L = −E_q[log p(y|z,t)] + β · KL(q(z|x,y,t) ‖ p(z|x,t)), summed over pixels and latent dimensions,
+averaged over the batch. Which prior stands in the KL is the model's matter.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from civae_core.attributes import Attribute
+from civae_core.model import ModelOutput
+
+
+@dataclass(frozen=True)
+class LossTerms:
+    """Scalars averaged over the batch, in nats per image unless said otherwise."""
+
+    loss: Tensor
+    """What is minimised."""
+    reconstruction: Tensor
+    """−log p(y|z,t), unweighted."""
+    kl: Tensor
+    """KL(q ‖ prior), unweighted and without β."""
+    squared_error: Tensor
+    """Mean squared error per pixel and channel of f(z,t), of images in [0,1]."""
+
+
+def negative_elbo(
+    y_BCHW: Tensor, output: ModelOutput, beta: float, weights_B: Tensor | None = None
+) -> LossTerms:
+    """The β-weighted negative evidence bound (M4), each image counted with its propensity weight.
+
+    Args:
+        y_BCHW: images in [0,1].
+        output: the model's pass over them.
+        beta: weight of the KL term.
+        weights_B: weights with mean 1 over the data set; None counts every image once.
+    """
+    nll_B = output.likelihood.negative_log_likelihood(y_BCHW)
+    kl_B = output.posterior.kl(output.prior)
+    loss_B = nll_B + beta * kl_B
+    if weights_B is not None:
+        loss_B = loss_B * weights_B
+    return LossTerms(loss_B.mean(), nll_B.mean(), kl_B.mean(), _mean_squared_error(y_BCHW, output))
+
+
+def original_loss(y_BCHW: Tensor, output: ModelOutput, kl_scale: float) -> LossTerms:
+    """The original project's loss: squared error averaged over the pixels of images in [−1,1], plus `kl_scale`
+    times the KL to N(0,I) averaged over latent dimensions. Kept as a baseline; it is in no unit of nats.
+    """
+    error = _mean_squared_error(y_BCHW, output)
+    kl_B = output.posterior.kl(output.prior)
+    latent = output.posterior.mean_BZ.shape[1]
+    loss = 4 * error + kl_scale * kl_B.mean() / latent
+    nll_B = output.likelihood.negative_log_likelihood(y_BCHW)
+    return LossTerms(loss, nll_B.mean(), kl_B.mean(), error)
+
+
+def objective(
+    kind: Literal["intact", "cvae", "original"],
+    y_BCHW: Tensor,
+    output: ModelOutput,
+    beta: float,
+    weights_B: Tensor | None = None,
+) -> LossTerms:
+    """The configured objective. `cvae` differs from `intact` only in the model's prior, N(0,I)."""
+    if kind == "original":
+        return original_loss(y_BCHW, output, beta)
+    return negative_elbo(y_BCHW, output, beta, weights_B)
+
+
+def predictor_loss(predicted_BA: Tensor, a_BA: Tensor, attributes: Sequence[Attribute]) -> Tensor:
+    """Cross-entropy of binary attributes plus half the squared standardised error of continuous ones; a scalar.
+
+    `predicted_BA` are the predictor's outputs, `a_BA` the raw labels in the same order.
+    """
+    losses = []
+    for index, attribute in enumerate(attributes):
+        predicted_B, a_B = predicted_BA[:, index], a_BA[:, index]
+        if attribute.kind == "binary":
+            losses.append(F.binary_cross_entropy_with_logits(predicted_B, a_B))
+        else:
+            shift, scale = attribute.shift_and_scale
+            losses.append(0.5 * F.mse_loss(predicted_B, (a_B - shift) / scale))
+    return torch.stack(losses).sum()
+
+
+def _mean_squared_error(y_BCHW: Tensor, output: ModelOutput) -> Tensor:
+    return F.mse_loss(output.likelihood.mean_BCHW, y_BCHW)
