@@ -1,0 +1,161 @@
+"""One photograph, from a file's bytes to a square uint8 tensor.
+
+The same function prepares the training images and brings a new photograph to the model: upright (EXIF), grey or
+RGB, centre crop, antialiased resize.
+"""
+
+import io
+import struct
+import warnings
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from civae_core.errors import DataError
+
+MAX_PIXELS = 89_000_000
+"""Larger pictures are refused before they are decoded (decompression bombs)."""
+
+# Named one by one: Pillow would also hand EPS files to an external interpreter.
+_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
+# What Pillow's decoders are known to raise on damaged files.
+_DECODER_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    EOFError,
+    IndexError,
+    KeyError,
+    OverflowError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a photograph becomes model input.
+
+    `crop` is the side in pixels of the centred square that is cut out; None cuts the largest one. With `crop_of`,
+    `crop` refers to pictures whose short side is `crop_of` pixels and is scaled for others: CelebA's 150 of 178
+    then shows the same part of a larger portrait.
+    """
+
+    size: int
+    channels: int = 3
+    crop: int | None = None
+    crop_of: int | None = None
+
+    def to_dict(self) -> dict[str, int | None]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Preprocessing":
+        """Raises DataError where a key is unknown or missing, or a value makes no sense."""
+        try:
+            made = cls(**values)
+        except TypeError as error:
+            raise DataError(f"preprocessing {dict(values)!r} is not understood") from error
+        numbers = [made.size, made.channels, *(n for n in (made.crop, made.crop_of) if n is not None)]
+        if any(type(n) is not int or n < 1 for n in numbers) or made.channels not in (1, 3):
+            raise DataError(f"preprocessing {dict(values)!r} is not understood")
+        return made
+
+    def crop_side(self, width: int, height: int) -> float:
+        """Side of the centred square to cut from a picture of this size, in its pixels."""
+        short = min(width, height)
+        if self.crop is None:
+            return short
+        scale = short / self.crop_of if self.crop_of else 1.0
+        return min(self.crop * scale, short)
+
+
+def load_photo(source: Path | str | bytes, preprocessing: Mapping[str, Any]) -> torch.Tensor:
+    """Reads a picture file, or a picture's bytes, as the model's input.
+
+    Args:
+        source: a path, or the file's content.
+        preprocessing: as in a prepared folder's or a checkpoint's metadata, see `Preprocessing`.
+
+    Returns:
+        uint8 [C,S,S].
+
+    Raises:
+        DataError: not there, not a picture, damaged, or too large.
+    """
+    return torch.from_numpy(decode(source, Preprocessing.from_dict(preprocessing)))
+
+
+def decode(source: Path | str | bytes, preprocessing: Preprocessing) -> np.ndarray:
+    """`load_photo` as a NumPy array uint8 [C,S,S]; raises DataError likewise."""
+    name = "image" if isinstance(source, bytes) else str(source)
+    try:
+        data = source if isinstance(source, bytes) else Path(source).read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read {name}: {error.strerror or error}") from error
+    if not data:
+        raise DataError(f"{name}: the file is empty")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # refused below, with a reason
+            image = Image.open(io.BytesIO(data), formats=_FORMATS)
+    except Image.UnidentifiedImageError as error:
+        raise DataError(
+            f"{name}: not an image", hint="JPEG, PNG, WebP, TIFF, BMP and GIF are read"
+        ) from error
+    except _DECODER_ERRORS as error:
+        raise DataError(f"{name}: damaged image ({_reason(error)})") from error
+    with image:
+        if image.width * image.height > MAX_PIXELS:
+            raise DataError(
+                f"{name}: {image.width} x {image.height} pixels are too many (limit {MAX_PIXELS:,})",
+                hint="make the picture smaller first",
+            )
+        try:
+            return _square(image, preprocessing)
+        except _DECODER_ERRORS as error:
+            raise DataError(f"{name}: damaged image ({_reason(error)})") from error
+
+
+def _reason(error: BaseException) -> str:
+    return str(error).strip() or type(error).__name__
+
+
+def _square(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
+    size = preprocessing.size
+    # A share of the short side, because the decoder below may hand over a smaller picture.
+    share = preprocessing.crop_side(image.width, image.height) / min(image.size)
+    needed = 2 * size / (share * min(image.size))
+    if needed < 1:
+        # JPEG decoders halve a picture almost for free; only as long as twice the final resolution is left.
+        image.draft("", (int(image.width * needed) + 1, int(image.height * needed) + 1))
+    upright = ImageOps.exif_transpose(image)
+    plain = _eight_bit(upright, "L" if preprocessing.channels == 1 else "RGB")
+    side = share * min(plain.size)
+    left, top = (plain.width - side) / 2, (plain.height - side) / 2
+    box = (left, top, min(left + side, plain.width), min(top + side, plain.height))
+    array = np.array(plain.resize((size, size), Image.Resampling.LANCZOS, box=box))
+    return array[None] if preprocessing.channels == 1 else np.ascontiguousarray(array.transpose(2, 0, 1))
+
+
+def _eight_bit(image: Image.Image, mode: str) -> Image.Image:
+    """Converts to 8-bit grey or RGB; transparency is laid over white, 16-bit grey is scaled to 8."""
+    if image.mode.startswith("I"):
+        wide = np.asarray(image)
+        if wide.size and (wide.min() < 0 or wide.max() > 65535):
+            raise ValueError("32-bit integer pixels have no agreed range")
+        return Image.fromarray((wide / 257.0 + 0.5).astype(np.uint8)).convert(mode)
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no agreed range")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert(mode)
+    return image.convert(mode)

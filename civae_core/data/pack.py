@@ -1,0 +1,263 @@
+"""Packing a source: chunks by many processes, joined into shards; killed at any point, it continues.
+
+The output folder passes through these states: `.partial/plan.json` claims it for one preparation; chunks gather in
+`.partial`, each an images file and then a record; whenever a shard's chunks are complete they are joined into
+`images-….safetensors` and deleted; then comes the file of attributes. The caller writes the report and, last,
+dataset.yml. Every file is written beside and renamed, so each of them is whole or absent.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from civae_core.data.manifest import ATTRIBUTES_FILE, PARTIAL, shard_name
+from civae_core.data.parallel import run_jobs
+from civae_core.data.sources.base import Reader, Source
+from civae_core.data.tensorfile import Stream, TensorFile, write_tensors
+from civae_core.errors import DataError
+from civae_core.files import write_json
+from civae_core.progress import progress
+
+SHARD_BYTES = 2**30
+CHUNK_BYTES = 2**23
+
+
+@dataclass(frozen=True)
+class MaxBad:
+    """How many images may be unusable: a count, or a share of all."""
+
+    text: str
+    count: int | None = None
+    share: float = 0.0
+
+    def allowed(self, images: int) -> int:
+        return self.count if self.count is not None else int(self.share * images)
+
+
+@dataclass(frozen=True)
+class Record:
+    """What became of one chunk: the table rows kept, those rejected and why, and for each truth its rows."""
+
+    kept: list[int]
+    rejected: list[tuple[int, str]]
+    truth_rows: list[list[int]]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How N rows are cut into chunks and shards; it depends on the source only, never on the machine."""
+
+    rows: int
+    image_bytes: int
+
+    @property
+    def chunk(self) -> int:
+        """Rows of a chunk: a power of two, about 8 MiB of images, at least 32 chunks in a large set."""
+        most = max(1, CHUNK_BYTES // self.image_bytes)
+        wanted = min(most, max(64, self.rows // 32))
+        return 1 << (wanted.bit_length() - 1)
+
+    @property
+    def chunks(self) -> int:
+        return -(-self.rows // self.chunk)
+
+    @property
+    def shards(self) -> list[range]:
+        """For each shard, its chunks."""
+        each = max(1, SHARD_BYTES // (self.chunk * self.image_bytes))
+        return [range(i, min(i + each, self.chunks)) for i in range(0, self.chunks, each)]
+
+    def rows_of(self, chunk: int) -> range:
+        return range(chunk * self.chunk, min((chunk + 1) * self.chunk, self.rows))
+
+
+@dataclass(frozen=True)
+class Packed:
+    """The rows of the source's table that were kept, in order, and those rejected with the reason."""
+
+    kept: np.ndarray
+    rejected: list[tuple[int, str]]
+    truth_counts: list[int]
+
+
+def pack(source: Source, out: Path, *, workers: int, max_bad: MaxBad) -> Packed:
+    """Writes the shards and the file of attributes into `out`, or what is still missing of them.
+
+    Memory: one chunk for each worker and the table; never the data set.
+
+    Raises:
+        DataError: more bad images than `max_bad`, or not one good image.
+        CivaeError: the folder cannot be written, or a worker process died.
+    """
+    shape = source.preprocessing
+    layout = Layout(len(source.table.file_names), shape.channels * shape.size**2)
+    records = {n: record for n in range(layout.chunks) if (record := _read_record(out, n)) is not None}
+    missing = [n for n in range(layout.chunks) if n not in records]
+    budget = _Budget(source, max_bad)
+    for record in records.values():
+        budget.spend(record)
+    done = sum(len(layout.rows_of(n)) for n in records)
+    unjoined = [n for n, chunks in enumerate(layout.shards) if not (out / shard_name(n)).exists()]
+    jobs = _Jobs(source.reader, layout, out)
+    try:
+        with progress("preparing images", layout.rows, start=done) as bar:
+            unjoined = _join(out, layout, records, unjoined, shape.to_dict())
+            for number in run_jobs(_make_chunk, jobs, missing, workers):
+                record = _read_record(out, number)
+                assert record is not None
+                records[number] = record
+                budget.spend(record)
+                bar.advance(len(layout.rows_of(number)))
+                unjoined = _join(out, layout, records, unjoined, shape.to_dict())
+    except _TooManyBadError as error:
+        _forget_bad(out, layout, records)
+        raise DataError(error.message, hint=error.hint) from None
+    ordered = [records[n] for n in range(layout.chunks)]
+    packed = Packed(
+        kept=np.array([row for record in ordered for row in record.kept], np.int64),
+        rejected=[bad for record in ordered for bad in record.rejected],
+        truth_counts=[sum(len(r.truth_rows[k]) for r in ordered) for k in range(len(source.truths))],
+    )
+    if not len(packed.kept):
+        raise DataError(
+            f"none of the {layout.rows} images can be used", hint=_examples(source, packed.rejected)
+        )
+    _write_attributes(source, out, ordered, packed)
+    return packed
+
+
+@dataclass(frozen=True)
+class _Jobs:
+    reader: Reader
+    layout: Layout
+    out: Path
+
+
+class _TooManyBadError(DataError):
+    """Ends packing; what was rejected must not outlive it."""
+
+
+@dataclass
+class _Budget:
+    source: Source
+    max_bad: MaxBad
+    bad: int = 0
+
+    def spend(self, record: Record) -> None:
+        self.bad += len(record.rejected)
+        rows = len(self.source.table.file_names)
+        if self.bad > self.max_bad.allowed(rows):
+            raise _TooManyBadError(
+                f"at least {self.bad} of {rows:,} images cannot be used ({_examples(self.source, record.rejected)}); "
+                f"--max-bad {self.max_bad.text} allows {self.max_bad.allowed(rows)}",
+                hint="repair them, or allow more with --max-bad; the work done so far is kept",
+            )
+
+
+def _examples(source: Source, rejected: list[tuple[int, str]]) -> str:
+    shown = [f"{source.table.file_names[row]}: {reason}" for row, reason in rejected[:3]]
+    return "; ".join(shown) + ("; …" if len(rejected) > 3 else "")
+
+
+def _chunk_path(out: Path, number: int) -> Path:
+    return out / PARTIAL / f"chunk-{number:05d}.safetensors"
+
+
+def _record_path(out: Path, number: int) -> Path:
+    return out / PARTIAL / f"chunk-{number:05d}.json"
+
+
+def _truth_path(out: Path, number: int) -> Path:
+    return out / PARTIAL / f"truth-{number:05d}.safetensors"
+
+
+def _make_chunk(jobs: _Jobs, number: int) -> int:
+    batch = jobs.reader.read(jobs.layout.rows_of(number))
+    write_tensors(_chunk_path(jobs.out, number), {"images": batch.images})
+    if any(len(truth.rows) for truth in batch.truths):
+        tensors: dict[str, np.ndarray | Stream] = {}
+        for k, truth in enumerate(batch.truths):
+            tensors |= {f"{k}.attributes": truth.attributes_MA, f"{k}.images": truth.images}
+        write_tensors(_truth_path(jobs.out, number), tensors)
+    record: dict[str, Any] = {
+        "kept": batch.kept.tolist(),
+        "rejected": batch.rejected,
+        "truth_rows": [truth.rows.tolist() for truth in batch.truths],
+    }
+    write_json(_record_path(jobs.out, number), record)
+    return number
+
+
+def _read_record(out: Path, number: int) -> Record | None:
+    path = _record_path(out, number)
+    if not path.exists():
+        return None
+    values = json.loads(path.read_text(encoding="utf-8"))
+    return Record(values["kept"], [(row, reason) for row, reason in values["rejected"]], values["truth_rows"])
+
+
+def _join(
+    out: Path, layout: Layout, records: dict[int, Record], unjoined: list[int], preprocessing: dict[str, Any]
+) -> list[int]:
+    """Joins every shard whose chunks are all there; returns the shards that still wait."""
+    waiting = []
+    for shard in unjoined:
+        chunks = layout.shards[shard]
+        if not all(chunk in records for chunk in chunks):
+            waiting.append(shard)
+            continue
+        count = sum(len(records[chunk].kept) for chunk in chunks)
+        size, channels = preprocessing["size"], preprocessing["channels"]
+        pieces = (TensorFile(_chunk_path(out, chunk)).payload("images") for chunk in chunks)
+        stream = Stream(np.dtype(np.uint8), (count, channels, size, size), pieces)
+        write_tensors(out / shard_name(shard), {"images": stream})
+        for chunk in chunks:
+            _chunk_path(out, chunk).unlink()
+    return waiting
+
+
+def _forget_bad(out: Path, layout: Layout, records: dict[int, Record]) -> None:
+    """Drops chunks with bad images, so that a rerun sees the files as they are then, perhaps repaired."""
+    for shard, chunks in enumerate(layout.shards):
+        joined = (out / shard_name(shard)).exists()
+        bad = [chunk for chunk in chunks if chunk in records and records[chunk].rejected]
+        for chunk in chunks if joined and bad else bad:
+            _record_path(out, chunk).unlink(missing_ok=True)
+        if joined and bad:
+            (out / shard_name(shard)).unlink()
+
+
+def _write_attributes(source: Source, out: Path, records: list[Record], packed: Packed) -> None:
+    table = source.table
+    names = [table.file_names[row].encode() for row in packed.kept]
+    place = {int(row): number for number, row in enumerate(packed.kept)}
+    size, channels = source.preprocessing.size, source.preprocessing.channels
+    tensors: dict[str, np.ndarray | Stream] = {
+        "attributes": table.values_NA[packed.kept].astype(np.float32),
+        "split": source.splits_N[packed.kept],
+        "file_names": np.frombuffer(b"".join(names), np.uint8),
+        "file_name_ends": np.cumsum([len(name) for name in names], dtype=np.int64),
+    }
+    for k, count in enumerate(packed.truth_counts):
+        rows = [place[row] for record in records for row in record.truth_rows[k]]
+        tensors[f"truth.{k}.rows"] = np.array(rows, np.int64)
+        width = len(table.names)
+        tensors[f"truth.{k}.attributes"] = Stream(
+            np.dtype(np.float32), (count, width), _truth_pieces(out, records, f"{k}.attributes")
+        )
+        tensors[f"truth.{k}.images"] = Stream(
+            np.dtype(np.uint8), (count, channels, size, size), _truth_pieces(out, records, f"{k}.images")
+        )
+    # Names and kinds lie inside the file, so that its checksum, and the data's fingerprint, cover them.
+    columns = json.dumps(list(zip(table.names, table.kinds, strict=True)), ensure_ascii=False)
+    write_tensors(out / ATTRIBUTES_FILE, tensors, {"columns": columns})
+
+
+def _truth_pieces(out: Path, records: list[Record], name: str) -> Iterator[memoryview]:
+    for number, record in enumerate(records):
+        if any(record.truth_rows):
+            yield TensorFile(_truth_path(out, number)).payload(name)

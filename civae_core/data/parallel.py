@@ -1,0 +1,88 @@
+"""A pool of worker processes with a bounded number of jobs in flight, whose workers do not outlive their parent."""
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
+from typing import Any, TypeVar
+
+import torch
+
+from civae_core.errors import CivaeError
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+State = TypeVar("State")
+
+_state: Any = None  # set once in each worker, so that large arguments are not sent with every job
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def run_jobs(
+    function: Callable[[State, Job], Result], state: State, jobs: Sequence[Job], workers: int
+) -> Iterator[Result]:
+    """Yields `function(state, job)` for every job as they finish, in no particular order.
+
+    With one worker, or one job, everything happens in this process. `function` must be importable by name.
+
+    Raises:
+        CivaeError: a worker process died.
+    """
+    workers = min(workers, len(jobs))
+    if workers <= 1:
+        for job in jobs:
+            yield function(state, job)
+        return
+    # Forking a process that has run torch's threads is unsafe; a fork server is started clean.
+    context = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
+    if context.get_start_method() == "forkserver":
+        context.set_forkserver_preload([__name__, function.__module__])
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(state,))
+    waiting: Iterator[Job] = iter(jobs)
+    running: set[Future[Result]] = set()
+    try:
+        while True:
+            for job in islice(waiting, 2 * workers - len(running)):
+                running.add(pool.submit(_run, function, job))
+            if not running:
+                return
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield future.result()
+    except BrokenProcessPool as error:
+        raise CivaeError(
+            "a worker process died", hint=f"often memory ran out: use fewer than --workers {workers}"
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _run(function: Callable[[State, Job], Result], job: Job) -> Result:
+    return function(_state, job)
+
+
+def _start_worker(state: Any) -> None:
+    global _state
+    _state = state
+    torch.set_num_threads(1)
+    # Ctrl-C reaches the whole group; the parent lets running jobs finish and keeps their work.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+
+
+def _leave_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -1,0 +1,107 @@
+"""prepare-data as one function: claim the folder, pack, report, and only then write dataset.yml."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from civae_core.data.manifest import (
+    ATTRIBUTES_FILE,
+    AttributeEntry,
+    FileEntry,
+    Manifest,
+    TruthEntry,
+    shard_name,
+    write_manifest,
+)
+from civae_core.data.pack import MaxBad, Packed, pack
+from civae_core.data.prepared import PreparedData
+from civae_core.data.sources.base import Source
+from civae_core.data.splits import SPLITS
+from civae_core.data.tables import Table
+from civae_core.data.tensorfile import TensorFile
+from civae_core.data.workspace import claim, preparation_of, release
+from civae_core.files import sha256_of
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What `prepare` left in the folder; `fresh` is False where it already was there."""
+
+    data: PreparedData
+    rejected: int
+    fresh: bool
+
+
+def prepare(source: Source, out: Path, *, workers: int, max_bad: MaxBad, overwrite: bool = False) -> Outcome:
+    """Prepares a source into a folder; finished work is recognised, half-done work is continued.
+
+    Raises:
+        UsageError: the folder holds something else, or the question names unknown attributes.
+        DataError: too many bad images.
+        CivaeError: the folder cannot be written.
+    """
+    preparation = preparation_of(source)
+    manifest = claim(out, preparation, overwrite=overwrite)
+    if manifest is not None:
+        release(out)
+        return Outcome(PreparedData(out, manifest), manifest.rejected, fresh=False)
+    packed = pack(source, out, workers=workers, max_bad=max_bad)
+    manifest = _describe(source, out, packed, preparation)
+    data = PreparedData(out, manifest)
+    write_manifest(out, manifest)
+    release(out)
+    return Outcome(data, manifest.rejected, fresh=True)
+
+
+def _describe(source: Source, out: Path, packed: Packed, preparation: str) -> Manifest:
+    splits_N = source.splits_N[packed.kept]
+    counts = {split: int((splits_N == code).sum()) for code, split in enumerate(SPLITS)}
+    for split, count in counts.items():
+        if not count:
+            _log.warning("no image is in the %s split", split)
+    files = {}
+    number = 0
+    while (path := out / shard_name(number)).exists():
+        images = TensorFile(path).entries["images"].shape[0]
+        files[path.name] = FileEntry(bytes=path.stat().st_size, sha256=sha256_of(path), images=images)
+        number += 1
+    path = out / ATTRIBUTES_FILE
+    files[path.name] = FileEntry(bytes=path.stat().st_size, sha256=sha256_of(path))
+    return Manifest(
+        name=source.name,
+        source=source.identity,
+        images=len(packed.kept),
+        preprocessing=source.preprocessing.to_dict(),
+        splits=counts,
+        attributes=_statistics(source.table, packed.kept, splits_N),
+        truth=[
+            TruthEntry(name=spec.name, do=spec.do, images=count)
+            for spec, count in zip(source.truths, packed.truth_counts, strict=True)
+        ],
+        rejected=len(packed.rejected),
+        files=files,
+        preparation=preparation,
+    )
+
+
+def _statistics(table: Table, kept: np.ndarray, splits_N: np.ndarray) -> list[AttributeEntry]:
+    """Range, mean and standard deviation of each attribute over the training split, missing labels left out."""
+    train = kept[splits_N == 0]
+    entries = []
+    for column, (name, kind) in enumerate(zip(table.names, table.kinds, strict=True)):
+        values = table.values_NA[train, column].astype(np.float64)
+        values = values[~np.isnan(values)]
+        if kind == "binary":
+            low, high = 0.0, 1.0
+        elif len(values):
+            low, high = float(values.min()), float(values.max())
+        else:
+            _log.warning("%s is missing from every training image", name)
+            low, high = 0.0, 0.0
+        mean, std = (float(values.mean()), float(values.std())) if len(values) else (0.0, 0.0)
+        entries.append(AttributeEntry(name=name, kind=kind, low=low, high=high, mean=mean, std=std))
+    return entries

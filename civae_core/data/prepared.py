@@ -1,0 +1,178 @@
+"""A prepared folder, opened: the attribute table in memory, the images behind a memory map."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from civae_core.attributes import require_name
+from civae_core.data.manifest import ATTRIBUTES_FILE, Manifest, read_manifest
+from civae_core.data.splits import SPLITS, Split
+from civae_core.data.tensorfile import TensorFile
+from civae_core.errors import DataError
+from civae_core.files import sha256_of
+
+
+class Truth:
+    """Counterfactuals that the source knows: the same subjects under an intervention.
+
+    `rows` int64 [M] are the rows of the factual images, `table_MA` float32 [M,A] the attributes under do().
+    """
+
+    def __init__(
+        self, name: str, do: dict[str, float | str], file: TensorFile, number: int, shape: Any
+    ) -> None:
+        self.name = name
+        self.do = do
+        prefix = f"truth.{number}"
+        rows_M = file.array(f"{prefix}.rows", np.int64, (None,))
+        self.rows = torch.from_numpy(rows_M.copy())
+        width = file.array("attributes", np.float32, (None, None)).shape[1]
+        table_MA = file.array(f"{prefix}.attributes", np.float32, (len(rows_M), width))
+        self.table_MA = torch.from_numpy(table_MA.copy())
+        self._images = file.array(f"{prefix}.images", np.uint8, (len(rows_M), *shape))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def images(self, indices: torch.Tensor) -> torch.Tensor:
+        """True counterfactual images uint8 [m,C,S,S] of places in `rows`, not of row numbers.
+
+        Raises:
+            IndexError: an index outside 0 … M−1.
+        """
+        wanted = _checked(indices, len(self))
+        return torch.from_numpy(self._images[wanted])
+
+
+class PreparedData:
+    """Images uint8 [N,C,S,S] with attributes float32 [N,A], as written by `civae prepare-data`.
+
+    Opening reads the table and maps the images; no shard is ever loaded whole. Pickling stores the path only.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        """Opens a folder whose manifest is already known; `PreparedData.open` reads it."""
+        self.path = path
+        self.manifest = manifest
+        self.name = manifest.name
+        self.preprocessing: dict[str, Any] = dict(manifest.preprocessing)
+        self.size: int = self.preprocessing["size"]
+        self.channels: int = self.preprocessing["channels"]
+        self.attributes = manifest.table
+        shape = (self.channels, self.size, self.size)
+        self._shards = self._open_shards(shape)
+        self._starts = np.cumsum([0, *(len(shard) for shard in self._shards)])
+        file = self._open(ATTRIBUTES_FILE)
+        count = manifest.images
+        if self._starts[-1] != count:
+            raise DataError(
+                f"{path}: the shards hold {self._starts[-1]:,} images, dataset.yml says {count:,}"
+            )
+        table_NA = file.array("attributes", np.float32, (count, len(self.attributes)))
+        self.table_NA = torch.from_numpy(table_NA.copy())
+        self._splits = file.array("split", np.uint8, (count,))
+        self._name_bytes = file.array("file_names", np.uint8, (None,))
+        self._name_ends = file.array("file_name_ends", np.int64, (count,))
+        self.truth = tuple(
+            Truth(entry.name, dict(entry.do), file, number, shape)
+            for number, entry in enumerate(manifest.truth)
+        )
+
+    @classmethod
+    def open(cls, path: Path | str) -> "PreparedData":
+        """Opens a prepared folder.
+
+        Raises:
+            DataError: it is none, is half-written, of an unknown version, or a file is missing, truncated, foreign
+                or of another shape than dataset.yml says.
+        """
+        folder = Path(path)
+        return cls(folder, read_manifest(folder))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (type(self).open, (self.path,))
+
+    def __len__(self) -> int:
+        return self.manifest.images
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the files' checksums as dataset.yml states them."""
+        return self.manifest.fingerprint
+
+    @cached_property
+    def file_names(self) -> Sequence[str]:
+        """The images' names in their source, a row each."""
+        text, starts = self._name_bytes.tobytes(), [0, *self._name_ends[:-1].tolist()]
+        return [text[start:end].decode() for start, end in zip(starts, self._name_ends.tolist(), strict=True)]
+
+    def column(self, name: str) -> torch.Tensor:
+        """One attribute, float32 [N], NaN where the label is missing.
+
+        Raises:
+            UsageError: the table has no such column.
+        """
+        names = [attribute.name for attribute in self.attributes]
+        require_name(name, names, str(self.path))
+        return self.table_NA[:, names.index(name)]
+
+    def rows(self, split: Split) -> torch.Tensor:
+        """Row numbers of a split in ascending order, int64."""
+        return torch.from_numpy(np.flatnonzero(self._splits == SPLITS.index(split)))
+
+    def images(self, rows: torch.Tensor) -> torch.Tensor:
+        """The images of some rows, uint8 [B,C,S,S], in the order asked for.
+
+        Raises:
+            IndexError: a row outside 0 … N−1.
+        """
+        wanted = _checked(rows, len(self))
+        out = np.empty((len(wanted), self.channels, self.size, self.size), np.uint8)
+        shards = np.searchsorted(self._starts, wanted, side="right") - 1
+        for number in np.unique(shards):
+            here = shards == number
+            out[here] = self._shards[number][wanted[here] - self._starts[number]]
+        return torch.from_numpy(out)
+
+    def verify(self) -> None:
+        """Compares every data file with its checksum; reads everything.
+
+        Raises:
+            DataError: naming the first file that changed.
+        """
+        for name, entry in self.manifest.files.items():
+            if sha256_of(self.path / name) != entry.sha256:
+                raise DataError(
+                    f"{self.path / name} does not match its checksum",
+                    hint="copy it again, or prepare the data again with --overwrite",
+                )
+
+    def _open(self, name: str) -> TensorFile:
+        entry = self.manifest.files.get(name)
+        if entry is None:
+            raise DataError(f"{self.path}: dataset.yml does not list {name}")
+        file = TensorFile(self.path / name)
+        size = (self.path / name).stat().st_size
+        if size != entry.bytes:
+            raise DataError(
+                f"{self.path / name} has {size:,} bytes, dataset.yml says {entry.bytes:,}",
+                hint="copy it again, or prepare the data again with --overwrite",
+            )
+        return file
+
+    def _open_shards(self, shape: tuple[int, int, int]) -> list[np.ndarray]:
+        listed = sorted(
+            (name, entry) for name, entry in self.manifest.files.items() if entry.images is not None
+        )
+        return [self._open(name).array("images", np.uint8, (entry.images, *shape)) for name, entry in listed]
+
+
+def _checked(indices: torch.Tensor, count: int) -> np.ndarray:
+    wanted = indices.numpy()
+    if wanted.size and (wanted.min() < 0 or wanted.max() >= count):
+        raise IndexError(f"rows {wanted.min()} to {wanted.max()} are not all within 0 to {count - 1}")
+    return wanted

@@ -1,0 +1,1 @@
+"""Where images come from: a CelebA tree, an image folder with a table, or the built-in faces."""

@@ -1,0 +1,104 @@
+"""What every source of images provides: a table known in advance, and a reader for stretches of its rows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from civae_core.data.images import Preprocessing, decode
+from civae_core.data.tables import Table
+from civae_core.errors import DataError
+
+
+@dataclass(frozen=True)
+class TruthSpec:
+    """A known intervention, such as name "Young=flip" with do {"Young": "flip"}."""
+
+    name: str
+    do: dict[str, float | str]
+
+
+@dataclass(frozen=True)
+class TruthBatch:
+    """True counterfactuals of some rows: attributes float32 [M,A] and images uint8 [M,C,S,S] under do()."""
+
+    rows: np.ndarray
+    attributes_MA: np.ndarray
+    images: np.ndarray
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Prepared images uint8 [n,C,S,S] of the rows `kept`; `rejected` says which rows failed and why.
+
+    `truths` has one entry for each of the source's `TruthSpec`s.
+    """
+
+    kept: np.ndarray
+    images: np.ndarray
+    rejected: list[tuple[int, str]] = field(default_factory=list)
+    truths: tuple[TruthBatch, ...] = ()
+
+
+class Reader(Protocol):
+    """Makes images of table rows; picklable, because it is sent to worker processes."""
+
+    def read(self, rows: range) -> Batch: ...
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is to be asked of the data: only the report's overlap section depends on it."""
+
+    treatment: tuple[str, ...] = ()
+    covariates: tuple[str, ...] = ()
+    descendants: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Source:
+    """Images with attributes, ready to be packed.
+
+    `identity` holds plain values that tell one preparation from another; it is stored with the data.
+    """
+
+    name: str
+    identity: dict[str, Any]
+    table: Table
+    splits_N: np.ndarray
+    preprocessing: Preprocessing
+    reader: Reader
+    truths: tuple[TruthSpec, ...] = ()
+    question: Question = Question()
+
+
+class Files(Protocol):
+    """Where a `FileReader` finds bytes: a folder, or a zip that is never unpacked."""
+
+    def read(self, name: str) -> bytes:
+        """The file's content; raises DataError where it is missing or damaged."""
+        ...
+
+
+@dataclass(frozen=True)
+class FileReader:
+    """Decodes image files one after the other; a bad one is listed instead of ending the job."""
+
+    files: Files
+    file_names: Sequence[str]
+    preprocessing: Preprocessing
+
+    def read(self, rows: range) -> Batch:
+        size, channels = self.preprocessing.size, self.preprocessing.channels
+        images = np.empty((len(rows), channels, size, size), np.uint8)
+        kept: list[int] = []
+        rejected: list[tuple[int, str]] = []
+        for row in rows:
+            try:
+                images[len(kept)] = decode(self.files.read(self.file_names[row]), self.preprocessing)
+            except DataError as error:
+                rejected.append((row, error.message.removeprefix("image: ")))
+            else:
+                kept.append(row)
+        return Batch(np.array(kept, np.int64), images[: len(kept)], rejected)

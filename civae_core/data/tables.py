@@ -1,0 +1,295 @@
+"""Attribute tables: CSV, TSV or JSON lines with a `file_name` column, read row by row.
+
+Cells become numbers at once, so that a table of millions of cells never exists as text. A column is binary when
+its values are 0/1, -1/1, true/false or yes/no, else continuous in its own units; an empty cell is a missing label.
+"""
+
+import csv
+import json
+import math
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Literal
+
+import numpy as np
+
+from civae_core.attributes import nearest
+from civae_core.data.splits import split_code
+from civae_core.errors import DataError
+
+FILE_COLUMN = "file_name"
+SPLIT_COLUMN = "split"
+
+_MISSING = {"", "na", "n/a", "nan", "null", "none"}
+_WORDS = {"true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0}
+Cell = str | float | bool | None
+
+
+@dataclass(frozen=True)
+class Table:
+    """File names with their attributes.
+
+    `values_NA` is float32 [N,A], NaN where a label is missing; `splits_N` is uint8 [N] (0 train, 1 valid,
+    2 test), or None where the table does not say; `notes` are sentences for the report.
+    """
+
+    file_names: list[str]
+    names: tuple[str, ...]
+    kinds: tuple[Literal["binary", "continuous"], ...]
+    values_NA: np.ndarray
+    splits_N: np.ndarray | None
+    notes: list[str]
+
+
+@dataclass
+class _Column:
+    """Numbers of one column while it is read, with what is needed to judge it afterwards."""
+
+    name: str
+    numbers: "array[float]" = field(default_factory=lambda: array("f"))
+    seen: set[float] = field(default_factory=set)
+    texts: int = 0
+    first_text: tuple[int, str] = (0, "")
+
+    def add(self, cell: Cell, line: int, path: Path) -> None:
+        value = math.nan
+        if isinstance(cell, str):
+            key = cell.strip().casefold()
+            if key in _WORDS:
+                value = _WORDS[key]
+            elif key not in _MISSING:
+                try:
+                    value = float(cell)
+                except ValueError:
+                    self.texts += 1
+                    if self.texts == 1:
+                        self.first_text = (line, cell)
+        elif cell is not None:
+            value = float(cell)
+        if math.isinf(value):
+            raise DataError(f"{path}:{line}: {self.name} is infinite", hint="leave unknown values empty")
+        if len(self.seen) < 3 and not math.isnan(value):
+            self.seen.add(value)
+        self.numbers.append(value)
+
+
+def find_table(folder: Path) -> Path:
+    """The table that belongs to an image folder: `metadata.csv`, `.tsv` or `.jsonl`, else the only such file.
+
+    Raises:
+        DataError: there is none, or there are several to choose from.
+    """
+    tables = sorted(path for path in folder.iterdir() if path.suffix.lower() in (".csv", ".tsv", ".jsonl"))
+    named = [path for path in tables if path.stem.lower() == "metadata"]
+    found = named or tables
+    if len(found) == 1:
+        return found[0]
+    if found:
+        listed = ", ".join(path.name for path in found[:5])
+        raise DataError(f"{folder} holds several tables ({listed})", hint="choose one with --table")
+    if not any(folder.iterdir()):
+        raise DataError(
+            f"{folder} is empty",
+            hint=f"it should hold images and a table metadata.csv with a column {FILE_COLUMN}",
+        )
+    raise DataError(
+        f"{folder} holds no table of attributes",
+        hint=f"add metadata.csv with a column {FILE_COLUMN} and one column per attribute, or name it with --table",
+    )
+
+
+def read_table(path: Path) -> Table:
+    """Reads a table of file names and attributes.
+
+    Raises:
+        DataError: naming file and line: not there, not UTF-8, rows of unequal length, a name that is absent,
+            repeated or leaves the folder, an infinite value, an unknown split, no rows or no attributes.
+    """
+    rows = iter(_jsonl_rows(path) if path.suffix.lower() == ".jsonl" else _csv_rows(path))
+    notes: list[str] = []
+    file_names: list[str] = []
+    lines_by_name: dict[str, int] = {}
+    splits = bytearray()
+    columns: dict[str, _Column] = {}
+    has_split = False
+    for line, row in rows:
+        if not columns and not file_names:
+            if FILE_COLUMN not in row:
+                raise _no_file_column(path, row)
+            has_split = SPLIT_COLUMN in row
+            columns = {
+                name: _Column(name) for name in row if name and name not in (FILE_COLUMN, SPLIT_COLUMN)
+            }
+        name = _safe_name(row[FILE_COLUMN], path, line)
+        if name in lines_by_name:
+            raise DataError(f"{path}:{line}: {name} is already in line {lines_by_name[name]}")
+        lines_by_name[name] = line
+        file_names.append(name)
+        if has_split:
+            splits.append(split_code(row[SPLIT_COLUMN], f"{path}:{line}"))
+        for column in columns.values():
+            column.add(row[column.name], line, path)
+    if not file_names:
+        raise DataError(f"{path} has no rows")
+    kept = [column for column in columns.values() if _usable(column, path, notes)]
+    if not kept:
+        raise DataError(f"{path} has no attribute columns", hint=f"add columns beside {FILE_COLUMN}")
+    arrays = [np.frombuffer(column.numbers, np.float32) for column in kept]
+    kinds = tuple(_kind(column, notes) for column in kept)
+    for number, (column, values) in enumerate(zip(kept, arrays, strict=True)):
+        if kinds[number] == "binary" and -1.0 in column.seen:
+            arrays[number] = np.where(np.isnan(values), values, (values > 0).astype(np.float32))
+    return Table(
+        file_names=file_names,
+        names=tuple(column.name for column in kept),
+        kinds=kinds,
+        values_NA=np.stack(arrays, axis=1),
+        splits_N=np.frombuffer(bytes(splits), np.uint8) if has_split else None,
+        notes=notes,
+    )
+
+
+def _usable(column: _Column, path: Path, notes: list[str]) -> bool:
+    labelled = len(column.numbers) - int(np.isnan(np.frombuffer(column.numbers, np.float32)).sum())
+    if column.texts:
+        line, text = column.first_text
+        if labelled > column.texts:
+            raise DataError(
+                f"{path}:{line}: {column.name} is {text!r}, not a number",
+                hint="attributes are numbers, true/false or yes/no; leave unknown values empty",
+            )
+        notes.append(f"Column {column.name} was left out: it holds text, such as {text!r} in line {line}.")
+        return False
+    if not labelled:
+        notes.append(f"Column {column.name} was left out: it is empty.")
+        return False
+    return True
+
+
+def _kind(column: _Column, notes: list[str]) -> Literal["binary", "continuous"]:
+    if column.seen <= {0.0, 1.0} or column.seen <= {-1.0, 1.0}:
+        if len(column.seen) == 1:
+            notes.append(f"Column {column.name} has the same value in every row.")
+        return "binary"
+    if len(column.seen) <= 2:
+        values = " and ".join(f"{value:g}" for value in sorted(column.seen))
+        notes.append(
+            f"Column {column.name} only holds {values} and was taken as a continuous quantity; "
+            "write 0 and 1 for a yes/no attribute."
+        )
+    return "continuous"
+
+
+def _no_file_column(path: Path, names: Iterable[str]) -> DataError:
+    names = list(names)
+    near = nearest(FILE_COLUMN, [name for name in names if name])
+    question = f" (is it {near}?)" if near else ""
+    return DataError(
+        f"{path}:1: no column {FILE_COLUMN}{question}",
+        hint=f"the columns are {', '.join(names[:12])}" + (", …" if len(names) > 12 else ""),
+    )
+
+
+def _safe_name(cell: Cell, path: Path, line: int) -> str:
+    """A name below the image folder, with forward slashes; tables may come from strangers."""
+    if not isinstance(cell, str) or not cell.strip():
+        raise DataError(f"{path}:{line}: {FILE_COLUMN} is empty")
+    name = PurePosixPath(cell.strip().replace("\\", "/"))
+    if name.is_absolute() or PureWindowsPath(name).drive or ".." in name.parts or "\0" in cell:
+        raise DataError(
+            f"{path}:{line}: {FILE_COLUMN} {cell!r} leaves the image folder",
+            hint="names are relative to the folder and stay inside it",
+        )
+    return str(name)
+
+
+def open_text(path: Path) -> Iterator[tuple[int, str]]:
+    """Numbered lines of a UTF-8 text file, with or without a byte-order mark, any line ending.
+
+    Raises:
+        DataError: the file cannot be read or is not UTF-8.
+    """
+    line = 0
+    try:
+        with path.open(encoding="utf-8-sig", newline=None) as file:
+            for line, text in enumerate(file, start=1):
+                yield line, text
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}:{line + 1}: not UTF-8 text", hint="save the table as UTF-8") from error
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Cell]]]:
+    return delimited_rows(open_text(path), path)
+
+
+def delimited_rows(lines: Iterable[tuple[int, str]], path: Path) -> Iterator[tuple[int, dict[str, Cell]]]:
+    """Rows of comma-, semicolon- or tab-separated lines, as (line number, cells by column).
+
+    Raises:
+        DataError: no header, a column named twice, a row longer or shorter than the header.
+    """
+    lines = iter(lines)
+    first = next(lines, None)
+    if first is None:
+        raise DataError(f"{path} is empty", hint=f"it needs a header line with a column {FILE_COLUMN}")
+    number = first[0]
+
+    def texts() -> Iterator[str]:
+        nonlocal number
+        assert first is not None
+        yield first[1]
+        for number, text in lines:  # noqa: B007  (number is read by the outer loop)
+            yield text
+
+    reader = csv.reader(texts(), delimiter=_delimiter(path, first[1]), strict=True)
+    try:
+        header = [name.strip() for name in next(reader)]
+        _refuse_repeats(header, path)
+        for cells in reader:
+            if not any(cell.strip() for cell in cells):
+                continue
+            if len(cells) != len(header):
+                raise DataError(f"{path}:{number}: {len(cells)} cells under {len(header)} columns")
+            yield number, dict(zip(header, cells, strict=True))
+    except csv.Error as error:
+        raise DataError(f"{path}:{number}: {error}") from error
+
+
+def _delimiter(path: Path, header: str) -> str:
+    if path.suffix.lower() == ".tsv":
+        return "\t"
+    # Spreadsheets of many countries write semicolons into files named .csv.
+    return next((mark for mark in ",;\t" if mark in header), ",")
+
+
+def _refuse_repeats(header: Sequence[str], path: Path) -> None:
+    repeated = [name for number, name in enumerate(header) if name and name in header[:number]]
+    if repeated:
+        raise DataError(f"{path}:1: column {repeated[0]} appears twice")
+
+
+def _jsonl_rows(path: Path) -> Iterator[tuple[int, dict[str, Cell]]]:
+    header: set[str] | None = None
+    for number, text in open_text(path):
+        if not text.strip():
+            continue
+        try:
+            row = json.loads(text)
+        except ValueError as error:
+            raise DataError(f"{path}:{number}: not a JSON object: {error}") from error
+        if not isinstance(row, dict):
+            raise DataError(f"{path}:{number}: not a JSON object")
+        for name, cell in row.items():
+            if isinstance(cell, dict | list):
+                raise DataError(f"{path}:{number}: {name} is not a number, a text or null")
+        header = set(row) if header is None else header
+        if set(row) != header:
+            odd = sorted(set(row) ^ header)[0]
+            raise DataError(
+                f"{path}:{number}: key {odd!r} is not in every line", hint="write null for an unknown value"
+            )
+        yield number, row

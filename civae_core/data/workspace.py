@@ -1,0 +1,114 @@
+"""The output folder: whose it is, whether it may be written to, and how it is emptied."""
+
+import hashlib
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from civae_core import __version__
+from civae_core.data.manifest import FORMAT, MANIFEST, PARTIAL, Manifest, read_manifest
+from civae_core.data.sources.base import Source
+from civae_core.errors import DataError, UsageError
+from civae_core.files import describe_os_error, make_folder, write_json
+
+REPORT_FILES = ("report.html", "report.json")
+_OURS = re.compile(r"dataset\.yml|attributes\.safetensors|images-\d{5}\.safetensors|report\.(html|json)")
+_TEMPORARY = re.compile(r"\.(dataset\.yml|(attributes|images-\d{5})\.safetensors|report\.\w+)\..*\.tmp")
+
+
+def preparation_of(source: Source) -> str:
+    """A fingerprint of everything that decides the data files' content, as far as it is known beforehand."""
+    facts: dict[str, Any] = {
+        "format": FORMAT,
+        "source": source.identity,
+        "preprocessing": source.preprocessing.to_dict(),
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def claim(out: Path, preparation: str, *, overwrite: bool) -> Manifest | None:
+    """Makes `out` ready for this preparation.
+
+    Returns:
+        The manifest if the folder already holds exactly this, finished; else None, with `out` claimed and either
+        empty or holding the same preparation half done.
+
+    Raises:
+        UsageError: the folder holds something else.
+        CivaeError: it cannot be written.
+    """
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out} is a file", hint="name a new folder")
+    if out.is_dir() and any(out.iterdir()):
+        plan = out / PARTIAL / "plan.json"
+        finished = (out / MANIFEST).exists()
+        if not finished and not plan.exists():
+            raise UsageError(
+                f"--out {out} is not empty, and not written by prepare-data",
+                hint="name a new or empty folder",
+            )
+        if overwrite:
+            _remove_ours(out)
+        elif finished:
+            return _finished(out, preparation)
+        elif json.loads(plan.read_text(encoding="utf-8")).get("preparation") != preparation:
+            raise UsageError(
+                f"--out {out} holds another preparation, half done",
+                hint="repeat that command to finish it, choose another folder, or start over with --overwrite",
+            )
+        _remove_temporary(out)
+    make_folder(out / PARTIAL)
+    write_json(out / PARTIAL / "plan.json", {"preparation": preparation, "civae": __version__})
+    return None
+
+
+def release(out: Path) -> None:
+    """Removes the working sub-folder of a finished preparation, if it is still there."""
+    if (out / PARTIAL / "plan.json").exists():
+        shutil.rmtree(out / PARTIAL)
+
+
+def _finished(out: Path, preparation: str) -> Manifest:
+    try:
+        manifest = read_manifest(out)
+    except DataError as error:
+        raise UsageError(
+            f"--out {out} is not empty: {error.message}",
+            hint="name a new folder, or replace this with --overwrite",
+        ) from error
+    if manifest.preparation != preparation:
+        raise UsageError(
+            f"--out {out} already holds other prepared data ({manifest.name}, {manifest.images:,} images)",
+            hint="choose another folder, or replace it with --overwrite",
+        )
+    return manifest
+
+
+def _remove_ours(out: Path) -> None:
+    """Deletes what prepare-data writes and nothing else; the manifest goes first, so no half is taken for whole."""
+    if (out / MANIFEST).exists():
+        text = (out / MANIFEST).read_text(encoding="utf-8", errors="replace")
+        if "civae_format:" not in text:
+            raise UsageError(
+                f"--overwrite: {out / MANIFEST} was not written by prepare-data", hint="name a new folder"
+            )
+    try:
+        (out / MANIFEST).unlink(missing_ok=True)
+        for path in out.iterdir():
+            if path.is_file() and _OURS.fullmatch(path.name):
+                path.unlink()
+        if (out / PARTIAL / "plan.json").exists():
+            shutil.rmtree(out / PARTIAL)
+    except OSError as error:
+        raise describe_os_error(error, out) from error
+
+
+def _remove_temporary(out: Path) -> None:
+    """Deletes files that a killed run was in the middle of writing."""
+    for path in out.iterdir():
+        if _TEMPORARY.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+    for path in (out / PARTIAL).glob(".*.tmp"):
+        path.unlink(missing_ok=True)
