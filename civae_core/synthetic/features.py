@@ -1,0 +1,201 @@
+"""Layers of the face: skin, ears, age, nose, eyes, beard, mouth, brows, glasses."""
+
+import torch
+from torch import Tensor
+
+from civae_core.synthetic.canvas import Canvas, shaded
+from civae_core.synthetic.shapes import (
+    coverage,
+    ellipse,
+    rounded_box,
+    segment,
+    smoothstep,
+    soft,
+    triangle_wave,
+)
+
+_FACE_BOX = (-0.53, -0.75, 0.53, 0.68)
+_CENTRE_V = -0.04
+_SKULL = 0.66
+
+
+def draw_ears(canvas: Canvas) -> None:
+    n = canvas.number
+    window = canvas.face((-0.60, -0.16, 0.60, 0.20))
+    du, dv = window.u.abs() - n("width"), window.v - 0.02
+    tone = 0.86 - 0.30 * soft(ellipse(du, dv, n("ears") * 0.45, 0.05), 0.03)
+    colour = shaded(canvas.colour("skin"), tone)
+    canvas.paint(window, colour, coverage(ellipse(du, dv, n("ears"), 0.11), canvas.pixel))
+
+
+def _head(canvas: Canvas, u: Tensor, v: Tensor) -> Tensor:
+    """Squared radius of the head's outline: 1 on the edge, 0 in the centre."""
+    n = canvas.number
+    dv = v - _CENTRE_V
+    low = dv.clamp(min=0.0) / (n("chin") - _CENTRE_V)
+    low2 = low * low
+    a = u / n("width") * (1.0 + n("taper") * low2)
+    a2, b = a * a, dv.clamp(max=0.0) / _SKULL
+    return a2 + b * b + low2 - n("squareness") * a2 * low2
+
+
+def draw_skin(canvas: Canvas) -> None:
+    """The head with its shading, sockets, cheeks and the chin's roundness."""
+    n = canvas.number
+    window = canvas.face(_FACE_BOX)
+    u, v = window.u, window.v
+    radius2 = _head(canvas, u, v)
+    distance = (radius2.sqrt() - 1.0) * n("width")
+    tone = 1.03 - 0.20 * (radius2 - 0.35).clamp_(min=0.0) + 0.42 * n("light_x") * u - 0.10 * n("light_y") * v
+    canvas.paint(window, shaded(canvas.colour("skin"), tone), coverage(distance, canvas.pixel))
+
+    cheeks = canvas.face((-0.42, 0.00, 0.42, 0.36))
+    flush = soft(ellipse(cheeks.u.abs() - 0.25, cheeks.v - 0.18, 0.05, 0.04), 0.12)
+    canvas.paint(cheeks, canvas.colour("blush"), flush * 0.45)
+
+
+def draw_age(canvas: Canvas) -> None:
+    """Lines of the forehead, between nose and mouth, beside and under the eyes; nothing at level 0."""
+    n = canvas.number
+    level = n("wrinkles")
+
+    forehead = canvas.face((-0.30, -0.50, 0.30, -0.22))
+    u, v = forehead.u, forehead.v
+    bend = v - 0.25 * u * u
+    across = (1.0 - (u / 0.28).square_()).clamp_(min=0.0)
+    lines = soft(bend + 0.44, 0.020) + soft(bend + 0.365, 0.022) + 0.9 * soft(bend + 0.29, 0.020)
+    canvas.shade(forehead, 1.0 - 0.34 * level * lines * across)
+
+    folds = canvas.face((-0.30, 0.08, 0.30, 0.56))
+    u, v = folds.u.abs(), folds.v
+    bow = u + 0.9 * (v - 0.25).square()
+    fold = soft(segment(bow, v, (n("nose_width") + 0.025, n("nose_v") - 0.02), (0.215, 0.37)), 0.030)
+    corner = n("mouth_width") + 0.02
+    marionette = soft(segment(u, v, (corner, n("mouth_v") + 0.05), (corner - 0.01, 0.49)), 0.022)
+    canvas.shade(folds, 1.0 - level * (0.38 * fold + 0.26 * marionette))
+
+    eyes = canvas.face((-0.42, -0.20, 0.42, 0.16))
+    u, v = eyes.u.abs() - n("eye_u"), eyes.v - n("eye_v")
+    arc = v - n("eye_open") - 0.055 + 0.9 * u * u * 4.0
+    bag = soft(arc, 0.030) * (1.0 - (u / 0.12).square_()).clamp_(min=0.0)
+    corner = n("eye_width") + 0.035
+    crow = soft(segment(u, v, (corner, -0.015), (corner + 0.07, -0.055)), 0.016)
+    crow = crow + soft(segment(u, v, (corner, 0.005), (corner + 0.08, 0.005)), 0.016)
+    crow = crow + soft(segment(u, v, (corner, 0.025), (corner + 0.07, 0.065)), 0.016)
+    canvas.shade(eyes, 1.0 - level * (0.30 * bag + 0.30 * crow.clamp_(max=1.0)))
+
+
+def draw_nose(canvas: Canvas) -> None:
+    """Bridge in half shadow, light on the tip, wings and nostrils."""
+    n = canvas.number
+    window = canvas.face((-0.14, -0.16, 0.14, 0.26))
+    u, v = window.u, window.v
+    width, tip = n("nose_width"), n("nose_v")
+    lit, side = u * n("shadow_side"), u.abs()
+    bridge = soft(segment(lit, v, (0.045, -0.06), (width * 0.75, tip - 0.03)), 0.045)
+    wings = soft(segment(side, v, (width, tip - 0.04), (width * 0.85, tip + 0.015)), 0.022)
+    under = soft(v - tip - 0.030 + 2.0 * side * side, 0.024) * (
+        1.0 - (side / (width * 1.15)).square_()
+    ).clamp_(min=0.0)
+    nostrils = soft(ellipse(side - width * 0.5, v - tip - 0.018, 0.012, 0.007), 0.018)
+    glow = soft(ellipse(u, v - tip + 0.03, 0.02, 0.03), 0.04)
+    canvas.shade(window, 1.0 - 0.16 * bridge - 0.22 * wings - 0.24 * under - 0.30 * nostrils + 0.07 * glow)
+
+
+def draw_eyes(canvas: Canvas) -> None:
+    """Sockets, almond-shaped whites, irises, pupils, catch-lights, lids."""
+    n = canvas.number
+    window = canvas.face((-0.36, -0.19, 0.36, 0.08))
+    u = window.u.abs() - n("eye_u")
+    v = window.v - n("eye_v") + n("eye_slant") * u
+    span = (1.0 - (u / n("eye_width")).square_()).clamp_(min=0.0)
+    top, bottom = -n("eye_open") * span, 0.72 * n("eye_open") * span
+    lid = (v - top).abs()
+    socket = soft(ellipse(u, v + 0.02, 0.10, 0.06), 0.07)
+    crease = soft(v - top + 0.035, 0.014) * span
+    canvas.shade(window, 1.0 - 0.10 * socket - 0.22 * crease)
+    inside = coverage(torch.maximum(top - v, v - bottom), canvas.pixel) * (span > 0)
+    shadow = 0.90 - 0.22 * soft(v - top, 0.03)
+    canvas.paint(window, shaded(canvas.colour("white"), shadow), inside)
+    # The gaze goes the same way in both eyes, so u is mirrored back.
+    sign = torch.sign(window.u)
+    across = u * sign - n("gaze")
+    radius = (across * across + v * v).sqrt_()
+    iris = coverage(radius - n("iris"), canvas.pixel) * inside
+    rim = smoothstep(radius, 0.5 * n("iris"), n("iris"))
+    canvas.paint(window, shaded(canvas.colour("eyes"), 1.15 - 0.5 * rim), iris)
+    canvas.paint(window, canvas.colour("dark"), coverage(radius - 0.44 * n("iris"), canvas.pixel) * inside)
+    glint = coverage(ellipse(across + 0.016 * n("shadow_side"), v + 0.018, 0.012, 0.012), canvas.pixel)
+    canvas.paint(window, canvas.colour("white"), glint * inside)
+    lash = coverage(lid - n("lashes") * (0.35 + 0.65 * span), canvas.pixel) * (
+        u.abs() < n("eye_width") * 1.08
+    )
+    canvas.paint(window, canvas.colour("dark"), lash * 0.85)
+
+
+def draw_brows(canvas: Canvas) -> None:
+    n = canvas.number
+    window = canvas.face((-0.36, -0.30, 0.36, -0.08))
+    u, v = window.u.abs() - n("eye_u"), window.v - n("brow_v")
+    along = (u + 0.015) / 0.125
+    span = (1.0 - along * along).clamp_(min=0.0)
+    centre = -n("brow_arch") * (1.0 - (along - 0.25).square())
+    distance = (v - centre).abs() - n("brow_thickness") * span * (1.1 - 0.35 * along)
+    canvas.paint(window, canvas.colour("brow"), coverage(distance, canvas.pixel) * (span > 0) * 0.88)
+
+
+def draw_mouth(canvas: Canvas) -> None:
+    """Lips along a curve that rises to the corners with a smile, opening over teeth."""
+    n = canvas.number
+    window = canvas.face((-0.26, 0.22, 0.26, 0.54))
+    u = window.u
+    along2 = (u / n("mouth_width")).square_()
+    span = (1.0 - along2).clamp(min=0.0)
+    v = window.v - n("mouth_v") + n("smile") * along2.clamp(max=1.3)
+    opened = n("mouth_open") * span
+    bow = n("lips") * span * (0.80 - 0.30 * soft(u, 0.03))
+    lower = opened + n("lips") * span * 1.15
+    within = span > 0
+    under = soft(v - lower - 0.035, 0.035) * span
+    canvas.shade(window, 1.0 - 0.16 * under)
+    tone = 1.0 - 0.16 * (v < 0.5 * opened) + 0.14 * soft(v - lower * 0.75, 0.02)
+    outside = torch.maximum(-bow - v, v - lower)
+    canvas.paint(window, shaded(canvas.colour("lips"), tone), coverage(outside, canvas.pixel) * within)
+    gap = coverage((v - 0.5 * opened).abs() - 0.5 * opened - 0.006, canvas.pixel) * within
+    canvas.paint(window, canvas.colour("mouth"), gap * 0.9)
+    teeth = coverage(torch.maximum(-v, v - 0.72 * opened), canvas.pixel) * (opened > 0.012)
+    canvas.paint(window, shaded(canvas.colour("white"), 0.96 - 0.12 * along2), teeth * within)
+
+
+def draw_beard(canvas: Canvas) -> None:
+    """Full beard or goatee, textured; nothing at level 0."""
+    n = canvas.number
+    window = canvas.face((-0.53, -0.02, 0.53, 0.74))
+    u, v = window.u, window.v
+    side = u.abs()
+    radius2 = _head(canvas, u, v - n("beard_length") * smoothstep(v, 0.30, 0.60))
+    jaw = (radius2.sqrt_() - 1.0) * n("width")
+    ratio = side / n("width")
+    cheek = 0.285 - 0.28 * ratio * ratio * ratio - v
+    full = torch.maximum(jaw, cheek)
+    goatee = torch.maximum(full, side - 0.185)
+    moustache_gap = 0.235 - v
+    distance = torch.maximum(full + (goatee - full) * n("beard_goatee"), moustache_gap * (side < 0.2))
+    hairs = triangle_wave(u * 13.0 + 0.5 * triangle_wave(v * 9.0) + n("strands"))
+    tone = 0.95 + 0.16 * hairs + 0.25 * n("light_x") * u
+    alpha = coverage(distance / 1.5, canvas.pixel) * (n("beard") * 0.92)
+    canvas.paint(window, shaded(canvas.colour("beard"), tone), alpha)
+
+
+def draw_glasses(canvas: Canvas) -> None:
+    """Frames, bridge and arms, with a faint sheen on the glass; nothing at level 0."""
+    n = canvas.number
+    window = canvas.face((-0.52, -0.20, 0.52, 0.12))
+    side, v = window.u.abs(), window.v - n("eye_v") - 0.012
+    u = side - n("eye_u")
+    rim = rounded_box(u, v, n("frame_size"), 0.098, n("frame_round"))
+    bridge = segment(side, v, (0.0, -0.035), (n("eye_u") - n("frame_size"), -0.02))
+    arm = segment(side, v, (n("eye_u") + n("frame_size"), -0.04), (n("width"), -0.05))
+    distance = torch.minimum(torch.minimum(rim.abs(), bridge), arm) - 0.012
+    canvas.paint(window, canvas.colour("white"), coverage(rim, canvas.pixel) * (0.08 * n("glasses")))
+    canvas.paint(window, canvas.colour("frame"), coverage(distance, canvas.pixel) * n("glasses"))

@@ -1,0 +1,75 @@
+"""Exogenous noise, counter-based: block b of a stream depends on (seed, stream, b) and on nothing else.
+
+A subject's noise is a row of uniforms in [0,1), one column for each named source. Rows come in blocks of
+`BLOCK` subjects, each from a generator of its own, so that subject i is the same whoever asks for it, in
+whatever batch. Everything random about a face is in its row.
+"""
+
+import torch
+from torch import Tensor
+
+BLOCK = 256
+
+SOURCES: tuple[str, ...] = (
+    # who was photographed, and how old
+    *("male", "smiling", "eyeglasses", "blond_hair", "blue_eyes", "skin_group", "skin_tone", "young"),
+    # how the person responds to the causes
+    *("grays", "gray_tone", "recedes", "wrinkles", "beard", "beard_density", "beard_extent", "beard_length"),
+    *("hair_length_woman", "hair_length_man"),
+    # the photograph
+    *(
+        "shift_x",
+        "shift_y",
+        "tilt",
+        "scale",
+        "light_x",
+        "light_y",
+        "exposure",
+        "warmth",
+        "grain",
+        "grain_key",
+    ),
+    *("backdrop_hue", "backdrop_value", "backdrop_hue_2", "backdrop_value_2", "backdrop_x", "backdrop_y"),
+    "backdrop_saturation",
+    *("clothes_hue", "clothes_value", "clothes_saturation", "neckline"),
+    # the person's own shape and colours
+    *("face_width", "face_height", "jaw", "ears", "neck", "shoulders"),
+    *("eye_distance", "eye_height", "eye_width", "eye_open", "eye_slant", "gaze", "eye_colour", "iris"),
+    *("brow_height", "brow_thickness", "brow_arch", "nose_length", "nose_width"),
+    *("mouth_height", "mouth_width", "lips", "grin", "lip_colour"),
+    *("skin_hue", "blush", "hair_colour", "hair_volume", "hairline", "fringe", "parting", "strands"),
+    *("frame_shape", "frame_size", "frame_colour"),
+)
+
+_COLUMN = {name: column for column, name in enumerate(SOURCES)}
+
+
+def _mix(value: int) -> int:
+    """A bijection of 32-bit integers that scatters neighbours (the finaliser of MurmurHash3)."""
+    value &= 0xFFFFFFFF
+    value = ((value ^ (value >> 16)) * 0x85EBCA6B) & 0xFFFFFFFF
+    value = ((value ^ (value >> 13)) * 0xC2B2AE35) & 0xFFFFFFFF
+    return value ^ (value >> 16)
+
+
+def _block(seed: int, stream: int, block: int) -> Tensor:
+    # torch's CPU generator keeps 32 bits of its seed; adding the block inside the bijection rules out that two
+    # blocks of one stream coincide.
+    key = _mix(_mix(seed) ^ _mix((seed >> 32) + 1) ^ _mix(stream + 0x9E3779B9))
+    generator = torch.Generator().manual_seed(_mix(key + block))
+    return torch.rand(len(SOURCES), BLOCK, generator=generator).T
+
+
+def draw(seed: int, stream: int, start: int, count: int) -> Tensor:
+    """Noise of the subjects of every block that [start, start + count) touches, float32 [blocks · BLOCK, K].
+
+    Row 0 is subject `start // BLOCK * BLOCK`. Whole blocks, because functions such as exp may round
+    differently by a tensor's length: what needs them is computed on blocks and sliced afterwards.
+    """
+    blocks = range(start // BLOCK, -(-(start + count) // BLOCK))
+    return torch.cat([_block(seed, stream, block) for block in blocks] or [torch.empty(0, len(SOURCES))])
+
+
+def column(noise_NK: Tensor, name: str) -> Tensor:
+    """The uniforms [N] of one source."""
+    return noise_NK[:, _COLUMN[name]]

@@ -1,0 +1,84 @@
+"""From looks to photographs: layers painted back to front, in chunks that stay in the cache."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from civae_core.synthetic.canvas import Canvas
+from civae_core.synthetic.features import (
+    draw_age,
+    draw_beard,
+    draw_brows,
+    draw_ears,
+    draw_eyes,
+    draw_glasses,
+    draw_mouth,
+    draw_nose,
+    draw_skin,
+)
+from civae_core.synthetic.look import look_of
+from civae_core.synthetic.surroundings import (
+    draw_backdrop,
+    draw_clothes,
+    draw_hair_behind,
+    draw_hair_in_front,
+    draw_neck,
+    hair_outline,
+)
+
+# Subjects rendered together: about this many pixels, so that a few planes fit in a core's L2 cache.
+_CHUNK_PIXELS = 16 * 64 * 64
+
+
+def render(noise_NK: Tensor, roots: Mapping[str, Tensor], levels: Mapping[str, Tensor], size: int) -> Tensor:
+    """Photographs uint8 [N, 3, size, size]; a subject's is the same alone and in any batch."""
+    count = len(noise_NK)
+    out = torch.empty(count, 3, size, size, dtype=torch.uint8, device=noise_NK.device)
+    step = max(1, _CHUNK_PIXELS // (size * size))
+    with torch.inference_mode():
+        for first in range(0, count, step):
+            rows = slice(first, first + step)
+            look = look_of(
+                noise_NK[rows],
+                {name: value[rows] for name, value in roots.items()},
+                {name: value[rows] for name, value in levels.items()},
+            )
+            canvas = Canvas(look, size)
+            _draw(canvas)
+            out[rows] = _expose(canvas)
+    return out
+
+
+def _draw(canvas: Canvas) -> None:
+    draw_backdrop(canvas)
+    draw_clothes(canvas)
+    hair = hair_outline(canvas)
+    draw_hair_behind(canvas, hair)
+    draw_neck(canvas)
+    draw_ears(canvas)
+    draw_skin(canvas)
+    draw_age(canvas)
+    draw_nose(canvas)
+    draw_eyes(canvas)
+    draw_beard(canvas)
+    draw_mouth(canvas)
+    draw_brows(canvas)
+    draw_hair_in_front(canvas, hair)
+    draw_glasses(canvas)
+
+
+def _expose(canvas: Canvas) -> Tensor:
+    """Adds the sensor's grain and quantises, uint8 [N, 3, S, S].
+
+    The grain is an integer hash of (subject, pixel): the same under do(), whatever the batch.
+    """
+    size = canvas.size
+    key_N11 = (canvas.number("grain_key") * 16_777_216.0).to(torch.int32)
+    pixel_SS = torch.arange(size * size, dtype=torch.int32, device=key_N11.device).view(size, size)
+    hashed = (pixel_SS + key_N11 * 40_503) * -1_640_531_535
+    hashed ^= hashed >> 15
+    hashed *= -2_048_144_777
+    hashed ^= hashed >> 13
+    grain_N1SS = (hashed.float() * (canvas.number("grain") * 2.0**-31))[:, None]
+    return (canvas.rgb + grain_N1SS).mul_(255.0).add_(0.5).clamp_(0.0, 255.0).to(torch.uint8)
