@@ -44,7 +44,9 @@ def verdict(
         level = "moderate"
     reasons = [f"weighting leaves {effective_sample_share:.0%} of the images' information"]
     if auc is not None:
-        reasons.insert(0, f"the covariates tell {treatment} at a held-out AUC of {auc:.2f} (0.5 is chance)")
+        reasons.insert(
+            0, f"the covariates predict {treatment} with an AUC of {auc:.2f} (0.5 is chance, 1 is certain)"
+        )
     if r_squared is not None:
         reasons.insert(0, f"the covariates explain {max(r_squared, 0.0):.0%} of the variance of {treatment}")
     if share_extreme is not None and share_extreme > GOOD_EXTREME:

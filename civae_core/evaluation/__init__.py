@@ -1,0 +1,1 @@
+"""What was learned, measured: image metrics, intervals over images and the evaluation's report (METHOD 6)."""

@@ -1,0 +1,98 @@
+"""Streaming scores: batches go in, the evaluation's entries for one method come out.
+
+Only one value per image and metric is kept, and one mean image; never the images themselves.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from civae_core.evaluation.bootstrap import RatioStatistic, bootstrap_mean
+from civae_core.evaluation.metrics import effect_terms, mse, psnr, ssim
+
+
+class CounterfactualTally:
+    """Collects the errors of counterfactuals whose truth is known, at one noise level τ."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, list[Tensor]] = {}
+        self._effect_CHW: Tensor | None = None
+        self._true_effect_CHW: Tensor | None = None
+
+    def add(self, y_BCHW: Tensor, estimate_BCHW: Tensor, truth_BCHW: Tensor) -> None:
+        """Adds a batch: inputs y, estimates y' and true counterfactuals y*, floats in [0, 1].
+
+        The estimates are scored as pictures, so they are clamped to [0, 1] first.
+        """
+        estimate_BCHW = estimate_BCHW.clamp(0.0, 1.0)
+        terms = effect_terms(y_BCHW, estimate_BCHW, truth_BCHW)
+        new = {
+            "error": terms.error_N,
+            "size": terms.size_N,
+            "off_error": terms.off_error_N,
+            "off_count": terms.off_count_N,
+            "mse": mse(estimate_BCHW, truth_BCHW),
+            "psnr": psnr(estimate_BCHW, truth_BCHW),
+            "ssim": ssim(estimate_BCHW, truth_BCHW),
+        }
+        for name, values_B in new.items():
+            self._values.setdefault(name, []).append(values_B.detach().to("cpu").to(torch.float64))
+        effect_CHW = (estimate_BCHW - y_BCHW).detach().cpu().double().sum(0)
+        true_effect_CHW = (truth_BCHW - y_BCHW).detach().cpu().double().sum(0)
+        if self._effect_CHW is None or self._true_effect_CHW is None:
+            self._effect_CHW, self._true_effect_CHW = effect_CHW, true_effect_CHW
+        else:
+            self._effect_CHW = self._effect_CHW + effect_CHW
+            self._true_effect_CHW = self._true_effect_CHW + true_effect_CHW
+
+    @property
+    def count(self) -> int:
+        """Images added so far."""
+        return sum(len(values_B) for values_B in self._values.get("mse", []))
+
+    def per_image(self) -> dict[str, Tensor]:
+        """Float64 values [N] by metric: error, size, off_error, off_count, mse, psnr, ssim."""
+        return {name: torch.cat(parts) for name, parts in self._values.items()}
+
+    def ate_error(self) -> float | None:
+        """‖mean(y'−y) − mean(y*−y)‖ / ‖mean(y*−y)‖ of the mean images; None if the true mean effect is 0."""
+        if self._effect_CHW is None or self._true_effect_CHW is None:
+            return None
+        size = float(self._true_effect_CHW.norm())
+        return float((self._effect_CHW - self._true_effect_CHW).norm()) / size if size > 0.0 else None
+
+    def summary(self, seed: int = 0) -> dict[str, Any]:
+        """The evaluation's entries of this method; what cannot be told (no true effect anywhere) is absent.
+
+        relative_effect_error, ate_error, mse_counterfactual, psnr_counterfactual (dB), ssim_counterfactual,
+        mse_off_effect, pehe (root mean square of (y'−y)−(y*−y) per pixel and channel).
+
+        Args:
+            seed: of the bootstrap.
+
+        Raises:
+            ValueError: no images were added.
+        """
+        if not self.count:
+            raise ValueError("no counterfactuals were added")
+        values = self.per_image()
+        squared = bootstrap_mean(values["mse"], seed=seed)
+        entries: dict[str, Any] = {
+            "mse_counterfactual": squared.to_dict(),
+            "pehe": squared.map(math.sqrt).to_dict(),
+            "psnr_counterfactual": bootstrap_mean(values["psnr"], seed=seed).to_dict(),
+            "ssim_counterfactual": bootstrap_mean(values["ssim"], seed=seed).to_dict(),
+        }
+        for name, numerator, denominator in (
+            ("relative_effect_error", "error", "size"),
+            ("mse_off_effect", "off_error", "off_count"),
+        ):
+            statistic = RatioStatistic(values[numerator], values[denominator])
+            if not math.isnan(statistic.value):
+                entries[name] = statistic.interval(seed).to_dict()
+        ate_error = self.ate_error()
+        if ate_error is not None:
+            entries["ate_error"] = ate_error
+        return entries
