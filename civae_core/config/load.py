@@ -156,7 +156,7 @@ def _hint(problems: Sequence[Problem]) -> str:
 
 def _syntax_hint(problems: Sequence[Problem]) -> str:
     if any("cannot read" in problem.message for problem in problems):
-        return "`civae config init FILE` writes a commented config to start from"
+        return "`civae config init > train.yml` writes a commented config to start from"
     if any("\\t" in problem.message for problem in problems):
         return "indent with spaces; YAML allows no tabs there"
     return "check the YAML there: `key: value` pairs, indented with spaces, quotes closed"

@@ -71,7 +71,9 @@ def _describe(error: dict[str, Any], document: Document) -> Problem:
     if kind == "extra_forbidden":
         return Problem(document.keys.get(path), dotted(path), f"unknown key{_did_you_mean(path)}")
     if kind == "missing":
-        return Problem(_nearest_place(path, document), dotted(path), "missing, and it has no default")
+        place = _nearest_place(path, document)
+        in_file = place if place and place.line else None  # a flag elsewhere is not to blame
+        return Problem(in_file, dotted(path), "missing, and it has no default")
     if kind == "value_error":
         message = str(error["ctx"]["error"])
         return Problem(_place_of_mention(message, path, document), *_split_key(message, path))

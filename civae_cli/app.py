@@ -1,0 +1,41 @@
+"""The command line's entry point. Importing it is light: a command imports what it needs when it runs."""
+
+from typing import Annotated
+
+import typer
+
+from civae_cli import config
+from civae_cli.errors import CivaeGroup
+from civae_core import __version__
+
+app = typer.Typer(
+    cls=CivaeGroup,
+    name="civae",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"civae {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def civae(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Counterfactual images, fairly: how would this photo look if one attribute were different?"""
+
+
+app.add_typer(config.app, name="config")
+
+
+def main() -> None:
+    """Runs the command line (the console script `civae`)."""
+    app(prog_name="civae")

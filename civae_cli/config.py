@@ -1,0 +1,75 @@
+"""civae config: write, show, check and convert configs."""
+
+import json as json_module
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from civae_cli.options import ConfigOption, JsonFlag, QuietFlag, SetOption, VerboseFlag
+from civae_cli.terminal import terminal
+
+app = typer.Typer(help="Write, show, check and convert configs.", no_args_is_help=True, rich_markup_mode=None)
+
+FilesArgument = Annotated[
+    list[Path] | None,
+    typer.Argument(metavar="[FILE]...", help="YAML configs, later ones win.", show_default=False),
+]
+
+
+@app.command()
+def init(json: JsonFlag = False, quiet: QuietFlag = False, verbose: VerboseFlag = False) -> None:
+    """Print a commented config with every key at its default: civae config init > train.yml"""
+    from civae_core.config import config_template
+
+    template = config_template()
+    terminal(quiet, verbose, json).result({"template": template}, template.rstrip("\n"))
+
+
+@app.command()
+def show(
+    files: FilesArgument = None,
+    config: ConfigOption = None,
+    sets: SetOption = None,
+    json: JsonFlag = False,
+    quiet: QuietFlag = False,
+    verbose: VerboseFlag = False,
+) -> None:
+    """Print the resolved config: defaults, then files, then --set."""
+    from civae_core.config import dump_config, load_config
+
+    out = terminal(quiet, verbose, json)
+    resolved = load_config([*(files or []), *(config or [])], sets or [])
+    out.result(resolved.model_dump(mode="json"), dump_config(resolved).rstrip("\n"))
+
+
+@app.command()
+def validate(
+    files: FilesArgument = None,
+    config: ConfigOption = None,
+    sets: SetOption = None,
+    json: JsonFlag = False,
+    quiet: QuietFlag = False,
+    verbose: VerboseFlag = False,
+) -> None:
+    """Check configs and report every problem at once, each with its line; exit 2 if there is any."""
+    from civae_core.config import load_config
+
+    out = terminal(quiet, verbose, json)
+    paths = [*(files or []), *(config or [])]
+    load_config(paths, sets or [])
+    if out.as_json:
+        out.json({"valid": True, "files": [str(path) for path in paths]})
+    else:
+        out.say("the config is valid")
+
+
+@app.command()
+def schema(json: JsonFlag = False, quiet: QuietFlag = False, verbose: VerboseFlag = False) -> None:
+    """Print the JSON schema, for editors that complete and check YAML."""
+    from civae_core.config import config_schema
+
+    described = config_schema()
+    terminal(quiet, verbose, json).result(
+        described, json_module.dumps(described, indent=2, ensure_ascii=False)
+    )

@@ -1,0 +1,92 @@
+"""From exceptions to messages and exit codes, in one place for all commands."""
+
+import os
+import re
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from civae_cli.terminal import paint
+from civae_core.errors import CivaeError
+
+INTERRUPTED = 130
+
+# What Typer itself raises to end a command, on whichever Click it is built.
+_CONTROL_FLOW: tuple[type[BaseException], ...] = (
+    typer.Exit,
+    typer.Abort,
+    *(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"),
+)
+
+
+class CivaeGroup(TyperGroup):
+    """Runs a command and reports how it failed; a traceback only with -v."""
+
+    def invoke(self, ctx: Any) -> Any:
+        verbose = wants_traceback(_remaining_arguments(ctx))
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+            return result
+        except _CONTROL_FLOW:
+            raise
+        except CivaeError as error:
+            report(error.message, error.hint, verbose)
+            raise typer.Exit(error.exit_code) from error
+        except KeyboardInterrupt as error:
+            report("interrupted", None, verbose)
+            raise typer.Exit(INTERRUPTED) from error
+        except BrokenPipeError as error:
+            _discard_stdout()
+            raise typer.Exit(1) from error
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            report(f"{where}{error.strerror or error}", None, verbose)
+            raise typer.Exit(1) from error
+        except Exception as error:
+            if _is_out_of_memory(error):
+                hint = "use smaller batches or smaller images, or another --device"
+                report(f"out of memory: {_first_line(error)}".rstrip(": "), hint, verbose)
+            else:
+                summary = f"internal error: {type(error).__name__}: {_first_line(error)}".rstrip(": ")
+                report(summary, None if verbose else "run it again with -v and report the traceback", verbose)
+            raise typer.Exit(1) from error
+
+
+def report(message: str, hint: str | None, verbose: bool) -> None:
+    """Prints `error: …` and, after a blank line, `hint: …` on stderr; with -v the traceback comes first."""
+    if verbose:
+        traceback.print_exc(file=sys.stderr)
+    print(f"{paint('error', 'red')}: {message}", file=sys.stderr)
+    if hint:
+        print(f"\n{paint('hint', 'bold')}: {hint}", file=sys.stderr)
+
+
+def wants_traceback(arguments: Sequence[str]) -> bool:
+    """Whether -v, --verbose, or a bundle of short flags with v, is among the arguments."""
+    return any(a == "--verbose" or re.fullmatch(r"-[a-z]*v[a-z]*", a) for a in arguments)
+
+
+def _remaining_arguments(ctx: Any) -> list[str]:
+    return [*getattr(ctx, "_protected_args", ()), *ctx.args]
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else ""
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Known by name, because importing torch to ask would cost every command its start-up time."""
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+
+
+def _discard_stdout() -> None:
+    """The reader of our output has gone: keeps the interpreter from complaining when it flushes at exit."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)

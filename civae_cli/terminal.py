@@ -1,0 +1,100 @@
+"""What a command says: data on stdout, everything else on stderr."""
+
+import json as json_module
+import logging
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from civae_core.progress import is_first_process, set_quiet
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+class Terminal:
+    """A command's voice. Of several processes started by torchrun only the first speaks."""
+
+    def __init__(self, quiet: bool, verbose: bool, as_json: bool) -> None:
+        self.quiet = quiet
+        self.verbose = verbose
+        self.as_json = as_json
+        self.speaks = is_first_process()
+
+    def say(self, message: str) -> None:
+        """A remark on stderr; -q silences it."""
+        if self.speaks and not self.quiet:
+            print(message, file=sys.stderr)
+
+    def data(self, text: str) -> None:
+        """A result on stdout."""
+        if self.speaks:
+            print(text, flush=True)
+
+    def json(self, value: Any) -> None:
+        """A result on stdout as one line of JSON."""
+        self.data(json_module.dumps(value, ensure_ascii=False, allow_nan=False))
+
+    def result(self, value: Any, text: str) -> None:
+        """The command's result: `value` with --json, else `text`."""
+        if self.as_json:
+            self.json(value)
+        else:
+            self.data(text)
+
+    def table(self, table: "Table") -> None:
+        """A table on stderr; -q silences it."""
+        if self.speaks and not self.quiet:
+            from rich.console import Console
+
+            Console(stderr=True).print(table)
+
+
+class _StderrHandler(logging.Handler):
+    """Looks stderr up at each message, because a progress bar replaces it while it is shown."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr)
+
+
+class _PlainFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        text = record.getMessage()
+        if record.exc_info and record.levelno <= logging.DEBUG:
+            text += "\n" + self.formatException(record.exc_info)
+        if record.levelno == logging.INFO:
+            return text
+        label = record.levelname.lower()
+        return f"{paint(label, 'yellow') if record.levelno == logging.WARNING else label}: {text}"
+
+
+def terminal(quiet: bool = False, verbose: bool = False, json: bool = False) -> Terminal:
+    """Sets up logging and progress for one command, and returns its voice.
+
+    Args:
+        quiet: only warnings, errors and the result.
+        verbose: debug messages too; wins over `quiet`.
+        json: the result as one JSON object.
+    """
+    made = Terminal(quiet and not verbose, verbose, json)
+    logger = logging.getLogger("civae_core")
+    for handler in [h for h in logger.handlers if isinstance(h, _StderrHandler)]:
+        logger.removeHandler(handler)
+    handler = _StderrHandler()
+    handler.setFormatter(_PlainFormatter())
+    logger.addHandler(handler)
+    if not made.speaks or made.quiet:
+        handler.setLevel(logging.WARNING)
+    logger.setLevel(logging.DEBUG if verbose else logging.INFO)
+    set_quiet(made.quiet)
+    return made
+
+
+_CODES = {"red": "31", "yellow": "33", "bold": "1"}
+
+
+def paint(text: str, colour: str) -> str:
+    """Colours a word for stderr, where stderr is a terminal that wants colours."""
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not sys.stderr.isatty():
+        return text
+    return f"\x1b[{_CODES[colour]}m{text}\x1b[0m"
