@@ -18,7 +18,7 @@ from civae_core.data.manifest import ATTRIBUTES_FILE, PARTIAL, shard_name
 from civae_core.data.parallel import run_jobs
 from civae_core.data.sources.base import Reader, Source
 from civae_core.data.tensorfile import Stream, TensorFile, write_tensors
-from civae_core.errors import DataError
+from civae_core.errors import DataError, UsageError
 from civae_core.files import write_json
 from civae_core.progress import progress
 
@@ -33,6 +33,25 @@ class MaxBad:
     text: str
     count: int | None = None
     share: float = 0.0
+
+    @classmethod
+    def parse(cls, text: str) -> "MaxBad":
+        """Parses "25" or "1%".
+
+        Raises:
+            UsageError: neither a count nor a percentage up to 100.
+        """
+        number = text.removesuffix("%").strip()
+        try:
+            if text.endswith("%") and 0 <= float(number) <= 100:
+                return cls(text, share=float(number) / 100)
+            if number.isdecimal():
+                return cls(text, count=int(number))
+        except ValueError:
+            pass  # told below, with the value
+        raise UsageError(
+            f"--max-bad {text!r} is not a limit", hint="a count such as 25, or a share such as 1%"
+        )
 
     def allowed(self, images: int) -> int:
         return self.count if self.count is not None else int(self.share * images)

@@ -14,6 +14,7 @@ from civae_core.errors import UsageError
 from civae_core.synthetic import ATTRIBUTES, ROLES, FaceProcess
 
 DEFAULT_COUNT = 12_000
+DEFAULT_OVERLAP = 0.5
 DEFAULT_TRUTHS = (TruthSpec("Young=flip", {"Young": "flip"}), TruthSpec("Male=flip", {"Male": "flip"}))
 _LUMA = torch.tensor([0.299, 0.587, 0.114])[:, None, None]  # ITU-R BT.601, as Pillow weighs grey
 

@@ -1,0 +1,95 @@
+"""CelebA's two lists, attributes and partition, as the official text files or as Kaggle's CSV files."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from civae_core.data.splits import split_code
+from civae_core.data.tables import Table, delimited_rows
+from civae_core.errors import DataError
+
+Lines = Iterable[tuple[int, str]]
+_LABELS = {"-1": 0.0, "0": 0.0, "1": 1.0}
+
+
+def read_attributes(lines: Lines, path: Path) -> Table:
+    """Reads list_attr_celeba.txt or .csv; labels -1/1 or 0/1 become 0/1.
+
+    Raises:
+        DataError: naming file and line: no header, a row of another length, a label that is none, an image listed
+            twice, no images.
+    """
+    rows = _rows(lines, path)
+    _, header = next(rows, (1, []))
+    # The text file's header names the attributes only, the CSV's names the image column as well.
+    names = header[1:] if path.suffix.lower() == ".csv" else header
+    repeated = [name for number, name in enumerate(names) if name in names[:number]]
+    if repeated:
+        raise DataError(f"{path}: attribute {repeated[0]} appears twice")
+    file_names: list[str] = []
+    seen: set[str] = set()
+    values: list[np.ndarray] = []
+    for line, cells in rows:
+        if len(cells) != len(names) + 1:
+            raise DataError(f"{path}:{line}: {len(cells) - 1} labels under {len(names)} attributes")
+        if cells[0] in seen:
+            raise DataError(f"{path}:{line}: {cells[0]} is listed twice")
+        if "/" in cells[0] or "\\" in cells[0]:
+            raise DataError(f"{path}:{line}: {cells[0]!r} is not a plain file name")
+        try:
+            labels = [_LABELS[cell] for cell in cells[1:]]
+        except KeyError as error:
+            raise DataError(
+                f"{path}:{line}: {error.args[0]!r} is not a label", hint="labels are -1/1 or 0/1"
+            ) from error
+        seen.add(cells[0])
+        file_names.append(cells[0])
+        values.append(np.array(labels, np.float32))
+    if not file_names:
+        raise DataError(f"{path} lists no images")
+    binary: Literal["binary"] = "binary"
+    return Table(
+        file_names=file_names,
+        names=tuple(names),
+        kinds=tuple(binary for _ in names),
+        values_NA=np.stack(values),
+        splits_N=None,
+        notes=[],
+    )
+
+
+def read_partition(lines: Lines, path: Path, file_names: Iterable[str]) -> np.ndarray:
+    """Reads list_eval_partition.txt or .csv: the split of each named image, uint8 [N].
+
+    Raises:
+        DataError: naming file and line: a row that is none, an image without a split.
+    """
+    codes: dict[str, int] = {}
+    for line, cells in _rows(lines, path):
+        if len(cells) != 2:
+            raise DataError(f"{path}:{line}: expected an image and its partition, got {len(cells)} cells")
+        if line == 1 and cells[1] == "partition":
+            continue
+        codes[cells[0]] = split_code(cells[1], f"{path}:{line}")
+    try:
+        return np.array([codes[name] for name in file_names], np.uint8)
+    except KeyError as error:
+        raise DataError(
+            f"{path} does not list {error.args[0]}", hint="the lists are of different releases"
+        ) from error
+
+
+def _rows(lines: Lines, path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Cells of each line: of a CSV file with its header, or separated by blanks after an optional count line."""
+    if path.suffix.lower() == ".csv":
+        for number, (line, row) in enumerate(delimited_rows(lines, path)):
+            if number == 0:
+                yield 1, list(row)
+            yield line, [cell.strip() if isinstance(cell, str) else "" for cell in row.values()]
+        return
+    for line, text in lines:
+        cells = text.split()
+        if cells and not (line == 1 and len(cells) == 1 and cells[0].isdecimal()):
+            yield line, cells

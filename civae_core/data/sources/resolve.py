@@ -1,0 +1,105 @@
+"""From what the user named to a source, refusing options that would have no effect."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from civae_core.assignments import parse_assignment
+from civae_core.attributes import nearest
+from civae_core.data.sources.base import Source, TruthSpec
+from civae_core.data.sources.celeba import celeba_source, is_celeba
+from civae_core.data.sources.faces import DEFAULT_COUNT, DEFAULT_OVERLAP, DEFAULT_TRUTHS, faces_source
+from civae_core.data.sources.folder import folder_source
+from civae_core.errors import DataError, UsageError
+from civae_core.synthetic import ATTRIBUTES
+
+SYNTHETIC = "synthetic:faces"
+SMALLEST, LARGEST = 8, 1024
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """What the command line says about a source; None is what was left out."""
+
+    size: int = 64
+    channels: int = 3
+    crop: int | None = None
+    table: Path | None = None
+    seed: int | None = None
+    count: int | None = None
+    overlap: float | None = None
+    truths: Sequence[str] = ()
+
+
+def open_source(named: str, options: SourceOptions) -> Source:
+    """A CelebA tree or zip, an image folder with a table, or `synthetic:faces`.
+
+    Raises:
+        UsageError: an option out of range, or one that this kind of source does not have.
+        DataError: the source is not there or is damaged.
+    """
+    if not SMALLEST <= options.size <= LARGEST:
+        raise UsageError(f"--size {options.size} is not within {SMALLEST} to {LARGEST}")
+    if options.crop is not None and options.crop < 1:
+        raise UsageError(f"--crop {options.crop} is not a number of pixels")
+    if named.startswith("synthetic:"):
+        return _open_faces(named, options)
+    _refuse(
+        "it is for synthetic:faces",
+        {"--n": options.count, "--overlap": options.overlap, "--truth": options.truths or None},
+    )
+    path = Path(named)
+    if not path.exists():
+        near = nearest(named, [SYNTHETIC])
+        raise DataError(
+            f"{named}: no such folder" + (f" (did you mean {near}?)" if near else ""),
+            hint=f"SOURCE is a CelebA folder or zip, a folder of images with a table, or {SYNTHETIC}",
+        )
+    if options.table is None and is_celeba(path):
+        _refuse("CelebA has its own partition", {"--seed": options.seed})
+        return celeba_source(path, size=options.size, channels=options.channels, crop=options.crop)
+    return folder_source(
+        path,
+        table=options.table,
+        size=options.size,
+        channels=options.channels,
+        crop=options.crop,
+        seed=options.seed,
+    )
+
+
+def _open_faces(named: str, options: SourceOptions) -> Source:
+    if named != SYNTHETIC:
+        raise UsageError(f"{named}: no such source (did you mean {SYNTHETIC}?)")
+    _refuse("synthetic faces are drawn to size", {"--crop": options.crop, "--table": options.table})
+    truths = [spec for text in options.truths for spec in _parse_truth(text)]
+    return faces_source(
+        count=DEFAULT_COUNT if options.count is None else options.count,
+        seed=options.seed or 0,
+        overlap=DEFAULT_OVERLAP if options.overlap is None else options.overlap,
+        truths=truths or DEFAULT_TRUTHS,
+        size=options.size,
+        channels=options.channels,
+    )
+
+
+def _parse_truth(text: str) -> list[TruthSpec]:
+    kinds = {attribute.name: attribute.kind for attribute in ATTRIBUTES}
+    assignment = parse_assignment(text, "--truth", kinds)
+    if "flip" in assignment.values and kinds[assignment.name] == "continuous":
+        raise UsageError(
+            f"--truth {text}: {assignment.name} is continuous, so it has no other value to flip to",
+            hint=f"give a number, as in {assignment.name}=0.5",
+        )
+    return [
+        TruthSpec(
+            f"{assignment.name}={value if isinstance(value, str) else f'{value:g}'}", {assignment.name: value}
+        )
+        for value in assignment.values
+    ]
+
+
+def _refuse(why: str, given: dict[str, object]) -> None:
+    for flag, value in given.items():
+        if value is not None:
+            raise UsageError(f"{flag} has no effect here: {why}", hint=f"leave {flag} out")
