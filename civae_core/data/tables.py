@@ -5,13 +5,14 @@ its values are 0/1, -1/1, true/false or yes/no, else continuous in its own units
 """
 
 import csv
+import io
 import json
 import math
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Literal
+from typing import IO, Literal
 
 import numpy as np
 
@@ -107,7 +108,9 @@ def read_table(path: Path) -> Table:
         DataError: naming file and line: not there, not UTF-8, rows of unequal length, a name that is absent,
             repeated or leaves the folder, an infinite value, an unknown split, no rows or no attributes.
     """
-    rows = iter(_jsonl_rows(path) if path.suffix.lower() == ".jsonl" else _csv_rows(path))
+    rows = iter(
+        _jsonl_rows(path) if path.suffix.lower() == ".jsonl" else delimited_rows(open_text(path), path)
+    )
     notes: list[str] = []
     file_names: list[str] = []
     lines_by_name: dict[str, int] = {}
@@ -211,19 +214,21 @@ def open_text(path: Path) -> Iterator[tuple[int, str]]:
     Raises:
         DataError: the file cannot be read or is not UTF-8.
     """
-    line = 0
     try:
-        with path.open(encoding="utf-8-sig", newline=None) as file:
-            for line, text in enumerate(file, start=1):
-                yield line, text
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}:{line + 1}: not UTF-8 text", hint="save the table as UTF-8") from error
+        with path.open("rb") as file:
+            yield from numbered_lines(file, path)
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Cell]]]:
-    return delimited_rows(open_text(path), path)
+def numbered_lines(file: IO[bytes], path: Path) -> Iterator[tuple[int, str]]:
+    """`open_text` of an open file, which may lie inside an archive; `path` is for messages."""
+    line = 0
+    try:
+        for line, text in enumerate(io.TextIOWrapper(file, encoding="utf-8-sig"), start=1):
+            yield line, text
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}:{line + 1}: not UTF-8 text", hint="save the table as UTF-8") from error
 
 
 def delimited_rows(lines: Iterable[tuple[int, str]], path: Path) -> Iterator[tuple[int, dict[str, Cell]]]:
