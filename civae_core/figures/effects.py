@@ -1,0 +1,64 @@
+"""Signed effects as colours: what a treatment darkens is blue, what it brightens is red."""
+
+from collections.abc import Sequence
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from civae_core.figures.grids import GAP, PAPER, image_grid
+from civae_core.figures.text import Typesetter
+
+_DARKER = (33, 102, 172)
+_BRIGHTER = (178, 24, 43)
+_BAR_HEIGHT = 12
+
+
+def effect_map(delta_NCHW: Tensor, limit: float | None = None) -> Tensor:
+    """Effects y'−y [N, C, H, W] as uint8 colours [N, 3, H, W]: blue −limit, white 0, red +limit.
+
+    Args:
+        delta_NCHW: differences of images in [0, 1]; the mean over channels is shown.
+        limit: the difference of full colour; left out, the largest one present. Maps are comparable only
+            under one limit.
+    """
+    limit = effect_limit(delta_NCHW) if limit is None else limit
+    share_N1HW = (delta_NCHW.detach().cpu().to(torch.float32).mean(1, keepdim=True) / limit).clamp(-1.0, 1.0)
+    white_1C11 = torch.full((1, 3, 1, 1), 255.0)
+    darker_1C11 = torch.tensor(_DARKER, dtype=torch.float32).view(1, 3, 1, 1)
+    brighter_1C11 = torch.tensor(_BRIGHTER, dtype=torch.float32).view(1, 3, 1, 1)
+    end_NCHW = torch.where(share_N1HW < 0, darker_1C11, brighter_1C11)
+    return (white_1C11 + share_N1HW.abs() * (end_NCHW - white_1C11)).round().to(torch.uint8)
+
+
+def effect_limit(*deltas_NCHW: Tensor) -> float:
+    """The largest channel-mean difference in any of the sets; at least one grey level."""
+    return max(1.0 / 255.0, *(float(delta.detach().mean(1).abs().max()) for delta in deltas_NCHW))
+
+
+def effect_grid(
+    columns: Sequence[tuple[str, Tensor]], row_labels: Sequence[str] | None = None
+) -> Image.Image:
+    """A sheet of effect maps under one limit, with the scale of colours below.
+
+    Args:
+        columns: title and effects [N, C, H, W] of each column, as for `image_grid`.
+        row_labels: N texts at the left of the rows.
+    """
+    limit = effect_limit(*(delta_NCHW for _, delta_NCHW in columns))
+    grid = image_grid([(title, effect_map(delta_NCHW, limit)) for title, delta_NCHW in columns], row_labels)
+    type_ = Typesetter()
+    texts = (f"darker −{limit:.2f}", "0", f"+{limit:.2f} brighter")
+    width = max(grid.width, sum(map(type_.width, texts)) + 4 * GAP)
+    sheet = Image.new("RGB", (width, grid.height + _BAR_HEIGHT + type_.line_height + 2 * GAP), PAPER)
+    sheet.paste(grid, (0, 0))
+    ramp_1CHW = torch.linspace(-1.0, 1.0, width - 2 * GAP).expand(1, 1, _BAR_HEIGHT, -1)
+    bar_HWC = effect_map(ramp_1CHW, 1.0)[0].permute(1, 2, 0).contiguous().numpy()
+    sheet.paste(Image.fromarray(bar_HWC), (GAP, grid.height + GAP))
+    top = grid.height + GAP + _BAR_HEIGHT
+    bottom = top + type_.line_height
+    right_width = type_.width(texts[2])
+    type_.draw(sheet, [texts[0]], (GAP, top, width, bottom), centred=False)
+    type_.draw(sheet, [texts[1]], (GAP, top, width - GAP, bottom))
+    type_.draw(sheet, [texts[2]], (width - GAP - right_width, top, width - GAP, bottom), centred=False)
+    return sheet

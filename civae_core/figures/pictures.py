@@ -1,0 +1,47 @@
+"""Between image tensors and pictures: conversion, PNG bytes, atomic PNG files."""
+
+import io
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from civae_core.files import atomic_file
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Images [..., H, W] as uint8 on the CPU: floats in [0, 1] are clamped and rounded, uint8 passes through.
+
+    Raises:
+        TypeError: neither float nor uint8.
+    """
+    images = images.detach().to("cpu")
+    if images.dtype == torch.uint8:
+        return images
+    if not images.is_floating_point():
+        raise TypeError(f"images are uint8 or floats in [0, 1], not {images.dtype}")
+    return (images.to(torch.float32).nan_to_num(0.0).clamp(0.0, 1.0) * 255.0).round().to(torch.uint8)
+
+
+def to_picture(image_CHW: Tensor) -> Image.Image:
+    """One image [C, H, W], C 1 or 3, uint8 or float in [0, 1], as an RGB picture."""
+    array_HWC = to_uint8(image_CHW).expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy()
+    return Image.fromarray(array_HWC)
+
+
+def png_bytes(picture: Image.Image) -> bytes:
+    """The picture as a PNG file's bytes."""
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def write_png(path: Path, picture: Image.Image) -> None:
+    """Writes a PNG that is whole or absent.
+
+    Raises:
+        CivaeError: the folder cannot be written, or the disk is full.
+    """
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(png_bytes(picture))
