@@ -6,6 +6,7 @@ import typer
 
 from civae_cli import config
 from civae_cli.errors import CivaeGroup
+from civae_cli.train import train
 from civae_core import __version__
 
 app = typer.Typer(
@@ -33,6 +34,7 @@ def civae(
     """Counterfactual images, fairly: how would this photo look if one attribute were different?"""
 
 
+app.command()(train)
 app.add_typer(config.app, name="config")
 
 

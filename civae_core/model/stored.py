@@ -31,7 +31,9 @@ class ModelCard:
     """How a photograph is brought to the model: crop, size, channels."""
     images_seen: int
     data: dict[str, str]
-    """Name and fingerprint of the prepared data."""
+    """Name, path and fingerprint of the prepared data."""
+    subjects: list[list[float]]
+    """Treatments and covariates of some training subjects, for sampling; in the order of `roles.inputs`."""
 
     def build(self) -> IntactVAE:
         """The network with fresh weights."""
@@ -48,6 +50,7 @@ class ModelCard:
                 "preprocessing": self.preprocessing,
                 "images_seen": self.images_seen,
                 "data": self.data,
+                "subjects": self.subjects,
             },
             allow_nan=False,
         )
@@ -186,6 +189,7 @@ def _parse_card(metadata: dict[str, str], file: Path) -> ModelCard:
             preprocessing=values["preprocessing"],
             images_seen=values["images_seen"],
             data=values["data"],
+            subjects=values["subjects"],
         )
     except (KeyError, TypeError, ValueError, ValidationError) as error:
         raise DataError(f"{file}: its metadata is damaged ({type(error).__name__})") from error

@@ -1,0 +1,68 @@
+"""`civae train`: from a config and prepared data to a run."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from civae_cli.options import ConfigOption, DeviceOption, JsonFlag, QuietFlag, SetOption, VerboseFlag
+from civae_cli.terminal import terminal
+
+
+def train(
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="RUN", help="Folder of the run [default: runs/<name of the last config>]."
+        ),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", metavar="DATA", help="Prepared data; wins over data.path.")
+    ] = None,
+    resume: Annotated[
+        str,
+        typer.Option(
+            "--resume",
+            metavar="auto|must|never|PATH",
+            help="Continue the run in --out if there is one; insist on it; refuse it; or start from a checkpoint.",
+        ),
+    ] = "auto",
+    stop_at: Annotated[
+        int | None,
+        typer.Option("--stop-at", min=1, metavar="IMAGES", help="Save and stop at this many images."),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Check config, data and one batch; print sizes; write nothing."),
+    ] = False,
+    device: DeviceOption = "auto",
+    json: JsonFlag = False,
+    quiet: QuietFlag = False,
+    verbose: VerboseFlag = False,
+) -> None:
+    """Train a model; running the same command again continues where it stopped.
+
+    Example: civae train --config configs/celeba-64-young.yml --set train.lr=5e-4 --out runs/young
+    """
+    from civae_core.config.load import load_config
+
+    voice = terminal(quiet, verbose, json)
+    overrides = {"data.path": data} if data is not None else {}
+    resolved = load_config(config or [], set_ or [], overrides)
+    if dry_run:
+        from civae_core.training.preview import preview
+
+        found = preview(resolved, device=device)
+        voice.result(found.to_dict(), found.describe())
+        return
+
+    from civae_core.training.loop import train as run_training
+
+    run = out or Path("runs") / (config[-1].stem if config else "run")
+    result = run_training(resolved, run, device=device, resume=resume, stop_at=stop_at)
+    voice.result(
+        {"run": str(result.run), "images_seen": result.images_seen, "finished": result.finished},
+        str(result.run),
+    )

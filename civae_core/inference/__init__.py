@@ -1,0 +1,1 @@
+"""Using a trained model: pictures in, labels filled in, counterfactuals and samples out."""

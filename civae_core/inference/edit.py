@@ -1,0 +1,120 @@
+"""Counterfactuals of many pictures: a batch at a time, each result with what it rests on."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from civae_core.assignments import Intervention
+from civae_core.attributes import AttributeRoles
+from civae_core.counterfactual import abduct, original_counterfactual, predict
+from civae_core.errors import DataError
+from civae_core.figures.pictures import to_uint8
+from civae_core.inference.labels import fill_labels
+from civae_core.inference.pictures import Picture
+from civae_core.model.stored import StoredModel
+
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One picture under one intervention."""
+
+    treat: dict[str, float]
+    """What was set, in raw units; a flip as the value it came to."""
+    image_CHW: Tensor
+    """uint8 [C,S,S]."""
+    in_range: bool
+    """Whether every value set lies within what training saw."""
+
+
+@dataclass(frozen=True)
+class EditedPicture:
+    """A picture with its edits and the labels they rest on."""
+
+    picture: Picture
+    factual: dict[str, float]
+    predicted: dict[str, float | None]
+    reconstruction_CHW: Tensor
+    """uint8 [C,S,S], the decoder's account of the picture."""
+    edits: list[Edit]
+
+
+def edit_pictures(
+    stored: StoredModel,
+    pictures: Iterable[Picture | DataError],
+    interventions: Sequence[Intervention],
+    *,
+    stated: Mapping[str, float],
+    noise: float = 1.0,
+    strength: float = 1.0,
+) -> Iterator[EditedPicture | DataError]:
+    """Counterfactuals of each picture under each intervention (M5, M6), in the order of the pictures.
+
+    Treatments that an intervention does not name keep their factual value. A picture that could not be read
+    comes through as its error.
+
+    Args:
+        stated: factual values that hold for every picture, in raw units.
+        noise: τ of (M6).
+        strength: factor of the effect; 1 is the model's estimate.
+
+    Raises:
+        UsageError: an attribute is neither known nor predictable.
+    """
+    waiting = iter(pictures)
+    while entries := list(islice(waiting, BATCH)):
+        readable = [entry for entry in entries if isinstance(entry, Picture)]
+        edited = iter(
+            _edit_batch(stored, readable, interventions, stated, noise, strength) if readable else ()
+        )
+        for entry in entries:
+            yield next(edited) if isinstance(entry, Picture) else entry
+
+
+def _edit_batch(
+    stored: StoredModel,
+    pictures: list[Picture],
+    interventions: Sequence[Intervention],
+    stated: Mapping[str, float],
+    noise: float,
+    strength: float,
+) -> list[EditedPicture]:
+    model, roles = stored.model, stored.card.roles
+    device = next(model.parameters()).device
+    y_BCHW = torch.stack([picture.pixels_CHW for picture in pictures]).to(device).float() / 255
+    labels = fill_labels(model, roles, y_BCHW, pictures, stated)
+    abduction = abduct(model, y_BCHW, labels.x_BX, labels.t_BT)
+    reconstructions = to_uint8(abduction.reconstruction.mean_BCHW)
+    edits: list[list[Edit]] = [[] for _ in pictures]
+    for intervention in interventions:
+        t_new_BT = apply_intervention(labels.t_BT, intervention, roles)
+        if stored.card.config.objective == "original":
+            result = original_counterfactual(model, y_BCHW, labels.x_BX, labels.t_BT, t_new_BT, noise=noise)
+        else:
+            result = predict(model, abduction, t_new_BT, noise=noise, strength=strength)
+        images = to_uint8(result.image_BCHW)
+        for row, values in enumerate(t_new_BT.tolist()):
+            named = dict(zip((a.name for a in roles.treatments), values, strict=True))
+            treat = {name: round(named[name], 6) for name in intervention}
+            in_range = all(a.in_range(treat[a.name]) for a in roles.treatments if a.name in treat)
+            edits[row].append(Edit(treat, images[row], in_range))
+    return [
+        EditedPicture(
+            picture, labels.factual(row, roles), labels.predicted[row], reconstructions[row], edits[row]
+        )
+        for row, picture in enumerate(pictures)
+    ]
+
+
+def apply_intervention(t_BT: Tensor, intervention: Intervention, roles: AttributeRoles) -> Tensor:
+    """t' of each picture: the named treatments set, or flipped from 0 to 1 and back; the others as they are."""
+    t_new_BT = t_BT.clone()
+    for index, attribute in enumerate(roles.treatments):
+        if attribute.name in intervention:
+            value = intervention[attribute.name]
+            t_new_BT[:, index] = 1 - t_BT[:, index].round() if value == "flip" else float(value)
+    return t_new_BT

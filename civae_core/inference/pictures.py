@@ -1,0 +1,134 @@
+"""Where pictures come from: files, folders, patterns, a list on standard input, or prepared data."""
+
+import glob
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from civae_core.data import PreparedData
+from civae_core.data.images import load_photo
+from civae_core.data.selection import parse_selection
+from civae_core.data.tables import read_table
+from civae_core.errors import DataError, UsageError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")
+READ_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture at the model's size, with what is known about it."""
+
+    name: str
+    """As the user can find it: a path, or `DATA#test[17]`."""
+    stem: str
+    """What files made from it are called."""
+    pixels_CHW: Tensor
+    """uint8 [C,S,S]."""
+    known: Mapping[str, float] = field(default_factory=dict)
+    """Factual attribute values from a table, in raw units."""
+
+
+class Pictures:
+    """The pictures that a command line names, read one after the other.
+
+    Args:
+        arguments: files, folders (their images, sorted), glob patterns, `-` for a list of paths on `stdin`, or
+            selections of prepared data such as `DATA#test[0:100]`.
+        preprocessing: how the model wants a photograph.
+        stdin: lines that `-` stands for.
+        table: a CSV, TSV or JSONL with `file_name` and attribute columns, for photographs.
+
+    Raises:
+        UsageError: something that is not there, or a folder without images.
+    """
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        preprocessing: Mapping[str, Any],
+        *,
+        stdin: Iterable[str] = (),
+        table: Path | None = None,
+    ) -> None:
+        self.preprocessing = preprocessing
+        self.entries: list[Path | tuple[PreparedData, str, int, int]] = []
+        self.labels = _labels_by_file(table) if table else {}
+        for argument in arguments:
+            self._add(argument, stdin)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __iter__(self) -> Iterator[Picture | DataError]:
+        """Each picture in turn; in place of one that cannot be read, the error, so that others go on."""
+        for entry in self.entries:
+            if isinstance(entry, Path):
+                try:
+                    pixels_CHW = load_photo(entry, self.preprocessing)
+                except DataError as error:
+                    yield error
+                    continue
+                known = self.labels.get(str(entry)) or self.labels.get(entry.name) or {}
+                yield Picture(str(entry), entry.stem, pixels_CHW, known)
+            else:
+                yield _prepared_picture(*entry)
+
+    def _add(self, argument: str, stdin: Iterable[str]) -> None:
+        if argument == "-":
+            for line in stdin:
+                if line.strip():
+                    self._add(line.rstrip("\r\n"), ())
+            return
+        selection = parse_selection(argument)
+        if selection is not None:
+            data = PreparedData.open(selection.path)
+            self._require_same_format(data, argument)
+            for number, row in enumerate(selection.rows(data).tolist(), start=selection.start):
+                self.entries.append((data, selection.split, number, row))
+            return
+        path = Path(argument)
+        if path.is_dir():
+            found = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
+            if not found:
+                raise UsageError(
+                    f"{argument}: a folder without images", hint=f"looked for {', '.join(SUFFIXES)}"
+                )
+            self.entries.extend(found)
+        elif path.exists():
+            self.entries.append(path)
+        elif glob.has_magic(argument):
+            matches = sorted(Path(match) for match in glob.glob(argument, recursive=True))  # noqa: PTH207
+            if not matches:
+                raise UsageError(f"{argument}: no file matches this pattern")
+            self.entries.extend(match for match in matches if match.is_file())
+        else:
+            raise UsageError(f"{argument}: no such file, folder or pattern")
+
+    def _require_same_format(self, data: PreparedData, argument: str) -> None:
+        has = (data.channels, data.size)
+        wants = (self.preprocessing["channels"], self.preprocessing["size"])
+        if has != wants:
+            raise UsageError(
+                f"{argument}: images are {has[0]}×{has[1]}×{has[1]}, the model takes {wants[0]}×{wants[1]}×{wants[1]}"
+            )
+
+
+def _prepared_picture(data: PreparedData, split: str, number: int, row: int) -> Picture:
+    values = data.table_NA[row].tolist()
+    known = {a.name: v for a, v in zip(data.attributes, values, strict=True) if v == v}
+    pixels_CHW = data.images(data.rows(split)[number : number + 1])[0]  # type: ignore[arg-type]
+    return Picture(f"{data.path}#{split}[{number}]", f"{split}-{number:05d}", pixels_CHW, known)
+
+
+def _labels_by_file(path: Path) -> dict[str, dict[str, float]]:
+    table = read_table(path)
+    labels: dict[str, dict[str, float]] = {}
+    for row, file_name in enumerate(table.file_names):
+        values = table.values_NA[row].tolist()
+        known = {name: value for name, value in zip(table.names, values, strict=True) if value == value}
+        labels[file_name] = labels[str(path.parent / file_name)] = known
+    return labels

@@ -1,0 +1,102 @@
+"""What happens when a count comes round: a line of metrics, a sample grid, a checkpoint."""
+
+import logging
+import time
+from collections.abc import Callable
+
+from civae_core.config import Config
+from civae_core.errors import DivergedError
+from civae_core.model import IntactVAE
+from civae_core.model.stored import ModelCard
+from civae_core.training.checkpoint import Counters, save_checkpoint
+from civae_core.training.heldout import HeldOut
+from civae_core.training.learner import Learner
+from civae_core.training.run_folder import RunFolder
+
+log = logging.getLogger(__name__)
+
+SKIPPED_IN_A_ROW_LIMIT = 20
+
+
+class Bookkeeper:
+    """The first process's records of a run; the others only watch for divergence."""
+
+    def __init__(
+        self,
+        config: Config,
+        folder: RunFolder,
+        learner: Learner,
+        held_out: HeldOut,
+        counters: Counters,
+        make_card: Callable[[int], ModelCard],
+        *,
+        writes: bool,
+    ) -> None:
+        self.config, self.folder, self.learner = config, folder, learner
+        self.held_out, self.counters, self.make_card, self.writes = held_out, counters, make_card, writes
+        self._clock, self._images_at_clock = time.monotonic(), counters.images_seen
+
+    def due(self, every: int) -> bool:
+        """Whether the last batch crossed a multiple of `every`."""
+        seen = self.counters.images_seen
+        return seen // every > (seen - self.config.train.batch_size) // every
+
+    def write_line(self) -> dict[str, float]:
+        """Appends the means since the last line to metrics.jsonl and returns them.
+
+        Raises:
+            DivergedError: no step had a finite gradient for a while.
+        """
+        means, skipped, in_a_row = self.learner.tally.read()
+        self.learner.tally.restart()
+        seen, now = self.counters.images_seen, time.monotonic()
+        speed = (seen - self._images_at_clock) / max(now - self._clock, 1e-9)
+        self._clock, self._images_at_clock = now, seen
+        line = {
+            "images": seen,
+            **means,
+            "lr": self.learner.optimizer.param_groups[0]["lr"],
+            "skipped_steps": skipped,
+            "images_per_second": round(speed, 2),
+        }
+        if self.writes:
+            self.folder.record(line)
+        if skipped:
+            log.warning("%d steps with a non-finite gradient were skipped", skipped)
+        if in_a_row >= SKIPPED_IN_A_ROW_LIMIT:
+            raise DivergedError(
+                f"training diverged: {in_a_row} steps in a row had a non-finite gradient at {seen:,} images",
+                hint="the last checkpoint is intact; lower train.lr or use train.precision fp32",
+            )
+        return means
+
+    def sample(self) -> None:
+        """Writes the grid of fixed held-out images."""
+        if self.writes:
+            self.held_out.save_grid(self._average(), self.folder, self.counters.images_seen)
+
+    def save(self, *, validate: bool) -> None:
+        """Writes a checkpoint, which becomes `best` if its validation loss is the lowest so far."""
+        if not self.writes:
+            return
+        counters, is_best = self.counters, False
+        if validate:
+            found = self.held_out.loss(self._average())
+            self.folder.record({"images": counters.images_seen, **found})
+            is_best = counters.best_loss is None or found["valid_loss"] < counters.best_loss
+            if is_best:
+                counters.best_loss, counters.best_images = found["valid_loss"], counters.images_seen
+        path = save_checkpoint(
+            self.folder.checkpoints,
+            self.learner,
+            self.make_card(counters.images_seen),
+            counters,
+            keep=self.config.train.keep,
+            is_best=is_best,
+        )
+        log.debug("saved %s", path)
+
+    def _average(self) -> IntactVAE:
+        average = self.learner.average
+        assert isinstance(average, IntactVAE)
+        return average

@@ -1,0 +1,152 @@
+"""Checkpoints: a folder that is whole or absent, with the averaged weights to use and the state to go on from."""
+
+import contextlib
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from civae_core.errors import DataError
+from civae_core.files import describe_os_error, sync
+from civae_core.model.stored import (
+    FILE_NAME,
+    ModelCard,
+    find_model_file,
+    load_weights,
+    read_card,
+    read_tensors,
+    save_model,
+)
+from civae_core.training.learner import Learner
+
+STATE_NAME = "state.safetensors"
+TEMPORARY_PREFIX = ".writing-"
+
+
+@dataclass
+class Counters:
+    """What a run has come to, beside its tensors."""
+
+    images_seen: int = 0
+    best_images: int = 0
+    best_loss: float | None = None
+
+
+def save_checkpoint(
+    folder: Path, learner: Learner, card: ModelCard, counters: Counters, *, keep: int, is_best: bool
+) -> Path:
+    """Writes `folder`/step-<images>, then points `last` (and `best`) at it and drops the oldest.
+
+    Files are written into a temporary folder, synced and renamed, so a checkpoint that exists is complete.
+
+    Raises:
+        CivaeError: the disk is full or the folder not writable; earlier checkpoints stay as they were.
+    """
+    name = f"step-{counters.images_seen:09d}"
+    temporary = folder / f"{TEMPORARY_PREFIX}{name}"
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        save_model(learner.average, card, temporary / FILE_NAME)  # type: ignore[arg-type]
+        save_file(
+            _state_tensors(learner), temporary / STATE_NAME, metadata=_state_metadata(learner, counters)
+        )
+        for file in (temporary / FILE_NAME, temporary / STATE_NAME, temporary):
+            sync(file)
+        shutil.rmtree(folder / name, ignore_errors=True)
+        temporary.rename(folder / name)
+        _point(folder / "last", name)
+        if is_best:
+            _point(folder / "best", name)
+        sync(folder)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise describe_os_error(error, folder / name) from error
+    _drop_old(folder, keep)
+    return folder / name
+
+
+def restore_checkpoint(folder: Path, learner: Learner) -> Counters:
+    """Loads a checkpoint folder into a learner of the same configuration.
+
+    Raises:
+        DataError: a file is missing, truncated, foreign, or of another shape.
+    """
+    state_file, model_file = folder / STATE_NAME, find_model_file(folder)
+    if not state_file.is_file():
+        raise DataError(
+            f"{folder}: has no {STATE_NAME}, so training cannot go on from it",
+            hint="a model file alone is enough to use a model, not to resume its training",
+        )
+    read_card(model_file)
+    tensors = read_tensors(state_file)
+    weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+    load_weights(learner.model, weights, state_file)
+    load_weights(learner.average, read_tensors(model_file), model_file)
+    try:
+        with safe_open(state_file, framework="pt") as opened:
+            metadata = json.loads((opened.metadata() or {})["civae_state"])
+        _load_optimizer(learner, {k: v for k, v in tensors.items() if k.startswith("optimizer.")})
+        learner.scaler.load_state_dict(metadata["scaler"])
+        return Counters(**metadata["counters"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{state_file}: not a training state of this version ({error})") from error
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest complete checkpoint: what `last` points at, or a newer one that a kill kept `last` from naming."""
+    steps = sorted(path for path in folder.glob("step-*") if (path / STATE_NAME).is_file())
+    return steps[-1] if steps else None
+
+
+def clear_unfinished(folder: Path) -> None:
+    """Removes what a killed process left half-written."""
+    for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _state_tensors(learner: Learner) -> dict:
+    tensors = {f"model.{name}": tensor for name, tensor in learner.model.state_dict().items()}
+    names = _parameter_names(learner)
+    for parameter, state in learner.optimizer.state.items():
+        for key, value in state.items():
+            tensors[f"optimizer.{names[parameter]}.{key}"] = value
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def _state_metadata(learner: Learner, counters: Counters) -> dict[str, str]:
+    values = {"counters": vars(counters), "scaler": learner.scaler.state_dict()}
+    return {"civae_state": json.dumps(values, allow_nan=False)}
+
+
+def _load_optimizer(learner: Learner, tensors: dict) -> None:
+    for parameter, name in _parameter_names(learner).items():
+        prefix = f"optimizer.{name}."
+        saved = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        if saved:
+            learner.optimizer.state[parameter] = {
+                key: value.to(parameter.device, copy=True) for key, value in saved.items()
+            }
+
+
+def _parameter_names(learner: Learner) -> dict:
+    return {parameter: name for name, parameter in learner.model.named_parameters()}
+
+
+def _point(link: Path, name: str) -> None:
+    temporary = link.with_name(f"{TEMPORARY_PREFIX}{link.name}")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(name)
+    temporary.replace(link)
+
+
+def _drop_old(folder: Path, keep: int) -> None:
+    kept = {(folder / link).readlink().name for link in ("last", "best") if (folder / link).is_symlink()}
+    steps = sorted(path for path in folder.glob("step-*") if path.is_dir())
+    for path in steps[:-keep]:
+        if path.name not in kept:
+            with contextlib.suppress(OSError):  # a leftover costs disk, not correctness
+                shutil.rmtree(path)

@@ -1,0 +1,55 @@
+"""One process or many: the same code runs alone and under torchrun."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import distributed as dist
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process's place among those that train together."""
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes files and talks."""
+        return self.rank == 0
+
+    def any(self, flag: int) -> int:
+        """The largest `flag` over all processes, so that all act on what one was told."""
+        if self.world_size == 1:
+            return flag
+        device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+        shared = torch.tensor([flag], device=device)
+        dist.all_reduce(shared, op=dist.ReduceOp.MAX)
+        return int(shared.item())
+
+    def own_device(self, name: str) -> str:
+        """The device name for this process: a GPU of its own where several processes share a host."""
+        if self.world_size > 1 and name in ("auto", "cuda") and torch.cuda.is_available():
+            return f"cuda:{self.local_rank}"
+        return name
+
+
+@contextmanager
+def joined(device_name: str) -> Iterator[Processes]:
+    """Joins torchrun's processes, if it started this one: NCCL on GPUs, Gloo elsewhere."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield Processes()
+        return
+    local_rank = int(os.environ["LOCAL_RANK"])
+    on_gpu = device_name in ("auto", "cuda") and torch.cuda.is_available()
+    if on_gpu:
+        torch.cuda.set_device(local_rank)
+    dist.init_process_group("nccl" if on_gpu else "gloo")
+    try:
+        yield Processes(dist.get_rank(), dist.get_world_size(), local_rank)
+    finally:
+        dist.destroy_process_group()

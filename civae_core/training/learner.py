@@ -1,0 +1,161 @@
+"""One optimiser step: forward, objective, backward, clip, update, average. No device synchronisation inside."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from civae_core.attributes import AttributeRoles
+from civae_core.config import Config, TrainConfig
+from civae_core.data.batches import Batch
+from civae_core.model import IntactVAE
+from civae_core.objective import objective, predictor_loss
+from civae_core.training import schedules
+from civae_core.training.device import Compute
+from civae_core.training.ema import averaged_copy, update_average
+
+METRICS = ("loss", "reconstruction", "kl", "mse", "sigma", "predictor_loss", "grad_norm")
+SIGMA_LR_FACTOR = 10.0
+"""log σ moves by decades in a few hundred steps, weights do not: it learns faster by this factor."""
+
+
+@dataclass
+class Tally:
+    """Sums since the last line of metrics, kept on the device: [len(METRICS)] and step counts."""
+
+    sums_M: Tensor
+    good: Tensor
+    skipped: Tensor
+    skipped_in_a_row: Tensor
+
+    @classmethod
+    def empty(cls, device: torch.device) -> "Tally":
+        zero = torch.zeros((), device=device)
+        return cls(torch.zeros(len(METRICS), device=device), zero, zero.clone(), zero.clone())
+
+    def add(self, values_M: Tensor, bad: Tensor) -> None:
+        self.sums_M += torch.where(bad, torch.zeros_like(values_M), values_M)
+        self.good += (~bad).float()
+        self.skipped += bad.float()
+        self.skipped_in_a_row = (self.skipped_in_a_row + 1) * bad.float()
+
+    def read(self) -> tuple[dict[str, float], int, int]:
+        """Means over good steps, steps skipped, steps skipped in a row; the one synchronisation per line."""
+        sums = torch.cat([self.sums_M, torch.stack([self.good, self.skipped, self.skipped_in_a_row])])
+        *totals, good, skipped, in_a_row = sums.tolist()
+        means = {name: total / good for name, total in zip(METRICS, totals, strict=True)} if good else {}
+        return means, int(skipped), int(in_a_row)
+
+    def restart(self) -> None:
+        """Begins the next line; the count of steps skipped in a row goes on."""
+        for sums in (self.sums_M, self.good, self.skipped):
+            sums.zero_()
+
+
+class Learner:
+    """Weights, their average, the optimiser and the scaler, with the step that advances them.
+
+    A step whose gradient is not finite changes neither weights nor optimiser: the fused AdamW is told so through
+    the same flag that a GradScaler uses, on the device, without asking the host.
+    """
+
+    def __init__(self, model: IntactVAE, config: Config, roles: AttributeRoles, compute: Compute) -> None:
+        layout = torch.channels_last if compute.channels_last else torch.contiguous_format
+        self.model = model.to(compute.device).to(memory_format=layout).train()
+        self.average = averaged_copy(self.model)
+        self.config, self.roles, self.compute = config, roles, compute
+        self.pass_through: nn.Module = self.model
+        self.optimizer = make_optimizer(self.model, config.train)
+        self.scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.precision == "fp16")
+        self.tally = Tally.empty(compute.device)
+        self.dimensions = model.channels * model.size**2
+
+    def wrap(self, *, compiled: bool, distributed: bool) -> None:
+        """Puts torch.compile and DistributedDataParallel around the pass that `step` makes."""
+        if compiled:
+            self.pass_through = torch.compile(self.pass_through)  # type: ignore[assignment]
+        if distributed:
+            ids = [self.compute.device.index] if self.compute.device.type == "cuda" else None
+            self.pass_through = nn.parallel.DistributedDataParallel(self.pass_through, device_ids=ids)
+
+    def step(self, batch: Batch, images_seen: int) -> None:
+        """One update on `batch`, with schedules read at `images_seen`."""
+        train, loss = self.config.train, self.config.loss
+        with self.compute.autocast():
+            output = self.pass_through(batch.y_BCHW, batch.x_BX, batch.t_BT, batch.noise_BZ)
+        beta = schedules.beta(images_seen, final=loss.beta, warmup=loss.beta_warmup)
+        terms = objective(self.config.objective, batch.y_BCHW, output, beta, batch.weights_B)
+        # Per pixel and channel, so that gradients keep their size across resolutions; the original's already is.
+        scale = 1.0 if self.config.objective == "original" else 1.0 / self.dimensions
+        total = terms.loss * scale
+        attribute_loss = torch.zeros_like(total)
+        if output.predicted_BA is not None:
+            a_BA = torch.cat([batch.t_BT, batch.x_BX], dim=1)
+            attribute_loss = predictor_loss(output.predicted_BA, a_BA, self.roles.inputs)
+            total = total + attribute_loss
+
+        self.scaler.scale(total).backward()
+        norm = self._clip(train.grad_clip)
+        bad = ~torch.isfinite(norm)
+        self._set_learning_rate(images_seen)
+        self._update(bad)
+        self.optimizer.zero_grad(set_to_none=True)
+        decay = schedules.ema_decay(images_seen, halflife=train.ema_halflife, batch_size=train.batch_size)
+        update_average(self.average, self.model, decay)
+
+        sigma = torch.exp(output.likelihood.log_sigma.detach()).mean()
+        values = (
+            terms.loss,
+            terms.reconstruction,
+            terms.kl,
+            terms.squared_error,
+            sigma,
+            attribute_loss,
+            norm,
+        )
+        self.tally.add(torch.stack([value.detach().float() for value in values]), bad)
+
+    def _clip(self, limit: float) -> Tensor:
+        """Clips the VAE and the predictor apart, so that neither scales the other; the VAE's norm, or a bad one."""
+        self.scaler.unscale_(self.optimizer)
+        predictor = self.model.predictor
+        own = set() if predictor is None else set(predictor.parameters())
+        norm = nn.utils.clip_grad_norm_([p for p in self.model.parameters() if p not in own], limit)
+        if own:
+            other = nn.utils.clip_grad_norm_(list(own), limit)
+            norm = norm + 0 * other  # not finite if either is not
+        return norm
+
+    def _update(self, bad: Tensor) -> None:
+        if self.scaler.is_enabled():
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            return
+        self.optimizer.found_inf = bad.float()  # type: ignore[attr-defined]
+        self.optimizer.step()
+
+    def _set_learning_rate(self, images_seen: int) -> None:
+        train = self.config.train
+        rate = schedules.learning_rate(
+            images_seen, peak=train.lr, warmup=train.lr_warmup, total=train.images, decay=train.lr_decay
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["lr_factor"]
+
+
+def make_optimizer(model: IntactVAE, train: TrainConfig) -> torch.optim.AdamW:
+    """Fused AdamW: matrices and kernels decay, biases and norms do not, log σ learns faster."""
+    decayed, plain, sigma = [], [], []
+    for name, parameter in model.named_parameters():
+        if name == "decoder.log_sigma":
+            sigma.append(parameter)
+        elif parameter.ndim >= 2:
+            decayed.append(parameter)
+        else:
+            plain.append(parameter)
+    groups = [
+        {"params": decayed, "weight_decay": train.weight_decay, "lr_factor": 1.0},
+        {"params": plain, "weight_decay": 0.0, "lr_factor": 1.0},
+        {"params": sigma, "weight_decay": 0.0, "lr_factor": SIGMA_LR_FACTOR},
+    ]
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=train.lr, betas=(0.9, 0.99), fused=True)

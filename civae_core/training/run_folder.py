@@ -1,0 +1,156 @@
+"""A run on disk: what it was told, where it ran, what it measured."""
+
+import json
+import logging
+import os
+import platform
+import shlex
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from civae_core import __version__
+from civae_core.config import Config, dump_config, load_config
+from civae_core.errors import UsageError
+from civae_core.files import make_folder, write_json, write_text
+
+log = logging.getLogger(__name__)
+
+OUR_NAMES = {
+    "config.yml", "command.txt", "env.json", "metrics.jsonl", "log.txt", "samples", "checkpoints",
+    "evaluation.json", "report.html",
+}  # fmt: skip
+FREE_TO_CHANGE = {
+    "data.path", "data.cache", "train.images", "train.log_every", "train.checkpoint_every",
+    "train.sample_every", "train.validate_images", "train.keep",
+}  # fmt: skip
+"""Keys that a resumed run may be given anew; any other difference would make it another run."""
+
+
+class RunFolder:
+    """Paths and append-only records of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self.samples = path / "samples"
+        self.metrics = path / "metrics.jsonl"
+
+    def claim(self) -> None:
+        """Creates the folder, or accepts one that a run of ours left.
+
+        Raises:
+            UsageError: it holds files that are not a run's.
+            CivaeError: it cannot be written.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise UsageError(f"--out {self.path}: is a file, not a folder")
+        foreign = sorted(p.name for p in self.path.iterdir() if not _is_ours(p)) if self.path.exists() else []
+        if foreign:
+            raise UsageError(
+                f"--out {self.path}: is not empty and not a run (it holds {foreign[0]})",
+                hint="name a new or empty folder",
+            )
+        make_folder(self.checkpoints)
+        make_folder(self.samples)
+
+    def describe(self, config: Config, facts: dict[str, Any]) -> None:
+        """Writes config.yml, command.txt and env.json."""
+        write_text(self.path / "command.txt", shlex.join(sys.argv) + "\n")
+        write_json(self.path / "env.json", environment() | facts)
+        write_text(self.path / "config.yml", dump_config(config))
+
+    def require_same(self, config: Config) -> None:
+        """Refuses to continue a run under another config.
+
+        Raises:
+            UsageError: names the keys that differ.
+        """
+        file = self.path / "config.yml"
+        if not file.is_file():
+            return
+        before, now = _flat(load_config([file]).model_dump()), _flat(config.model_dump())
+        changed = [k for k in now if k not in FREE_TO_CHANGE and before.get(k) != now[k]]
+        if changed:
+            listed = ", ".join(f"{key} ({before.get(key)} → {now[key]})" for key in changed)
+            raise UsageError(
+                f"--out {self.path}: holds a run with another config: {listed}",
+                hint="name another --out, or give the settings it was started with",
+            )
+        if before["train.images"] != now["train.images"] and now["train.lr_decay"] != "none":
+            log.warning(
+                "train.images changed from %s to %s: the learning rate's decay changes with it",
+                before["train.images"], now["train.images"],
+            )  # fmt: skip
+
+    def record(self, values: dict[str, Any]) -> None:
+        """Appends one line to metrics.jsonl; a number that is not finite becomes null."""
+        cleaned = {k: _finite(v) for k, v in values.items()}
+        with self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(cleaned) + "\n")
+
+    @contextmanager
+    def logged(self) -> Iterator[None]:
+        """Copies everything that civae_core logs into log.txt."""
+        handler = logging.FileHandler(self.path / "log.txt", encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logger = logging.getLogger("civae_core")
+        logger.addHandler(handler)
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+            handler.close()
+
+
+def environment() -> dict[str, Any]:
+    """Versions, machine and source revision, for whoever must reproduce a run."""
+    facts: dict[str, Any] = {
+        "civae": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": platform.platform(),
+        "host": socket.gethostname(),
+        "threads": torch.get_num_threads(),
+        "world_size": int(os.environ.get("WORLD_SIZE", "1")),
+        "git": _git_revision(),
+    }
+    if torch.cuda.is_available():
+        facts["gpus"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        facts["cuda"] = torch.version.cuda
+    return facts
+
+
+def _git_revision() -> str | None:
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip()
+
+
+def _is_ours(path: Path) -> bool:
+    return path.name in OUR_NAMES or path.name.endswith(".tmp")
+
+
+def _flat(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in section.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and value - value != 0:
+        return None
+    return value

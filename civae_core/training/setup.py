@@ -1,0 +1,132 @@
+"""Before the loop: data opened and checked, roles assigned, weights fitted, the learner built."""
+
+import logging
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from civae_core.attributes import AttributeRoles
+from civae_core.balance import effective_sample_size, training_weights
+from civae_core.config import Config
+from civae_core.data import PreparedData
+from civae_core.data.batches import TrainingBatches
+from civae_core.data.splits import Split
+from civae_core.errors import DataError
+from civae_core.model import IntactVAE
+from civae_core.model.stored import ModelCard
+from civae_core.randomness import seed_for
+from civae_core.training.device import Compute
+from civae_core.training.distributed import Processes
+
+log = logging.getLogger(__name__)
+
+SUBJECTS_KEPT = 512
+"""Training subjects whose attributes (never images) travel with a model, to sample from."""
+
+
+@dataclass(frozen=True)
+class LabelledRows:
+    """Rows of a split whose treatments and covariates are all known, with those values in raw units."""
+
+    rows_N: Tensor
+    x_NX: Tensor
+    t_NT: Tensor
+
+
+def assign_roles(config: Config, data: PreparedData) -> AttributeRoles:
+    """The table's attributes by the config's roles.
+
+    Raises:
+        UsageError: the config names a column that the table does not have.
+    """
+    chosen = config.data
+    return AttributeRoles.assign(data.attributes, chosen.treatment, chosen.covariates, chosen.descendants)
+
+
+def labelled_rows(data: PreparedData, roles: AttributeRoles, split: Split) -> LabelledRows:
+    """The split's rows without a missing treatment or covariate; says how many were left out.
+
+    Raises:
+        DataError: none is left.
+    """
+    rows_N = data.rows(split)
+    x_NX = _columns(data, [a.name for a in roles.covariates])[rows_N]
+    t_NT = _columns(data, [a.name for a in roles.treatments])[rows_N]
+    known_N = ~torch.isnan(torch.cat([x_NX, t_NT], dim=1)).any(dim=1)
+    if not known_N.any():
+        raise DataError(
+            f"{data.path}: the {split} split has no image whose treatment and covariates are all known",
+            hint="see the data's report.html, or prepare it with other splits",
+        )
+    missing = int((~known_N).sum())
+    if missing:
+        log.warning("%s: %d images of the %s split lack a label and are left out", data.path, missing, split)
+    return LabelledRows(rows_N[known_N], x_NX[known_N], t_NT[known_N])
+
+
+def validation_split(data: PreparedData) -> Split:
+    """The split that training is watched on: valid, or test where a table has no valid split."""
+    return "valid" if len(data.rows("valid")) else "test"
+
+
+def make_model(config: Config, roles: AttributeRoles, data: PreparedData) -> IntactVAE:
+    """The network with weights drawn from the config's seed, whatever was drawn before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_for(config.train.seed, "weights"))
+        return IntactVAE(config.model, roles, data.size, data.channels)
+
+
+def make_card(config: Config, roles: AttributeRoles, data: PreparedData, images_seen: int) -> ModelCard:
+    """What is stored beside the weights after `images_seen` images."""
+    identity = {"name": data.name, "path": str(data.path), "fingerprint": data.fingerprint}
+    subjects = _some_subjects(labelled_rows(data, roles, "train"))
+    return ModelCard(config, roles, data.preprocessing, images_seen, identity, subjects)
+
+
+def make_batches(
+    config: Config, roles: AttributeRoles, data: PreparedData, compute: Compute, processes: Processes
+) -> TrainingBatches:
+    """The training split with propensity weights fitted on its table (METHOD 4.1).
+
+    Raises:
+        DataError: the split is smaller than the batch is shared by, or has no labelled image.
+        UsageError: the weights cannot be had for this kind of treatment.
+    """
+    chosen = labelled_rows(data, roles, "train")
+    kinds = [attribute.kind for attribute in roles.treatments]
+    weights_N = training_weights(chosen.x_NX, chosen.t_NT, kinds, config.loss.weights, config.loss.weight_cap)
+    if config.loss.weights != "none":
+        share = effective_sample_size(weights_N) / len(weights_N)
+        log.info("weights: %s, effective sample size %.0f %%", config.loss.weights, 100 * share)
+        if share < 0.2:
+            log.warning("little overlap: few images carry most of the weight; see the data's report.html")
+    return TrainingBatches(
+        data,
+        chosen.rows_N,
+        chosen.x_NX,
+        chosen.t_NT,
+        weights_N,
+        batch_size=config.train.batch_size,
+        latent=config.model.latent,
+        flip=config.data.flip,
+        cache=config.data.cache,
+        seed=config.train.seed,
+        device=compute.device,
+        channels_last=compute.channels_last,
+        rank=processes.rank,
+        world_size=processes.world_size,
+    )
+
+
+def _some_subjects(chosen: LabelledRows) -> list[list[float]]:
+    a_NA = torch.cat([chosen.t_NT, chosen.x_NX], dim=1)
+    spread = torch.linspace(0, len(a_NA) - 1, min(SUBJECTS_KEPT, len(a_NA))).round().long()
+    rows: list[list[float]] = a_NA[spread].tolist()
+    return [[round(value, 6) for value in row] for row in rows]
+
+
+def _columns(data: PreparedData, names: list[str]) -> Tensor:
+    if not names:
+        return torch.zeros(len(data.table_NA), 0)
+    return torch.stack([data.column(name) for name in names], dim=1)
