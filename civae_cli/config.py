@@ -73,3 +73,21 @@ def schema(json: JsonFlag = False, quiet: QuietFlag = False, verbose: VerboseFla
     terminal(quiet, verbose, json).result(
         described, json_module.dumps(described, indent=2, ensure_ascii=False)
     )
+
+
+@app.command()
+def convert(
+    old: Annotated[Path, typer.Argument(metavar="OLD.yml", help="config.yml of the original project.")],
+    images_per_epoch: Annotated[
+        int, typer.Option(min=1, help="Training images that its nepoch went through; CelebA's by default.")
+    ] = 162_770,
+    json: JsonFlag = False,
+    quiet: QuietFlag = False,
+    verbose: VerboseFlag = False,
+) -> None:
+    """Translate a config of the original project: civae config convert config.yml > train.yml"""
+    from civae_core.config import convert_file
+
+    converted = convert_file(old, images_per_epoch)
+    result = {"config": converted.config.model_dump(mode="json"), "remarks": list(converted.remarks)}
+    terminal(quiet, verbose, json).result(result, converted.text.rstrip("\n"))

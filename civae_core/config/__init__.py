@@ -1,5 +1,6 @@
 """What a training run is told: the schema, the loader and the converter of the original project's files."""
 
+from civae_core.config.convert import Converted, convert_file
 from civae_core.config.dump import config_schema, config_template, dump_config
 from civae_core.config.load import ConfigError, load_config
 from civae_core.config.schema import Config, DataConfig, LossConfig, ModelConfig, TrainConfig
@@ -7,12 +8,14 @@ from civae_core.config.schema import Config, DataConfig, LossConfig, ModelConfig
 __all__ = [
     "Config",
     "ConfigError",
+    "Converted",
     "DataConfig",
     "LossConfig",
     "ModelConfig",
     "TrainConfig",
     "config_schema",
     "config_template",
+    "convert_file",
     "dump_config",
     "load_config",
 ]

@@ -53,3 +53,23 @@ def test_schema_is_json() -> None:
     described = json.loads(run("schema").stdout)
     assert described["properties"]["train"]
     assert json.loads(run("schema", "--json").stdout) == described
+
+
+def test_convert_prints_yaml_that_validates(tmp_path: Path) -> None:
+    old, new = tmp_path / "config.yml", tmp_path / "new.yml"
+    old.write_text("norm_type: bn\nkl_scale: 0.0001\ntreatment:\n  Young: 39\n", encoding="utf-8")
+    result = run("convert", str(old), "--images-per-epoch", "600")
+    assert result.exit_code == 0
+    new.write_text(result.stdout, encoding="utf-8")
+    assert run("validate", str(new)).exit_code == 0
+    as_json = json.loads(run("convert", str(old), "--json").stdout)
+    assert as_json["config"]["data"]["treatment"] == ["Young"]
+    assert as_json["remarks"]
+
+
+def test_convert_refuses_what_is_not_the_originals(tmp_path: Path) -> None:
+    path = tmp_path / "config.yml"
+    path.write_text(MINIMAL, encoding="utf-8")
+    result = run("convert", str(path))
+    assert result.exit_code == 2
+    assert "none of the original project's keys" in result.stderr
