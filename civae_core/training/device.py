@@ -1,5 +1,6 @@
 """Where and how precisely to compute. A device that is not there is refused, never replaced in silence."""
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -60,10 +61,11 @@ class Compute:
             channels_last = tensor_cores
         return cls(device, precision, channels_last)  # type: ignore[arg-type]
 
-    def autocast(self) -> torch.autocast:
+    def autocast(self) -> AbstractContextManager[object]:
         """Context of the forward pass; the objective itself stays in float32."""
         dtype = AUTOCAST_DTYPES.get(self.precision)
-        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
+        # No device is asked about a precision that is not wanted: not every one can answer.
+        return nullcontext() if dtype is None else torch.autocast(self.device.type, dtype=dtype)
 
     def describe(self) -> str:
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type

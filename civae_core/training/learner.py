@@ -55,13 +55,16 @@ class Tally:
 class Learner:
     """Weights, their average, the optimiser and the scaler, with the step that advances them.
 
-    A step whose gradient is not finite changes neither weights nor optimiser: the fused AdamW is told so through
-    the same flag that a GradScaler uses, on the device, without asking the host.
+    A step whose gradient is not finite changes neither weights, batch statistics nor optimiser: the fused AdamW
+    is told so through the same flag that a GradScaler uses, on the device, without asking the host.
     """
 
     def __init__(self, model: IntactVAE, config: Config, roles: AttributeRoles, compute: Compute) -> None:
         layout = torch.channels_last if compute.channels_last else torch.contiguous_format
         self.model = model.to(compute.device).to(memory_format=layout).train()
+        if config.objective == "original":
+            # Its squared error knows no σ, and DistributedDataParallel waits for every gradient that could come.
+            self.model.decoder.log_sigma.requires_grad_(False)
         self.average = averaged_copy(self.model)
         self.config, self.roles, self.compute = config, roles, compute
         self.pass_through: nn.Module = self.model
@@ -81,6 +84,8 @@ class Learner:
     def step(self, batch: Batch, images_seen: int) -> None:
         """One update on `batch`, with schedules read at `images_seen`."""
         train, loss = self.config.train, self.config.loss
+        statistics = self._batch_statistics()
+        before = [buffer.clone() for buffer in statistics]
         with self.compute.autocast():
             output = self.pass_through(batch.y_BCHW, batch.x_BX, batch.t_BT, batch.noise_BZ)
         beta = schedules.beta(images_seen, final=loss.beta, warmup=loss.beta_warmup)
@@ -99,6 +104,8 @@ class Learner:
         bad = ~torch.isfinite(norm)
         self._set_learning_rate(images_seen)
         self._update(bad)
+        for buffer, kept in zip(statistics, before, strict=True):
+            buffer.copy_(torch.where(bad, kept, buffer))
         self.optimizer.zero_grad(set_to_none=True)
         decay = schedules.ema_decay(images_seen, halflife=train.ema_halflife, batch_size=train.batch_size)
         update_average(self.average, self.model, decay)
@@ -119,12 +126,19 @@ class Learner:
         """Clips the VAE and the predictor apart, so that neither scales the other; the VAE's norm, or a bad one."""
         self.scaler.unscale_(self.optimizer)
         predictor = self.model.predictor
-        own = set() if predictor is None else set(predictor.parameters())
-        norm = nn.utils.clip_grad_norm_([p for p in self.model.parameters() if p not in own], limit)
+        # In the model's own order: the norm's last bits depend on it, and a resumed run must equal its original.
+        own = [] if predictor is None else list(predictor.parameters())
+        apart = set(own)
+        norm = nn.utils.clip_grad_norm_([p for p in self.model.parameters() if p not in apart], limit)
         if own:
-            other = nn.utils.clip_grad_norm_(list(own), limit)
+            other = nn.utils.clip_grad_norm_(own, limit)
             norm = norm + 0 * other  # not finite if either is not
         return norm
+
+    def _batch_statistics(self) -> list[Tensor]:
+        """Running statistics that a forward pass writes, which a skipped step must take back (`norm: batch`)."""
+        norms = [module for module in self.model.modules() if isinstance(module, nn.BatchNorm2d)]
+        return [buffer for norm in norms for buffer in norm.buffers()]
 
     def _update(self, bad: Tensor) -> None:
         if self.scaler.is_enabled():
