@@ -1,0 +1,128 @@
+"""The report and the terminal's table: tolerant of absent numbers, escaped, self-contained."""
+
+import re
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from civae_core.balance.diagnostics import overlap_report
+from civae_core.evaluation.columns import Value, as_value, best_methods, columns_present
+from civae_core.evaluation.report import render_evaluation
+from civae_core.evaluation.table import evaluation_table
+from civae_core.figures import image_grid
+
+
+def evaluation() -> dict[str, Any]:
+    def interval(mean: float) -> dict[str, float]:
+        return {"mean": mean, "lo": mean - 0.03, "hi": mean + 0.03}
+
+    return {
+        "schema": 1,
+        "data": "synthetic:faces",
+        "split": "test",
+        "n": 600,
+        "noise": 1.0,
+        "treatment": ["Young"],
+        "covariates": ["Male", "Smiling"],
+        "descendants": [],
+        "do": {"Young": "flip"},
+        "methods": {
+            "ours": {
+                "relative_effect_error": interval(0.21),
+                "relative_effect_error_mean_image": interval(0.34),
+                "ate_error": 0.14,
+                "psnr_counterfactual": interval(27.31),
+                "psnr_reconstruction": interval(24.02),
+                "effectiveness": {"Young": {"accuracy": 0.97, "auc": 0.99}},
+                "leak": {"Male": interval(-1.55), "Smiling": interval(0.11)},
+                "a_key_of_the_future": {"deep": [1, 2]},
+            },
+            "cvae": {"relative_effect_error": interval(0.66), "ate_error": float("nan")},
+            "copy": {"relative_effect_error": interval(1.0), "psnr_counterfactual": interval(19.0)},
+        },
+    }
+
+
+def cells(html: str, title: str) -> list[str]:
+    """Text of a table row's cells, without intervals."""
+    row = re.search(rf'<th scope="row">{re.escape(title)}(?:<small>.*?</small>)?</th>(.*?)</tr>', html, re.S)
+    assert row is not None, title
+    return [
+        re.sub(r"<small>.*?</small>", "", cell) for cell in re.findall(r"<td[^>]*>(.*?)</td>", row[1], re.S)
+    ]
+
+
+def test_values_and_what_is_no_value() -> None:
+    assert as_value({"mean": 1, "lo": 0.5, "hi": 2.0}) == Value(1.0, 0.5, 2.0)
+    assert as_value(0.25) == Value(0.25)
+    for nothing in (None, "x", True, float("nan"), {"lo": 1.0}, [1.0]):
+        assert as_value(nothing) is None
+
+
+def test_only_measured_columns_are_shown_and_the_best_is_not_the_copy() -> None:
+    methods = evaluation()["methods"]
+    keys = [column.key for column in columns_present(methods)]
+    assert keys[:3] == ["relative_effect_error", "relative_effect_error_mean_image", "ate_error"]
+    assert "bits_per_dim" not in keys
+    assert best_methods(methods, columns_present(methods)[0]) == {"ours"}
+    methods["copy"]["relative_effect_error"]["mean"] = 0.0
+    assert best_methods(methods, columns_present(methods)[0]) == {"ours"}
+
+
+def test_report_states_the_numbers_with_dashes_for_absent_ones() -> None:
+    html = render_evaluation(evaluation(), [], None)
+    assert cells(html, "relative effect error") == ["1.00", "0.66", "0.21"]
+    assert cells(html, "relative effect error, noise 0") == ["–", "–", "0.34"]
+    assert cells(html, "average effect error") == ["–", "–", "0.14"]
+    assert cells(html, "Male") == ["–", "–", "-1.55"]
+    assert cells(html, "Young: auc") == ["–", "–", "0.99"]
+    assert "0.18 – 0.24" in html
+    assert "cvae 0.66, ours 0.21" in html
+    assert "Young → the other value" in html
+    assert "a_key_of_the_future" not in html
+
+
+def test_report_embeds_pictures_and_overlap_and_asks_no_network() -> None:
+    x_NC = (torch.rand(300, 2, generator=torch.Generator().manual_seed(0)) < 0.5).float()
+    found = overlap_report(x_NC, x_NC[:, 0].roll(1), ["Male", "Smiling"], "Young", "binary", [True, True])
+    pictures = [("original | truth", image_grid([("original", torch.zeros(2, 3, 32, 32))]))]
+    html = render_evaluation(evaluation(), pictures, found.to_dict())
+    assert html.count("data:image/png;base64,") == 1
+    assert found.verdict.replace("'", "&#39;") in html
+    assert html.count("<rect") == 40
+    assert not re.search(r"(?:src|href)=\"(?!data:)", html)
+    assert render_evaluation(evaluation(), [], {"Young": found.to_dict()}).count("<rect") == 40
+
+
+def test_names_are_escaped() -> None:
+    hostile = evaluation()
+    hostile["data"] = "<script>alert(1)</script>"
+    hostile["methods"]["<b>x</b>"] = {"ate_error": 0.5, "leak": {"<i>y</i>": 1.0}}
+    html = render_evaluation(
+        hostile, [("<u>caption</u>", image_grid([("a", torch.zeros(1, 3, 16, 16))]))], None
+    )
+    for tag in ("<script>", "<b>x", "<i>y", "<u>"):
+        assert tag not in html
+
+
+def test_an_evaluation_without_anything_still_renders() -> None:
+    assert "No method was measured" in render_evaluation({}, [], None)
+    reconstruction_only = {
+        "methods": {"ours": {"psnr_reconstruction": {"mean": 24.0, "lo": 23.0, "hi": 25.0}}}
+    }
+    html = render_evaluation(reconstruction_only, [], None)
+    assert 'headline">' not in html and cells(html, "PSNR of reconstructions (dB)") == ["24.0"]
+
+
+def test_terminal_table_has_methods_in_order() -> None:
+    console = Console(width=140, record=True, file=None, force_terminal=False, quiet=False)
+    with console.capture() as capture:
+        console.print(evaluation_table(evaluation()))
+    text = capture.get()
+    head = next(line for line in text.splitlines() if "measure" in line)
+    assert head.index("copy") < head.index("cvae") < head.index("ours")
+    line = next(line for line in text.splitlines() if "relative effect error ↓" in line)
+    assert "1.00 [0.97 – 1.03]" in line and "0.66" in line and "0.21 [0.18 – 0.24]" in line
+    assert "synthetic:faces, 600 test images, noise 1" in text
+    assert "–" in next(line for line in text.splitlines() if "PSNR of reconstructions" in line)
