@@ -67,7 +67,6 @@ class Manifest(_Part):
     rejected: int = 0
     files: dict[Annotated[str, Field(pattern=r"^(images-\d{5}|attributes)\.safetensors$")], FileEntry]
     preparation: str
-    question: dict[str, list[str]] = {}
 
     @property
     def table(self) -> tuple[Attribute, ...]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from civae_core.attributes import require_name
 from civae_core.data.manifest import (
     ATTRIBUTES_FILE,
     AttributeEntry,
@@ -17,11 +18,13 @@ from civae_core.data.manifest import (
 )
 from civae_core.data.pack import MaxBad, Packed, pack
 from civae_core.data.prepared import PreparedData
-from civae_core.data.sources.base import Source
+from civae_core.data.report import read_question, read_rejected, write_report
+from civae_core.data.sources.base import Question, Source
 from civae_core.data.splits import SPLITS
 from civae_core.data.tables import Table
 from civae_core.data.tensorfile import TensorFile
 from civae_core.data.workspace import claim, preparation_of, release
+from civae_core.errors import UsageError
 from civae_core.files import sha256_of
 
 _log = logging.getLogger(__name__)
@@ -36,25 +39,70 @@ class Outcome:
     fresh: bool
 
 
-def prepare(source: Source, out: Path, *, workers: int, max_bad: MaxBad, overwrite: bool = False) -> Outcome:
+def prepare(
+    source: Source,
+    out: Path,
+    *,
+    workers: int,
+    max_bad: MaxBad,
+    overwrite: bool = False,
+    question: Question | None = None,
+) -> Outcome:
     """Prepares a source into a folder; finished work is recognised, half-done work is continued.
+
+    Args:
+        source: the images.
+        out: a folder that is new, empty, or of an earlier preparation.
+        workers: processes that make images.
+        max_bad: how many images may be unusable.
+        overwrite: replace what an earlier preparation left in `out`.
+        question: whose overlap is reported; left out, the source's own. Asking another question of finished data
+            only renews the report.
 
     Raises:
         UsageError: the folder holds something else, or the question names unknown attributes.
         DataError: too many bad images.
         CivaeError: the folder cannot be written.
     """
+    check_question(source, question or source.question)
     preparation = preparation_of(source)
     manifest = claim(out, preparation, overwrite=overwrite)
     if manifest is not None:
         release(out)
-        return Outcome(PreparedData(out, manifest), manifest.rejected, fresh=False)
+        data = PreparedData(out, manifest)
+        if question is not None and question != read_question(out):
+            write_report(data, read_rejected(out), source.table.notes, question)
+        return Outcome(data, manifest.rejected, fresh=False)
+    for note in source.table.notes:
+        _log.info(note)
     packed = pack(source, out, workers=workers, max_bad=max_bad)
     manifest = _describe(source, out, packed, preparation)
     data = PreparedData(out, manifest)
+    rejected = [(source.table.file_names[row], reason) for row, reason in packed.rejected]
+    for file, reason in rejected:
+        _log.debug("left out %s: %s", file, reason)
+    write_report(data, rejected, source.table.notes, question or source.question)
     write_manifest(out, manifest)
     release(out)
     return Outcome(data, manifest.rejected, fresh=True)
+
+
+def check_question(source: Source, question: Question) -> None:
+    """Refuses a question that the table cannot answer, before any image is read.
+
+    Raises:
+        UsageError: an unknown attribute, one in both roles, or covariates without a treatment.
+    """
+    for flag, names in (("--treatment", question.treatment), ("--covariate", question.covariates)):
+        for name in names:
+            require_name(name, source.table.names, f"{flag} {name}")
+    for name in question.treatment:
+        if name in question.covariates:
+            raise UsageError(f"{name!r} cannot be both --treatment and --covariate")
+    if question.covariates and not question.treatment:
+        raise UsageError(
+            f"--covariate {question.covariates[0]} needs a --treatment", hint="name what is to be changed"
+        )
 
 
 def _describe(source: Source, out: Path, packed: Packed, preparation: str) -> Manifest:

@@ -53,7 +53,6 @@ class Question:
 
     treatment: tuple[str, ...] = ()
     covariates: tuple[str, ...] = ()
-    descendants: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -118,6 +118,5 @@ def faces_source(
         question=Question(
             treatment=tuple(a.name for a in ROLES.treatments),
             covariates=tuple(a.name for a in ROLES.covariates),
-            descendants=tuple(a.name for a in ROLES.descendants),
         ),
     )

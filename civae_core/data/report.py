@@ -1,0 +1,211 @@
+"""The report on prepared data: what is in it, how attributes go together, and whether a question can be asked of it.
+
+report.json has the facts; report.html shows the same to people, in one file without outside references.
+"""
+
+import base64
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import torch
+
+from civae_core.attributes import Attribute
+from civae_core.balance.diagnostics import overlap_report
+from civae_core.data.prepared import PreparedData
+from civae_core.data.report_figures import histogram_figure, imbalance_figure
+from civae_core.data.sources.base import Question
+from civae_core.data.splits import SPLITS
+from civae_core.figures import image_grid, png_bytes
+from civae_core.files import write_json, write_text
+
+REPORT_JSON, REPORT_HTML = "report.json", "report.html"
+_EXAMPLE_COLUMNS, _EXAMPLE_ROWS = 8, 3
+_TRUTH_ROWS = 4
+_STRONGEST = 8
+
+_log = logging.getLogger(__name__)
+
+
+def write_report(
+    data: PreparedData, rejected: Sequence[tuple[str, str]], notes: Sequence[str], question: Question
+) -> None:
+    """Writes report.json and report.html into the data's folder.
+
+    Args:
+        data: the packed images.
+        rejected: files that could not be used, each with the reason.
+        notes: sentences about the table.
+        question: whose overlap is diagnosed; without a treatment that section explains how to get it.
+    """
+    facts = gather(data, rejected, notes, question)
+    write_json(data.path / REPORT_JSON, facts)
+    write_text(data.path / REPORT_HTML, _render(data, facts))
+
+
+def read_rejected(folder: Path) -> list[tuple[str, str]]:
+    """The rejected files that an earlier report of this folder lists; none where it is gone."""
+    try:
+        facts = json.loads((folder / REPORT_JSON).read_text(encoding="utf-8"))
+        return [(entry["file"], entry["reason"]) for entry in facts["rejected"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        _log.warning("%s is missing or damaged; the new report lists no rejected files", folder / REPORT_JSON)
+        return []
+
+
+def read_question(folder: Path) -> Question | None:
+    """The question that an earlier report of this folder answers; None where the report is gone."""
+    try:
+        asked = json.loads((folder / REPORT_JSON).read_text(encoding="utf-8"))["question"]
+        return Question(tuple(asked["treatment"]), tuple(asked["covariates"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def gather(
+    data: PreparedData, rejected: Sequence[tuple[str, str]], notes: Sequence[str], question: Question
+) -> dict[str, Any]:
+    """The report's facts as plain values.
+
+    Imbalance and overlap are those of the training split, which is what confounds a model.
+    """
+    train = data.rows("train")
+    rows = train if len(train) else torch.arange(len(data))
+    binary = [number for number, attribute in enumerate(data.attributes) if attribute.kind == "binary"]
+    matrix = imbalance(data.table_NA[rows][:, binary])
+    names = [data.attributes[number].name for number in binary]
+    return {
+        "name": data.name,
+        "source": data.manifest.source,
+        "fingerprint": data.fingerprint,
+        "images": len(data),
+        "splits": dict(data.manifest.splits),
+        "preprocessing": data.preprocessing,
+        "notes": list(notes),
+        "rejected": [{"file": file, "reason": reason} for file, reason in rejected],
+        "attributes": [_attribute_facts(data, number) for number in range(len(data.attributes))],
+        "imbalance": {
+            "names": names,
+            "matrix": [
+                [None if value != value else round(value, 4) for value in row] for row in matrix.tolist()
+            ],
+        },
+        "question": {"treatment": list(question.treatment), "covariates": list(question.covariates)},
+        "overlap": [_overlap(data, rows, name, question) for name in question.treatment],
+    }
+
+
+def imbalance(table_NA: torch.Tensor) -> torch.Tensor:
+    """How much more frequent attribute a is where b holds: P(a=1|b=1) − P(a=1|b=0), float64 [A,A] (row a, column b).
+
+    Args:
+        table_NA: binary attributes, NaN where missing; a pair counts only rows where both are known.
+
+    Returns:
+        Values in [−1, 1]; NaN on the diagonal and where b has only one value.
+    """
+    known = (~table_NA.isnan()).double()
+    one = (table_NA == 1).double()
+    zero = (table_NA == 0).double()
+    given_one = (one.T @ one) / (known.T @ one)
+    given_zero = (one.T @ zero) / (known.T @ zero)
+    return (given_one - given_zero).fill_diagonal_(torch.nan)
+
+
+def _attribute_facts(data: PreparedData, column: int) -> dict[str, Any]:
+    attribute = data.attributes[column]
+    facts: dict[str, Any] = {"name": attribute.name, "kind": attribute.kind, "splits": {}}
+    for split in SPLITS:
+        values = data.table_NA[data.rows(split), column]
+        known = values[~values.isnan()].double()
+        entry: dict[str, Any] = {"known": len(known), "missing": len(values) - len(known)}
+        if attribute.kind == "binary":
+            entry["ones"] = int(known.sum())
+        if len(known):
+            entry["mean"] = float(known.mean())
+            entry["low"], entry["high"] = float(known.min()), float(known.max())
+        facts["splits"][split] = entry
+    return facts
+
+
+def _overlap(data: PreparedData, rows: torch.Tensor, treatment: str, question: Question) -> dict[str, Any]:
+    by_name = {attribute.name: attribute for attribute in data.attributes}
+    covariates: list[Attribute] = [by_name[name] for name in question.covariates]
+    columns = [data.column(attribute.name)[rows] for attribute in covariates]
+    x_NC = torch.stack(columns, dim=1) if columns else torch.empty(len(rows), 0)
+    report = overlap_report(
+        x_NC,
+        data.column(treatment)[rows],
+        [attribute.name for attribute in covariates],
+        treatment,
+        by_name[treatment].kind,
+        [attribute.kind == "binary" for attribute in covariates],
+    )
+    return report.to_dict()
+
+
+def strongest(facts: dict[str, Any]) -> list[dict[str, Any]]:
+    """The pairs of attributes that go together most, each once: names and the difference."""
+    names, matrix = facts["imbalance"]["names"], facts["imbalance"]["matrix"]
+    pairs = [
+        {"of": names[a], "given": names[b], "difference": matrix[a][b]}
+        for a in range(len(names))
+        for b in range(len(names))
+        if a != b
+        and matrix[a][b] is not None
+        # Of the two directions, the one whose difference is larger says it better.
+        and (matrix[b][a] is None or (abs(matrix[a][b]), b) > (abs(matrix[b][a]), a))
+    ]
+    return sorted(pairs, key=lambda pair: -abs(pair["difference"]))[:_STRONGEST]
+
+
+def _render(data: PreparedData, facts: dict[str, Any]) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("civae_core.data", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    matrix = facts["imbalance"]
+    return environment.get_template("report.html.j2").render(
+        facts=facts,
+        splits=SPLITS,
+        strongest=strongest(facts),
+        examples=_inline(_examples(data)),
+        truths=_inline(_truths(data)) if data.truth else None,
+        heat_map=_inline(imbalance_figure(matrix["names"], matrix["matrix"]))
+        if len(matrix["names"]) > 1
+        else None,
+        histograms={
+            entry["treatment"]: _inline(histogram_figure(entry))
+            for entry in facts["overlap"]
+            if entry["histogram"]
+        },
+    )
+
+
+def _examples(data: PreparedData) -> bytes:
+    """A sheet of images evenly spread over the training split (over all images if it is empty)."""
+    rows = data.rows("train") if len(data.rows("train")) else torch.arange(len(data))
+    columns = min(_EXAMPLE_COLUMNS, len(rows))
+    count = min(_EXAMPLE_ROWS, len(rows) // columns) * columns
+    picked = rows[torch.linspace(0, len(rows) - 1, count).long()]
+    images = data.images(picked)
+    return png_bytes(image_grid([("", images[first::columns]) for first in range(columns)]))
+
+
+def _truths(data: PreparedData) -> bytes:
+    """Held-out subjects beside their true counterfactuals; a subject in every row."""
+    first = data.truth[0]
+    indices = torch.arange(min(_TRUTH_ROWS, len(first)))
+    columns = [("as they are", data.images(first.rows[indices]))]
+    columns += [(truth.name, truth.images(indices)) for truth in data.truth if truth.rows.equal(first.rows)]
+    return png_bytes(image_grid(columns))
+
+
+def _inline(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")

@@ -1,0 +1,76 @@
+"""Figures of the data report, drawn without a display."""
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+_READABLE = 16  # with more attributes the numbers in the cells would be too small to read
+
+
+def imbalance_figure(names: Sequence[str], matrix: Sequence[Sequence[float | None]]) -> bytes:
+    """Heat map of P(row=1|column=1) − P(row=1|column=0) (the lab report's figure 1), as a PNG.
+
+    Args:
+        names: A attribute names.
+        matrix: [A,A] differences, None where undefined (drawn grey).
+    """
+    values = np.array(matrix, dtype=np.float64)
+    side = max(4.0, 0.27 * len(names) + 1.5) if len(names) > _READABLE else max(4.0, 0.55 * len(names) + 1.8)
+    figure = Figure(figsize=(side + 0.9, side), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.set_facecolor("#d8d8d8")
+    image = axes.imshow(np.ma.masked_invalid(values), cmap="RdBu_r", vmin=-1, vmax=1)
+    ticks = np.arange(len(names))
+    labels = [name.replace("_", " ") for name in names]
+    axes.set_xticks(ticks, labels, rotation=90, fontsize=8)
+    axes.set_yticks(ticks, labels, fontsize=8)
+    axes.set_xlabel("given this attribute")
+    axes.set_ylabel("this attribute is more (red) or less (blue) frequent")
+    axes.tick_params(length=0)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    if len(names) <= _READABLE:
+        for (row, column), value in np.ndenumerate(values):
+            if not np.isnan(value):
+                colour = "white" if abs(value) > 0.6 else "black"
+                axes.text(column, row, f"{value:+.2f}", ha="center", va="center", fontsize=7, color=colour)
+    bar = figure.colorbar(image, ax=axes, shrink=0.7, format=lambda value, _: f"{100 * value:+.0f} %")
+    bar.outline.set_visible(False)
+    return _png(figure)
+
+
+def histogram_figure(overlap: dict[str, Any]) -> bytes:
+    """Histograms of the propensity, one arm above the axis and the other below it, as a PNG.
+
+    Args:
+        overlap: an `OverlapReport` as a dictionary, of a binary treatment.
+    """
+    edges = np.array(overlap["histogram_edges"])
+    centres, width = (edges[1:] + edges[:-1]) / 2, edges[1] - edges[0]
+    treated, control = np.array(overlap["histogram"]["1"]), np.array(overlap["histogram"]["0"])
+    figure = Figure(figsize=(6.4, 2.9), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    name = overlap["treatment"]
+    axes.bar(centres, treated / max(treated.sum(), 1), width * 0.94, color="#b2182b", label=f"{name} = 1")
+    axes.bar(centres, -control / max(control.sum(), 1), width * 0.94, color="#2166ac", label=f"{name} = 0")
+    axes.axhline(0, color="black", linewidth=0.8)
+    axes.set_xlim(0, 1)
+    axes.set_xlabel(f"probability of {name} = 1, judged by the covariates alone")
+    axes.set_ylabel("share of the arm")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{100 * abs(value):.0f} %")
+    axes.legend(frameon=False, loc="best", fontsize=8)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    return _png(figure)
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
