@@ -1,0 +1,138 @@
+"""civae prepare-data: photographs and their attributes, packed for training."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from civae_cli.options import JsonFlag, QuietFlag, VerboseFlag
+from civae_cli.terminal import terminal
+
+
+def prepare_data(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="A CelebA folder or zip (official or Kaggle), a folder of images with a table, or synthetic:faces.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="DATA", help="Folder to write.", show_default=False)
+    ],
+    size: Annotated[int, typer.Option(help="Side of the square images, in pixels.")] = 64,
+    crop: Annotated[
+        int | None,
+        typer.Option(
+            help="Side of the centred square that is cut out before resizing, in pixels "
+            "[default: 150 for CelebA, else the largest that fits].",
+            show_default=False,
+        ),
+    ] = None,
+    grey: Annotated[bool, typer.Option("--grey", help="Grey images with one channel.")] = False,
+    table: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="CSV, TSV or JSONL with a column file_name [default: metadata.* in the folder].",
+            show_default=False,
+        ),
+    ] = None,
+    treatment: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Report whether NAME can be changed fairly; repeatable."),
+    ] = None,
+    covariate: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="What the treatment does not change, for that report; repeatable."),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that read images [default: all cores].", show_default=False)
+    ] = None,
+    max_bad: Annotated[
+        str,
+        typer.Option("--max-bad", metavar="COUNT|SHARE", help="How many images may be unusable: 25, or 1%."),
+    ] = "1%",
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            help="Of synthetic faces, or of the split where the table has none [default: 0].",
+            show_default=False,
+        ),
+    ] = None,
+    count: Annotated[
+        int | None,
+        typer.Option("--n", help="Number of synthetic faces [default: 12000].", show_default=False),
+    ] = None,
+    overlap: Annotated[
+        float | None,
+        typer.Option(
+            help="How freely the treatment of synthetic faces is assigned: 1 at random, 0.5 as in CelebA, "
+            "towards 0 by the covariates alone [default: 0.5].",
+            show_default=False,
+        ),
+    ] = None,
+    truth: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="True counterfactual to store of synthetic validation and test faces; repeatable "
+            "[default: Young=flip, Male=flip].",
+            show_default=False,
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace what an earlier prepare-data left in DATA.")
+    ] = False,
+    json: JsonFlag = False,
+    quiet: QuietFlag = False,
+    verbose: VerboseFlag = False,
+) -> None:
+    """Pack photographs and their attributes for training, and report on them.
+
+    Interrupted, even killed, the same command continues; finished, it returns at once. Prints the folder's path.
+    """
+    from civae_core.data.pack import MaxBad
+    from civae_core.data.parallel import available_cores
+    from civae_core.data.prepare import prepare
+    from civae_core.data.sources.base import Question
+    from civae_core.data.sources.resolve import SourceOptions, open_source
+    from civae_core.errors import UsageError
+
+    voice = terminal(quiet, verbose, json)
+    if workers is not None and workers < 1:
+        raise UsageError(f"--workers {workers} is not a number of processes")
+    limit = MaxBad.parse(max_bad)
+    options = SourceOptions(size, 1 if grey else 3, crop, table, seed, count, overlap, truth or [])
+    asked = Question(tuple(treatment or ()), tuple(covariate or ())) if treatment or covariate else None
+    outcome = prepare(
+        open_source(source, options),
+        out,
+        workers=workers or available_cores(),
+        max_bad=limit,
+        overwrite=overwrite,
+        question=asked,
+    )
+    data, report = outcome.data, out / "report.html"
+    rejected = f"{outcome.rejected:,} left out, see {report}" if outcome.rejected else f"see {report}"
+    already = "" if outcome.fresh else "already prepared: "
+    splits = ", ".join(f"{split} {number:,}" for split, number in data.manifest.splits.items())
+    voice.say(f"{already}{len(data):,} images ({splits}); {rejected}")
+    voice.result(
+        {
+            "data": str(out),
+            "name": data.name,
+            "images": len(data),
+            "splits": dict(data.manifest.splits),
+            "size": data.size,
+            "channels": data.channels,
+            "attributes": [attribute.name for attribute in data.attributes],
+            "truth": [known.name for known in data.truth],
+            "rejected": outcome.rejected,
+            "fresh": outcome.fresh,
+            "fingerprint": data.fingerprint,
+            "report": str(report),
+        },
+        str(out),
+    )
