@@ -18,13 +18,14 @@ class AttributePredictor(nn.Module):
         super().__init__()
         self.pool = max(size // INPUT_SIZE, 1)
         layers: list[nn.Module] = []
-        previous = channels
+        previous, bottom = channels, size // self.pool
         for width in WIDTHS:
             layers += [nn.Conv2d(previous, width, 3, padding=1), nn.GroupNorm(4, width), nn.SiLU()]
-            layers += [nn.AvgPool2d(2)]
+            if bottom > 1:
+                layers += [nn.AvgPool2d(2)]
+                bottom //= 2
             previous = width
         self.features = nn.Sequential(*layers)
-        bottom = max(size // self.pool // 2 ** len(WIDTHS), 1)
         self.head = nn.Linear(previous * bottom * bottom, attributes)
 
     def forward(self, y_BCHW: Tensor) -> Tensor:

@@ -1,0 +1,169 @@
+"""Encoder, decoder, prior and predictor: shapes, types, and what each is allowed to look at."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from civae_core.config.schema import ModelConfig
+from civae_core.model import AttributePredictor, Decoder, Encoder, Prior
+
+LATENT = 5
+
+
+def config_with(**values: Any) -> ModelConfig:
+    small = {"latent": LATENT, "width": 8, "stages": [1, 2], "prior_hidden": 16, "prior": "xt"}
+    return ModelConfig(**small | values)
+
+
+@torch.no_grad()
+def perturb(module: nn.Module) -> None:
+    """Moves every parameter off its start: FiLM's and the last layers' zeros would hide what is not connected."""
+    generator = torch.Generator().manual_seed(0)
+    for parameter in module.parameters():
+        parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.1)
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize(("size", "channels"), [(32, 1), (32, 3), (64, 3), (128, 1)])
+@pytest.mark.parametrize("stages", [[1], [1, 2, 4]])
+def test_encoder_and_decoder_shapes(size: int, channels: int, stages: list[int]) -> None:
+    config = config_with(stages=stages)
+    q = Encoder(config, size, channels, 3)(draw(2, channels, size, size), draw(2, 2), draw(2, 1))
+    assert q.mean_BZ.shape == q.log_std_BZ.shape == (2, LATENT)
+    p = Decoder(config, size, channels, 1, 2)(q.mean_BZ, draw(2, 1), draw(2, 2))
+    assert p.mean_BCHW.shape == (2, channels, size, size)
+    assert p.mean_BCHW.dtype == q.mean_BZ.dtype == torch.float32
+
+
+@pytest.mark.parametrize("norm", ["group", "batch", "none"])
+@pytest.mark.parametrize("activation", ["silu", "elu", "relu"])
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_every_parameter_is_used_whatever_norm_and_activation(
+    norm: str, activation: str, blocks: int
+) -> None:
+    config = config_with(norm=norm, activation=activation, blocks=blocks)
+    encoder, decoder = Encoder(config, 16, 3, 3), Decoder(config, 16, 3, 1, 2)
+    perturb(encoder)
+    perturb(decoder)
+    q = encoder(draw(4, 3, 16, 16), draw(4, 2), draw(4, 1))
+    p = decoder(q.sample(draw(4, LATENT)), draw(4, 1), draw(4, 2))
+    p.negative_log_likelihood(draw(4, 3, 16, 16)).mean().backward()
+    for name, parameter in [*encoder.named_parameters(), *decoder.named_parameters()]:
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        # A bias straight before batch normalisation is subtracted again; nothing else may be dead.
+        if norm != "batch":
+            assert parameter.grad.abs().max() > 0, name
+
+
+@pytest.mark.parametrize("way", ["film", "concat"])
+@pytest.mark.parametrize(("treatments", "covariates"), [(1, 0), (1, 2), (3, 0), (3, 2)])
+def test_the_decoder_answers_to_every_attribute(way: str, treatments: int, covariates: int) -> None:
+    decoder = Decoder(config_with(treatment_input=way), 16, 3, treatments, covariates)
+    perturb(decoder)
+    z_BZ, t_BT, x_BX = draw(2, LATENT), draw(2, treatments, seed=1), draw(2, covariates, seed=2)
+    before_BCHW = decoder(z_BZ, t_BT, x_BX).mean_BCHW
+    for column in range(treatments + covariates):
+        a_BA = torch.cat([t_BT, x_BX], dim=1).clone()
+        a_BA[:, column] += 1
+        t_new_BT, x_new_BX = a_BA.split([treatments, covariates], dim=1)
+        assert (decoder(z_BZ, t_new_BT, x_new_BX).mean_BCHW - before_BCHW).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("way", ["film", "concat"])
+def test_without_x_in_decoder_the_covariates_do_not_reach_it(way: str) -> None:
+    decoder = Decoder(config_with(treatment_input=way, x_in_decoder=False), 16, 3, 1, 2)
+    perturb(decoder)
+    z_BZ, t_BT = draw(2, LATENT), draw(2, 1)
+    first, second = (decoder(z_BZ, t_BT, draw(2, 2, seed=s)).mean_BCHW for s in (1, 2))
+    assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize(
+    ("sigma", "shape"), [("scalar", (1, 1, 1)), ("channel", (3, 1, 1)), ("fixed", (1, 1, 1))]
+)
+def test_sigma_starts_at_its_setting_and_is_learned_unless_fixed(sigma: str, shape: tuple[int, ...]) -> None:
+    decoder = Decoder(config_with(sigma=sigma, sigma_init=0.2), 16, 3, 1, 0)
+    p = decoder(draw(2, LATENT), draw(2, 1), draw(2, 0))
+    assert p.log_sigma.shape == shape
+    torch.testing.assert_close(p.log_sigma.exp(), torch.full(shape, 0.2))
+    learned = dict(decoder.named_parameters()).get("log_sigma")
+    assert (learned is None) == (sigma == "fixed")
+    assert "log_sigma" in decoder.state_dict()
+
+
+def test_per_pixel_sigma_is_a_map_within_floor_and_cap() -> None:
+    decoder = Decoder(config_with(sigma="pixel"), 16, 3, 1, 0)
+    p = decoder(1e4 * (draw(4, LATENT) - 0.5), draw(4, 1), draw(4, 0))
+    assert p.mean_BCHW.shape == p.log_sigma.shape == (4, 3, 16, 16)
+    sigma = p.log_sigma.exp()
+    assert sigma.min() >= 0.005 * (1 - 1e-5)
+    assert sigma.max() <= 2.0 * (1 + 1e-5)
+    assert sigma.std() > 0
+
+
+@pytest.mark.parametrize("attribute", ["image", "covariate", "treatment"])
+def test_the_encoder_looks_at_image_covariates_and_treatment(attribute: str) -> None:
+    encoder = Encoder(config_with(), 16, 3, 3)
+    perturb(encoder)
+    y_BCHW, x_BX, t_BT = draw(2, 3, 16, 16), draw(2, 2), draw(2, 1)
+    before = encoder(y_BCHW, x_BX, t_BT)
+    after = encoder(
+        y_BCHW + 0.1 * (attribute == "image"),
+        x_BX + (attribute == "covariate"),
+        t_BT + (attribute == "treatment"),
+    )
+    assert (after.mean_BZ - before.mean_BZ).abs().max() > 1e-4
+    assert (after.log_std_BZ - before.log_std_BZ).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("kind", ["xt", "x", "standard"])
+@pytest.mark.parametrize(("treatments", "covariates"), [(1, 0), (2, 3)])
+def test_the_prior_starts_at_the_standard_normal(kind: str, treatments: int, covariates: int) -> None:
+    prior = Prior(config_with(prior=kind), treatments, covariates)
+    p = prior(draw(4, covariates), draw(4, treatments))
+    assert torch.equal(p.mean_BZ, torch.zeros(4, LATENT))
+    assert torch.equal(p.log_std_BZ, torch.zeros(4, LATENT))
+    assert (kind == "standard") == (not list(prior.parameters()))
+
+
+@pytest.mark.parametrize(
+    ("kind", "covariates", "depends_on_x", "depends_on_t"),
+    [
+        ("xt", 2, True, True),
+        ("xt", 0, False, True),
+        ("x", 2, True, False),
+        ("x", 0, False, False),
+        ("standard", 2, False, False),
+    ],
+)
+def test_the_prior_looks_only_at_what_its_kind_says(
+    kind: str, covariates: int, depends_on_x: bool, depends_on_t: bool
+) -> None:
+    prior = Prior(config_with(prior=kind), 1, covariates)
+    perturb(prior)
+    x_BX, t_BT = draw(3, covariates), draw(3, 1)
+    before = prior(x_BX, t_BT).mean_BZ
+    assert torch.equal(prior(x_BX, t_BT + 1).mean_BZ, before) == (not depends_on_t)
+    assert torch.equal(prior(x_BX + 1, t_BT).mean_BZ, before) == (not depends_on_x)
+
+
+def test_a_balanced_prior_without_covariates_still_learns_a_constant() -> None:
+    prior = Prior(config_with(prior="x"), 1, 0)
+    perturb(prior)
+    mean_BZ = prior(draw(3, 0), draw(3, 1)).mean_BZ
+    assert mean_BZ.abs().max() > 1e-3
+    assert torch.equal(mean_BZ[0], mean_BZ[2])
+
+
+@pytest.mark.parametrize("size", [8, 12, 16, 32, 48, 64, 80, 128])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_predictor_has_one_output_per_attribute_at_every_size(size: int, channels: int) -> None:
+    outputs_BA = AttributePredictor(size, channels, 3)(draw(2, channels, size, size))
+    assert outputs_BA.shape == (2, 3)
+    assert outputs_BA.dtype == torch.float32
