@@ -10,8 +10,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from civae_core.synthetic.look import MAX_SCALE, MAX_SHIFT, MAX_TILT, Look
-from civae_core.synthetic.shapes import Number
+from civae_core.synthetic.look import MAX_SCALE, MAX_SHIFT, MAX_TILT, MIN_SCALE, Look
 
 Box = tuple[float, float, float, float]
 """left, top, right, bottom in face coordinates."""
@@ -65,8 +64,8 @@ class Canvas:
         reach_u, reach_v = max(-left, right) * MAX_TILT, max(abs(top), abs(bottom)) * MAX_TILT
 
         def stretched(low: float, high: float, lean: float) -> slice:
-            a = MAX_SCALE * (low - lean) if low < lean else low - lean
-            b = MAX_SCALE * (high + lean) if high > -lean else high + lean
+            a = (low - lean) * (MAX_SCALE if low < lean else MIN_SCALE)
+            b = (high + lean) * (MAX_SCALE if high > -lean else MIN_SCALE)
             return pixel_range(a - MAX_SHIFT, b + MAX_SHIFT, self.size)
 
         rows, columns = stretched(top, bottom, reach_u), stretched(left, right, reach_v)
@@ -75,10 +74,14 @@ class Canvas:
         y = self.centres[None, rows, None] - n["shift_y"]
         return Window(rows, columns, x * n["cos"] + y * n["sin"], y * n["cos"] - x * n["sin"])
 
-    def paint(self, window: Window, colour: Tensor, alpha: Tensor) -> None:
-        """Covers by `alpha` [N, h, w] with a colour [N, 3, 1, 1] or [N, 3, h, w]."""
+    def paint(self, window: Window, colour: Tensor, alpha: Tensor, tone: Tensor | None = None) -> None:
+        """Covers by `alpha` [N, h, w] with a colour [N, 3, 1, 1], lit by `tone` [N, h, w].
+
+        Where alpha is 1 nothing of what lay below is left, not even in the last bit.
+        """
         below = self.rgb[:, :, window.rows, window.columns]
-        below += (colour - below) * alpha[:, None]
+        below *= (1.0 - alpha)[:, None]
+        below += colour * (alpha if tone is None else alpha * tone)[:, None]
 
     def shade(self, window: Window, factor: Tensor) -> None:
         """Multiplies by `factor` [N, h, w]."""
@@ -89,8 +92,3 @@ class Canvas:
 
     def colour(self, name: str) -> Tensor:
         return self.look.colour[name]
-
-
-def shaded(colour: Tensor, tone: Number) -> Tensor:
-    """A colour [N, 3, 1, 1] under a tone [N, h, w], [N, 3, h, w]."""
-    return colour * tone[:, None] if isinstance(tone, Tensor) else colour * tone

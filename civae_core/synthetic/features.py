@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from civae_core.synthetic.canvas import Canvas, shaded
+from civae_core.synthetic.canvas import Canvas
+from civae_core.synthetic.look import HEAD_V, SKULL_TOP
 from civae_core.synthetic.shapes import (
     coverage,
     ellipse,
@@ -15,8 +16,6 @@ from civae_core.synthetic.shapes import (
 )
 
 _FACE_BOX = (-0.53, -0.75, 0.53, 0.68)
-_CENTRE_V = -0.04
-_SKULL = 0.66
 
 
 def draw_ears(canvas: Canvas) -> None:
@@ -24,19 +23,22 @@ def draw_ears(canvas: Canvas) -> None:
     window = canvas.face((-0.60, -0.16, 0.60, 0.20))
     du, dv = window.u.abs() - n("width"), window.v - 0.02
     tone = 0.86 - 0.30 * soft(ellipse(du, dv, n("ears") * 0.45, 0.05), 0.03)
-    colour = shaded(canvas.colour("skin"), tone)
-    canvas.paint(window, colour, coverage(ellipse(du, dv, n("ears"), 0.11), canvas.pixel))
+    canvas.paint(
+        window, canvas.colour("skin"), coverage(ellipse(du, dv, n("ears"), 0.11), canvas.pixel), tone
+    )
 
 
 def _head(canvas: Canvas, u: Tensor, v: Tensor) -> Tensor:
     """Squared radius of the head's outline: 1 on the edge, 0 in the centre."""
     n = canvas.number
-    dv = v - _CENTRE_V
-    low = dv.clamp(min=0.0) / (n("chin") - _CENTRE_V)
+    dv = v - HEAD_V
+    low = dv.clamp(min=0.0) / (n("chin") - HEAD_V)
     low2 = low * low
     a = u / n("width") * (1.0 + n("taper") * low2)
-    a2, b = a * a, dv.clamp(max=0.0) / _SKULL
-    return a2 + b * b + low2 - n("squareness") * a2 * low2
+    a2, b = a * a, dv.clamp(max=0.0) / (HEAD_V - SKULL_TOP)
+    # Squares the jaw, as in a squircle; only within the unit square, outside of which it would turn inside out.
+    square = n("squareness") * a2.clamp(max=1.0) * low2.clamp(max=1.0)
+    return a2 + b * b + low2 - square
 
 
 def draw_skin(canvas: Canvas) -> None:
@@ -47,11 +49,11 @@ def draw_skin(canvas: Canvas) -> None:
     radius2 = _head(canvas, u, v)
     distance = (radius2.sqrt() - 1.0) * n("width")
     tone = 1.03 - 0.20 * (radius2 - 0.35).clamp_(min=0.0) + 0.42 * n("light_x") * u - 0.10 * n("light_y") * v
-    canvas.paint(window, shaded(canvas.colour("skin"), tone), coverage(distance, canvas.pixel))
+    canvas.paint(window, canvas.colour("skin"), coverage(distance, canvas.pixel), tone)
 
     cheeks = canvas.face((-0.42, 0.00, 0.42, 0.36))
     flush = soft(ellipse(cheeks.u.abs() - 0.25, cheeks.v - 0.18, 0.05, 0.04), 0.12)
-    canvas.paint(cheeks, canvas.colour("blush"), flush * 0.45)
+    canvas.paint(cheeks, canvas.colour("blush"), flush * 0.32)
 
 
 def draw_age(canvas: Canvas) -> None:
@@ -69,10 +71,11 @@ def draw_age(canvas: Canvas) -> None:
     folds = canvas.face((-0.30, 0.08, 0.30, 0.56))
     u, v = folds.u.abs(), folds.v
     bow = u + 0.9 * (v - 0.25).square()
-    fold = soft(segment(bow, v, (n("nose_width") + 0.025, n("nose_v") - 0.02), (0.215, 0.37)), 0.030)
-    corner = n("mouth_width") + 0.02
-    marionette = soft(segment(u, v, (corner, n("mouth_v") + 0.05), (corner - 0.01, 0.49)), 0.022)
-    canvas.shade(folds, 1.0 - level * (0.38 * fold + 0.26 * marionette))
+    foot = (n("mouth_width") + 0.050, n("mouth_v") - 0.005)
+    fold = soft(segment(bow, v, (n("nose_width") + 0.030, n("nose_v") - 0.015), foot), 0.034)
+    corner = n("mouth_width") + 0.015
+    marionette = soft(segment(u, v, (corner, n("mouth_v") + 0.055), (corner - 0.005, 0.47)), 0.026)
+    canvas.shade(folds, 1.0 - level * (0.30 * fold + 0.14 * marionette))
 
     eyes = canvas.face((-0.42, -0.20, 0.42, 0.16))
     u, v = eyes.u.abs() - n("eye_u"), eyes.v - n("eye_v")
@@ -92,14 +95,14 @@ def draw_nose(canvas: Canvas) -> None:
     u, v = window.u, window.v
     width, tip = n("nose_width"), n("nose_v")
     lit, side = u * n("shadow_side"), u.abs()
-    bridge = soft(segment(lit, v, (0.045, -0.06), (width * 0.75, tip - 0.03)), 0.045)
+    bridge = soft(segment(lit, v, (0.050, -0.07), (width * 0.70, tip - 0.04)), 0.050)
     wings = soft(segment(side, v, (width, tip - 0.04), (width * 0.85, tip + 0.015)), 0.022)
     under = soft(v - tip - 0.030 + 2.0 * side * side, 0.024) * (
         1.0 - (side / (width * 1.15)).square_()
     ).clamp_(min=0.0)
     nostrils = soft(ellipse(side - width * 0.5, v - tip - 0.018, 0.012, 0.007), 0.018)
     glow = soft(ellipse(u, v - tip + 0.03, 0.02, 0.03), 0.04)
-    canvas.shade(window, 1.0 - 0.16 * bridge - 0.22 * wings - 0.24 * under - 0.30 * nostrils + 0.07 * glow)
+    canvas.shade(window, 1.0 - 0.20 * bridge - 0.20 * wings - 0.26 * under - 0.36 * nostrils + 0.09 * glow)
 
 
 def draw_eyes(canvas: Canvas) -> None:
@@ -116,14 +119,14 @@ def draw_eyes(canvas: Canvas) -> None:
     canvas.shade(window, 1.0 - 0.10 * socket - 0.22 * crease)
     inside = coverage(torch.maximum(top - v, v - bottom), canvas.pixel) * (span > 0)
     shadow = 0.90 - 0.22 * soft(v - top, 0.03)
-    canvas.paint(window, shaded(canvas.colour("white"), shadow), inside)
+    canvas.paint(window, canvas.colour("white"), inside, shadow)
     # The gaze goes the same way in both eyes, so u is mirrored back.
     sign = torch.sign(window.u)
     across = u * sign - n("gaze")
     radius = (across * across + v * v).sqrt_()
     iris = coverage(radius - n("iris"), canvas.pixel) * inside
     rim = smoothstep(radius, 0.5 * n("iris"), n("iris"))
-    canvas.paint(window, shaded(canvas.colour("eyes"), 1.15 - 0.5 * rim), iris)
+    canvas.paint(window, canvas.colour("eyes"), iris, 1.15 - 0.5 * rim)
     canvas.paint(window, canvas.colour("dark"), coverage(radius - 0.44 * n("iris"), canvas.pixel) * inside)
     glint = coverage(ellipse(across + 0.016 * n("shadow_side"), v + 0.018, 0.012, 0.012), canvas.pixel)
     canvas.paint(window, canvas.colour("white"), glint * inside)
@@ -139,8 +142,8 @@ def draw_brows(canvas: Canvas) -> None:
     u, v = window.u.abs() - n("eye_u"), window.v - n("brow_v")
     along = (u + 0.015) / 0.125
     span = (1.0 - along * along).clamp_(min=0.0)
-    centre = -n("brow_arch") * (1.0 - (along - 0.25).square())
-    distance = (v - centre).abs() - n("brow_thickness") * span * (1.1 - 0.35 * along)
+    centre = -n("brow_arch") * (1.0 - (along - 0.08).square())
+    distance = (v - centre).abs() - n("brow_thickness") * span * (1.05 - 0.30 * along)
     canvas.paint(window, canvas.colour("brow"), coverage(distance, canvas.pixel) * (span > 0) * 0.88)
 
 
@@ -160,11 +163,11 @@ def draw_mouth(canvas: Canvas) -> None:
     canvas.shade(window, 1.0 - 0.16 * under)
     tone = 1.0 - 0.16 * (v < 0.5 * opened) + 0.14 * soft(v - lower * 0.75, 0.02)
     outside = torch.maximum(-bow - v, v - lower)
-    canvas.paint(window, shaded(canvas.colour("lips"), tone), coverage(outside, canvas.pixel) * within)
+    canvas.paint(window, canvas.colour("lips"), coverage(outside, canvas.pixel) * within, tone)
     gap = coverage((v - 0.5 * opened).abs() - 0.5 * opened - 0.006, canvas.pixel) * within
     canvas.paint(window, canvas.colour("mouth"), gap * 0.9)
     teeth = coverage(torch.maximum(-v, v - 0.72 * opened), canvas.pixel) * (opened > 0.012)
-    canvas.paint(window, shaded(canvas.colour("white"), 0.96 - 0.12 * along2), teeth * within)
+    canvas.paint(window, canvas.colour("white"), teeth * within, 0.96 - 0.12 * along2)
 
 
 def draw_beard(canvas: Canvas) -> None:
@@ -178,13 +181,13 @@ def draw_beard(canvas: Canvas) -> None:
     ratio = side / n("width")
     cheek = 0.285 - 0.28 * ratio * ratio * ratio - v
     full = torch.maximum(jaw, cheek)
-    goatee = torch.maximum(full, side - 0.185)
+    goatee = torch.maximum(jaw, ellipse(u, v - 0.43, 0.20, 0.205))
     moustache_gap = 0.235 - v
     distance = torch.maximum(full + (goatee - full) * n("beard_goatee"), moustache_gap * (side < 0.2))
-    hairs = triangle_wave(u * 13.0 + 0.5 * triangle_wave(v * 9.0) + n("strands"))
-    tone = 0.95 + 0.16 * hairs + 0.25 * n("light_x") * u
+    hairs = triangle_wave(u * (15.0 - 7.0 * v) + n("strands")) * triangle_wave(v * 6.0 + 2.0 * side)
+    tone = 0.95 + 0.14 * hairs + 0.25 * n("light_x") * u
     alpha = coverage(distance / 1.5, canvas.pixel) * (n("beard") * 0.92)
-    canvas.paint(window, shaded(canvas.colour("beard"), tone), alpha)
+    canvas.paint(window, canvas.colour("beard"), alpha, tone)
 
 
 def draw_glasses(canvas: Canvas) -> None:
@@ -195,7 +198,7 @@ def draw_glasses(canvas: Canvas) -> None:
     u = side - n("eye_u")
     rim = rounded_box(u, v, n("frame_size"), 0.098, n("frame_round"))
     bridge = segment(side, v, (0.0, -0.035), (n("eye_u") - n("frame_size"), -0.02))
-    arm = segment(side, v, (n("eye_u") + n("frame_size"), -0.04), (n("width"), -0.05))
+    arm = segment(side, v, (n("eye_u") + n("frame_size"), -0.04), (n("opening_width"), -0.05))
     distance = torch.minimum(torch.minimum(rim.abs(), bridge), arm) - 0.012
     canvas.paint(window, canvas.colour("white"), coverage(rim, canvas.pixel) * (0.08 * n("glasses")))
     canvas.paint(window, canvas.colour("frame"), coverage(distance, canvas.pixel) * n("glasses"))

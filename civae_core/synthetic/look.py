@@ -22,10 +22,13 @@ class Look:
     colour: Mapping[str, Tensor]
 
 
+# The head: its middle, and the top of the skull.
+HEAD_V, SKULL_TOP = -0.04, -0.70
+
 # The farthest that a pose goes; windows of pixels are sized by these.
 MAX_SHIFT = 0.05
 MAX_TILT = 0.13
-MAX_SCALE = 1.05
+MIN_SCALE, MAX_SCALE = 1.03, 1.14
 
 
 def look_of(noise_NK: Tensor, roots: Mapping[str, Tensor], levels: Mapping[str, Tensor]) -> Look:
@@ -47,11 +50,11 @@ def look_of(noise_NK: Tensor, roots: Mapping[str, Tensor], levels: Mapping[str, 
     # Tangent of the tilt; cos = 1/sqrt(1 + tan²) avoids functions that round differently by batch.
     tilt = around("tilt", 0.0, MAX_TILT)
     cos = 1.0 / (1.0 + tilt * tilt).sqrt()
-    scale = around("scale", 1.0, MAX_SCALE - 1.0)
+    scale = MIN_SCALE + (MAX_SCALE - MIN_SCALE) * unit("scale")
     width = around("face_width", by_sex(0.425, 0.450), 0.028)
     man_short = unit("hair_length_man")
     length_man = torch.where(man_short < 0.9, -0.02 + 0.10 * man_short, 0.35 + 2.0 * (man_short - 0.9))
-    length = by_sex(0.12 + 0.85 * unit("hair_length_woman"), length_man)
+    length = by_sex(0.22 + 0.75 * unit("hair_length_woman"), length_man)
     long = ((length - 0.10) / 0.25).clamp(0.0, 1.0)
     volume = around("hair_volume", 0.075 + 0.045 * long, 0.025)
     fringe = torch.where(unit("fringe") < 0.3, 0.12, 0.0) * (1.0 - male)
@@ -75,7 +78,7 @@ def look_of(noise_NK: Tensor, roots: Mapping[str, Tensor], levels: Mapping[str, 
         "backdrop_x": around("backdrop_x", 0.0, 1.0),
         "backdrop_y": around("backdrop_y", 0.0, 1.0),
         "shoulders": around("shoulders", by_sex(0.74, 0.88), 0.06),
-        "neck": around("neck", by_sex(0.185, 0.245), 0.015),
+        "neck": around("neck", by_sex(0.185, 0.260), 0.015),
         "neckline": around("neckline", by_sex(0.30, 0.20), 0.09),
         # head
         "width": width,
@@ -93,14 +96,14 @@ def look_of(noise_NK: Tensor, roots: Mapping[str, Tensor], levels: Mapping[str, 
         "iris": around("iris", 0.046, 0.003),
         "lashes": by_sex(0.018, 0.012),
         "brow_v": around("brow_height", by_sex(-0.195, -0.180), 0.015),
-        "brow_thickness": around("brow_thickness", by_sex(0.017, 0.028), 0.004),
-        "brow_arch": around("brow_arch", by_sex(0.045, 0.020), 0.015),
+        "brow_thickness": around("brow_thickness", by_sex(0.016, 0.027), 0.004),
+        "brow_arch": around("brow_arch", by_sex(0.050, 0.026), 0.014),
         # nose and mouth
         "nose_v": around("nose_length", 0.165, 0.025),
-        "nose_width": around("nose_width", by_sex(0.060, 0.072), 0.010),
+        "nose_width": around("nose_width", by_sex(0.068, 0.082), 0.010),
         "mouth_v": around("mouth_height", 0.345, 0.015),
         "mouth_width": around("mouth_width", 0.150, 0.015) + 0.035 * smile,
-        "smile": -0.006 + 0.062 * smile,
+        "smile": 0.006 + 0.056 * smile,
         "mouth_open": 0.075 * grin,
         "lips": around("lips", by_sex(0.040, 0.029), 0.006),
         # hair
@@ -111,7 +114,7 @@ def look_of(noise_NK: Tensor, roots: Mapping[str, Tensor], levels: Mapping[str, 
         "opening_width": width * (0.97 - 0.13 * long),
         "hairline": around("hairline", -0.46, 0.03) + fringe - 0.19 * receding,
         "parting": around("parting", 0.0, 0.10) * (1.0 - (fringe > 0).to(male.dtype)),
-        "temples": 0.17 * receding,
+        "temples": 0.25 * receding - 0.06,
         "receding": receding,
         "strands": unit("strands"),
         "long": long,

@@ -17,7 +17,7 @@ from civae_core.synthetic.features import (
     draw_nose,
     draw_skin,
 )
-from civae_core.synthetic.look import look_of
+from civae_core.synthetic.look import Look, look_of
 from civae_core.synthetic.surroundings import (
     draw_backdrop,
     draw_clothes,
@@ -27,8 +27,8 @@ from civae_core.synthetic.surroundings import (
     hair_outline,
 )
 
-# Subjects rendered together: about this many pixels, so that a few planes fit in a core's L2 cache.
-_CHUNK_PIXELS = 16 * 64 * 64
+# Subjects rendered together: about this many pixels, so that a layer's few planes stay in a core's cache.
+_CHUNK_PIXELS = 32 * 64 * 64
 
 
 def render(noise_NK: Tensor, roots: Mapping[str, Tensor], levels: Mapping[str, Tensor], size: int) -> Tensor:
@@ -44,13 +44,13 @@ def render(noise_NK: Tensor, roots: Mapping[str, Tensor], levels: Mapping[str, T
                 {name: value[rows] for name, value in roots.items()},
                 {name: value[rows] for name, value in levels.items()},
             )
-            canvas = Canvas(look, size)
-            _draw(canvas)
-            out[rows] = _expose(canvas)
+            out[rows] = expose(draw(look, size), look)
     return out
 
 
-def _draw(canvas: Canvas) -> None:
+def draw(look: Look, size: int) -> Tensor:
+    """The scene before the sensor: float32 RGB [N, 3, size, size], about [0, 1], not clamped."""
+    canvas = Canvas(look, size)
     draw_backdrop(canvas)
     draw_clothes(canvas)
     hair = hair_outline(canvas)
@@ -66,19 +66,23 @@ def _draw(canvas: Canvas) -> None:
     draw_brows(canvas)
     draw_hair_in_front(canvas, hair)
     draw_glasses(canvas)
+    return canvas.rgb
 
 
-def _expose(canvas: Canvas) -> Tensor:
+def expose(scene_N3SS: Tensor, look: Look) -> Tensor:
     """Adds the sensor's grain and quantises, uint8 [N, 3, S, S].
 
-    The grain is an integer hash of (subject, pixel): the same under do(), whatever the batch.
+    The grain is white noise, an integer hash of (subject, pixel): the same under do(), whatever the batch.
     """
-    size = canvas.size
-    key_N11 = (canvas.number("grain_key") * 16_777_216.0).to(torch.int32)
+    size = scene_N3SS.shape[-1]
+    key_N11 = (look.number["grain_key"] * 16_777_216.0).to(torch.int32)
     pixel_SS = torch.arange(size * size, dtype=torch.int32, device=key_N11.device).view(size, size)
+    # int32 products wrap around, which is what scatters the bits.
     hashed = (pixel_SS + key_N11 * 40_503) * -1_640_531_535
-    hashed ^= hashed >> 15
-    hashed *= -2_048_144_777
-    hashed ^= hashed >> 13
-    grain_N1SS = (hashed.float() * (canvas.number("grain") * 2.0**-31))[:, None]
-    return (canvas.rgb + grain_N1SS).mul_(255.0).add_(0.5).clamp_(0.0, 255.0).to(torch.uint8)
+    for shift, factor in ((15, -2_048_144_777), (13, 668_265_263)):
+        hashed ^= hashed >> shift
+        hashed *= factor
+    hashed ^= hashed >> 9
+    even_NSS = (hashed & 0xFFFFFF).float() * 2.0**-23 - 1.0
+    grain_N1SS = (even_NSS * look.number["grain"])[:, None]
+    return (scene_N3SS + grain_N1SS).mul_(255.0).add_(0.5).clamp_(0.0, 255.0).to(torch.uint8)

@@ -45,6 +45,12 @@ def rounded_box(u: Tensor, v: Tensor, half_u: Number, half_v: Number, radius: Nu
     return outside + torch.maximum(a, b).clamp_(max=0.0) - radius
 
 
+def smooth_union(first: Tensor, second: Tensor, blend: Number) -> Tensor:
+    """Distance to two shapes together, their meeting rounded over `blend`."""
+    near = (1.0 - (first - second).abs_() / blend).clamp_(min=0.0)
+    return torch.minimum(first, second) - (0.25 * blend) * near * near
+
+
 def soft(distance: Tensor, width: Number) -> Tensor:
     """A bump: 1 at distance 0, falling smoothly to 0 at ±width."""
     return (1.0 - (distance / width).square_()).clamp_(min=0.0).square_()

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from civae_core.synthetic.canvas import Canvas, Window, shaded
-from civae_core.synthetic.shapes import coverage, dome, ellipse, smoothstep, soft, triangle_wave
+from civae_core.synthetic.canvas import Canvas, Window
+from civae_core.synthetic.look import HEAD_V, SKULL_TOP
+from civae_core.synthetic.shapes import coverage, dome, ellipse, smooth_union, smoothstep, soft, triangle_wave
 
 _HAIR_BOX = (-0.80, -0.88, 0.80, 1.05)
-# Top of the skull, and the height at which its dome begins.
-SKULL_TOP = -0.70
-DOME_V = -0.16
+# Height at which the hair rounds off towards its top.
+_DOME_V = -0.16
 
 
 def draw_backdrop(canvas: Canvas) -> None:
@@ -29,7 +29,7 @@ def draw_clothes(canvas: Canvas) -> None:
     window = canvas.body((-1.1, 0.55, 1.1, 1.1))
     distance = ellipse(window.u, window.v - 1.12, n("shoulders"), 0.45)
     tone = 1.08 - 0.35 * window.u * window.u + 0.12 * n("light_x") * window.u
-    canvas.paint(window, shaded(canvas.colour("clothes"), tone), coverage(distance, canvas.image_pixel))
+    canvas.paint(window, canvas.colour("clothes"), coverage(distance, canvas.image_pixel), tone)
 
 
 def draw_neck(canvas: Canvas) -> None:
@@ -40,16 +40,19 @@ def draw_neck(canvas: Canvas) -> None:
     side = u.abs()
     # Straight sides that flare into the shoulders and close in a round neckline.
     flare = (v - 0.62).clamp_(min=0.0)
-    distance = torch.maximum(side - n("neck") - 0.25 * flare, v - (0.72 + n("neckline")) + 1.6 * side * side)
+    end = v - (0.72 + n("neckline")) + 1.6 * side * side
+    # Its upper end is behind the face.
+    distance = torch.maximum(torch.maximum(side - n("neck") - 0.25 * flare, end), 0.30 - v)
     tone = 0.62 + 0.30 * smoothstep(v - 0.25 * side, 0.52, 0.80) + 0.10 * n("light_x") * u
-    canvas.paint(window, shaded(canvas.colour("skin"), tone), coverage(distance, canvas.image_pixel))
+    canvas.paint(window, canvas.colour("skin"), coverage(distance, canvas.image_pixel), tone)
 
 
 @dataclass(frozen=True)
 class Hair:
-    """The window that hair can reach, the distance to its outline, and its tone."""
+    """The window that hair can reach, the distances to its ends and its whole outline, and its tone."""
 
     window: Window
+    ends: Tensor
     outline: Tensor
     tone: Tensor
 
@@ -59,33 +62,43 @@ def hair_outline(canvas: Canvas) -> Hair:
     n = canvas.number
     window = canvas.face(_HAIR_BOX)
     u, v = window.u, window.v
-    below = (v - DOME_V).clamp(min=0.0)
+    below = (v - _DOME_V).clamp(min=0.0)
     half_width = n("hair_width") + n("hair_flare") * below
-    strands = triangle_wave(u * 9.0 + n("strands"))
-    distance = dome(u, v - DOME_V, half_width, DOME_V - SKULL_TOP + n("hair_top"))
+    flow = u * (1.0 - 0.4 * v)
+    strands = 0.6 * triangle_wave(flow * 11.0 + n("strands")) + 0.4 * triangle_wave(flow * 23.0)
+    distance = dome(u, v - _DOME_V, half_width, _DOME_V - SKULL_TOP + n("hair_top"))
     # Ends hang lower in the middle and are a little ragged.
-    ends = v - n("hair_length") + 0.5 * u * u + 0.02 * n("long") * strands
+    ends = v - n("hair_length") + 0.6 * u * u + 0.010 * n("long") * strands
+    outline = torch.maximum(distance, ends)
     sheen = soft(v + 0.50 - 0.25 * u * u + 0.12 * n("light_x") * u, 0.16)
-    tone = 0.92 + 0.10 * strands + 0.28 * sheen + 0.22 * n("light_x") * u - 0.12 * below
-    return Hair(window, torch.maximum(distance, ends), tone)
+    rim = soft(outline, 0.12)
+    tone = 0.96 + 0.07 * strands + 0.22 * sheen + 0.22 * n("light_x") * u - 0.10 * below - 0.20 * rim
+    return Hair(window, ends, outline, tone)
 
 
 def draw_hair_behind(canvas: Canvas, hair: Hair) -> None:
-    colour = shaded(canvas.colour("hair"), hair.tone * 0.62)
-    canvas.paint(hair.window, colour, coverage(hair.outline, canvas.pixel))
+    """The far side of the hair, darker; a pixel smaller than the near side so that it does not rim it."""
+    canvas.paint(
+        hair.window,
+        canvas.colour("hair"),
+        coverage(hair.outline + canvas.pixel, canvas.pixel),
+        hair.tone * 0.62,
+    )
 
 
 def draw_hair_in_front(canvas: Canvas, hair: Hair) -> None:
     """Everything inside the outline but outside the opening for the face, which grows as the hairline recedes."""
     n = canvas.number
     u, v = hair.window.u, hair.window.v
-    opening = dome(u - n("parting"), v - DOME_V, n("opening_width"), DOME_V - n("hairline"))
-    # Without this the parting would uncover more than the face at one side.
-    walls = u.abs() - n("opening_width")
-    temples = ellipse(
-        u.abs() - 0.30, v + 0.40 + 0.06 * n("receding"), n("temples") + 0.02, n("temples") + 0.03
-    )
-    uncovered = torch.minimum(torch.maximum(opening, walls), torch.maximum(temples, walls))
+    opening = dome(u - n("parting"), v - _DOME_V, n("opening_width"), _DOME_V - n("hairline"))
+    du, dv = u.abs() - 0.27, v + 0.38 + 0.10 * n("receding")
+    temples = (du * du + dv * dv).sqrt_() - n("temples")
+    # Neither a parting nor bare temples uncover more than the skull.
+    walls = dome(u, v - HEAD_V, n("opening_width"), HEAD_V - SKULL_TOP)
+    uncovered = torch.maximum(smooth_union(opening, temples, 0.10), walls)
+    # The soft shadow where hair meets skin is what makes it lie on the head.
+    near = soft(uncovered, 0.075) * (1.0 - smoothstep(hair.ends, -0.10, 0.0))
+    near = near * coverage(hair.outline, canvas.pixel)
+    canvas.shade(hair.window, 1.0 - 0.22 * near)
     alpha = coverage(torch.maximum(hair.outline, -uncovered), canvas.pixel)
-    # A soft shadow where hair meets skin is what makes it lie on the head.
-    canvas.paint(hair.window, shaded(canvas.colour("hair"), hair.tone), alpha)
+    canvas.paint(hair.window, canvas.colour("hair"), alpha, hair.tone)
