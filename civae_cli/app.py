@@ -5,7 +5,10 @@ from typing import Annotated
 import typer
 
 from civae_cli import config
+from civae_cli.doctor import doctor
 from civae_cli.errors import CivaeGroup
+from civae_cli.info import info
+from civae_cli.prepare_data import prepare_data
 from civae_cli.train import train
 from civae_core import __version__
 
@@ -34,8 +37,11 @@ def civae(
     """Counterfactual images, fairly: how would this photo look if one attribute were different?"""
 
 
-app.command()(train)
+app.command("prepare-data")(prepare_data)
+app.command("train")(train)
+app.command("info")(info)
 app.add_typer(config.app, name="config")
+app.command("doctor")(doctor)
 
 
 def main() -> None:

@@ -19,7 +19,10 @@ FilesArgument = Annotated[
 
 @app.command()
 def init(json: JsonFlag = False, quiet: QuietFlag = False, verbose: VerboseFlag = False) -> None:
-    """Print a commented config with every key at its default: civae config init > train.yml"""
+    """Print a commented config to start from.
+
+    Every key stands at its default: civae config init > train.yml
+    """
     from civae_core.config import config_template
 
     template = config_template()
@@ -35,7 +38,10 @@ def show(
     quiet: QuietFlag = False,
     verbose: VerboseFlag = False,
 ) -> None:
-    """Print the resolved config: defaults, then files, then --set."""
+    """Print the resolved config.
+
+    Defaults are overridden by files in their order, these by --set.
+    """
     from civae_core.config import dump_config, load_config
 
     out = terminal(quiet, verbose, json)
@@ -52,7 +58,10 @@ def validate(
     quiet: QuietFlag = False,
     verbose: VerboseFlag = False,
 ) -> None:
-    """Check configs and report every problem at once, each with its line; exit 2 if there is any."""
+    """Check configs.
+
+    Reports every problem at once, each with its line, and exits with 2 if there is any.
+    """
     from civae_core.config import load_config
 
     out = terminal(quiet, verbose, json)
@@ -66,7 +75,7 @@ def validate(
 
 @app.command()
 def schema(json: JsonFlag = False, quiet: QuietFlag = False, verbose: VerboseFlag = False) -> None:
-    """Print the JSON schema, for editors that complete and check YAML."""
+    """Print the JSON schema, for editors."""
     from civae_core.config import config_schema
 
     described = config_schema()
@@ -85,7 +94,10 @@ def convert(
     quiet: QuietFlag = False,
     verbose: VerboseFlag = False,
 ) -> None:
-    """Translate a config of the original project: civae config convert config.yml > train.yml"""
+    """Translate the original project's config.
+
+    What was assumed or lost stands in comments: civae config convert config.yml > train.yml
+    """
     from civae_core.config import convert_file
 
     converted = convert_file(old, images_per_epoch)

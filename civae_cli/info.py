@@ -1,0 +1,87 @@
+"""civae info: what a path holds, as a readable card."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from civae_cli.options import JsonFlag, QuietFlag, VerboseFlag
+from civae_cli.terminal import terminal
+
+
+def info(
+    path: Annotated[
+        Path,
+        typer.Argument(metavar="PATH", help="Prepared data, a run, a checkpoint or a model.safetensors."),
+    ],
+    json: JsonFlag = False,
+    quiet: QuietFlag = False,
+    verbose: VerboseFlag = False,
+) -> None:
+    """Describe prepared data, a run, a checkpoint or a model file."""
+    from civae_core.inspection import inspect
+
+    voice = terminal(quiet, verbose, json)
+    facts = inspect(path)
+    voice.result(facts, card(facts))
+
+
+def card(facts: dict[str, Any]) -> str:
+    """The facts of `inspect` as aligned lines."""
+    rows = _data_rows(facts) if facts["kind"] == "data" else _model_rows(facts)
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {text}" for name, text in rows if text)
+
+
+def _data_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    splits = ", ".join(f"{name} {count:,}" for name, count in facts["splits"].items())
+    rows = [
+        ("prepared data", f"{facts['name']} in {facts['path']}"),
+        ("images", f"{facts['images']:,} ({splits})"),
+        ("rejected", f"{facts['rejected']:,}, listed in report.json" if facts["rejected"] else ""),
+        ("format", _format(facts["preprocessing"])),
+        ("on disk", f"{facts['bytes'] / 1e6:,.1f} MB"),
+        ("fingerprint", facts["fingerprint"][:16]),
+    ]
+    rows += [("true counterfactuals", f"{t['name']} ({t['images']:,} images)") for t in facts["truth"]]
+    for number, attribute in enumerate(facts["attributes"]):
+        rows.append(("attributes" if number == 0 else "", _attribute(attribute)))
+    return rows
+
+
+def _attribute(attribute: dict[str, Any]) -> str:
+    if attribute["kind"] == "binary":
+        return f"{attribute['name']} (binary, {attribute['mean']:.0%} of the training split)"
+    low, high, mean = attribute["low"], attribute["high"], attribute["mean"]
+    return f"{attribute['name']} (continuous, {low:g} to {high:g}, mean {mean:.3g})"
+
+
+def _model_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    config, roles = facts["config"], facts["roles"]
+    model = config["model"]
+    network = (
+        f"{facts['weights']:,} weights, {model['latent']} latent dimensions, "
+        f"width {model['width']} × {model['stages']}, {model['norm']} norm"
+    )
+    rows = [
+        (facts["kind"], facts["path"]),
+        ("trained", f"{facts['images_seen']:,} of {facts['images_planned']:,} images"),
+        ("objective", f"{facts['objective']}, prior {model['prior']}, β {config['loss']['beta']:g}"),
+        *((name, ", ".join(names)) for name, names in roles.items()),
+        ("images", _format(facts["preprocessing"])),
+        ("network", network),
+        ("data", f"{facts['data'].get('name', '?')} ({facts['data'].get('fingerprint', '')[:16]})"),
+    ]
+    if facts["kind"] == "run":
+        best = facts.get("best")
+        rows.append(("checkpoints", ", ".join(facts["checkpoints"]) + (f" (best: {best})" if best else "")))
+        if facts["last_metrics"]:
+            shown = {k: v for k, v in facts["last_metrics"].items() if isinstance(v, int | float)}
+            rows.append(("last metrics", ", ".join(f"{k} {v:.6g}" for k, v in shown.items())))
+    return [(name.replace("_", " "), text) for name, text in rows]
+
+
+def _format(preprocessing: dict[str, Any]) -> str:
+    size, crop = preprocessing["size"], preprocessing.get("crop")
+    colour = "grey" if preprocessing["channels"] == 1 else "RGB"
+    return f"{size} × {size} {colour}, " + (f"from a centre crop of {crop}" if crop else "no crop")

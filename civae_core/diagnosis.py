@@ -1,0 +1,117 @@
+"""What this machine offers, and whether anything that civae needs is missing or broken."""
+
+import importlib
+import os
+import platform
+import shutil
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from civae_core import __version__
+
+REQUIRED = {
+    "torch": "torch",
+    "numpy": "numpy",
+    "safetensors": "safetensors",
+    "pillow": "PIL",
+    "pyyaml": "yaml",
+    "pydantic": "pydantic",
+    "matplotlib": "matplotlib",
+    "jinja2": "jinja2",
+    "typer": "typer",
+    "rich": "rich",
+}
+OPTIONAL = {"tensorboard": "mirrors metrics.jsonl into TensorBoard event files"}
+_LITTLE_SPACE = 2e9
+
+
+def diagnose() -> dict[str, Any]:
+    """Facts about the machine. `problems` make civae unusable; `advice` does not."""
+    facts: dict[str, Any] = {
+        "civae": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {},
+        "optional": {name: _version(name) for name in OPTIONAL},
+        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "problems": [],
+        "advice": [],
+    }
+    for name, module in REQUIRED.items():
+        try:
+            importlib.import_module(module)
+        except (ImportError, OSError) as error:  # OSError: a shared library that does not load
+            facts["problems"].append(f"{name} cannot be imported: {error}")
+        else:
+            facts["packages"][name] = _version(name)
+    free = shutil.disk_usage(Path.cwd()).free
+    facts["free_bytes"] = free
+    if free < _LITTLE_SPACE:
+        facts["advice"].append(f"only {free / 1e9:.1f} GB are free in this folder")
+    if not os.access(Path.cwd(), os.W_OK):
+        facts["advice"].append("this folder is not writable; give --out elsewhere")
+    facts["nvidia_driver"] = _nvidia_driver()
+    if "torch" in facts["packages"]:
+        _diagnose_torch(facts)
+    return facts
+
+
+def _diagnose_torch(facts: dict[str, Any]) -> None:
+    import torch
+
+    from civae_core.training.device import Compute, choose_device
+
+    facts["threads"] = torch.get_num_threads()
+    facts["cuda"] = torch.version.cuda
+    facts["mps"] = torch.backends.mps.is_available()
+    facts["gpus"] = []
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            properties = torch.cuda.get_device_properties(index)
+            facts["gpus"].append(
+                {
+                    "name": properties.name,
+                    "memory_bytes": properties.total_memory,
+                    "capability": f"{properties.major}.{properties.minor}",
+                    "bf16": properties.major >= 8,
+                }
+            )
+    elif facts["nvidia_driver"]:
+        built = f"for CUDA {facts['cuda']}" if facts["cuda"] else "without CUDA"
+        facts["advice"].append(
+            f"an NVIDIA driver {facts['nvidia_driver']} is there, but this torch, built {built}, sees no GPU"
+        )
+    device = choose_device("auto")
+    compute = Compute.choose(device)
+    facts["auto"] = {
+        "device": str(device),
+        "precision": compute.precision,
+        "channels_last": compute.channels_last,
+    }
+    try:
+        images = torch.ones(1, 3, 8, 8, device=device, requires_grad=True)
+        torch.nn.functional.conv2d(images, torch.ones(4, 3, 3, 3, device=device)).sum().backward()
+    except RuntimeError as error:
+        facts["problems"].append(f"{device} cannot compute: {str(error).splitlines()[0]}")
+
+
+def _nvidia_driver() -> str | None:
+    """The driver's version, asked of nvidia-smi, which knows it even where torch has no CUDA."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return None
+    command = [program, "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.split("\n")[0].strip() or None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,119 @@
+"""What a path holds: prepared data, a run, a checkpoint or a model file, as plain facts."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from civae_core.attributes import Attribute, AttributeRoles
+from civae_core.errors import DataError, UsageError
+
+MANIFEST_NAME = "dataset.yml"
+
+
+def inspect(path: Path) -> dict[str, Any]:
+    """Facts about a path; `kind` says which of prepared data, run, checkpoint or model it is.
+
+    Raises:
+        UsageError: there is no such path.
+        DataError: it is none of these, or damaged.
+    """
+    if not path.exists():
+        raise UsageError(f"{path}: no such file or folder", hint="name prepared data, a run or a model file")
+    if path.name == MANIFEST_NAME:
+        path = path.parent
+    if (path / MANIFEST_NAME).exists() or (path / ".partial").is_dir():
+        return _inspect_data(path)
+    return _inspect_model(path)
+
+
+def _inspect_data(path: Path) -> dict[str, Any]:
+    from civae_core.data import PreparedData
+
+    data = PreparedData.open(path)
+    return {
+        "kind": "data",
+        "path": str(path),
+        "name": data.name,
+        "images": len(data),
+        "splits": {split: int(count) for split, count in data.manifest.splits.items()},
+        "rejected": data.manifest.rejected,
+        "preprocessing": data.preprocessing,
+        "attributes": [attribute.to_dict() for attribute in data.attributes],
+        "truth": [{"name": truth.name, "do": truth.do, "images": len(truth)} for truth in data.truth],
+        "bytes": sum(entry.bytes for entry in data.manifest.files.values()),
+        "fingerprint": data.fingerprint,
+    }
+
+
+def _inspect_model(path: Path) -> dict[str, Any]:
+    from civae_core.model.stored import find_model_file, read_card
+
+    file = find_model_file(path)
+    card = read_card(file)
+    facts: dict[str, Any] = {"kind": "model" if path.is_file() else "checkpoint", "path": str(path)}
+    checkpoints = path / "checkpoints"
+    if checkpoints.is_dir():
+        facts |= {"kind": "run", "checkpoints": sorted(p.name for p in checkpoints.glob("step-*"))}
+        best = checkpoints / "best"
+        if best.exists():
+            facts["best"] = best.resolve().name
+        facts["last_metrics"] = _last_line(path / "metrics.jsonl")
+    return facts | {
+        "file": str(file),
+        "images_seen": card.images_seen,
+        "images_planned": card.config.train.images,
+        "weights": count_weights(file),
+        "objective": card.config.objective,
+        "roles": _names(card.roles),
+        "attributes": [attribute.to_dict() for attribute in card.roles.inputs],
+        "preprocessing": card.preprocessing,
+        "data": card.data,
+        "config": card.config.model_dump(mode="json"),
+    }
+
+
+def count_weights(file: Path) -> int:
+    """Numbers stored in a safetensors file, from its header alone.
+
+    Raises:
+        DataError: it cannot be read as one.
+    """
+    try:
+        with safe_open(file, framework="numpy") as opened:
+            shapes = [opened.get_slice(name).get_shape() for name in opened.keys()]  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"{file}: not a readable safetensors file ({error})") from error
+    total = 0
+    for shape in shapes:
+        size = 1
+        for side in shape:
+            size *= side
+        total += size
+    return total
+
+
+def _names(roles: AttributeRoles) -> dict[str, list[str]]:
+    def names(group: tuple[Attribute, ...]) -> list[str]:
+        return [attribute.name for attribute in group]
+
+    return {
+        "treatment": names(roles.treatments),
+        "covariates": names(roles.covariates),
+        "descendants": names(roles.descendants),
+        "held_out": names(roles.held_out),
+    }
+
+
+def _last_line(path: Path) -> dict[str, Any] | None:
+    """The last whole line of metrics.jsonl; a run that was killed may have left half a line after it."""
+    if not path.is_file():
+        return None
+    for line in reversed(path.read_text(encoding="utf-8", errors="replace").splitlines()):
+        try:
+            values: dict[str, Any] = json.loads(line)
+        except ValueError:
+            continue
+        return values
+    return None

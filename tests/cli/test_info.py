@@ -1,0 +1,144 @@
+"""civae info and civae doctor: cards, JSON, and files that are not ours."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from typer.testing import CliRunner, Result
+
+from civae_cli.app import app
+from civae_core import diagnosis
+from civae_core.attributes import AttributeRoles
+from civae_core.config.schema import Config
+from civae_core.data.pack import MaxBad
+from civae_core.data.prepare import prepare
+from civae_core.data.sources.base import TruthSpec
+from civae_core.data.sources.faces import faces_source
+from civae_core.model import IntactVAE
+from civae_core.model.stored import ModelCard, save_model
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments))
+
+
+@pytest.fixture
+def model_file(
+    tmp_path: Path,
+    roles: AttributeRoles,
+    make_config: Callable[..., Config],
+    make_model: Callable[..., IntactVAE],
+) -> Path:
+    card = ModelCard(
+        config=make_config(train={"images": 5000}),
+        roles=roles,
+        preprocessing={"size": 16, "channels": 3, "crop": 150},
+        images_seen=1200,
+        data={"name": "faces", "path": "data", "fingerprint": "ab" * 32},
+        subjects=[],
+    )
+    folder = tmp_path / "run" / "checkpoints" / "step-000001200"
+    folder.mkdir(parents=True)
+    save_model(make_model(), card, folder / "model.safetensors")
+    for name in ("last", "best"):
+        (folder.parent / name).symlink_to(folder.name)
+    lines = '{"images": 1200, "loss": 3.5}\n{"images": 12'
+    (tmp_path / "run" / "metrics.jsonl").write_text(lines, encoding="utf-8")
+    return folder / "model.safetensors"
+
+
+def test_a_model_file_describes_itself(model_file: Path) -> None:
+    result = run("info", str(model_file))
+    assert result.exit_code == 0
+    assert "1,200 of 5,000 images" in result.stdout
+    assert "from a centre crop of 150" in result.stdout
+    facts = json.loads(run("info", str(model_file), "--json").stdout)
+    assert facts["kind"] == "model"
+    assert facts["roles"]["treatment"] == ["Young"]
+    assert facts["config"]["model"]["latent"] == 4
+
+
+def test_weights_are_counted_from_the_header(model_file: Path, make_model: Callable[..., IntactVAE]) -> None:
+    facts = json.loads(run("info", str(model_file), "--json").stdout)
+    assert facts["weights"] == sum(tensor.numel() for tensor in make_model().state_dict().values())
+
+
+def test_a_run_and_a_checkpoint_are_told_apart(model_file: Path) -> None:
+    checkpoint = json.loads(run("info", str(model_file.parent), "--json").stdout)
+    assert checkpoint["kind"] == "checkpoint"
+    folder = model_file.parents[2]
+    facts = json.loads(run("info", str(folder), "--json").stdout)
+    assert facts["kind"] == "run"
+    assert facts["checkpoints"] == ["step-000001200"]
+    assert facts["best"] == "step-000001200"
+    assert facts["last_metrics"] == {"images": 1200, "loss": 3.5}
+    assert "best: step-000001200" in run("info", str(folder)).stdout
+
+
+def test_prepared_data_describes_itself(tmp_path: Path) -> None:
+    out = tmp_path / "data"
+    truths = [TruthSpec("Young=flip", {"Young": "flip"})]
+    source = faces_source(count=30, seed=0, overlap=0.5, truths=truths, size=32, channels=3)
+    prepare(source, out, workers=1, max_bad=MaxBad.parse("0"))
+    result = run("info", str(out))
+    assert result.exit_code == 0, result.stderr
+    assert "30 (train " in result.stdout
+    assert "Young=flip" in result.stdout
+    facts = json.loads(run("info", str(out / "dataset.yml"), "--json").stdout)
+    assert facts["kind"] == "data"
+    assert sum(facts["splits"].values()) == facts["images"] == 30
+    shard = out / "images-00000.safetensors"
+    shard.write_bytes(shard.read_bytes()[:-100])
+    truncated = run("info", str(out))
+    assert truncated.exit_code == 3
+    assert "images-00000.safetensors" in truncated.stderr
+
+
+def test_what_is_not_ours_is_bad_data(tmp_path: Path, model_file: Path) -> None:
+    text, foreign, empty = tmp_path / "notes.txt", tmp_path / "foreign.safetensors", tmp_path / "empty"
+    text.write_text("hello", encoding="utf-8")
+    save_file({"w": torch.zeros(2)}, foreign)
+    empty.mkdir()
+    model_file.write_bytes(model_file.read_bytes()[:-10])
+    for path in (text, foreign, empty, model_file):
+        result = run("info", str(path))
+        assert result.exit_code == 3, path
+        assert result.stderr.startswith(f"error: {path}: ")
+        assert "hint: " in result.stderr
+        assert result.stdout == ""
+
+
+def test_a_path_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
+    result = run("info", str(tmp_path / "nothing"))
+    assert result.exit_code == 2
+    assert "no such file or folder" in result.stderr
+
+
+def test_doctor_finds_this_machine_usable() -> None:
+    result = run("doctor")
+    assert result.exit_code == 0
+    assert "--device auto" in result.stdout
+    facts = json.loads(run("doctor", "--json").stdout)
+    assert facts["problems"] == []
+    assert facts["packages"]["torch"]
+    assert facts["auto"]["device"]
+
+
+def test_doctor_names_what_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diagnosis, "REQUIRED", {"nonsense": "no_such_module_at_all"})
+    result = run("doctor")
+    assert result.exit_code == 1
+    assert "nonsense cannot be imported" in result.stdout
+
+
+def test_doctor_warns_of_a_full_disk_and_a_gpu_that_torch_cannot_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diagnosis.shutil, "disk_usage", lambda path: SimpleNamespace(free=1e9))
+    monkeypatch.setattr(diagnosis, "_nvidia_driver", lambda: "550.1")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    advice = diagnosis.diagnose()["advice"]
+    assert "only 1.0 GB are free in this folder" in advice
+    assert any("550.1" in text and "sees no GPU" in text for text in advice)
