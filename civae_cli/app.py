@@ -1,5 +1,7 @@
 """The command line's entry point. Importing it is light: a command imports what it needs when it runs."""
 
+import sys
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -45,5 +47,10 @@ app.command("doctor")(doctor)
 
 
 def main() -> None:
-    """Runs the command line (the console script `civae`)."""
+    """Runs the command line (the console script `civae`).
+
+    Results are UTF-8 whatever the locale says, and file names that are not pass through byte for byte.
+    """
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
     app(prog_name="civae")

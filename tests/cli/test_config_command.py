@@ -1,6 +1,8 @@
 """civae config: each sub-command's output, and a bad file's message and exit code."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import yaml
@@ -33,6 +35,15 @@ def test_show_resolves_files_and_sets(tmp_path: Path) -> None:
     as_json = run("show", str(path), "--set", "train.lr=1e-4", "--json")
     assert json.loads(as_json.stdout)["train"]["lr"] == 1e-4
     assert len(as_json.stdout.splitlines()) == 1
+
+
+def test_output_is_utf_8_in_any_locale(tmp_path: Path) -> None:
+    path = tmp_path / "é.yml"
+    path.write_text("data: {path: 日本, treatment: [Jung]}\n", encoding="utf-8")
+    environment = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-m", "civae_cli", "config", "show", str(path)]
+    shown = subprocess.run(command, capture_output=True, env=environment, check=True)
+    assert "path: 日本" in shown.stdout.decode("utf-8")
 
 
 def test_validate_reports_every_problem_with_exit_2(tmp_path: Path) -> None:
