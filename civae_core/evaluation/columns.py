@@ -31,13 +31,19 @@ class Value:
     hi: float | None = None
 
     def text(self, decimals: int) -> str:
-        return f"{self.mean:.{decimals}f}"
+        return _rounded(self.mean, decimals)
 
     def interval_text(self, decimals: int) -> str:
         """`0.18 – 0.24`, or nothing."""
-        return (
-            "" if self.lo is None or self.hi is None else f"{self.lo:.{decimals}f} – {self.hi:.{decimals}f}"
-        )
+        if self.lo is None or self.hi is None:
+            return ""
+        return f"{_rounded(self.lo, decimals)} – {_rounded(self.hi, decimals)}"
+
+
+def _rounded(number: float, decimals: int) -> str:
+    """Fixed decimals, without the sign of a number that rounds to zero."""
+    text = f"{number:.{decimals}f}"
+    return text.removeprefix("-") if float(text) == 0.0 else text
 
 
 _COUNTERFACTUAL = (

@@ -176,17 +176,26 @@ def _reports(overlap: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
 
 
 def _overlap(report: Mapping[str, Any]) -> dict[str, Any]:
-    """What the page shows of an overlap report; bars are relative to the tallest of both arms."""
+    """What the page shows of an overlap report.
+
+    Bars are shares of their own arm, since arms differ in size; the tallest bar of both is 100.
+    """
     histogram = report.get("histogram") or {}
-    tallest = max((count for counts in histogram.values() for count in counts), default=0)
+    shares = {arm: [count / max(sum(counts), 1) for count in counts] for arm, counts in histogram.items()}
+    tallest = max((share for bars in shares.values() for share in bars), default=0.0) or 1.0
     return {
         "treatment": report.get("treatment", ""),
         "level": report.get("level", "unknown"),
         "verdict": report["verdict"],
         "arms": [
-            {"name": arm, "bars": [{"count": count, "height": 100.0 * count / tallest} for count in counts]}
-            for arm, counts in histogram.items()
-            if tallest
+            {
+                "name": arm,
+                "bars": [
+                    {"count": count, "height": 100.0 * share / tallest}
+                    for count, share in zip(histogram[arm], bars, strict=True)
+                ],
+            }
+            for arm, bars in shares.items()
         ],
         "balance": [
             {

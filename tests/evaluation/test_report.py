@@ -56,6 +56,8 @@ def cells(html: str, title: str) -> list[str]:
 def test_values_and_what_is_no_value() -> None:
     assert as_value({"mean": 1, "lo": 0.5, "hi": 2.0}) == Value(1.0, 0.5, 2.0)
     assert as_value(0.25) == Value(0.25)
+    assert Value(-0.001, -0.004, 0.2).text(2) == "0.00"
+    assert Value(-0.001, -0.004, 0.2).interval_text(2) == "0.00 – 0.20"
     for nothing in (None, "x", True, float("nan"), {"lo": 1.0}, [1.0]):
         assert as_value(nothing) is None
 
