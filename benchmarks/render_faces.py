@@ -2,7 +2,8 @@
 
     python benchmarks/render_faces.py [--sizes 32 64 128 256] [--repeats 9] [--threads 1]
 
-The target is 300 images/s per core at 64 px.
+The target is 300 images/s per core at 64 px. Two clocks: images per second of CPU time is the figure per core, and
+holds on a machine that others use too; images per second of wall time is what one waits for.
 """
 
 import argparse
@@ -18,17 +19,18 @@ from civae_core.synthetic import FaceProcess
 PIXELS = 256 * 64 * 64
 
 
-def rates(size: int, repeats: int, seed: int) -> list[float]:
-    """Images per second of each of `repeats` calls, after one that is not counted."""
+def rates(size: int, repeats: int, seed: int) -> tuple[list[float], list[float]]:
+    """Images per second of CPU time and of wall time, of each of `repeats` calls after one that is not counted."""
     process = FaceProcess(seed=seed, size=size)
     subjects = process.subjects(0, max(16, PIXELS // size**2))
     process.render(subjects)
-    found = []
+    per_core, waited = [], []
     for _ in range(repeats):
-        begun = time.perf_counter()
+        begun, begun_cpu = time.perf_counter(), time.process_time()
         process.render(subjects)
-        found.append(len(subjects) / (time.perf_counter() - begun))
-    return found
+        per_core.append(len(subjects) / (time.process_time() - begun_cpu))
+        waited.append(len(subjects) / (time.perf_counter() - begun))
+    return per_core, waited
 
 
 def main() -> None:
@@ -42,10 +44,11 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     print(f"torch {torch.__version__}, {platform.machine()}, {args.threads} thread(s), seed {args.seed}")
-    print("size   images/s (median)   slowest   fastest")
+    print("size   per core: median   slowest   fastest   waited for: median")
     for size in args.sizes:
-        found = rates(size, args.repeats, args.seed)
-        print(f"{size:4d}   {statistics.median(found):17.0f}   {min(found):7.0f}   {max(found):7.0f}")
+        per_core, waited = rates(size, args.repeats, args.seed)
+        low, middle, high = min(per_core), statistics.median(per_core), max(per_core)
+        print(f"{size:4d}   {middle:16.0f}   {low:7.0f}   {high:7.0f}   {statistics.median(waited):18.0f}")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,4 @@
 
 from civae_core.synthetic.process import ATTRIBUTES, ROLES, FaceProcess, Subjects
 
-# The process is what callers mean by "the faces".
-Faces = Subjects
-
-__all__ = ["ATTRIBUTES", "ROLES", "FaceProcess", "Faces", "Subjects"]
+__all__ = ["ATTRIBUTES", "ROLES", "FaceProcess", "Subjects"]

@@ -179,13 +179,13 @@ def draw_beard(canvas: Canvas) -> None:
     radius2 = _head(canvas, u, v - n("beard_length") * smoothstep(v, 0.30, 0.60))
     jaw = (radius2.sqrt_() - 1.0) * n("width")
     ratio = side / n("width")
-    cheek = 0.285 - 0.28 * ratio * ratio * ratio - v
-    full = torch.maximum(jaw, cheek)
-    goatee = torch.maximum(jaw, ellipse(u, v - 0.43, 0.20, 0.205))
-    moustache_gap = 0.235 - v
-    distance = torch.maximum(full + (goatee - full) * n("beard_goatee"), moustache_gap * (side < 0.2))
-    hairs = triangle_wave(u * (15.0 - 7.0 * v) + n("strands")) * triangle_wave(v * 6.0 + 2.0 * side)
-    tone = 0.95 + 0.14 * hairs + 0.25 * n("light_x") * u
+    # The upper edge: under the nose, down beside the mouth, up along the cheek to the ear.
+    edge = 0.335 - 0.10 * soft(side, 0.24) - 0.30 * ratio * ratio * ratio
+    full = torch.maximum(jaw, edge - v)
+    goatee = torch.maximum(torch.maximum(jaw, ellipse(u, v - 0.43, 0.20, 0.205)), 0.235 - v)
+    distance = full + (goatee - full) * n("beard_goatee")
+    hairs = triangle_wave(u * (25.0 - 13.0 * v) + n("strands")) + triangle_wave(v * 17.0 + 9.0 * side)
+    tone = 0.95 + 0.06 * hairs + 0.25 * n("light_x") * u
     alpha = coverage(distance / 1.5, canvas.pixel) * (n("beard") * 0.92)
     canvas.paint(window, canvas.colour("beard"), alpha, tone)
 

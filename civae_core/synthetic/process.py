@@ -47,7 +47,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute("Eyeglasses", "binary"),
     Attribute("Blond_Hair", "binary"),
     Attribute("Blue_Eyes", "binary"),
-    Attribute("Skin_Tone", "continuous", mean=0.39, std=0.24),
+    Attribute("Skin_Tone", "continuous", mean=0.42, std=0.24),
     Attribute("Beard", "binary"),
     Attribute("Gray_Hair", "binary"),
     Attribute("Receding_Hairline", "binary"),

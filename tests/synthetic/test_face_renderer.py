@@ -59,6 +59,13 @@ def test_any_size_gives_coloured_bytes(people: Subjects, size: int) -> None:
     assert (some.float().std(dim=(1, 2, 3)) > 20).all()
 
 
+def test_rendering_stays_on_the_subjects_device(people: Subjects) -> None:
+    # The meta device computes shapes only, and refuses any tensor from elsewhere.
+    elsewhere = render(people[:2].to("meta"))
+    assert elsewhere.device.type == "meta"
+    assert elsewhere.shape == (2, 3, SIZE, SIZE)
+
+
 def test_size_changes_the_sampling_only(people: Subjects) -> None:
     small, large = draw(look(people), 64), draw(look(people), 128)
     assert (torch.nn.functional.avg_pool2d(large, 2) - small).abs().mean() < 0.012
