@@ -16,14 +16,16 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image, ImageOps
+from PIL.JpegImagePlugin import JpegImageFile
 
 from civae_core.errors import DataError
 
 MAX_PIXELS = 89_000_000
 """Larger pictures are refused before they are decoded (decompression bombs)."""
 
-# Named one by one: Pillow would also hand EPS files to an external interpreter.
-_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
+# Named one by one: Pillow would also hand EPS files to an external interpreter. Some builds lack WebP.
+Image.init()
+_FORMATS = [name for name in ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM") if name in Image.OPEN]
 # What Pillow's decoders are known to raise on damaged files.
 _DECODER_ERRORS = (
     OSError,
@@ -134,7 +136,7 @@ def _square(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
     # A share of the short side, because the decoder below may hand over a smaller picture.
     share = preprocessing.crop_side(image.width, image.height) / min(image.size)
     needed = 2 * size / (share * min(image.size))
-    if needed < 1:
+    if needed < 1 and isinstance(image, JpegImageFile):
         # JPEG decoders halve a picture almost for free; only as long as twice the final resolution is left.
         image.draft("", (int(image.width * needed) + 1, int(image.height * needed) + 1))
     upright = ImageOps.exif_transpose(image)

@@ -45,8 +45,8 @@ class MaxBad:
         try:
             if text.endswith("%") and 0 <= float(number) <= 100:
                 return cls(text, share=float(number) / 100)
-            if number.isdecimal():
-                return cls(text, count=int(number))
+            if text.isdecimal():
+                return cls(text, count=int(text))
         except ValueError:
             pass  # told below, with the value
         raise UsageError(

@@ -42,7 +42,13 @@ def run_jobs(
     workers = min(workers, len(jobs))
     if workers <= 1:
         for job in jobs:
-            yield function(state, job)
+            threads = torch.get_num_threads()
+            torch.set_num_threads(1)  # one worker is one core, here as in a pool
+            try:
+                result = function(state, job)
+            finally:
+                torch.set_num_threads(threads)
+            yield result
         return
     # Forking a process that has run torch's threads is unsafe; a fork server is started clean.
     context = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")

@@ -15,6 +15,7 @@ from civae_core.synthetic import ATTRIBUTES
 
 SYNTHETIC = "synthetic:faces"
 SMALLEST, LARGEST = 8, 1024
+SMALLEST_FACE, LARGEST_FACE = 32, 256
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,10 @@ def open_source(named: str, options: SourceOptions) -> Source:
 def _open_faces(named: str, options: SourceOptions) -> Source:
     if named != SYNTHETIC:
         raise UsageError(f"{named}: no such source (did you mean {SYNTHETIC}?)")
+    if not SMALLEST_FACE <= options.size <= LARGEST_FACE:
+        raise UsageError(
+            f"--size {options.size} is not within {SMALLEST_FACE} to {LARGEST_FACE}, as {SYNTHETIC} are drawn"
+        )
     _refuse("synthetic faces are drawn to size", {"--crop": options.crop, "--table": options.table})
     truths = [spec for text in options.truths for spec in _parse_truth(text)]
     return faces_source(

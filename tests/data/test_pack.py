@@ -1,0 +1,279 @@
+"""Packing: what is written, that it continues after any interruption, and that bad files are dealt with."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from civae_core.data import PreparedData, pack
+from civae_core.data.manifest import PARTIAL
+from civae_core.data.pack import Layout, MaxBad
+from civae_core.data.prepare import Outcome, prepare
+from civae_core.data.sources.base import Question, Source
+from civae_core.errors import DataError, UsageError
+
+MakeSource = Callable[..., Source]
+NO_BAD = MaxBad.parse("0")
+
+
+def run(source: Source, out: Path, max_bad: MaxBad = NO_BAD, **options: object) -> Outcome:
+    return prepare(source, out, workers=1, max_bad=max_bad, **options)  # type: ignore[arg-type]
+
+
+def reads(tmp_path: Path) -> list[str]:
+    path = tmp_path / "reads.txt"
+    lines = path.read_text().splitlines() if path.exists() else []
+    path.unlink(missing_ok=True)
+    return lines
+
+
+def test_images_labels_splits_and_names_arrive(counting_source: MakeSource, tmp_path: Path) -> None:
+    run(counting_source(300), tmp_path / "out")
+    data = PreparedData.open(tmp_path / "out")
+    assert len(data) == 300 and (data.size, data.channels) == (4, 1)
+    y_NCHW = data.images(torch.arange(300))
+    assert y_NCHW.shape == (300, 1, 4, 4) and y_NCHW.dtype == torch.uint8
+    assert y_NCHW[:, 0, 2, 1].tolist() == [row % 251 for row in range(300)]
+    assert data.column("Old").tolist() == [row % 2 for row in range(300)]
+    assert data.rows("test").tolist() == list(range(4, 300, 5))
+    assert data.file_names[299] == "é-299"
+    assert not (tmp_path / "out" / PARTIAL).exists()
+    data.verify()
+
+
+def test_many_shards_hold_the_same_images(
+    counting_source: MakeSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pack, "SHARD_BYTES", 64 * 16 * 2)
+    run(counting_source(300), tmp_path / "out")
+    data = PreparedData.open(tmp_path / "out")
+    assert len(list((tmp_path / "out").glob("images-*"))) == 3
+    rows = torch.tensor([299, 0, 128, 127, 128, 255, 256])
+    assert data.images(rows)[:, 0, 0, 0].tolist() == [row % 251 for row in rows.tolist()]
+    data.verify()
+
+
+def test_truths_belong_to_their_rows(counting_source: MakeSource, tmp_path: Path) -> None:
+    run(counting_source(300, truths=2, bad=(4, 7)), tmp_path / "out", MaxBad.parse("2"))
+    data = PreparedData.open(tmp_path / "out")
+    assert [truth.name for truth in data.truth] == ["Old=0", "Old=1"]
+    for k, truth in enumerate(data.truth):
+        assert truth.rows.tolist() == data.rows("test").tolist()
+        assert truth.do == {"Old": float(k)} and (truth.table_MA == 1.0 - k).all()
+        indices = torch.tensor([5, 0, len(truth) - 1])
+        assert torch.equal(truth.images(indices), 255 - data.images(truth.rows[indices]))
+
+
+def test_several_processes_write_the_same_bytes(
+    counting_source: MakeSource, image_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    source = counting_source(300, truths=1)
+    one = prepare(source, tmp_path / "one", workers=1, max_bad=NO_BAD)
+    two = prepare(source, tmp_path / "two", workers=2, max_bad=NO_BAD)
+    assert one.data.fingerprint == two.data.fingerprint
+
+
+@pytest.mark.parametrize("shard_bytes", [2**30, 64 * 16 * 2])
+def test_an_interrupted_preparation_continues(
+    counting_source: MakeSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shard_bytes: int
+) -> None:
+    monkeypatch.setattr(pack, "SHARD_BYTES", shard_bytes)
+    whole = run(counting_source(300, truths=1), tmp_path / "whole").data
+    reads(tmp_path)
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        run(counting_source(300, truths=1, stop_at=200), out)
+    assert len(reads(tmp_path)) == 3
+    with pytest.raises(DataError, match="only half prepared"):
+        PreparedData.open(out)
+    data = run(counting_source(300, truths=1), out).data
+    assert reads(tmp_path) == ["192 256", "256 300"]
+    assert data.fingerprint == whole.fingerprint
+
+
+KILLED = """
+import os, signal, sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from civae_core.data.pack import MaxBad
+from civae_core.data.prepare import prepare
+from civae_core.data.sources.base import Batch
+from civae_core.data.sources.folder import folder_source
+
+@dataclass(frozen=True)
+class Killer:
+    reader: object
+    def read(self, rows: range) -> Batch:
+        if rows.start:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.reader.read(rows)
+
+source = folder_source(Path(sys.argv[1]), table=None, size=8, channels=3, crop=None, seed=None)
+prepare(replace(source, reader=Killer(source.reader)), Path(sys.argv[2]), workers=1, max_bad=MaxBad.parse("0"))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
+def test_after_kill_9_the_same_command_continues(image_folder: Callable[..., Path], tmp_path: Path) -> None:
+    from civae_core.data.sources.folder import folder_source
+
+    folder, out = image_folder(100), tmp_path / "out"
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(folder), str(out)], capture_output=True)
+    assert killed.returncode == -9
+    assert [path.name for path in (out / PARTIAL).glob("chunk-*.json")] == ["chunk-00000.json"]
+    (out / ".images-00000.safetensors.abc.tmp").write_bytes(b"half")
+    (folder / "000.jpg").unlink()  # already packed, so it is not looked at again
+    source = folder_source(folder, table=None, size=8, channels=3, crop=None, seed=None)
+    assert len(run(source, out).data) == 100
+    assert not any(path.name.startswith(".") for path in out.iterdir())
+
+
+def test_a_finished_preparation_returns_at_once(counting_source: MakeSource, tmp_path: Path) -> None:
+    first = run(counting_source(), tmp_path / "out")
+    reads(tmp_path)
+    again = run(counting_source(), tmp_path / "out")
+    assert first.fresh and not again.fresh
+    assert reads(tmp_path) == []
+    assert again.data.fingerprint == first.data.fingerprint
+
+
+def test_another_question_only_renews_the_report(counting_source: MakeSource, tmp_path: Path) -> None:
+    source = counting_source(300, bad=(3,))
+    run(source, tmp_path / "out", MaxBad.parse("1"))
+    reads(tmp_path)
+    before = (tmp_path / "out" / "report.json").read_text()
+    outcome = run(source, tmp_path / "out", question=Question(("Old",)))
+    after = (tmp_path / "out" / "report.json").read_text()
+    assert not outcome.fresh and reads(tmp_path) == []
+    assert '"overlap": []' in before and '"treatment": "Old"' in after and '"é-3"' in after
+
+
+def test_a_folder_of_something_else_is_left_alone(counting_source: MakeSource, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.tex").write_text("years of work")
+    for overwrite in (False, True):
+        with pytest.raises(UsageError, match="not empty, and not written by prepare-data"):
+            run(counting_source(), out, overwrite=overwrite)
+    (out / "dataset.yml").write_text("mine: too\n")
+    with pytest.raises(UsageError, match="not written by"):
+        run(counting_source(), out)
+    with pytest.raises(UsageError, match="not written by"):
+        run(counting_source(), out, overwrite=True)
+    assert sorted(path.name for path in out.iterdir()) == ["dataset.yml", "thesis.tex"]
+
+
+def test_another_preparation_needs_overwrite(counting_source: MakeSource, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        run(counting_source(300, stop_at=200), out)
+    with pytest.raises(UsageError, match="another preparation, half done"):
+        run(counting_source(200), out)
+    run(counting_source(300), out)
+    with pytest.raises(UsageError, match="already holds other prepared data"):
+        run(counting_source(200), out)
+    (out / "notes.txt").write_text("keep me")
+    assert len(run(counting_source(200), out, overwrite=True).data) == 200
+    assert (out / "notes.txt").read_text() == "keep me"
+
+
+def test_a_file_as_output_is_refused(counting_source: MakeSource, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="is a file"):
+        run(counting_source(), tmp_path / "file")
+
+
+def test_bad_images_are_skipped_and_listed(counting_source: MakeSource, tmp_path: Path) -> None:
+    outcome = run(counting_source(300, bad=(0, 130)), tmp_path / "out", MaxBad.parse("1%"))
+    data = outcome.data
+    assert outcome.rejected == 2 and len(data) == 298
+    assert "é-130" not in data.file_names and data.images(torch.tensor([0, 129]))[:, 0, 0, 0].tolist() == [
+        1,
+        131,
+    ]
+    report = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "é-130" in report and "spoilt" in report
+
+
+def test_too_many_bad_images_fail_and_repaired_ones_are_read_again(
+    counting_source: MakeSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pack, "SHARD_BYTES", 64 * 16 * 2)
+    out = tmp_path / "out"
+    with pytest.raises(DataError, match=r"at least 2 of 300 .*é-200: spoilt.*--max-bad 1 allows 1") as caught:
+        run(counting_source(300, bad=(3, 200)), out, MaxBad.parse("1"))
+    assert "--max-bad" in (caught.value.hint or "")
+    reads(tmp_path)
+    data = run(counting_source(300), out).data
+    assert len(data) == 300 and data.images(torch.tensor([3, 200]))[:, 0, 0, 0].tolist() == [3, 200]
+
+
+def test_no_good_image_at_all_fails(counting_source: MakeSource, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="none of the 5 images can be used"):
+        run(counting_source(5, bad=tuple(range(5))), tmp_path / "out", MaxBad.parse("100%"))
+
+
+@pytest.mark.parametrize(
+    ("text", "images", "allowed"),
+    [("0", 10, 0), ("25", 10, 25), ("1%", 250, 2), ("0.5%", 1000, 5), ("100%", 7, 7)],
+)
+def test_limits_are_counts_or_shares(text: str, images: int, allowed: int) -> None:
+    assert MaxBad.parse(text).allowed(images) == allowed
+
+
+@pytest.mark.parametrize("text", ["", "-1", "1.5", "101%", "nan%", "x%", "%"])
+def test_other_limits_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="--max-bad"):
+        MaxBad.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("rows", "image_bytes"), [(1, 1), (63, 48), (202_599, 12_288), (30_000, 3 * 1024**2)]
+)
+def test_every_row_is_in_one_chunk_and_every_chunk_in_one_shard(rows: int, image_bytes: int) -> None:
+    layout = Layout(rows, image_bytes)
+    chunks = [chunk for shard in layout.shards for chunk in shard]
+    assert chunks == list(range(layout.chunks))
+    assert [row for chunk in chunks for row in layout.rows_of(chunk)] == list(range(rows))
+    assert layout.chunk * image_bytes <= pack.CHUNK_BYTES
+    assert all(len(shard) * layout.chunk * image_bytes <= pack.SHARD_BYTES for shard in layout.shards)
+
+
+@pytest.mark.parametrize(
+    ("question", "message"),
+    [
+        (Question(("Odl",)), r"--treatment Odl: unknown attribute 'Odl' \(did you mean Old"),
+        (Question(("Old",), ("Male",)), "--covariate Male: unknown attribute"),
+        (Question(("Old",), ("Old",)), "cannot be both"),
+        (Question((), ("Old",)), "needs a --treatment"),
+    ],
+)
+def test_impossible_questions_are_refused_before_reading(
+    counting_source: MakeSource, tmp_path: Path, question: Question, message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        run(counting_source(), tmp_path / "out", question=question)
+    assert reads(tmp_path) == [] and not (tmp_path / "out").exists()
+
+
+def test_statistics_are_those_of_the_training_split(counting_source: MakeSource, tmp_path: Path) -> None:
+    source = counting_source(100)
+    values_NA = np.arange(100, dtype=np.float32)[:, None].copy()
+    values_NA[0] = np.nan
+    table = replace(source.table, kinds=("continuous",), values_NA=values_NA)
+    (attribute,) = run(replace(source, table=table), tmp_path / "out").data.attributes
+    train = [row for row in range(1, 100) if row % 5 < 3]
+    assert (attribute.low, attribute.high) == (1.0, 97.0)
+    assert attribute.mean == pytest.approx(np.mean(train)) and attribute.std == pytest.approx(np.std(train))
+
+
+def test_the_fingerprint_covers_data_and_column_names(counting_source: MakeSource, tmp_path: Path) -> None:
+    source = counting_source(20)
+    renamed = replace(source, table=replace(source.table, names=("New",)))
+    prints = {run(s, tmp_path / str(i)).data.fingerprint for i, s in enumerate([source, source, renamed])}
+    assert len(prints) == 2
