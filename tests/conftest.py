@@ -1,6 +1,8 @@
-"""Small networks and attribute tables that tests of several folders share."""
+"""Small networks, attribute tables, prepared faces and trained runs that tests of several folders share."""
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +11,17 @@ from torch import nn
 
 from civae_core.attributes import Attribute, AttributeRoles
 from civae_core.config.schema import Config, DataConfig, LossConfig, ModelConfig, TrainConfig
+from civae_core.data import PreparedData
+from civae_core.data.pack import MaxBad
+from civae_core.data.prepare import prepare
+from civae_core.data.sources.base import TruthSpec
+from civae_core.data.sources.faces import faces_source
 from civae_core.model import IntactVAE
+from civae_core.training.loop import train as run_training
+
+# One thread here and in subprocesses: sums then have one order, and several test runs can share a machine.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
 
 YOUNG, MALE = Attribute("Young", "binary"), Attribute("Male", "binary")
 AGE = Attribute("Age", "continuous", low=0.0, high=100.0, mean=40.0, std=10.0)
@@ -88,3 +100,66 @@ def photos(roles: AttributeRoles) -> Callable[..., tuple[torch.Tensor, torch.Ten
         return y_BCHW, torch.stack([male_B, age_B], dim=1), t_BT
 
     return make
+
+
+@pytest.fixture(scope="session")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
+    """300 prepared faces at 32 px, of which 240 train; the truth under Young=flip is known for the others."""
+    source = faces_source(
+        count=300,
+        seed=0,
+        overlap=0.5,
+        truths=[TruthSpec("Young=flip", {"Young": "flip"})],
+        size=32,
+        channels=3,
+    )
+    out = tmp_path_factory.mktemp("prepared") / "faces"
+    return prepare(source, out, workers=1, max_bad=MaxBad.parse("0")).data
+
+
+@pytest.fixture(scope="session")
+def tiny_settings(faces: PreparedData) -> dict[str, Any]:
+    """Every setting of a run on `faces` that takes a second, by dotted key."""
+    return {
+        "data.path": str(faces.path),
+        "data.treatment": ["Young"],
+        "data.covariates": ["Male", "Skin_Tone"],
+        "data.descendants": ["Gray_Hair"],
+        "model.latent": 16,
+        "model.width": 8,
+        "model.stages": [1, 2, 4],
+        "model.prior_hidden": 16,
+        "train.images": 512,
+        "train.batch_size": 32,
+        "train.lr_warmup": 64,
+        "train.log_every": 128,
+        "train.checkpoint_every": 256,
+        "train.sample_every": 512,
+        "train.validate_images": 16,
+        "train.ema_halflife": 200,
+    }
+
+
+@pytest.fixture(scope="session")
+def tiny_config(tiny_settings: dict[str, Any]) -> Callable[..., Config]:
+    """A config from `tiny_settings`, changed by dotted key."""
+
+    def make(changes: dict[str, Any] | None = None) -> Config:
+        nested: dict[str, Any] = {}
+        for key, value in (tiny_settings | (changes or {})).items():
+            section, _, name = key.partition(".")
+            if name:
+                nested.setdefault(section, {})[name] = value
+            else:
+                nested[section] = value
+        return Config.model_validate(nested)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def trained(tiny_config: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run of `tiny_config`; only to be read."""
+    out = tmp_path_factory.mktemp("runs") / "tiny"
+    run_training(tiny_config(), out, device="cpu")
+    return out
