@@ -7,10 +7,14 @@ from typing import Annotated
 import typer
 
 from civae_cli import config
+from civae_cli.counterfactual import counterfactual
 from civae_cli.doctor import doctor
 from civae_cli.errors import CivaeGroup
+from civae_cli.evaluate import evaluate
 from civae_cli.info import info
 from civae_cli.prepare_data import prepare_data
+from civae_cli.quickstart import quickstart
+from civae_cli.sample import sample
 from civae_cli.train import train
 from civae_core import __version__
 
@@ -39,8 +43,12 @@ def civae(
     """Counterfactual images, fairly: how would this photo look if one attribute were different?"""
 
 
+app.command("quickstart")(quickstart)
 app.command("prepare-data")(prepare_data)
 app.command("train")(train)
+app.command("sample")(sample)
+app.command("counterfactual")(counterfactual)
+app.command("evaluate")(evaluate)
 app.command("info")(info)
 app.add_typer(config.app, name="config")
 app.command("doctor")(doctor)

@@ -1,0 +1,58 @@
+"""`civae evaluate`: how good are a model's reconstructions and counterfactuals?"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from civae_cli.options import DeviceOption, JsonFlag, QuietFlag, VerboseFlag
+from civae_cli.terminal import terminal
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run, a checkpoint or a model.safetensors.")],
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Prepared data [default: what the model was trained on].")
+    ] = None,
+    against: Annotated[
+        list[Path] | None,
+        typer.Option("--against", metavar="RUN2", help="Another run to compare; repeatable."),
+    ] = None,
+    split: Annotated[
+        Literal["train", "valid", "test"], typer.Option("--split", help="Images to score.")
+    ] = "test",
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, metavar="N", help="Score at most N images.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of bootstrap and posterior draws.")] = 0,
+    report: Annotated[
+        Path | None, typer.Option("--report", help="Page to write [default: report.html in the run].")
+    ] = None,
+    device: DeviceOption = "auto",
+    json: JsonFlag = False,
+    quiet: QuietFlag = False,
+    verbose: VerboseFlag = False,
+) -> None:
+    """Score a model, and copying the input, on held-out images; against the truth where the data knows it.
+
+    Writes evaluation.json and report.html into the run, or beside --report.
+    Example: civae evaluate runs/young --against runs/young-cvae
+    """
+    from civae_core.data import PreparedData
+    from civae_core.evaluation.evaluate import default_data
+    from civae_core.evaluation.evaluate import evaluate as run_evaluation
+    from civae_core.evaluation.output import report_folder, write_evaluation
+    from civae_core.evaluation.table import evaluation_table
+    from civae_core.model.stored import load_model
+    from civae_core.training.device import choose_device
+
+    voice = terminal(quiet, verbose, json)
+    chosen = choose_device(device)
+    models = [load_model(path, chosen) for path in [run, *(against or [])]]
+    prepared = PreparedData.open(data) if data is not None else default_data(models[0])
+    found = run_evaluation(models, prepared, split=split, limit=limit, seed=seed)
+    page = report or report_folder(run) / "report.html"
+    numbers = write_evaluation(found, page)
+    voice.table(evaluation_table(found.numbers))
+    voice.say(f"wrote {page} and {numbers}")
+    voice.result(found.numbers, str(numbers))

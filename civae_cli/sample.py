@@ -1,0 +1,66 @@
+"""`civae sample`: images from the prior."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from civae_cli.options import AttrOption, DeviceOption, JsonFlag, QuietFlag, VerboseFlag
+from civae_cli.terminal import terminal
+
+
+def sample(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run, a checkpoint or a model.safetensors.")],
+    n: Annotated[int, typer.Option("--n", min=1, max=10_000, help="How many images, seeds 0 to N−1.")] = 64,
+    seeds: Annotated[
+        str | None,
+        typer.Option("--seeds", metavar="0-63", help="Seeds instead: numbers and ranges, as in 0-7,12."),
+    ] = None,
+    attr: AttrOption = None,
+    treat: Annotated[
+        list[str] | None,
+        typer.Option("--treat", metavar="NAME=VALUE", help="Value of a treatment; repeatable."),
+    ] = None,
+    grid: Annotated[
+        str | None,
+        typer.Option(
+            "--grid",
+            metavar="A=0:1:5,B=0:1:5",
+            help="Vary one or two attributes, a sheet a seed.",
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the pictures.")] = Path(
+        "samples"
+    ),
+    device: DeviceOption = "auto",
+    json: JsonFlag = False,
+    quiet: QuietFlag = False,
+    verbose: VerboseFlag = False,
+) -> None:
+    """Draw images from the learned prior, for stated attributes or for those of training subjects.
+
+    Examples:
+    civae sample runs/young --n 64 --attr Smiling=1
+    civae sample runs/young --grid Young=0:1:5,Male=0:1:2 --seeds 3
+    """
+    from civae_core.assignments import parse_values
+    from civae_core.inference.sheets import parse_seeds, write_grids, write_samples
+    from civae_core.model.stored import load_model
+    from civae_core.training.device import choose_device
+
+    voice = terminal(quiet, verbose, json)
+    chosen = choose_device(device)
+    numbers = parse_seeds(seeds) if seeds is not None else (list(range(n)) if grid is None else [0])
+    stored = load_model(run, chosen)
+    roles = stored.card.roles
+    stated = parse_values(treat or [], [a.name for a in roles.treatments], flag="--treat")
+    stated |= parse_values(attr or [], [a.name for a in roles.inputs])
+    if grid is not None:
+        records = write_grids(stored, out, numbers, stated, grid)
+    else:
+        records = write_samples(stored, out, numbers, stated)
+    if json:
+        voice.json({"results": records})
+    else:
+        for record in records:
+            voice.data(record["output"])

@@ -1,0 +1,106 @@
+"""What is compared: a trained model with its own inference, or copying the input."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from civae_core.counterfactual import abduct, original_counterfactual, predict
+from civae_core.errors import UsageError
+from civae_core.model.stored import StoredModel
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A method's images for one batch [B,C,S,S], floats near [0,1]."""
+
+    reconstruction_BCHW: Tensor
+    with_noise_BCHW: Tensor
+    """The counterfactual at τ = 1."""
+    mean_BCHW: Tensor
+    """The counterfactual at τ = 0."""
+
+
+class Method(Protocol):
+    """Anything that turns images with factual and intended treatments into counterfactuals."""
+
+    name: str
+
+    def answer(self, y_BCHW: Tensor, x_BX: Tensor, t_BT: Tensor, t_new_BT: Tensor) -> Answer: ...
+
+
+class CopyInput:
+    """Returns the input: what every method must beat."""
+
+    name = "copy"
+
+    def answer(self, y_BCHW: Tensor, x_BX: Tensor, t_BT: Tensor, t_new_BT: Tensor) -> Answer:
+        return Answer(y_BCHW, y_BCHW, y_BCHW)
+
+
+class TrainedModel:
+    """A run: its posterior's mean, and (M5), (M6) or the original project's inference."""
+
+    def __init__(self, name: str, stored: StoredModel) -> None:
+        self.name = name
+        self.stored = stored
+
+    @torch.no_grad()
+    def answer(self, y_BCHW: Tensor, x_BX: Tensor, t_BT: Tensor, t_new_BT: Tensor) -> Answer:
+        model = self.stored.model
+        abduction = abduct(model, y_BCHW, x_BX, t_BT)
+        if self.stored.card.config.objective == "original":
+            result = original_counterfactual(model, y_BCHW, x_BX, t_BT, t_new_BT)
+        else:
+            result = predict(model, abduction, t_new_BT)
+        return Answer(abduction.reconstruction.mean_BCHW, result.image_BCHW, result.mean_BCHW)
+
+    @torch.no_grad()
+    def negative_elbo(self, y_BCHW: Tensor, x_BX: Tensor, t_BT: Tensor, noise_BZ: Tensor) -> Tensor:
+        """−ELBO (M4 at β = 1) in nats per image [B], at one draw from the posterior."""
+        output = self.stored.model(y_BCHW, x_BX, t_BT, noise_BZ)
+        nll_B: Tensor = output.likelihood.negative_log_likelihood(y_BCHW)
+        kl_B: Tensor = output.posterior.kl(output.prior)
+        return nll_B + kl_B
+
+
+OBJECTIVE_NAMES = {"intact": "ours", "cvae": "cvae", "original": "original"}
+
+
+def name_methods(models: Sequence[StoredModel]) -> list[TrainedModel]:
+    """Models under the names of their objectives; runs with equal objectives are told apart by their folders.
+
+    Raises:
+        UsageError: a model was trained for other roles or another image format than the first one.
+    """
+    first = models[0].card
+    named: dict[str, StoredModel] = {}
+    for stored in models:
+        card = stored.card
+        mine = (
+            [a.name for a in card.roles.inputs],
+            card.preprocessing["size"],
+            card.preprocessing["channels"],
+        )
+        wanted = (
+            [a.name for a in first.roles.inputs],
+            first.preprocessing["size"],
+            first.preprocessing["channels"],
+        )
+        if mine != wanted:
+            raise UsageError(
+                f"{stored.path}: has other treatments, covariates or image format than {models[0].path}",
+                hint="compare models trained for the same question",
+            )
+        name = OBJECTIVE_NAMES[card.config.objective]
+        if name in named:
+            name = f"{name} ({_folder_name(stored)})"
+        named[name] = stored
+    return [TrainedModel(name, stored) for name, stored in named.items()]
+
+
+def _folder_name(stored: StoredModel) -> str:
+    parts = [part for part in stored.path.parent.parts if part not in ("checkpoints", "last", "best")]
+    return parts[-1] if parts else str(stored.path)

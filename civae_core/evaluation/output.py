@@ -1,0 +1,27 @@
+"""Where an evaluation is written: numbers as JSON, and a page for people."""
+
+from pathlib import Path
+
+from civae_core.evaluation.evaluate import Evaluation
+from civae_core.evaluation.report import render_evaluation
+from civae_core.files import write_json, write_text
+
+
+def write_evaluation(evaluation: Evaluation, page: Path) -> Path:
+    """Writes the report to `page` and evaluation.json beside it; returns the latter's path.
+
+    Raises:
+        CivaeError: the folder cannot be written.
+    """
+    numbers = page.with_name("evaluation.json")
+    write_text(page, render_evaluation(evaluation.numbers, evaluation.pictures, evaluation.overlap))
+    write_json(numbers, evaluation.numbers)
+    return numbers
+
+
+def report_folder(model: Path) -> Path:
+    """The folder to report in: a run itself, also where one of its checkpoints or files was named."""
+    for folder in (model, *model.parents):
+        if (folder / "checkpoints").is_dir():
+            return folder
+    return model if model.is_dir() else model.parent

@@ -1,0 +1,87 @@
+"""Pictures and JSON records of what a model answered."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from civae_core.figures.pictures import to_picture, write_png
+from civae_core.figures.strips import strip as draw_strip
+from civae_core.files import make_folder
+from civae_core.inference.edit import Edit, EditedPicture
+
+
+class EditWriter:
+    """Writes edited pictures as PNG files and yields one record for each file.
+
+    Args:
+        folder: created if need be; the same question asked again overwrites its own answers.
+        noise, strength: as the pictures were made with, for the records.
+        strip: one labelled strip a picture instead of one file an intervention.
+    """
+
+    def __init__(self, folder: Path, *, noise: float, strength: float, strip: bool) -> None:
+        make_folder(folder)
+        self.folder, self.noise, self.strength, self.strip = folder, noise, strength, strip
+        self.left_range: set[str] = set()
+        self._stems: dict[str, str] = {}
+
+    def write(self, edited: EditedPicture) -> Iterator[dict[str, Any]]:
+        """The records of one picture, in the order of its interventions; a strip has one record."""
+        stem = self._unique_stem(edited)
+        for edit in edited.edits:
+            if not edit.in_range:
+                self.left_range.update(edit.treat)
+        if self.strip:
+            path = self.folder / f"{stem}__strip.png"
+            write_png(path, _strip_of(edited))
+            values = {name: [edit.treat[name] for edit in edited.edits] for name in edited.edits[0].treat}
+            yield self._record(edited, path, values, all(edit.in_range for edit in edited.edits))
+            return
+        for edit in edited.edits:
+            path = self.folder / f"{stem}__{_described(edit)}.png"
+            write_png(path, _grey_or_colour(edit.image_CHW))
+            yield self._record(edited, path, edit.treat, edit.in_range)
+
+    def _record(
+        self, edited: EditedPicture, path: Path, treat: dict[str, Any], in_range: bool
+    ) -> dict[str, Any]:
+        record = {
+            "input": edited.picture.name,
+            "output": str(path),
+            "treat": treat,
+            "factual": edited.factual,
+            "predicted": edited.predicted,
+            "noise": self.noise,
+            "in_range": in_range,
+        }
+        return record if self.strength == 1 else record | {"strength": self.strength}
+
+    def _unique_stem(self, edited: EditedPicture) -> str:
+        """The picture's own name, numbered where another picture of this call has the same one."""
+        stem, number = edited.picture.stem, 1
+        while self._stems.setdefault(stem, edited.picture.name) != edited.picture.name:
+            number += 1
+            stem = f"{edited.picture.stem}-{number}"
+        return stem
+
+
+def _described(edit: Edit) -> str:
+    return "_".join(f"{name}={value:g}" for name, value in edit.treat.items())
+
+
+def _strip_of(edited: EditedPicture) -> Any:
+    images: list[Tensor] = [edited.picture.pixels_CHW, edited.reconstruction_CHW]
+    labels, marks = ["original", "reconstruction"], [False, False]
+    for edit in edited.edits:
+        images.append(edit.image_CHW)
+        labels.append(_described(edit).replace("_", ", ") if len(edit.treat) > 1 else _described(edit))
+        marks.append(not edit.in_range)
+    return draw_strip(torch.stack(images), labels, marks)
+
+
+def _grey_or_colour(image_CHW: Tensor) -> Any:
+    picture = to_picture(image_CHW)
+    return picture.convert("L") if image_CHW.shape[0] == 1 else picture

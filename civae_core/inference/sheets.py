@@ -1,0 +1,104 @@
+"""Sheets of prior samples: many seeds side by side, or one subject over a grid of attribute values."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from civae_core.assignments import parse_treatments
+from civae_core.errors import UsageError
+from civae_core.figures.grids import image_grid
+from civae_core.figures.pictures import to_picture, write_png
+from civae_core.files import make_folder
+from civae_core.inference.sampling import sample_images
+from civae_core.model.stored import StoredModel
+
+MOST_SEEDS = 10_000
+MOST_COLUMNS = 16
+
+
+def parse_seeds(text: str) -> list[int]:
+    """`0-7,12` to a list of seeds.
+
+    Raises:
+        UsageError: not numbers and ranges of them, or too many.
+    """
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise UsageError(f"--seeds {text}: {part.strip()!r} is not a seed", hint="for example 0-7,12")
+        low, high = int(first), int(last) if dash else int(first)
+        if high < low or len(seeds) + high - low >= MOST_SEEDS or high >= 2**63:
+            raise UsageError(f"--seeds {text}: {part.strip()!r} is empty or too long a range")
+        seeds.extend(range(low, high + 1))
+    return seeds
+
+
+def write_samples(
+    stored: StoredModel, folder: Path, seeds: Sequence[int], stated: Mapping[str, float]
+) -> list[dict[str, Any]]:
+    """One PNG a seed and, last, samples.png with all of them; their records."""
+    make_folder(folder)
+    images_NCHW, labels = sample_images(stored, seeds, [stated] * len(seeds))
+    records: list[dict[str, Any]] = []
+    for seed, image_CHW, values in zip(seeds, images_NCHW, labels, strict=True):
+        path = folder / f"seed-{seed:05d}.png"
+        picture = to_picture(image_CHW)
+        write_png(path, picture.convert("L") if image_CHW.shape[0] == 1 else picture)
+        records.append({"output": str(path), "seed": seed, "attributes": values})
+    path = folder / "samples.png"
+    write_png(path, _sheet(images_NCHW))
+    records.append({"output": str(path), "seeds": list(seeds), "stated": dict(stated)})
+    return records
+
+
+def write_grids(
+    stored: StoredModel, folder: Path, seeds: Sequence[int], stated: Mapping[str, float], grid: str
+) -> list[dict[str, Any]]:
+    """A sheet a seed: the first attribute of `grid` varies along the columns, the second down the rows.
+
+    Raises:
+        UsageError: not one or two attributes of the model with values.
+    """
+    make_folder(folder)
+    roles = stored.card.roles
+    cells = parse_treatments(grid.split(","), [a.name for a in roles.inputs], flag="--grid")
+    names = list(cells[0]) if cells else []
+    if len(names) not in (1, 2) or any("flip" in cell.values() for cell in cells):
+        raise UsageError(
+            f"--grid {grid}: needs one or two attributes with numbers",
+            hint="for example Young=0:1:5,Male=0:1:2",
+        )
+    across = sorted({float(cell[names[0]]) for cell in cells})
+    down = sorted({float(cell[names[1]]) for cell in cells}) if len(names) == 2 else [None]
+    records: list[dict[str, Any]] = []
+    for seed in seeds:
+        # One subject throughout: the same noise and the same unstated attributes in every cell.
+        _, (subject,) = sample_images(stored, [seed], [stated])
+        columns = []
+        for value in across:
+            wanted = [
+                {**stated, names[0]: value} | ({names[1]: other} if other is not None else {})
+                for other in down
+            ]
+            images_NCHW, _ = sample_images(stored, [seed] * len(down), [subject | cell for cell in wanted])
+            columns.append((f"{names[0]}={value:g}", images_NCHW))
+        row_labels = [f"{names[1]}={other:g}" for other in down if other is not None]
+        path = folder / f"grid-seed-{seed:05d}.png"
+        write_png(path, image_grid(columns, row_labels or None))
+        records.append({"output": str(path), "seed": seed, "grid": grid, "stated": dict(stated)})
+    return records
+
+
+def _sheet(images_NCHW: Tensor) -> Image.Image:
+    """All images in a near-square sheet; blank cells fill the last row."""
+    width = min(math.ceil(math.sqrt(len(images_NCHW))), MOST_COLUMNS)
+    rows = math.ceil(len(images_NCHW) / width)
+    blanks = images_NCHW.new_full((rows * width - len(images_NCHW), *images_NCHW.shape[1:]), 255)
+    cells = torch.cat([images_NCHW, blanks]).unflatten(0, (rows, width))
+    return image_grid([("", cells[:, column]) for column in range(width)])
