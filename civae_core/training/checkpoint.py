@@ -6,8 +6,10 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from civae_core.errors import DataError
 from civae_core.files import describe_os_error, sync
@@ -108,7 +110,7 @@ def clear_unfinished(folder: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _state_tensors(learner: Learner) -> dict:
+def _state_tensors(learner: Learner) -> dict[str, Tensor]:
     tensors = {f"model.{name}": tensor for name, tensor in learner.model.state_dict().items()}
     names = _parameter_names(learner)
     for parameter, state in learner.optimizer.state.items():
@@ -122,17 +124,30 @@ def _state_metadata(learner: Learner, counters: Counters) -> dict[str, str]:
     return {"civae_state": json.dumps(values, allow_nan=False)}
 
 
-def _load_optimizer(learner: Learner, tensors: dict) -> None:
+def _load_optimizer(learner: Learner, tensors: dict[str, Tensor]) -> None:
+    """Raises ValueError where a moment is of another shape than its parameter."""
     for parameter, name in _parameter_names(learner).items():
         prefix = f"optimizer.{name}."
         saved = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
         if saved:
             learner.optimizer.state[parameter] = {
-                key: value.to(parameter.device, copy=True) for key, value in saved.items()
+                key: _placed_like(parameter, value, prefix + key) for key, value in saved.items()
             }
 
 
-def _parameter_names(learner: Learner) -> dict:
+def _placed_like(parameter: Tensor, value: Tensor, name: str) -> Tensor:
+    """A copy of a moment on its parameter's device and in its memory layout; of a step count on that device.
+
+    A fused optimiser walks parameter and moments by address: in another layout they would be shuffled.
+    """
+    if value.ndim == 0:
+        return value.to(parameter.device, copy=True)
+    if value.shape != parameter.shape:
+        raise ValueError(f"{name} has shape {list(value.shape)}, its parameter {list(parameter.shape)}")
+    return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
+
+
+def _parameter_names(learner: Learner) -> dict[Tensor, str]:
     return {parameter: name for name, parameter in learner.model.named_parameters()}
 
 
