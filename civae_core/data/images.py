@@ -25,7 +25,7 @@ MAX_PIXELS = 89_000_000
 
 # Named one by one: Pillow would also hand EPS files to an external interpreter. Some builds lack WebP.
 Image.init()
-_FORMATS = [name for name in ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM") if name in Image.OPEN]
+_FORMATS = tuple(name for name in ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM") if name in Image.OPEN)
 # What Pillow's decoders are known to raise on damaged files.
 _DECODER_ERRORS = (
     OSError,

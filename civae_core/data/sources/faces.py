@@ -94,10 +94,7 @@ def faces_source(
         kinds=tuple(attribute.kind for attribute in ATTRIBUTES),
         values_NA=reader.attributes(),
         splits_N=np.repeat(np.arange(3, dtype=np.uint8), [train, held_out, held_out]),
-        notes=[
-            "The faces are drawn by a computer from a known causal process; nobody was photographed.",
-            "Validation and test faces have independent attributes, so that every combination occurs.",
-        ],
+        notes=[],
     )
     assert table.splits_N is not None
     identity: dict[str, Any] = {

@@ -1,0 +1,133 @@
+"""civae prepare-data: results on stdout, and each bad input with its message, hint and exit code."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from civae_cli.app import app
+from civae_core.data import PreparedData
+
+
+def civae(*arguments: object) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, ["prepare-data", *map(str, arguments)])
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Ten pictures with a table; one column per kind, no splits of their own."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    rows = ["file_name,split,Male,Age"]
+    for number in range(10):
+        values = np.full((12, 10, 3), number * 20, np.uint8)
+        Image.fromarray(values).save(folder / f"{number}.jpg")
+        rows.append(f"{number}.jpg,{('train', 'valid', 'test')[number % 3]},{number % 2},{number}")
+    (folder / "metadata.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def test_the_folder_is_the_result(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "data"
+    code, stdout, stderr = civae(photos, "--out", out, "--size", 16, "--workers", 1)
+    assert code == 0 and stdout == f"{out}\n"
+    assert "10 images (train 4, valid 3, test 3)" in stderr and "report.html" in stderr
+    assert PreparedData.open(out).images(PreparedData.open(out).rows("train")).shape == (4, 3, 16, 16)
+
+
+def test_json_and_a_second_run(photos: Path, tmp_path: Path) -> None:
+    arguments = (photos, "--out", tmp_path / "data", "--size", 16, "--grey", "--json", "-q", "--workers", 1)
+    code, stdout, stderr = civae(*arguments)
+    first = json.loads(stdout)
+    assert code == 0 and stderr == "" and stdout.count("\n") == 1
+    assert first["images"] == 10 and first["channels"] == 1 and first["fresh"] is True
+    assert first["attributes"] == ["Male", "Age"] and first["rejected"] == 0
+    code, stdout, _ = civae(*arguments)
+    assert json.loads(stdout) == {**first, "fresh": False}
+
+
+def test_synthetic_faces(tmp_path: Path) -> None:
+    arguments = ("--n", 20, "--size", 32, "--truth", "Young=flip", "--json", "--workers", 1)
+    code, stdout, _ = civae("synthetic:faces", "--out", tmp_path / "faces", *arguments)
+    assert code == 0 and json.loads(stdout)["truth"] == ["Young=flip"]
+    assert json.loads((tmp_path / "faces" / "report.json").read_text())["overlap"][0]["treatment"] == "Young"
+
+
+def test_the_question_is_answered_in_the_report(photos: Path, tmp_path: Path) -> None:
+    code, _, _ = civae(
+        photos, "--out", tmp_path / "data", "--treatment", "Male", "--covariate", "Age", "--workers", 1
+    )
+    facts = json.loads((tmp_path / "data" / "report.json").read_text())
+    assert code == 0 and facts["question"] == {"treatment": ["Male"], "covariates": ["Age"]}
+
+
+def test_bad_images(photos: Path, tmp_path: Path) -> None:
+    jpeg = photos / "3.jpg"
+    jpeg.write_bytes(jpeg.read_bytes()[:-100])
+    (photos / "4.jpg").write_text("not a picture")
+    arguments = (photos, "--out", tmp_path / "data", "--workers", 1)
+    code, stdout, stderr = civae(*arguments)
+    assert code == 3 and stdout == ""
+    assert "2 of 10 images cannot be used" in stderr and "hint: " in stderr and "--max-bad" in stderr
+    assert "3.jpg: damaged image" in stderr and "4.jpg: not an image" in stderr
+    code, _, stderr = civae(*arguments, "--max-bad", "20%")
+    assert code == 0 and "2 left out" in stderr
+    page = (tmp_path / "data" / "report.html").read_text()
+    assert "3.jpg" in page and "4.jpg" in page
+
+
+def empty(tmp_path: Path) -> tuple[object, ...]:
+    (tmp_path / "empty").mkdir()
+    return (tmp_path / "empty", "--out", tmp_path / "data")
+
+
+def foreign(tmp_path: Path) -> tuple[object, ...]:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").touch()
+    return (tmp_path / "photos", "--out", tmp_path / "mine")
+
+
+def unwritable(tmp_path: Path) -> tuple[object, ...]:
+    (tmp_path / "file").touch()
+    return (tmp_path / "photos", "--out", tmp_path / "file" / "data")
+
+
+def unknown_column(tmp_path: Path) -> tuple[object, ...]:
+    return (tmp_path / "photos", "--out", tmp_path / "data", "--treatment", "Mail")
+
+
+def nowhere(tmp_path: Path) -> tuple[object, ...]:
+    return (tmp_path / "nowhere", "--out", tmp_path / "data")
+
+
+def no_effect(tmp_path: Path) -> tuple[object, ...]:
+    return (tmp_path / "photos", "--out", tmp_path / "data", "--n", 100)
+
+
+def no_workers(tmp_path: Path) -> tuple[object, ...]:
+    return (tmp_path / "photos", "--out", tmp_path / "data", "--workers", 0)
+
+
+@pytest.mark.parametrize(
+    ("make", "code", "message", "hint"),
+    [
+        (empty, 3, "is empty", "metadata.csv"),
+        (foreign, 2, "is not empty, and not written by prepare-data", "new or empty folder"),
+        (unwritable, 1, "cannot write", ""),
+        (unknown_column, 2, "--treatment Mail: unknown attribute 'Mail' (did you mean Male?)", "Male, Age"),
+        (nowhere, 3, "no such folder", "synthetic:faces"),
+        (no_effect, 2, "--n has no effect here", "leave --n out"),
+        (no_workers, 2, "--workers 0", ""),
+    ],
+)
+def test_bad_input(photos: Path, tmp_path: Path, make: object, code: int, message: str, hint: str) -> None:
+    arguments = make(tmp_path)  # type: ignore[operator]
+    exit_code, stdout, stderr = civae(*arguments)
+    assert exit_code == code and stdout == ""
+    assert message in stderr and stderr.startswith("error: ")
+    assert not hint or hint in stderr.partition("\n\nhint: ")[2]
+    assert not (tmp_path / "data").exists()

@@ -1,0 +1,138 @@
+"""The report: imbalance by its definition, overlap of a question, and a page that is safe and self-contained."""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from civae_core.data.images import Preprocessing
+from civae_core.data.pack import MaxBad
+from civae_core.data.prepare import prepare
+from civae_core.data.report import imbalance, strongest
+from civae_core.data.report_figures import histogram_figure, imbalance_figure
+from civae_core.data.sources.base import Batch, Question, Source
+from civae_core.data.tables import Table
+
+COUNT = 600
+
+
+class Grey:
+    """Grey images, the first of them refused."""
+
+    def read(self, rows: range) -> Batch:
+        kept = np.array([row for row in rows if row], np.int64)
+        rejected = [(row, "<b>burnt</b>") for row in rows if not row]
+        return Batch(kept, np.full((len(kept), 3, 8, 8), 128, np.uint8), rejected)
+
+
+@pytest.fixture
+def confounded() -> Source:
+    """Old goes with Male in training, and with nothing in the other splits; some labels of Smiling are missing."""
+    generator = np.random.default_rng(0)
+    splits_N = np.repeat([0, 1, 2], COUNT // 3).astype(np.uint8)
+    male = generator.random(COUNT) < 0.5
+    old = generator.random(COUNT) < np.where(splits_N == 0, np.where(male, 0.8, 0.2), 0.5)
+    smiling = np.where(generator.random(COUNT) < 0.1, np.nan, generator.random(COUNT) < 0.5)
+    values_NA = np.stack([male, old, smiling, generator.normal(40, 9, COUNT)], 1).astype(np.float32)
+    return Source(
+        name="a <script>alert(1)</script> & b",
+        identity={"kind": "test"},
+        table=Table(
+            file_names=[f"<i>{row}</i>" for row in range(COUNT)],
+            names=("Male", "Old", "Smiling", "Age"),
+            kinds=("binary", "binary", "binary", "continuous"),
+            values_NA=values_NA,
+            splits_N=splits_N,
+            notes=["A <note>."],
+        ),
+        splits_N=splits_N,
+        preprocessing=Preprocessing(8),
+        reader=Grey(),
+        question=Question(("Old",), ("Male", "Smiling", "Age")),
+    )
+
+
+def write(source: Source, out: Path) -> tuple[dict, str]:
+    prepare(source, out, workers=1, max_bad=MaxBad.parse("1"))
+    return json.loads((out / "report.json").read_text()), (out / "report.html").read_text(encoding="utf-8")
+
+
+def test_imbalance_is_the_difference_of_conditional_frequencies() -> None:
+    generator = torch.Generator().manual_seed(0)
+    table_NA = (torch.rand(400, 4, generator=generator) < 0.4).float()
+    table_NA[torch.rand(400, 4, generator=generator) < 0.1] = torch.nan
+    matrix = imbalance(table_NA)
+    for a in range(4):
+        for b in range(4):
+            if a != b:
+                both = table_NA[~table_NA[:, [a, b]].isnan().any(1)]
+                expected = both[both[:, b] == 1, a].mean() - both[both[:, b] == 0, a].mean()
+                assert float(matrix[a, b]) == pytest.approx(float(expected), abs=1e-6)
+    assert matrix.diagonal().isnan().all()
+
+
+def test_imbalance_of_a_constant_attribute_is_undefined() -> None:
+    matrix = imbalance(torch.tensor([[1.0, 0.0], [1.0, 1.0]]))
+    assert matrix[1, 0].isnan() and float(matrix[0, 1]) == 0
+
+
+def test_facts_are_those_of_the_training_split(confounded: Source, tmp_path: Path) -> None:
+    facts, _ = write(confounded, tmp_path / "out")
+    names, matrix = facts["imbalance"]["names"], facts["imbalance"]["matrix"]
+    assert names == ["Male", "Old", "Smiling"]
+    assert matrix[1][0] == pytest.approx(0.6, abs=0.15)
+    assert facts["splits"] == {"train": 199, "valid": 200, "test": 200}
+    assert facts["rejected"] == [{"file": "<i>0</i>", "reason": "<b>burnt</b>"}]
+    smiling = facts["attributes"][2]["splits"]["train"]
+    assert smiling["missing"] > 0 and smiling["known"] + smiling["missing"] == 199
+    (overlap,) = facts["overlap"]
+    assert overlap["treatment"] == "Old" and overlap["covariates"] == ["Male", "Smiling", "Age"]
+    assert overlap["auc"] == pytest.approx(0.8, abs=0.1) and overlap["missing"] == smiling["missing"]
+
+
+def test_the_strongest_pair_is_named_once(confounded: Source, tmp_path: Path) -> None:
+    facts, _ = write(confounded, tmp_path / "out")
+    pairs = strongest(facts)
+    assert {pairs[0]["of"], pairs[0]["given"]} == {"Male", "Old"}
+    assert len({frozenset((pair["of"], pair["given"])) for pair in pairs}) == len(pairs) == 3
+
+
+def test_the_page_escapes_and_refers_to_nothing_outside(confounded: Source, tmp_path: Path) -> None:
+    _, page = write(confounded, tmp_path / "out")
+    assert "<script" not in page and "<i>0" not in page and "<b>burnt" not in page and "<note>" not in page
+    assert "&lt;i&gt;0&lt;/i&gt;" in page and "&lt;b&gt;burnt" in page and "A &lt;note&gt;." in page
+    sources = re.findall(r'(?:src|href)="([^"]*)"', page)
+    assert len(sources) == 3 and all(source.startswith("data:image/png;base64,") for source in sources)
+
+
+def test_the_page_says_how_to_ask_when_nothing_was_asked(confounded: Source, tmp_path: Path) -> None:
+    facts, page = write(replace(confounded, question=Question()), tmp_path / "out")
+    assert facts["overlap"] == [] and "No question was given" in page
+
+
+def test_a_continuous_treatment_without_covariates(confounded: Source, tmp_path: Path) -> None:
+    facts, page = write(replace(confounded, question=Question(("Age",))), tmp_path / "out")
+    assert facts["overlap"][0]["kind"] == "continuous" and "Changing Age" in page
+
+
+def test_known_counterfactuals_are_shown(counting_source: Callable[..., Source], tmp_path: Path) -> None:
+    _, page = write(counting_source(50, truths=1), tmp_path / "out")
+    assert "Known counterfactuals" in page
+
+
+@pytest.mark.parametrize("count", [1, 2, 40])
+def test_figures_are_pngs_for_any_number_of_attributes(count: int) -> None:
+    matrix = [[None if a == b else 0.5 for b in range(count)] for a in range(count)]
+    png = imbalance_figure([f"attribute_{n}" for n in range(count)], matrix)
+    assert png.startswith(b"\x89PNG")
+    overlap = {
+        "treatment": "t",
+        "histogram_edges": [0.0, 0.5, 1.0],
+        "histogram": {"0": [0, 0], "1": [count, 3]},
+    }
+    assert histogram_figure(overlap).startswith(b"\x89PNG")
