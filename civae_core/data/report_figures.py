@@ -19,7 +19,7 @@ def imbalance_figure(names: Sequence[str], matrix: Sequence[Sequence[float | Non
         matrix: [A,A] differences, None where undefined (drawn grey).
     """
     values = np.array(matrix, dtype=np.float64)
-    side = max(4.0, 0.27 * len(names) + 1.5) if len(names) > _READABLE else max(4.0, 0.55 * len(names) + 1.8)
+    side = max(4.0, 0.27 * len(names) + 1.5) if len(names) > _READABLE else 0.55 * len(names) + 1.8
     figure = Figure(figsize=(side + 0.9, side), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
@@ -30,7 +30,7 @@ def imbalance_figure(names: Sequence[str], matrix: Sequence[Sequence[float | Non
     axes.set_xticks(ticks, labels, rotation=90, fontsize=8)
     axes.set_yticks(ticks, labels, fontsize=8)
     axes.set_xlabel("given this attribute")
-    axes.set_ylabel("this attribute is more (red) or less (blue) frequent")
+    axes.set_ylabel("this attribute")
     axes.tick_params(length=0)
     for spine in axes.spines.values():
         spine.set_visible(False)
@@ -38,8 +38,11 @@ def imbalance_figure(names: Sequence[str], matrix: Sequence[Sequence[float | Non
         for (row, column), value in np.ndenumerate(values):
             if not np.isnan(value):
                 colour = "white" if abs(value) > 0.6 else "black"
-                axes.text(column, row, f"{value:+.2f}", ha="center", va="center", fontsize=7, color=colour)
-    bar = figure.colorbar(image, ax=axes, shrink=0.7, format=lambda value, _: f"{100 * value:+.0f} %")
+                axes.text(
+                    column, row, f"{100 * value:+.0f}", ha="center", va="center", fontsize=7, color=colour
+                )
+    bar = figure.colorbar(image, ax=axes, shrink=0.7, format=lambda value, _: f"{100 * value:+.0f}")
+    bar.set_label("is more frequent by, in percentage points", fontsize=8)
     bar.outline.set_visible(False)
     return _png(figure)
 
