@@ -53,15 +53,18 @@ def counterfactual(
     quiet: QuietFlag = False,
     verbose: VerboseFlag = False,
 ) -> None:
-    """Counterfactual pictures: the same subject under --treat, everything else that it does not cause unchanged.
+    """Show pictures as they would have looked under another treatment.
 
-    Prints one JSON line per picture written; with --json one object that holds them all.
+    Everything that the treatment does not cause stays. Prints one JSON line per picture written; with --json one
+    object that holds them all.
 
+    \b
     Examples:
-    civae counterfactual photo.jpg --model runs/young --treat Young=0
-    civae counterfactual photos/ --treat Young=-1:3:7 --strip
+      civae counterfactual photo.jpg --model runs/young --treat Young=0
+      civae counterfactual photos/ --treat Young=-1:3:7 --strip
     """
     from civae_core.assignments import parse_treatments, parse_values
+    from civae_core.attributes import beyond_training
     from civae_core.errors import DataError, UsageError
     from civae_core.inference.edit import edit_pictures
     from civae_core.inference.output import EditWriter
@@ -72,9 +75,9 @@ def counterfactual(
     voice = terminal(quiet, verbose, json)
     chosen = choose_device(device)
     path = model or newest_run()
-    stored = load_model(path, chosen)
     if model is None:
         voice.say(f"model: {path}")
+    stored = load_model(path, chosen)
     roles = stored.card.roles
     names = [a.name for a in roles.treatments]
     if not treat:
@@ -85,8 +88,14 @@ def counterfactual(
         treat, names, [a.name for a in roles.treatments if a.kind == "continuous"]
     )
     stated = parse_values(attr or [], [a.name for a in roles.inputs])
+    for text in beyond_training(stated, roles.inputs):
+        voice.warn(f"--attr {text}; judge with care")
     pictures = Pictures(
-        images, stored.card.preprocessing, stdin=sys.stdin if "-" in images else (), table=attrs
+        images,
+        stored.card.preprocessing,
+        stdin=sys.stdin if "-" in images else (),
+        table=attrs,
+        attributes=[a.name for a in roles.inputs],
     )
     writer = EditWriter(out, noise=noise, strength=strength, strip=strip)
 
@@ -95,7 +104,8 @@ def counterfactual(
     for found in edited:
         if isinstance(found, DataError):
             failures.append(found)
-            voice.say(f"skipped: {found.message}")
+            if len(pictures) > 1:
+                voice.warn(f"skipped {found.message}")
             continue
         for record in writer.write(found):
             records.append(record)
@@ -104,9 +114,7 @@ def counterfactual(
     if json:
         voice.json({"results": records, "failed": [error.message for error in failures]})
     if writer.left_range:
-        voice.say(
-            f"warning: {', '.join(sorted(writer.left_range))} set beyond what training saw; judge with care"
-        )
+        voice.warn(f"{', '.join(sorted(writer.left_range))} set beyond what training saw; judge with care")
     if failures:
         if len(pictures) == 1:
             raise failures[0]

@@ -33,16 +33,21 @@ def evaluate(
     quiet: QuietFlag = False,
     verbose: VerboseFlag = False,
 ) -> None:
-    """Score a model, and copying the input, on held-out images; against the truth where the data knows it.
+    """Score models on held-out images, against the truth where it is known.
 
-    Writes evaluation.json and report.html into the run, or beside --report.
-    Example: civae evaluate runs/young --against runs/young-cvae
+    Writes evaluation.json and report.html into the run, or beside --report. Copying the input is always among the
+    methods.
+
+    \b
+    Example:
+      civae evaluate runs/young --against runs/young-cvae
     """
     from civae_core.data import PreparedData
     from civae_core.evaluation.evaluate import default_data
     from civae_core.evaluation.evaluate import evaluate as run_evaluation
     from civae_core.evaluation.output import report_folder, write_evaluation
     from civae_core.evaluation.table import evaluation_table
+    from civae_core.files import make_folder
     from civae_core.model.stored import load_model
     from civae_core.training.device import choose_device
 
@@ -50,8 +55,9 @@ def evaluate(
     chosen = choose_device(device)
     models = [load_model(path, chosen) for path in [run, *(against or [])]]
     prepared = PreparedData.open(data) if data is not None else default_data(models[0])
-    found = run_evaluation(models, prepared, split=split, limit=limit, seed=seed)
     page = report or report_folder(run) / "report.html"
+    make_folder(page.parent)  # before the work, since it may not be writable
+    found = run_evaluation(models, prepared, split=split, limit=limit, seed=seed)
     numbers = write_evaluation(found, page)
     voice.table(evaluation_table(found.numbers))
     voice.say(f"wrote {page} and {numbers}")

@@ -26,9 +26,9 @@ def quickstart(
     quiet: QuietFlag = False,
     verbose: VerboseFlag = False,
 ) -> None:
-    """Prepare the built-in faces, train ours and a plain CVAE, and hold both against the true counterfactuals.
+    """Try everything on built-in faces, in minutes.
 
-    Leaves one picture (faces.png), one page (report.html) and one table. Running it again continues.
+    Prepares the faces, trains ours and a plain CVAE, and holds both against the true counterfactuals. Leaves one picture (faces.png), one page (report.html) and one table. Running it again continues.
     """
     from civae_core.evaluation.table import evaluation_table
     from civae_core.quickstart import FACES, IMAGES

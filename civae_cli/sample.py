@@ -11,7 +11,15 @@ from civae_cli.terminal import terminal
 
 def sample(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run, a checkpoint or a model.safetensors.")],
-    n: Annotated[int, typer.Option("--n", min=1, max=10_000, help="How many images, seeds 0 to N−1.")] = 64,
+    n: Annotated[
+        int | None,
+        typer.Option(
+            "--n",
+            min=1,
+            max=10_000,
+            help="How many images, or sheets with --grid: seeds 0 to N−1 [default: 64, or 1].",
+        ),
+    ] = None,
     seeds: Annotated[
         str | None,
         typer.Option("--seeds", metavar="0-63", help="Seeds instead: numbers and ranges, as in 0-7,12."),
@@ -37,25 +45,44 @@ def sample(
     quiet: QuietFlag = False,
     verbose: VerboseFlag = False,
 ) -> None:
-    """Draw images from the learned prior, for stated attributes or for those of training subjects.
+    """Draw images from the learned prior.
 
+    Attributes are those stated, and for the rest those of training subjects.
+
+    \b
     Examples:
-    civae sample runs/young --n 64 --attr Smiling=1
-    civae sample runs/young --grid Young=0:1:5,Male=0:1:2 --seeds 3
+      civae sample runs/young --n 64 --attr Smiling=1
+      civae sample runs/young --grid Young=0:1:5,Male=0:1:2 --seeds 3
     """
     from civae_core.assignments import parse_values
-    from civae_core.inference.sheets import parse_seeds, write_grids, write_samples
+    from civae_core.attributes import beyond_training
+    from civae_core.errors import UsageError
+    from civae_core.inference.sheets import parse_grid, parse_seeds, write_grids, write_samples
     from civae_core.model.stored import load_model
     from civae_core.training.device import choose_device
 
     voice = terminal(quiet, verbose, json)
     chosen = choose_device(device)
-    numbers = parse_seeds(seeds) if seeds is not None else (list(range(n)) if grid is None else [0])
+    if seeds is not None and n is not None:
+        raise UsageError(f"--n {n} has no effect beside --seeds {seeds}", hint="give one of them")
+    count = n or (64 if grid is None else 1)
+    numbers = parse_seeds(seeds) if seeds is not None else list(range(count))
     stored = load_model(run, chosen)
     roles = stored.card.roles
     stated = parse_values(treat or [], [a.name for a in roles.treatments], flag="--treat")
-    stated |= parse_values(attr or [], [a.name for a in roles.inputs])
+    factual = parse_values(attr or [], [a.name for a in roles.inputs])
+    for name in stated.keys() & factual.keys():
+        raise UsageError(f"--attr {name}: is already given by --treat", hint="give each attribute once")
+    stated |= factual
+    for text in beyond_training(stated, roles.inputs):
+        voice.warn(f"{text}; judge with care")
     if grid is not None:
+        for name, values in parse_grid(grid, [a.name for a in roles.inputs]).items():
+            if name in stated:
+                raise UsageError(f"--grid {grid}: {name} is also set to one value", hint="give it once")
+            for value in sorted({min(values), max(values)}):
+                for text in beyond_training({name: value}, roles.inputs):
+                    voice.warn(f"--grid {text}; judge with care")
         records = write_grids(stored, out, numbers, stated, grid)
     else:
         records = write_samples(stored, out, numbers, stated)

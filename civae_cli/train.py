@@ -42,9 +42,14 @@ def train(
     quiet: QuietFlag = False,
     verbose: VerboseFlag = False,
 ) -> None:
-    """Train a model; running the same command again continues where it stopped.
+    """Train a model; the same command again continues where it stopped.
 
-    Example: civae train --config configs/celeba-64-young.yml --set train.lr=5e-4 --out runs/young
+    Exit code 75 means stopped by SIGTERM or SIGUSR1, 130 by Ctrl-C, both after saving.
+
+    \b
+    Examples:
+      civae train --config configs/celeba-64-young.yml --set train.lr=5e-4 --out runs/young
+      torchrun --nproc-per-node 4 -m civae_cli train --config configs/celeba-64-young.yml
     """
     from civae_core.config.load import load_config
 
