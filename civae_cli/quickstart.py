@@ -28,7 +28,8 @@ def quickstart(
 ) -> None:
     """Try everything on built-in faces, in minutes.
 
-    Prepares the faces, trains ours and a plain CVAE, and holds both against the true counterfactuals. Leaves one picture (faces.png), one page (report.html) and one table. Running it again continues.
+    Prepares the faces, trains ours and a plain CVAE, and holds both against the true counterfactuals.
+    Leaves one picture (faces.png), one page (report.html) and one table. Running it again continues.
     """
     from civae_core.evaluation.table import evaluation_table
     from civae_core.quickstart import FACES, IMAGES

@@ -26,6 +26,11 @@ class Terminal:
         if self.speaks and not self.quiet:
             print(message, file=sys.stderr)
 
+    def warn(self, message: str) -> None:
+        """A warning on stderr, said with -q too."""
+        if self.speaks:
+            print(f"{paint('warning', 'yellow')}: {message}", file=sys.stderr)
+
     def data(self, text: str) -> None:
         """A result on stdout."""
         if self.speaks:
