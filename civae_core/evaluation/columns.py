@@ -20,6 +20,8 @@ class Column:
     better: Literal["lower", "higher"]
     decimals: int
     meaning: str
+    headline: bool = False
+    """Whether a short table shows the interval too."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +35,11 @@ class Value:
     def text(self, decimals: int) -> str:
         return _rounded(self.mean, decimals)
 
-    def interval_text(self, decimals: int) -> str:
+    def interval_text(self, decimals: int, between: str = " – ") -> str:
         """`0.18 – 0.24`, or nothing."""
         if self.lo is None or self.hi is None:
             return ""
-        return f"{_rounded(self.lo, decimals)} – {_rounded(self.hi, decimals)}"
+        return f"{_rounded(self.lo, decimals)}{between}{_rounded(self.hi, decimals)}"
 
 
 def _rounded(number: float, decimals: int) -> str:
@@ -54,6 +56,7 @@ _COUNTERFACTUAL = (
         2,
         "squared error of the counterfactual over the pixels that the true change touches, divided by the size of "
         "that change: 0 is perfect, 1 is what returning the input unchanged scores",
+        headline=True,
     ),
     Column(
         "relative_effect_error_mean_image",
@@ -61,6 +64,7 @@ _COUNTERFACTUAL = (
         "lower",
         2,
         "the same without the picture's own fine detail put back (noise 0): what the model's blurry mean image knows",
+        headline=True,
     ),
     Column(
         "ate_error",
@@ -105,6 +109,7 @@ _RECONSTRUCTION = (
         "higher",
         1,
         "closeness of the model's mean image (noise 0) to the input, in decibels",
+        headline=True,
     ),
     Column(
         "ssim_reconstruction",

@@ -117,14 +117,31 @@ def test_an_evaluation_without_anything_still_renders() -> None:
     assert 'headline">' not in html and cells(html, "PSNR of reconstructions (dB)") == ["24.0"]
 
 
-def test_terminal_table_has_methods_in_order() -> None:
-    console = Console(width=140, record=True, file=None, force_terminal=False, quiet=False)
+def table_text(shown: dict[str, Any], width: int) -> str:
+    console = Console(width=width, force_terminal=False)
     with console.capture() as capture:
-        console.print(evaluation_table(evaluation()))
-    text = capture.get()
+        console.print(evaluation_table(shown))
+    return capture.get()
+
+
+def test_terminal_table_has_methods_in_order() -> None:
+    text = table_text(evaluation(), 140)
     head = next(line for line in text.splitlines() if "measure" in line)
     assert head.index("copy") < head.index("cvae") < head.index("ours")
-    line = next(line for line in text.splitlines() if "relative effect error ↓" in line)
-    assert "1.00 [0.97 – 1.03]" in line and "0.66" in line and "0.21 [0.18 – 0.24]" in line
+    lines = text.splitlines()
+    row = next(i for i, line in enumerate(lines) if line.startswith("↓ relative effect error "))
+    assert lines[row].split()[-3:] == ["1.00", "0.66", "0.21"]
+    assert re.findall(r"\[.*?\]", lines[row + 1]) == ["[0.97, 1.03]", "[0.63, 0.69]", "[0.18, 0.24]"]
     assert "synthetic:faces, 600 test images, noise 1" in text
-    assert "–" in next(line for line in text.splitlines() if "PSNR of reconstructions" in line)
+    assert "–" in next(line for line in lines if "PSNR of reconstructions" in line)
+
+
+def test_terminal_table_of_four_methods_breaks_no_number_at_80_columns() -> None:
+    shown = evaluation()
+    ours = shown["methods"]["ours"] | {"mse_off_effect": {"mean": 0.00234, "lo": 0.0022, "hi": 0.0025}}
+    shown["methods"] = dict.fromkeys(("copy", "cvae", "original", "ours"), ours)
+    lines = table_text(shown, 80).splitlines()
+    assert max(map(len, lines)) <= 80
+    text = "\n".join(lines)
+    assert text.count("[0.18, 0.24]") == text.count("[0.31, 0.37]") == text.count("0.00234") == 4
+    assert text.count("[23.99, 24.05]") == 0 and text.count("[24.0, 24.1]") == 4
