@@ -62,10 +62,10 @@ def evaluate(
     limit: int | None = None,
     seed: int = 0,
 ) -> Evaluation:
-    """Scores models, and copying the input, on held-out images with all treatments flipped one at a time.
+    """Scores models, and copying the input, on held-out images.
 
-    The first model's treatment is asked about; on data with a known truth for flipping it, counterfactuals are
-    held against that truth, elsewhere only reconstructions are scored.
+    Where the data knows the truth under an intervention on the models' treatments, counterfactuals are held
+    against the first such truth, on the images that have it; elsewhere only reconstructions are scored.
 
     Args:
         models: the first is the one in question, the others are held against it.
@@ -74,17 +74,16 @@ def evaluate(
         seed: of bootstrap and posterior draws.
 
     Raises:
-        UsageError: a model was trained on other attributes or for another image format.
-        DataError: the split has no labelled images.
+        UsageError: a model was trained for another question than the first, or the images have another format.
+        DataError: the split has no labelled images, or the table lacks one of the model's attributes.
     """
     roles = models[0].card.roles
     _require_same_format(models[0], data)
     methods = name_methods(models)
-    chosen = _spread(labelled_rows(data, roles, split), limit)
-    question = _ask(data, roles, chosen)
+    question = _ask(data, roles, _spread(labelled_rows(data, roles, split), limit))
     device = next(models[0].model.parameters()).device
 
-    entries = _reconstruction_entries(methods, data, chosen, device, seed)
+    entries = _reconstruction_entries(methods, data, question.chosen, device, seed)
     if question.truth is not None:
         entries = _counterfactual_entries([CopyInput(), *methods], data, question, device, seed, entries)
     return Evaluation(

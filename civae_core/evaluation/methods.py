@@ -75,30 +75,29 @@ def name_methods(models: Sequence[StoredModel]) -> list[TrainedModel]:
     Raises:
         UsageError: a model was trained for other roles or another image format than the first one.
     """
-    first = models[0].card
+    wanted = _question_of(models[0])
     named: dict[str, StoredModel] = {}
     for stored in models:
-        card = stored.card
-        mine = (
-            [a.name for a in card.roles.inputs],
-            card.preprocessing["size"],
-            card.preprocessing["channels"],
-        )
-        wanted = (
-            [a.name for a in first.roles.inputs],
-            first.preprocessing["size"],
-            first.preprocessing["channels"],
-        )
-        if mine != wanted:
-            raise UsageError(
-                f"{stored.path}: has other treatments, covariates or image format than {models[0].path}",
-                hint="compare models trained for the same question",
-            )
-        name = OBJECTIVE_NAMES[card.config.objective]
-        if name in named:
-            name = f"{name} ({_folder_name(stored)})"
-        named[name] = stored
+        for what, value in _question_of(stored).items():
+            if value != wanted[what]:
+                raise UsageError(
+                    f"{stored.path}: its {what} is {value}, but {wanted[what]} in {models[0].path}",
+                    hint="compare models trained for the same question",
+                )
+        objective = OBJECTIVE_NAMES[stored.card.config.objective]
+        name = objective if objective not in named else f"{objective} ({_folder_name(stored)})"
+        named[name if name not in named else f"{objective} ({stored.path})"] = stored
     return [TrainedModel(name, stored) for name, stored in named.items()]
+
+
+def _question_of(stored: StoredModel) -> dict[str, str]:
+    """What two models must share to be compared, in words."""
+    roles, form = stored.card.roles, stored.card.preprocessing
+    return {
+        "treatment": ", ".join(a.name for a in roles.treatments),
+        "list of covariates": ", ".join(a.name for a in roles.covariates) or "empty",
+        "image format": f"{form['channels']}×{form['size']}×{form['size']}",
+    }
 
 
 def _folder_name(stored: StoredModel) -> str:

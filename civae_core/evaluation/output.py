@@ -21,7 +21,9 @@ def write_evaluation(evaluation: Evaluation, page: Path) -> Path:
 
 def report_folder(model: Path) -> Path:
     """The folder to report in: a run itself, also where one of its checkpoints or files was named."""
+    if (model / "checkpoints").is_dir():
+        return model
     for folder in (model, *model.parents):
-        if (folder / "checkpoints").is_dir():
-            return folder
+        if folder.name == "checkpoints":
+            return folder.parent
     return model if model.is_dir() else model.parent
