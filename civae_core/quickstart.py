@@ -11,6 +11,8 @@ from civae_core.data.pack import MaxBad
 from civae_core.data.prepare import prepare
 from civae_core.data.sources.base import TruthSpec
 from civae_core.data.sources.faces import faces_source
+from civae_core.data.sources.resolve import LARGEST_FACE, SMALLEST_FACE
+from civae_core.errors import UsageError
 from civae_core.evaluation.evaluate import evaluate
 from civae_core.evaluation.output import write_evaluation
 from civae_core.figures.pictures import write_png
@@ -56,8 +58,16 @@ def quickstart(
         size: side of the images in pixels.
 
     Raises:
+        UsageError: a size that does not suit, or a device that is not there; before anything is written.
         CivaeError: as the steps do.
     """
+    choose_device(device)
+    step = 2 ** len(quickstart_config("ours", out, images).model.stages)
+    if size % step or not SMALLEST_FACE <= size <= LARGEST_FACE:
+        raise UsageError(
+            f"--size {size}: must be a multiple of {step} from {SMALLEST_FACE} to {LARGEST_FACE}",
+            hint="64 is what the settings are made for",
+        )
     log.info("1/4 making %s faces of %d px", f"{faces:,}", size)
     source = faces_source(count=faces, seed=0, overlap=OVERLAP, truths=TRUTHS, size=size, channels=3)
     data = prepare(source, out / "data", workers=workers, max_bad=MaxBad("0", count=0)).data
