@@ -4,7 +4,7 @@ This module imports no torch, so that the command line can name attributes cheap
 """
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Literal
@@ -116,6 +116,15 @@ class AttributeRoles:
     @classmethod
     def from_dict(cls, values: dict[str, list[dict[str, Any]]]) -> "AttributeRoles":
         return cls(**{key: tuple(Attribute.from_dict(a) for a in group) for key, group in values.items()})
+
+
+def beyond_training(values: Mapping[str, float], attributes: Iterable[Attribute]) -> list[str]:
+    """Those values that training never saw, as `Male=-1 (training saw 0 to 1)`."""
+    return [
+        f"{a.name}={values[a.name]:g} (training saw {a.low:g} to {a.high:g})"
+        for a in attributes
+        if a.name in values and not a.in_range(values[a.name])
+    ]
 
 
 def require_name(name: str, known: Iterable[str], where: str) -> None:

@@ -111,7 +111,14 @@ def counterfactual(
 
 @torch.no_grad()
 def original_counterfactual(
-    model: IntactVAE, y_BCHW: Tensor, x_BX: Tensor, t_BT: Tensor, t_new_BT: Tensor, *, noise: float = 1.0
+    model: IntactVAE,
+    y_BCHW: Tensor,
+    x_BX: Tensor,
+    t_BT: Tensor,
+    t_new_BT: Tensor,
+    *,
+    noise: float = 1.0,
+    strength: float = 1.0,
 ) -> Prediction:
     """The original project's inference, kept as a baseline: the encoder is given the *new* treatment.
 
@@ -120,6 +127,7 @@ def original_counterfactual(
     """
     factual = abduct(model, y_BCHW, x_BX, t_BT)
     wrong_BZ = model.encode(y_BCHW, x_BX, t_new_BT).mean_BZ
-    mean_BCHW = model.decode(wrong_BZ, t_new_BT, x_BX).mean_BCHW
-    effect_BCHW = mean_BCHW - factual.reconstruction.mean_BCHW
+    old_BCHW = factual.reconstruction.mean_BCHW
+    effect_BCHW = model.decode(wrong_BZ, t_new_BT, x_BX).mean_BCHW - old_BCHW
+    mean_BCHW = old_BCHW + strength * effect_BCHW
     return Prediction(mean_BCHW + noise * factual.residual_BCHW, mean_BCHW, effect_BCHW)

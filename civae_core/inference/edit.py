@@ -27,8 +27,13 @@ class Edit:
     """What was set, in raw units; a flip as the value it came to."""
     image_CHW: Tensor
     """uint8 [C,S,S]."""
-    in_range: bool
-    """Whether every value set lies within what training saw."""
+    beyond: tuple[str, ...]
+    """Treatments set to a value outside what training saw."""
+
+    @property
+    def in_range(self) -> bool:
+        """Whether every value set lies within what training saw."""
+        return not self.beyond
 
 
 @dataclass(frozen=True)
@@ -93,15 +98,17 @@ def _edit_batch(
     for intervention in interventions:
         t_new_BT = apply_intervention(labels.t_BT, intervention, roles)
         if stored.card.config.objective == "original":
-            result = original_counterfactual(model, y_BCHW, labels.x_BX, labels.t_BT, t_new_BT, noise=noise)
+            result = original_counterfactual(
+                model, y_BCHW, labels.x_BX, labels.t_BT, t_new_BT, noise=noise, strength=strength
+            )
         else:
             result = predict(model, abduction, t_new_BT, noise=noise, strength=strength)
         images = to_uint8(result.image_BCHW)
         for row, values in enumerate(t_new_BT.tolist()):
             named = dict(zip((a.name for a in roles.treatments), values, strict=True))
             treat = {name: round(named[name], 6) for name in intervention}
-            in_range = all(a.in_range(treat[a.name]) for a in roles.treatments if a.name in treat)
-            edits[row].append(Edit(treat, images[row], in_range))
+            beyond = [a.name for a in roles.treatments if a.name in treat and not a.in_range(treat[a.name])]
+            edits[row].append(Edit(treat, images[row], tuple(beyond)))
     return [
         EditedPicture(
             picture, labels.factual(row, roles), labels.predicted[row], reconstructions[row], edits[row]

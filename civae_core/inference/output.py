@@ -1,5 +1,6 @@
 """Pictures and JSON records of what a model answered."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,23 +18,27 @@ class EditWriter:
     """Writes edited pictures as PNG files and yields one record for each file.
 
     Args:
-        folder: created if need be; the same question asked again overwrites its own answers.
+        folder: created with the first picture; the same question asked again overwrites its own answers.
         noise, strength: as the pictures were made with, for the records.
         strip: one labelled strip a picture instead of one file an intervention.
     """
 
     def __init__(self, folder: Path, *, noise: float, strength: float, strip: bool) -> None:
-        make_folder(folder)
         self.folder, self.noise, self.strength, self.strip = folder, noise, strength, strip
         self.left_range: set[str] = set()
         self._stems: dict[str, str] = {}
 
     def write(self, edited: EditedPicture) -> Iterator[dict[str, Any]]:
-        """The records of one picture, in the order of its interventions; a strip has one record."""
+        """The records of one picture, in the order of its interventions; a strip has one record.
+
+        Raises:
+            CivaeError: the folder cannot be written.
+        """
+        if not self._stems:
+            make_folder(self.folder)
         stem = self._unique_stem(edited)
         for edit in edited.edits:
-            if not edit.in_range:
-                self.left_range.update(edit.treat)
+            self.left_range.update(edit.beyond)
         if self.strip:
             path = self.folder / f"{stem}__strip.png"
             write_png(path, _strip_of(edited))
@@ -41,7 +46,7 @@ class EditWriter:
             yield self._record(edited, path, values, all(edit.in_range for edit in edited.edits))
             return
         for edit in edited.edits:
-            path = self.folder / f"{stem}__{_described(edit)}.png"
+            path = self.folder / f"{stem}__{_file_part(edit)}.png"
             write_png(path, _grey_or_colour(edit.image_CHW))
             yield self._record(edited, path, edit.treat, edit.in_range)
 
@@ -68,8 +73,14 @@ class EditWriter:
         return stem
 
 
-def _described(edit: Edit) -> str:
-    return "_".join(f"{name}={value:g}" for name, value in edit.treat.items())
+def _described(edit: Edit, between: str = ", ") -> str:
+    # Values have six decimals; with ten digits two steps of a fine sweep keep different names.
+    return between.join(f"{name}={value:.10g}" for name, value in edit.treat.items())
+
+
+def _file_part(edit: Edit) -> str:
+    """The intervention as part of a file name, which a column named `Hair/Colour` must not leave."""
+    return re.sub(r'[\\/:*?"<>|\x00-\x1f]', "-", _described(edit, between="_"))
 
 
 def _strip_of(edited: EditedPicture) -> Any:
@@ -77,7 +88,7 @@ def _strip_of(edited: EditedPicture) -> Any:
     labels, marks = ["original", "reconstruction"], [False, False]
     for edit in edited.edits:
         images.append(edit.image_CHW)
-        labels.append(_described(edit).replace("_", ", ") if len(edit.treat) > 1 else _described(edit))
+        labels.append(_described(edit))
         marks.append(not edit.in_range)
     return draw_strip(torch.stack(images), labels, marks)
 

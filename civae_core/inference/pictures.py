@@ -41,9 +41,10 @@ class Pictures:
         preprocessing: how the model wants a photograph.
         stdin: lines that `-` stands for.
         table: a CSV, TSV or JSONL with `file_name` and attribute columns, for photographs.
+        attributes: the names of which `table` must have one; None takes any table.
 
     Raises:
-        UsageError: something that is not there, or a folder without images.
+        UsageError: something that is not there, a folder without images, or a table that says nothing about them.
     """
 
     def __init__(
@@ -53,12 +54,20 @@ class Pictures:
         *,
         stdin: Iterable[str] = (),
         table: Path | None = None,
+        attributes: Sequence[str] | None = None,
     ) -> None:
         self.preprocessing = preprocessing
         self.entries: list[Path | tuple[PreparedData, str, int, int]] = []
-        self.labels = _labels_by_file(table) if table else {}
+        self.labels = _labels_by_file(table, attributes) if table else {}
         for argument in arguments:
             self._add(argument, stdin)
+        if not self.entries:
+            raise UsageError("-: standard input names no picture", hint="give one path a line")
+        if table and not any(self._known(e) for e in self.entries if isinstance(e, Path)):
+            raise UsageError(
+                f"--attrs {table}: names none of the pictures",
+                hint="its file_name is a picture's path as given, relative to the table, or its bare name",
+            )
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -72,10 +81,12 @@ class Pictures:
                 except DataError as error:
                     yield error
                     continue
-                known = self.labels.get(str(entry)) or self.labels.get(entry.name) or {}
-                yield Picture(str(entry), entry.stem, pixels_CHW, known)
+                yield Picture(str(entry), entry.stem, pixels_CHW, self._known(entry))
             else:
                 yield _prepared_picture(*entry)
+
+    def _known(self, file: Path) -> Mapping[str, float]:
+        return self.labels.get(str(file)) or self.labels.get(file.name) or {}
 
     def _add(self, argument: str, stdin: Iterable[str]) -> None:
         if argument == "-":
@@ -102,9 +113,10 @@ class Pictures:
             self.entries.append(path)
         elif glob.has_magic(argument):
             matches = sorted(Path(match) for match in glob.glob(argument, recursive=True))  # noqa: PTH207
-            if not matches:
+            files = [match for match in matches if match.is_file()]
+            if not files:
                 raise UsageError(f"{argument}: no file matches this pattern")
-            self.entries.extend(match for match in matches if match.is_file())
+            self.entries.extend(files)
         else:
             raise UsageError(f"{argument}: no such file, folder or pattern")
 
@@ -124,8 +136,13 @@ def _prepared_picture(data: PreparedData, split: str, number: int, row: int) -> 
     return Picture(f"{data.path}#{split}[{number}]", f"{split}-{number:05d}", pixels_CHW, known)
 
 
-def _labels_by_file(path: Path) -> dict[str, dict[str, float]]:
+def _labels_by_file(path: Path, attributes: Sequence[str] | None) -> dict[str, dict[str, float]]:
     table = read_table(path)
+    if attributes is not None and not set(table.names) & set(attributes):
+        raise UsageError(
+            f"--attrs {path}: its columns ({', '.join(table.names)}) are none of the model's attributes",
+            hint=f"the model takes {', '.join(attributes)}",
+        )
     labels: dict[str, dict[str, float]] = {}
     for row, file_name in enumerate(table.file_names):
         values = table.values_NA[row].tolist()
