@@ -39,12 +39,31 @@ def parse_seeds(text: str) -> list[int]:
     return seeds
 
 
+def parse_grid(text: str, names: Sequence[str]) -> dict[str, list[float]]:
+    """`Young=0:1:5,Male=0:1:2` to the values of one or two attributes, in the order written.
+
+    Args:
+        names: the attributes that there are.
+
+    Raises:
+        UsageError: not one or two of them, or a value that is not a number.
+    """
+    cells = parse_treatments(text.split(","), names, flag="--grid")
+    axes = {name: list(dict.fromkeys(cell[name] for cell in cells)) for name in cells[0]}
+    if len(axes) > 2 or any("flip" in values for values in axes.values()):
+        raise UsageError(
+            f"--grid {text}: needs one or two attributes with numbers",
+            hint="for example Young=0:1:5,Male=0:1:2",
+        )
+    return {name: [float(value) for value in values] for name, values in axes.items()}
+
+
 def write_samples(
     stored: StoredModel, folder: Path, seeds: Sequence[int], stated: Mapping[str, float]
 ) -> list[dict[str, Any]]:
     """One PNG a seed and, last, samples.png with all of them; their records."""
-    make_folder(folder)
     images_NCHW, labels = sample_images(stored, seeds, [stated] * len(seeds))
+    make_folder(folder)
     records: list[dict[str, Any]] = []
     for seed, image_CHW, values in zip(seeds, images_NCHW, labels, strict=True):
         path = folder / f"seed-{seed:05d}.png"
@@ -64,18 +83,12 @@ def write_grids(
 
     Raises:
         UsageError: not one or two attributes of the model with values.
+        CivaeError: the folder cannot be written.
     """
+    axes = parse_grid(grid, [a.name for a in stored.card.roles.inputs])
     make_folder(folder)
-    roles = stored.card.roles
-    cells = parse_treatments(grid.split(","), [a.name for a in roles.inputs], flag="--grid")
-    names = list(cells[0]) if cells else []
-    if len(names) not in (1, 2) or any("flip" in cell.values() for cell in cells):
-        raise UsageError(
-            f"--grid {grid}: needs one or two attributes with numbers",
-            hint="for example Young=0:1:5,Male=0:1:2",
-        )
-    across = sorted({float(cell[names[0]]) for cell in cells})
-    down = sorted({float(cell[names[1]]) for cell in cells}) if len(names) == 2 else [None]
+    names, across = list(axes), next(iter(axes.values()))
+    down = axes[names[1]] if len(names) == 2 else [None]
     records: list[dict[str, Any]] = []
     for seed in seeds:
         # One subject throughout: the same noise and the same unstated attributes in every cell.
