@@ -43,7 +43,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         sync(temporary)
-        temporary.chmod(0o666 & ~_umask())
+        apply_umask(temporary)
         temporary.replace(path)
         sync(path.parent)
     except OSError as error:
@@ -92,7 +92,8 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _umask() -> int:
+def apply_umask(path: Path) -> None:
+    """Gives a file that was made private, as temporary files are, the permissions of any other new file."""
     mask = os.umask(0)
     os.umask(mask)
-    return mask
+    path.chmod(0o666 & ~mask)

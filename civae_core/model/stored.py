@@ -2,19 +2,22 @@
 
 import json
 import os
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from civae_core import __version__
 from civae_core.attributes import AttributeRoles
 from civae_core.config import Config
+from civae_core.data.images import Preprocessing
 from civae_core.errors import DataError, UsageError
+from civae_core.files import apply_umask
 from civae_core.model.intact_vae import IntactVAE
 
 FORMAT = 1
@@ -66,9 +69,12 @@ class StoredModel:
 
 
 def save_model(model: IntactVAE, card: ModelCard, path: Path) -> None:
-    """Writes weights and card to `path` (not atomic by itself; checkpoints rename a whole folder)."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    save_file(tensors, path, metadata={"civae": card.to_json()})
+    """Writes weights and card to `path` (not atomic by itself; checkpoints rename a whole folder).
+
+    Raises:
+        OSError: the disk is full, or the folder not writable.
+    """
+    write_tensors(path, model.state_dict(), {"civae": card.to_json()})
 
 
 def find_model_file(path: Path) -> Path:
@@ -147,6 +153,24 @@ def read_tensors(file: Path) -> dict[str, torch.Tensor]:
         raise _unreadable(file, error) from error
 
 
+def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: dict[str, str]) -> None:
+    """Writes tensors of any device and layout as a safetensors file, readable for whom the umask allows.
+
+    Raises:
+        OSError: the disk is full, or the folder not writable.
+    """
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    try:
+        save_file(plain, path, metadata=metadata)
+    except SafetensorError as error:
+        # The library tells the operating system's number in its text only.
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+    apply_umask(path)
+
+
 def load_weights(model: torch.nn.Module, tensors: dict[str, torch.Tensor], file: Path) -> None:
     """Puts tensors into a model, strictly.
 
@@ -178,21 +202,32 @@ def _parse_card(metadata: dict[str, str], file: Path) -> ModelCard:
         raise DataError(f"{file}: a safetensors file, but not a civae model", hint="see `civae info PATH`")
     try:
         values = json.loads(metadata["civae"])
-        if values["format"] > FORMAT:
-            raise DataError(
-                f"{file}: written in format {values['format']}, this version reads up to {FORMAT}",
-                hint="update civae",
-            )
+        newer = values["format"] > FORMAT
+        if not newer:
+            Preprocessing.from_dict(values["preprocessing"])
+    except (KeyError, TypeError, ValueError, DataError) as error:
+        raise _damaged(file, error) from error
+    if newer:
+        raise DataError(
+            f"{file}: written in format {values['format']}, this version reads up to {FORMAT}",
+            hint="update civae",
+        )
+    try:
         return ModelCard(
             config=Config.model_validate(values["config"]),
             roles=AttributeRoles.from_dict(values["roles"]),
             preprocessing=values["preprocessing"],
             images_seen=values["images_seen"],
-            data=values["data"],
-            subjects=values["subjects"],
+            data={key: str(values["data"][key]) for key in ("name", "path", "fingerprint")},
+            subjects=[[float(value) for value in row] for row in values["subjects"]],
         )
-    except (KeyError, TypeError, ValueError, ValidationError) as error:
-        raise DataError(f"{file}: its metadata is damaged ({type(error).__name__})") from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _damaged(file, error) from error
+
+
+def _damaged(file: Path, error: Exception) -> DataError:
+    reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+    return DataError(f"{file}: its metadata is damaged ({reason})", hint="take another checkpoint")
 
 
 def _unreadable(file: Path, error: Exception) -> DataError:

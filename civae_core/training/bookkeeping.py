@@ -1,8 +1,9 @@
 """What happens when a count comes round: a line of metrics, a sample grid, a checkpoint."""
 
 import logging
+import math
 import time
-from collections.abc import Callable
+from dataclasses import replace
 
 from civae_core.config import Config
 from civae_core.errors import DivergedError
@@ -28,12 +29,12 @@ class Bookkeeper:
         learner: Learner,
         held_out: HeldOut,
         counters: Counters,
-        make_card: Callable[[int], ModelCard],
+        card: ModelCard,
         *,
         writes: bool,
     ) -> None:
         self.config, self.folder, self.learner = config, folder, learner
-        self.held_out, self.counters, self.make_card, self.writes = held_out, counters, make_card, writes
+        self.held_out, self.counters, self.card, self.writes = held_out, counters, card, writes
         self._clock, self._images_at_clock = time.monotonic(), counters.images_seen
 
     def due(self, every: int) -> bool:
@@ -41,11 +42,11 @@ class Bookkeeper:
         seen = self.counters.images_seen
         return seen // every > (seen - self.config.train.batch_size) // every
 
-    def write_line(self) -> dict[str, float]:
+    def write_line(self, *, final: bool) -> dict[str, float]:
         """Appends the means since the last line to metrics.jsonl and returns them.
 
         Raises:
-            DivergedError: no step had a finite gradient for a while.
+            DivergedError: no step had a finite gradient for a while, or at the end in the whole run.
         """
         means, skipped, in_a_row = self.learner.tally.read()
         self.learner.tally.restart()
@@ -63,7 +64,8 @@ class Bookkeeper:
             self.folder.record(line)
         if skipped:
             log.warning("%d steps with a non-finite gradient were skipped", skipped)
-        if in_a_row >= SKIPPED_IN_A_ROW_LIMIT:
+        never_learned = final and in_a_row * self.config.train.batch_size >= seen
+        if in_a_row >= SKIPPED_IN_A_ROW_LIMIT or never_learned:
             raise DivergedError(
                 f"training diverged: {in_a_row} steps in a row had a non-finite gradient at {seen:,} images",
                 hint="the last checkpoint is intact; lower train.lr or use train.precision fp32",
@@ -83,13 +85,14 @@ class Bookkeeper:
         if validate:
             found = self.held_out.loss(self._average())
             self.folder.record({"images": counters.images_seen, **found})
-            is_best = counters.best_loss is None or found["valid_loss"] < counters.best_loss
+            loss, best = found["valid_loss"], counters.best_loss
+            is_best = math.isfinite(loss) and (best is None or loss < best)
             if is_best:
-                counters.best_loss, counters.best_images = found["valid_loss"], counters.images_seen
+                counters.best_loss, counters.best_images = loss, counters.images_seen
         path = save_checkpoint(
             self.folder.checkpoints,
             self.learner,
-            self.make_card(counters.images_seen),
+            replace(self.card, images_seen=counters.images_seen),
             counters,
             keep=self.config.train.keep,
             is_best=is_best,

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from civae_core.attributes import AttributeRoles
 from civae_core.errors import DataError
 from civae_core.files import describe_os_error, sync
 from civae_core.model.stored import (
@@ -21,6 +21,7 @@ from civae_core.model.stored import (
     read_card,
     read_tensors,
     save_model,
+    write_tensors,
 )
 from civae_core.training.learner import Learner
 
@@ -47,18 +48,16 @@ def save_checkpoint(
     Raises:
         CivaeError: the disk is full or the folder not writable; earlier checkpoints stay as they were.
     """
-    name = f"step-{counters.images_seen:09d}"
+    name = _name_of(counters.images_seen)
     temporary = folder / f"{TEMPORARY_PREFIX}{name}"
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         save_model(learner.average, card, temporary / FILE_NAME)  # type: ignore[arg-type]
-        save_file(
-            _state_tensors(learner), temporary / STATE_NAME, metadata=_state_metadata(learner, counters)
-        )
+        write_tensors(temporary / STATE_NAME, _state_tensors(learner), _state_metadata(learner, counters))
         for file in (temporary / FILE_NAME, temporary / STATE_NAME, temporary):
             sync(file)
-        shutil.rmtree(folder / name, ignore_errors=True)
+        _discard(folder / name)
         temporary.rename(folder / name)
         _point(folder / "last", name)
         if is_best:
@@ -75,7 +74,7 @@ def restore_checkpoint(folder: Path, learner: Learner) -> Counters:
     """Loads a checkpoint folder into a learner of the same configuration.
 
     Raises:
-        DataError: a file is missing, truncated, foreign, or of another shape.
+        DataError: a file is missing, truncated, foreign, of another shape, or about other attributes.
     """
     state_file, model_file = folder / STATE_NAME, find_model_file(folder)
     if not state_file.is_file():
@@ -83,7 +82,7 @@ def restore_checkpoint(folder: Path, learner: Learner) -> Counters:
             f"{folder}: has no {STATE_NAME}, so training cannot go on from it",
             hint="a model file alone is enough to use a model, not to resume its training",
         )
-    read_card(model_file)
+    _require_same_inputs(read_card(model_file).roles, learner.roles, model_file)
     tensors = read_tensors(state_file)
     weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
     load_weights(learner.model, weights, state_file)
@@ -92,7 +91,8 @@ def restore_checkpoint(folder: Path, learner: Learner) -> Counters:
         with safe_open(state_file, framework="pt") as opened:
             metadata = json.loads((opened.metadata() or {})["civae_state"])
         _load_optimizer(learner, {k: v for k, v in tensors.items() if k.startswith("optimizer.")})
-        learner.scaler.load_state_dict(metadata["scaler"])
+        if metadata["scaler"] and learner.scaler.is_enabled():
+            learner.scaler.load_state_dict(metadata["scaler"])
         return Counters(**metadata["counters"])
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{state_file}: not a training state of this version ({error})") from error
@@ -100,14 +100,59 @@ def restore_checkpoint(folder: Path, learner: Learner) -> Counters:
 
 def last_checkpoint(folder: Path) -> Path | None:
     """The newest complete checkpoint: what `last` points at, or a newer one that a kill kept `last` from naming."""
-    steps = sorted(path for path in folder.glob("step-*") if (path / STATE_NAME).is_file())
+    steps = [path for path in _by_age(folder) if (path / STATE_NAME).is_file()]
     return steps[-1] if steps else None
 
 
 def clear_unfinished(folder: Path) -> None:
-    """Removes what a killed process left half-written."""
+    """Removes what a killed process left half-written or half-deleted."""
     for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
-        shutil.rmtree(path, ignore_errors=True)
+        if path.is_symlink():
+            path.unlink(missing_ok=True)
+        else:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def mend_links(folder: Path, counters: Counters) -> None:
+    """Points `last` and `best` where a process that was killed just before would have pointed them.
+
+    Raises:
+        CivaeError: the folder is not writable.
+    """
+    links = {"last": counters.images_seen}
+    if counters.best_loss is not None:
+        links["best"] = counters.best_images
+    try:
+        for link, images in links.items():
+            if (folder / _name_of(images)).is_dir():
+                _point(folder / link, _name_of(images))
+    except OSError as error:
+        raise describe_os_error(error, folder) from error
+
+
+def _require_same_inputs(saved: AttributeRoles, wanted: AttributeRoles, file: Path) -> None:
+    def names(roles: AttributeRoles) -> tuple[list[str], list[str]]:
+        return [a.name for a in roles.treatments], [a.name for a in roles.covariates]
+
+    if names(saved) != names(wanted):
+        raise DataError(
+            f"{file}: its treatments and covariates are {_listed(saved)}, the config's are {_listed(wanted)}",
+            hint="a checkpoint goes on with the attributes it was trained with",
+        )
+
+
+def _listed(roles: AttributeRoles) -> str:
+    parts = [", ".join(a.name for a in group) for group in (roles.treatments, roles.covariates)]
+    return " | ".join(parts)
+
+
+def _name_of(images: int) -> str:
+    return f"step-{images:09d}"
+
+
+def _by_age(folder: Path) -> list[Path]:
+    """The folder's checkpoints, oldest first; a count that outgrew its nine digits is longer, not smaller."""
+    return sorted(folder.glob("step-*"), key=lambda path: (len(path.name), path.name))
 
 
 def _state_tensors(learner: Learner) -> dict[str, Tensor]:
@@ -116,7 +161,7 @@ def _state_tensors(learner: Learner) -> dict[str, Tensor]:
     for parameter, state in learner.optimizer.state.items():
         for key, value in state.items():
             tensors[f"optimizer.{names[parameter]}.{key}"] = value
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return tensors
 
 
 def _state_metadata(learner: Learner, counters: Counters) -> dict[str, str]:
@@ -160,8 +205,16 @@ def _point(link: Path, name: str) -> None:
 
 def _drop_old(folder: Path, keep: int) -> None:
     kept = {(folder / link).readlink().name for link in ("last", "best") if (folder / link).is_symlink()}
-    steps = sorted(path for path in folder.glob("step-*") if path.is_dir())
-    for path in steps[:-keep]:
+    for path in _by_age(folder)[:-keep]:
         if path.name not in kept:
             with contextlib.suppress(OSError):  # a leftover costs disk, not correctness
-                shutil.rmtree(path)
+                _discard(path)
+
+
+def _discard(path: Path) -> None:
+    """Deletes a checkpoint so that a kill meanwhile leaves none that looks whole and is not."""
+    if path.is_dir():
+        unnamed = path.with_name(f"{TEMPORARY_PREFIX}old-{path.name}")
+        shutil.rmtree(unnamed, ignore_errors=True)
+        path.rename(unnamed)
+        shutil.rmtree(unnamed)

@@ -11,9 +11,16 @@ from civae_core.config import Config
 from civae_core.data import PreparedData
 from civae_core.data.batches import TrainingBatches
 from civae_core.errors import InterruptedRunError, PreemptedError, UsageError
+from civae_core.model.stored import find_model_file, read_card
 from civae_core.progress import progress
 from civae_core.training.bookkeeping import Bookkeeper
-from civae_core.training.checkpoint import Counters, clear_unfinished, last_checkpoint, restore_checkpoint
+from civae_core.training.checkpoint import (
+    Counters,
+    clear_unfinished,
+    last_checkpoint,
+    mend_links,
+    restore_checkpoint,
+)
 from civae_core.training.device import Compute, choose_device
 from civae_core.training.distributed import Processes, joined
 from civae_core.training.heldout import HeldOut
@@ -52,7 +59,7 @@ def train(
     Args:
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         resume: `auto` goes on where the folder's run stopped, `must` insists on it, `never` refuses a folder that
-            has a checkpoint, and a path starts from that checkpoint.
+            has a checkpoint, and a path starts from that checkpoint, or goes on with the run that did.
         stop_at: save and return once this many images were seen, before `train.images`.
 
     Raises:
@@ -79,7 +86,14 @@ def train(
 
         # Claim the folder, and find where to go on.
         folder = RunFolder(out)
+        folder.require_free()
         start = _find_start(folder, config, resume)
+        is_own = start is not None and start.parent == folder.checkpoints
+        if start is not None and is_own:
+            _require_same_data(start, data, folder)
+            origin = folder.origin()
+        else:
+            origin = None if start is None else resume
         if processes.is_first:
             folder.claim()
             clear_unfinished(folder.checkpoints)
@@ -89,9 +103,14 @@ def train(
         learner = Learner(make_model(config, roles, data), config, roles, compute)
         batches = make_batches(config, roles, data, compute, processes)
         counters = Counters() if start is None else restore_checkpoint(start, learner)
+        if not is_own:
+            counters = Counters(counters.images_seen)  # another run's best is not in this folder
+        elif processes.is_first:
+            mend_links(folder.checkpoints, counters)
         learner.wrap(compiled=config.train.compile, distributed=processes.world_size > 1)
         if processes.is_first:
-            folder.describe(config, {"device": compute.describe(), "data": data.fingerprint})
+            facts = {"device": compute.describe(), "data": data.fingerprint, "started_from": origin}
+            folder.describe(config, facts)
 
         # Train.
         books = Bookkeeper(
@@ -100,7 +119,7 @@ def train(
             learner,
             HeldOut(data, held_rows, config, compute.device),
             counters,
-            lambda images: make_card(config, roles, data, images),
+            make_card(config, roles, data, batches),
             writes=processes.is_first,
         )
         _loop(config, learner, batches, books, processes, stop, stop_at)
@@ -131,15 +150,16 @@ def _loop(
             finished = counters.images_seen >= limit
 
             if finished or books.due(settings.log_every):
-                means = books.write_line()
+                means = books.write_line(final=counters.images_seen >= settings.images)
             if finished or books.due(settings.sample_every):
                 books.sample()
-            if finished or books.due(settings.checkpoint_every):
+            if saved := finished or books.due(settings.checkpoint_every):
                 books.save(validate=True)
             bar.advance(settings.batch_size, **{k: means[k] for k in ("loss", "kl", "mse") if k in means})
 
             if not finished and (reason := _asked_to_stop(stop, processes, counters, settings.batch_size)):
-                books.save(validate=False)
+                if not saved:
+                    books.save(validate=False)
                 raise _stopped(reason, counters.images_seen)
 
 
@@ -162,10 +182,10 @@ def _find_start(folder: RunFolder, config: Config, resume: str) -> Path | None:
         UsageError: there is none where one is required, one where none may be, or it is another run's.
     """
     own = last_checkpoint(folder.checkpoints)
-    if resume not in ("auto", "must", "never"):
+    if resume not in ("auto", "must", "never") and (own is None or folder.origin() != resume):
         if own is not None:
             raise UsageError(
-                f"--resume {resume}: {folder.path} already holds a run of its own",
+                f"--resume {resume}: {folder.path} already holds a run that did not start from it",
                 hint="name a new --out to start from another run's checkpoint",
             )
         start = last_checkpoint(Path(resume) / "checkpoints") or Path(resume)
@@ -183,6 +203,15 @@ def _find_start(folder: RunFolder, config: Config, resume: str) -> Path | None:
         )
     folder.require_same(config)
     return own
+
+
+def _require_same_data(start: Path, data: PreparedData, folder: RunFolder) -> None:
+    before = read_card(find_model_file(start)).data
+    if before["fingerprint"] != data.fingerprint:
+        raise UsageError(
+            f"data.path: {data.path} holds other images than {folder.path} was trained on ({before['path']})",
+            hint="name another --out, or give the data it was started with",
+        )
 
 
 def _require_even_shares(batch_size: int, processes: Processes) -> None:

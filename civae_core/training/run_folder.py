@@ -18,7 +18,7 @@ import torch
 from civae_core import __version__
 from civae_core.config import Config, dump_config, load_config
 from civae_core.errors import UsageError
-from civae_core.files import make_folder, write_json, write_text
+from civae_core.files import describe_os_error, make_folder, write_json, write_text
 
 log = logging.getLogger(__name__)
 
@@ -41,29 +41,50 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.samples = path / "samples"
         self.metrics = path / "metrics.jsonl"
+        self._facts = path / "env.json"
 
-    def claim(self) -> None:
-        """Creates the folder, or accepts one that a run of ours left.
+    def require_free(self) -> None:
+        """Refuses a folder that is neither new, nor empty, nor a run; what else lies in a run does not matter.
 
         Raises:
-            UsageError: it holds files that are not a run's.
-            CivaeError: it cannot be written.
+            UsageError: it is a file, or holds files that are not a run's.
         """
         if self.path.exists() and not self.path.is_dir():
             raise UsageError(f"--out {self.path}: is a file, not a folder")
-        foreign = sorted(p.name for p in self.path.iterdir() if not _is_ours(p)) if self.path.exists() else []
+        if not self.path.exists() or (self._facts.is_file() and self.checkpoints.is_dir()):
+            return
+        foreign = sorted(p.name for p in self.path.iterdir() if not _is_ours(p))
         if foreign:
             raise UsageError(
                 f"--out {self.path}: is not empty and not a run (it holds {foreign[0]})",
                 hint="name a new or empty folder",
             )
+
+    def claim(self) -> None:
+        """Creates the folder, or takes up the one that a run left, without the line that a full disk cut short.
+
+        Raises:
+            CivaeError: it cannot be written.
+        """
         make_folder(self.checkpoints)
         make_folder(self.samples)
+        try:
+            _drop_torn_line(self.metrics)
+        except OSError as error:
+            raise describe_os_error(error, self.metrics) from error
+
+    def origin(self) -> str | None:
+        """The checkpoint of another run that this one was started from, as --resume named it."""
+        try:
+            named = json.loads(self._facts.read_text(encoding="utf-8")).get("started_from")
+        except (OSError, ValueError, AttributeError):
+            return None  # no run yet, or its env.json was edited: it has no origin that we know of
+        return str(named) if named else None
 
     def describe(self, config: Config, facts: dict[str, Any]) -> None:
         """Writes config.yml, command.txt and env.json."""
         write_text(self.path / "command.txt", shlex.join(sys.argv) + "\n")
-        write_json(self.path / "env.json", environment() | facts)
+        write_json(self._facts, environment() | facts)
         write_text(self.path / "config.yml", dump_config(config))
 
     def require_same(self, config: Config) -> None:
@@ -90,10 +111,17 @@ class RunFolder:
             )  # fmt: skip
 
     def record(self, values: dict[str, Any]) -> None:
-        """Appends one line to metrics.jsonl; a number that is not finite becomes null."""
+        """Appends one line to metrics.jsonl; a number that is not finite becomes null.
+
+        Raises:
+            CivaeError: it cannot be written.
+        """
         cleaned = {k: _finite(v) for k, v in values.items()}
-        with self.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(cleaned) + "\n")
+        try:
+            with self.metrics.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(cleaned) + "\n")
+        except OSError as error:
+            raise describe_os_error(error, self.metrics) from error
 
     @contextmanager
     def logged(self) -> Iterator[None]:
@@ -134,6 +162,14 @@ def _git_revision() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return found.stdout.strip()
+
+
+def _drop_torn_line(path: Path) -> None:
+    if not path.exists():
+        return
+    with path.open("rb+") as file:
+        content = file.read()
+        file.truncate(content.rfind(b"\n") + 1)
 
 
 def _is_ours(path: Path) -> bool:

@@ -77,11 +77,13 @@ def make_model(config: Config, roles: AttributeRoles, data: PreparedData) -> Int
         return IntactVAE(config.model, roles, data.size, data.channels)
 
 
-def make_card(config: Config, roles: AttributeRoles, data: PreparedData, images_seen: int) -> ModelCard:
-    """What is stored beside the weights after `images_seen` images."""
+def make_card(
+    config: Config, roles: AttributeRoles, data: PreparedData, batches: TrainingBatches
+) -> ModelCard:
+    """What is stored beside the weights, at no image seen."""
     identity = {"name": data.name, "path": str(data.path), "fingerprint": data.fingerprint}
-    subjects = _some_subjects(labelled_rows(data, roles, "train"))
-    return ModelCard(config, roles, data.preprocessing, images_seen, identity, subjects)
+    subjects = _some_subjects(torch.cat([batches.t_NT, batches.x_NX], dim=1))
+    return ModelCard(config, roles, data.preprocessing, 0, identity, subjects)
 
 
 def make_batches(
@@ -90,7 +92,7 @@ def make_batches(
     """The training split with propensity weights fitted on its table (METHOD 4.1).
 
     Raises:
-        DataError: the split is smaller than the batch is shared by, or has no labelled image.
+        DataError: the split has no labelled image.
         UsageError: the weights cannot be had for this kind of treatment.
     """
     chosen = labelled_rows(data, roles, "train")
@@ -119,8 +121,7 @@ def make_batches(
     )
 
 
-def _some_subjects(chosen: LabelledRows) -> list[list[float]]:
-    a_NA = torch.cat([chosen.t_NT, chosen.x_NX], dim=1)
+def _some_subjects(a_NA: Tensor) -> list[list[float]]:
     spread = torch.linspace(0, len(a_NA) - 1, min(SUBJECTS_KEPT, len(a_NA))).round().long()
     rows: list[list[float]] = a_NA[spread].tolist()
     return [[round(value, 6) for value in row] for row in rows]
