@@ -1,0 +1,390 @@
+"""civae counterfactual: where pictures come from, what is said about each, and what lands in the folder."""
+
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from civae_cli.app import app
+from civae_core.attributes import Attribute, AttributeRoles
+from civae_core.config.schema import Config
+from civae_core.data import PreparedData
+from civae_core.model import IntactVAE
+from civae_core.model.stored import ModelCard, load_model, save_model
+
+KEYS = ["input", "output", "treat", "factual", "predicted", "noise", "in_range"]
+DATA = {"name": "faces", "path": "data", "fingerprint": "ab" * 32}
+
+
+def civae(*arguments: object, stdin: str | None = None) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, ["counterfactual", *map(str, arguments)], input=stdin)
+    return result.exit_code, result.stdout, result.stderr
+
+
+def records(stdout: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in stdout.splitlines()]
+
+
+def pixels(path: str | Path) -> np.ndarray:
+    return np.asarray(Image.open(path))
+
+
+@pytest.fixture
+def photos(faces: PreparedData, tmp_path: Path) -> Path:
+    """Three held-out faces as PNG files of the model's own size, so that loading changes no pixel."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number, image_CHW in enumerate(faces.images(faces.rows("test")[:3])):
+        Image.fromarray(image_CHW.permute(1, 2, 0).contiguous().numpy()).save(folder / f"{number}.png")
+    return folder
+
+
+@pytest.fixture
+def two_treatments(
+    tmp_path: Path, make_config: Callable[..., Config], make_model: Callable[..., IntactVAE]
+) -> Path:
+    """A model file with untrained weights, treatments Young and Hair/Dye_Dose, no predictor."""
+    roles = AttributeRoles(
+        treatments=(
+            Attribute("Young", "binary"),
+            Attribute("Hair/Dye_Dose", "continuous", 0.0, 10.0, 5.0, 2.0),
+        ),
+        covariates=(Attribute("Male", "binary"),),
+    )
+    config = make_config(model={"predictor": False})
+    card = ModelCard(config, roles, {"size": 32, "channels": 3, "crop": None}, 0, DATA, [[0.0, 5.0, 1.0]])
+    path = tmp_path / "two.safetensors"
+    save_model(make_model(size=32, perturbed=True, assigned=roles, predictor=False), card, path)
+    return path
+
+
+def test_one_json_line_a_picture_and_nothing_else_on_stdout(
+    trained: Path, photos: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    code, stdout, stderr = civae(photos / "0.png", "--model", trained, "--treat", "Young=0", "--out", out)
+    assert (code, stderr) == (0, "")
+    (record,) = records(stdout)
+    assert list(record) == KEYS
+    assert record["input"] == str(photos / "0.png")
+    assert record["treat"] == {"Young": 0.0}
+    assert list(record["factual"]) == ["Young", "Male", "Skin_Tone"]
+    assert record["predicted"].keys() == record["factual"].keys(), "nothing was stated"
+    assert 0 <= record["predicted"]["Young"] <= 1
+    assert record["factual"]["Young"] == float(record["predicted"]["Young"] >= 0.5)
+    assert record["predicted"]["Skin_Tone"] is None, "a continuous value has no probability"
+    assert (record["noise"], record["in_range"]) == (1.0, True)
+    assert Path(record["output"]).parent == out
+    assert pixels(record["output"]).shape == (32, 32, 3)
+
+
+def test_json_is_one_object(trained: Path, photos: Path, tmp_path: Path) -> None:
+    arguments = (photos, "--model", trained, "--treat", "Young=0", "--out", tmp_path / "out")
+    lines = records(civae(*arguments)[1])
+    code, stdout, _ = civae(*arguments, "--json")
+    assert code == 0 and stdout.count("\n") == 1
+    assert json.loads(stdout) == {"results": lines, "failed": []}
+    assert [Path(record["input"]).name for record in lines] == ["0.png", "1.png", "2.png"]
+
+
+def test_stated_values_win_and_are_not_called_predicted(trained: Path, photos: Path, tmp_path: Path) -> None:
+    arguments = ("--model", trained, "--treat", "Young=0", "--out", tmp_path / "out")
+    stated = ("--attr", "Male=1", "--attr", "Skin_Tone=0.25")
+    code, stdout, _ = civae(photos / "0.png", *arguments, *stated)
+    (record,) = records(stdout)
+    assert code == 0
+    assert (record["factual"]["Male"], record["factual"]["Skin_Tone"]) == (1.0, 0.25)
+    assert list(record["predicted"]) == ["Young"]
+
+
+@pytest.mark.parametrize("objective", ["intact", "original"])
+def test_a_null_intervention_returns_the_input_to_the_pixel(
+    trained: Path, photos: Path, tmp_path: Path, objective: str
+) -> None:
+    if objective == "original":
+        trained = other_objective(trained, tmp_path / "original.safetensors")
+    arguments = (photos, "--model", trained, "--out", tmp_path / "out", "--attr", "Young=1", "--treat")
+    _, stdout, _ = civae(*arguments, "Young=1", "--strength", 2)
+    same = records(stdout)
+    assert len(same) == 3 and all(record["strength"] == 2 for record in same)
+    for record in same:
+        np.testing.assert_array_equal(pixels(record["output"]), pixels(record["input"]))
+    _, stdout, _ = civae(*arguments, "Young=1", "--noise", 0)
+    blurry = records(stdout)
+    assert all(record["noise"] == 0 and "strength" not in record for record in blurry)
+    assert all((pixels(r["output"]) != pixels(r["input"])).any() for r in blurry)
+
+
+def other_objective(run: Path, file: Path) -> Path:
+    """The run's weights, without the prior's, under a card that says `objective: original`."""
+    stored = load_model(run)
+    values = stored.card.config.model_dump() | {"objective": "original"}
+    values["model"]["prior"] = "standard"
+    card = dataclasses.replace(stored.card, config=Config.model_validate(values))
+    model = card.build()
+    model.load_state_dict(stored.model.state_dict(), strict=False)
+    save_model(model, card, file)
+    return file
+
+
+def test_strength_scales_the_effect_of_every_objective(trained: Path, photos: Path, tmp_path: Path) -> None:
+    for model in (trained, other_objective(trained, tmp_path / "original.safetensors")):
+        arguments = (photos / "0.png", "--model", model, "--attr", "Young=1", "--treat", "Young=-4")
+        weak = records(civae(*arguments, "--strength", 0, "--out", tmp_path / "weak")[1])[0]
+        strong = records(civae(*arguments, "--strength", 3, "--out", tmp_path / "strong")[1])[0]
+        np.testing.assert_array_equal(pixels(weak["output"]), pixels(weak["input"]))
+        assert (pixels(strong["output"]) != pixels(strong["input"])).any()
+
+
+def test_a_sweep_marks_and_warns_of_values_beyond_training(
+    trained: Path, photos: Path, tmp_path: Path
+) -> None:
+    arguments = (photos / "0.png", "--model", trained, "--treat", "Young=-1:3:7", "--out", tmp_path / "out")
+    for quiet in ([], ["-q"]):
+        code, stdout, stderr = civae(*arguments, *quiet)
+        assert code == 0 and stderr.count("warning: ") == 1
+        assert "Young set beyond what training saw" in stderr, "-q silences remarks, not warnings"
+    found = records(stdout)
+    values = [record["treat"]["Young"] for record in found]
+    assert values == pytest.approx([-1, -1 / 3, 1 / 3, 1, 5 / 3, 7 / 3, 3], abs=1e-5)
+    assert [record["in_range"] for record in found] == [0 <= value <= 1 for value in values]
+    assert len({record["output"] for record in found}) == len(list((tmp_path / "out").iterdir())) == 7
+
+
+def test_a_strip_is_one_labelled_picture(trained: Path, photos: Path, tmp_path: Path) -> None:
+    arguments = ("--model", trained, "--treat", "Young=0:1:3", "--strip", "--out", tmp_path / "out")
+    code, stdout, _ = civae(photos / "0.png", photos / "1.png", *arguments)
+    found = records(stdout)
+    assert code == 0 and len(found) == len(list((tmp_path / "out").iterdir())) == 2
+    assert found[0]["treat"] == {"Young": [0.0, 0.5, 1.0]} and list(found[0]) == KEYS
+    with Image.open(found[0]["output"]) as picture:
+        # Original, reconstruction and three doses, magnified fourfold, under a line of text.
+        assert picture.width > 5 * 128 and 128 < picture.height < 200
+
+
+def test_prepared_images_bring_their_labels(trained: Path, faces: PreparedData, tmp_path: Path) -> None:
+    arguments = ("--model", trained, "--treat", "Young=flip", "--out", tmp_path / "out")
+    code, stdout, stderr = civae(f"{faces.path}#test[0:3]", *arguments)
+    found = records(stdout)
+    rows = faces.rows("test")[:3]
+    assert (code, stderr) == (0, "")
+    assert [record["input"] for record in found] == [f"{faces.path}#test[{i}]" for i in range(3)]
+    assert [record["factual"]["Young"] for record in found] == faces.column("Young")[rows].tolist()
+    assert [record["treat"]["Young"] for record in found] == (1 - faces.column("Young")[rows]).tolist()
+    assert all(record["predicted"] == {} for record in found)
+    one = records(civae(f"{faces.path}#test[2]", *arguments)[1])
+    assert one == found[2:]
+    everything = records(civae(f"{faces.path}#valid", *arguments)[1])
+    assert len(everything) == len(faces.rows("valid"))
+
+
+def test_pictures_come_from_files_folders_patterns_and_standard_input(
+    trained: Path, photos: Path, tmp_path: Path
+) -> None:
+    (photos / "notes.txt").write_text("not looked at in a folder")
+    arguments = ("--model", trained, "--treat", "Young=0", "--out", tmp_path / "out")
+    wanted = [str(photos / f"{number}.png") for number in range(3)]
+
+    def inputs(*images: object, stdin: str | None = None) -> list[str]:
+        code, stdout, _ = civae(*images, *arguments, stdin=stdin)
+        assert code == 0
+        return [record["input"] for record in records(stdout)]
+
+    assert inputs(photos) == wanted
+    assert inputs(photos / "[01].png") == wanted[:2]
+    assert inputs("-", stdin=f"{wanted[2]}\n\n{wanted[0]}\r\n") == [wanted[2], wanted[0]]
+    assert inputs(photos / "2.png", "-", photos / "*0.png", stdin=wanted[1]) == [wanted[i] for i in (2, 1, 0)]
+
+
+@pytest.mark.parametrize(
+    ("images", "message", "hint"),
+    [
+        (["nowhere.jpg"], "nowhere.jpg: no such file, folder or pattern", ""),
+        (["*.jpg"], "*.jpg: no file matches this pattern", ""),
+        (["hollow"], "hollow: a folder without images", ".jpeg"),
+        (["holl*"], "holl*: no file matches this pattern", ""),
+        (["-"], "-: standard input names no picture", "one path a line"),
+    ],
+)
+def test_arguments_that_name_no_picture_are_refused(
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    images: list[str],
+    message: str,
+    hint: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "hollow").mkdir()
+    code, stdout, stderr = civae(*images, "--model", trained, "--treat", "Young=0", stdin="\n")
+    assert (code, stdout) == (2, ""), stderr
+    assert stderr.startswith(f"error: {message}") and hint in stderr.partition("hint: ")[2]
+    assert [path.name for path in tmp_path.iterdir()] == ["hollow"]
+
+
+def test_a_table_states_the_values_of_many_photos(trained: Path, photos: Path, tmp_path: Path) -> None:
+    table = photos / "labels.csv"
+    table.write_text("file_name,Male,Skin_Tone,Note\n0.png,-1,0.5,a\n1.png,1,,b\n")
+    arguments = ("--model", trained, "--treat", "Young=0", "--out", tmp_path / "out", "--attrs", table)
+    code, stdout, _ = civae(photos, *arguments)
+    first, second, third = records(stdout)
+    assert code == 0
+    assert (first["factual"]["Male"], first["factual"]["Skin_Tone"]) == (0.0, 0.5), "-1 is read as 0"
+    assert (second["factual"]["Male"], list(second["predicted"])) == (1.0, ["Young", "Skin_Tone"])
+    assert list(third["predicted"]) == ["Young", "Male", "Skin_Tone"]
+    _, stdout, _ = civae(photos, *arguments, "--attr", "Male=1")
+    assert [record["factual"]["Male"] for record in records(stdout)] == [1.0, 1.0, 1.0], "--attr wins"
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        ("file_name,Mail\n0.png,1\n", "columns (Mail) are none of the model's attributes", "Male, Skin_Tone"),
+        ("file_name,Male\nelsewhere.png,1\n", "names none of the pictures", "relative to the table"),
+    ],
+)
+def test_a_table_that_says_nothing_about_the_pictures_is_refused(
+    trained: Path, photos: Path, tmp_path: Path, text: str, message: str, hint: str
+) -> None:
+    table = tmp_path / "labels.csv"
+    table.write_text(text)
+    out = tmp_path / "out"
+    arguments = ("--model", trained, "--treat", "Young=0", "--out", out, "--attrs", table)
+    code, stdout, stderr = civae(photos, *arguments)
+    assert (code, stdout) == (2, ""), stderr
+    assert f"--attrs {table}: " in stderr and message in stderr and hint in stderr.partition("hint: ")[2]
+    assert not out.exists()
+
+
+def test_factual_values_beyond_training_are_warned_of(trained: Path, photos: Path, tmp_path: Path) -> None:
+    arguments = ("--model", trained, "--treat", "Young=0", "--out", tmp_path / "out", "--attr", "Male=-1")
+    code, _, stderr = civae(photos / "0.png", *arguments)
+    assert code == 0
+    assert stderr == "warning: --attr Male=-1 (training saw 0 to 1); judge with care\n"
+
+
+def test_several_treatments_are_set_together(two_treatments: Path, photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    factual = ("--attr", "Young=1", "--attr", "Hair/Dye_Dose=5", "--attr", "Male=0")
+    arguments = (photos / "0.png", "--model", two_treatments, *factual, "--out", out)
+    code, stdout, stderr = civae(
+        *arguments, "--treat", "Young=flip", "--treat", "Hair/Dye_Dose=4:12:2", "--treat", "Young=1"
+    )
+    found = records(stdout)
+    assert code == 0
+    assert [record["treat"] for record in found] == [
+        {"Young": 0.0, "Hair/Dye_Dose": 4.0},
+        {"Young": 0.0, "Hair/Dye_Dose": 12.0},
+        {"Young": 1.0, "Hair/Dye_Dose": 4.0},
+        {"Young": 1.0, "Hair/Dye_Dose": 12.0},
+    ]
+    assert [record["in_range"] for record in found] == [True, False, True, False]
+    assert "warning: Hair/Dye_Dose set beyond" in stderr and "Young" not in stderr
+    names = sorted(path.name for path in out.iterdir())
+    assert [Path(record["output"]).name in names for record in found] == [True] * 4
+    assert names[0] == "0__Young=0_Hair-Dye_Dose=12.png", "a slash in a name opens no folder"
+    alone = records(civae(*arguments, "--treat", "Young=0")[1])
+    assert alone[0]["treat"] == {"Young": 0.0}, "the other treatment keeps its value"
+    assert (pixels(alone[0]["output"]) != pixels(found[1]["output"])).any()
+
+
+def test_without_a_predictor_every_value_must_be_stated(
+    two_treatments: Path, photos: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    code, stdout, stderr = civae(
+        photos / "0.png", "--model", two_treatments, "--treat", "Young=0", "--attr", "Young=1", "--out", out
+    )
+    assert (code, stdout) == (2, ""), stderr
+    assert "Hair/Dye_Dose, Male not stated" in stderr and "--attrs TABLE" in stderr.partition("hint: ")[2]
+    assert not out.exists()
+
+
+def test_steps_of_a_fine_sweep_have_files_of_their_own(
+    two_treatments: Path, photos: Path, tmp_path: Path
+) -> None:
+    factual = ("--attr", "Young=1", "--attr", "Hair/Dye_Dose=5", "--attr", "Male=0")
+    arguments = ("--model", two_treatments, *factual, "--out", tmp_path / "out")
+    code, stdout, _ = civae(photos / "0.png", *arguments, "--treat", "Hair/Dye_Dose=100000:100003:4")
+    outputs = {record["output"] for record in records(stdout)}
+    assert code == 0 and len(outputs) == 4
+    assert "0__Hair-Dye_Dose=100001.png" in {Path(output).name for output in outputs}
+
+
+def test_pictures_of_one_name_do_not_overwrite_each_other(
+    trained: Path, photos: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    shutil.copy(photos / "1.png", other / "0.png")
+    arguments = ("--model", trained, "--treat", "Young=0", "--noise", 1, "--out", tmp_path / "out")
+    code, stdout, _ = civae(photos / "0.png", other / "0.png", *arguments)
+    first, second = records(stdout)
+    assert code == 0 and first["output"] != second["output"]
+    assert (pixels(first["output"]) != pixels(second["output"])).any()
+
+
+def test_the_default_model_is_the_environments_or_the_newest_run(
+    trained: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CIVAE_MODEL", raising=False)
+    arguments = (photos / "0.png", "--treat", "Young=0")
+    code, stdout, stderr = civae(*arguments)
+    assert (code, stdout) == (2, "") and "$CIVAE_MODEL is not set and runs/ holds no trained run" in stderr
+    assert "hint: name a run with --model" in stderr
+    for age, name in enumerate(("newer", "older")):
+        folder = tmp_path / "runs" / name / "checkpoints" / "last"
+        folder.mkdir(parents=True)
+        shutil.copy(trained / "checkpoints" / "last" / "model.safetensors", folder)
+        os.utime(folder / "model.safetensors", (1_000_000 - age, 1_000_000 - age))
+    code, stdout, stderr = civae(*arguments)
+    assert (code, stderr) == (0, "model: runs/newer\n") and len(records(stdout)) == 1
+    assert Path(records(stdout)[0]["output"]).parts[0] == "counterfactuals"
+    monkeypatch.setenv("CIVAE_MODEL", str(trained))
+    assert civae(*arguments)[2] == f"model: {trained}\n"
+    assert civae(*arguments, "--model", "runs/older")[2] == ""
+    monkeypatch.setenv("CIVAE_MODEL", "runs/gone")
+    code, stdout, stderr = civae(*arguments)
+    assert (code, stdout) == (2, ""), stderr
+    assert stderr.startswith("model: runs/gone\nerror: runs/gone: no such run")
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_corrupt_picture_among_good_ones_costs_only_itself(
+    trained: Path, photos: Path, tmp_path: Path, as_json: bool
+) -> None:
+    (photos / "1.png").write_bytes((photos / "1.png").read_bytes()[:500])
+    arguments = ("--model", trained, "--treat", "Young=0", "--out", tmp_path / "out", "-q")
+    code, stdout, stderr = civae(photos, *arguments, *(["--json"] if as_json else []))
+    assert code == 3
+    assert f"warning: skipped {photos / '1.png'}: damaged image" in stderr
+    assert "error: 1 of 3 pictures could not be read; the others are written" in stderr
+    if as_json:
+        result = json.loads(stdout)
+        assert len(result["failed"]) == 1 and str(photos / "1.png") in result["failed"][0]
+        found = result["results"]
+    else:
+        found = records(stdout)
+    assert [Path(record["input"]).name for record in found] == ["0.png", "2.png"]
+    assert len(list((tmp_path / "out").iterdir())) == 2
+
+
+def test_prepared_images_of_another_size_are_refused(
+    faces: PreparedData, tmp_path: Path, roles: AttributeRoles, make_config: Callable[..., Config]
+) -> None:
+    card = ModelCard(make_config(), roles, {"size": 16, "channels": 3, "crop": None}, 0, DATA, [])
+    save_model(card.build(), card, tmp_path / "small.safetensors")
+    code, stdout, stderr = civae(
+        f"{faces.path}#test", "--model", tmp_path / "small.safetensors", "--treat", "Young=0"
+    )
+    assert (code, stdout) == (2, ""), stderr
+    assert f"{faces.path}#test: images are 3×32×32, the model takes 3×16×16" in stderr
