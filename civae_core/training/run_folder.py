@@ -156,12 +156,18 @@ def environment() -> dict[str, Any]:
 
 
 def _git_revision() -> str | None:
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    """The commit of this source, `+changes` if it was edited since; None for an installed copy."""
+    here = Path(__file__)
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(here.parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+
     try:
-        found = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
+        git("ls-files", "--error-unmatch", here.name)  # a copy may lie inside somebody else's repository
+        return git("describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+changes")
     except (OSError, subprocess.SubprocessError):
         return None
-    return found.stdout.strip()
 
 
 def _drop_torn_line(path: Path) -> None:
