@@ -82,8 +82,8 @@ class ModelConfig(Section):
     """Hidden units of the prior's network."""
     sigma: Literal["scalar", "channel", "pixel", "fixed"] = "scalar"
     """Scale of the decoder's Gaussian: one learned number, one per channel, a learned map, or a constant."""
-    sigma_init: Positive = 0.1
-    """Initial (or fixed) σ, in units of images in [0,1]."""
+    sigma_init: Annotated[float, Field(ge=0.005, le=2.0)] = 0.1
+    """Initial (or fixed) σ, in units of images in [0,1]; σ never leaves 0.005 to 2."""
     predictor: bool = True
     """Train an attribute predictor p(x,t|y) beside the model, for photographs without labels."""
 

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from civae_core.config.schema import ModelConfig
 from civae_core.model.blocks import ACTIVATIONS, ConditionEmbedding, ResidualStage, Upsample, make_norm
+from civae_core.model.distributions import clamp_through
 
 CONDITION_FEATURES = 64
 LOG_SIGMA_MIN, LOG_SIGMA_MAX = math.log(0.005), math.log(2.0)
@@ -84,8 +85,10 @@ class Decoder(nn.Module):
                 h_BCHW = self.ups[index - 1](h_BCHW)
             h_BCHW = stage(h_BCHW, condition_BF)
         out_BCHW = F.pixel_shuffle(self.head(h_BCHW), 2).float()
-        log_sigma = self.log_sigma
         if self.sigma_kind == "pixel":
             out_BCHW, map_BCHW = out_BCHW.split(self.channels, dim=1)
-            log_sigma = log_sigma + map_BCHW
-        return PixelNormal(0.5 + 0.5 * out_BCHW, log_sigma.clamp(LOG_SIGMA_MIN, LOG_SIGMA_MAX))
+            log_sigma = (self.log_sigma + map_BCHW).clamp(LOG_SIGMA_MIN, LOG_SIGMA_MAX)
+        else:
+            # One number has no neighbours whose gradient would bring it back from beyond its range.
+            log_sigma = clamp_through(self.log_sigma, LOG_SIGMA_MIN, LOG_SIGMA_MAX)
+        return PixelNormal(0.5 + 0.5 * out_BCHW, log_sigma)

@@ -8,6 +8,11 @@ from torch import Tensor
 LOG_STD_MIN, LOG_STD_MAX = -6.0, 3.0
 
 
+def clamp_through(raw: Tensor, low: float, high: float) -> Tensor:
+    """`raw` within [low, high], with the gradient of `raw` itself: what is beyond can come back."""
+    return raw + (raw.clamp(low, high) - raw).detach()
+
+
 @dataclass(frozen=True)
 class DiagonalNormal:
     """N(mean, diag exp(log_std)²) for each row; both tensors are [B, Z]."""
@@ -22,8 +27,7 @@ class DiagonalNormal:
         The clamp is straight-through in float32, so that a parameter beyond it can still come back.
         """
         mean_BZ, raw_BZ = parameters_BP.float().chunk(2, dim=1)
-        clamped_BZ = raw_BZ.clamp(LOG_STD_MIN, LOG_STD_MAX)
-        return cls(mean_BZ, raw_BZ + (clamped_BZ - raw_BZ).detach())
+        return cls(mean_BZ, clamp_through(raw_BZ, LOG_STD_MIN, LOG_STD_MAX))
 
     @property
     def std_BZ(self) -> Tensor:

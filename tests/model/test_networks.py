@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from civae_core.config.schema import ModelConfig
@@ -95,6 +96,26 @@ def test_sigma_starts_at_its_setting_and_is_learned_unless_fixed(sigma: str, sha
     learned = dict(decoder.named_parameters()).get("log_sigma")
     assert (learned is None) == (sigma == "fixed")
     assert "log_sigma" in decoder.state_dict()
+
+
+@pytest.mark.parametrize("sigma_init", [0.004, 2.1])
+def test_a_sigma_that_would_be_clamped_is_refused(sigma_init: float) -> None:
+    with pytest.raises(ValidationError, match="sigma_init"):
+        config_with(sigma="fixed", sigma_init=sigma_init)
+
+
+@pytest.mark.parametrize(("log_sigma", "sigma"), [(-9.0, 0.005), (3.0, 2.0)])
+def test_a_learned_sigma_stays_in_its_range_and_can_come_back_from_beyond(
+    log_sigma: float, sigma: float
+) -> None:
+    decoder = Decoder(config_with(), 16, 3, 1, 0)
+    with torch.no_grad():
+        decoder.log_sigma.fill_(log_sigma)
+    p = decoder(draw(2, LATENT), draw(2, 1), draw(2, 0))
+    torch.testing.assert_close(p.log_sigma.exp(), torch.full((1, 1, 1), sigma))
+    p.negative_log_likelihood(draw(2, 3, 16, 16)).mean().backward()
+    # Downhill points inwards: up from the floor, down from the cap.
+    assert decoder.log_sigma.grad.sign().item() == (1.0 if sigma > 1 else -1.0)
 
 
 def test_per_pixel_sigma_is_a_map_within_floor_and_cap() -> None:

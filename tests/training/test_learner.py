@@ -98,9 +98,8 @@ def fused_on_meta(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("fused_on_meta")
-@pytest.mark.parametrize("norm", ["group", "batch"])
-@pytest.mark.parametrize("sigma", ["scalar", "pixel"])
-@pytest.mark.parametrize("objective", ["intact", "cvae", "original"])
+@pytest.mark.parametrize(("norm", "sigma"), [("group", "scalar"), ("batch", "pixel")])
+@pytest.mark.parametrize("objective", ["intact", "original"])
 def test_a_whole_step_makes_no_tensor_on_another_device(
     make_learner: MakeLearner, objective: str, norm: str, sigma: str
 ) -> None:
@@ -346,8 +345,16 @@ def one_process(tmp_path: Path) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("one_process")
-@pytest.mark.parametrize("objective", ["intact", "cvae", "original"])
-@pytest.mark.parametrize("sigma", ["scalar", "pixel", "fixed"])
+@pytest.mark.parametrize(
+    ("objective", "sigma"),
+    [
+        ("intact", "scalar"),
+        ("cvae", "channel"),
+        ("original", "scalar"),
+        ("original", "pixel"),
+        ("original", "fixed"),
+    ],
+)
 def test_every_objective_runs_distributed_and_steps_as_alone(
     make_learner: MakeLearner, objective: str, sigma: str
 ) -> None:
