@@ -1,0 +1,43 @@
+"""Models with untrained weights, as if read from disk."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from civae_core.attributes import Attribute, AttributeRoles
+from civae_core.config.schema import Config
+from civae_core.data import PreparedData
+from civae_core.model import IntactVAE
+from civae_core.model.stored import ModelCard, StoredModel
+
+
+@pytest.fixture
+def make_stored(
+    faces: PreparedData, make_config: Callable[..., Config], make_model: Callable[..., IntactVAE]
+) -> Callable[..., StoredModel]:
+    """A small network for `faces` that asks about Young given Male, with perturbed weights."""
+    columns = {attribute.name: attribute for attribute in faces.attributes}
+    columns["Hat"] = Attribute("Hat", "binary")  # which the faces' table does not have
+
+    def make(
+        objective: str = "intact",
+        path: str = "run/checkpoints/step-1/model.safetensors",
+        treatments: tuple[str, ...] = ("Young",),
+        covariates: tuple[str, ...] = ("Male",),
+        size: int = 32,
+        **model: Any,
+    ) -> StoredModel:
+        roles = AttributeRoles(
+            tuple(columns[name] for name in treatments), tuple(columns[name] for name in covariates)
+        )
+        settings = {"prior": "xt" if objective == "intact" else "standard"} | model
+        config = make_config(objective=objective, model=settings)
+        identity = {"name": faces.name, "path": str(faces.path), "fingerprint": faces.fingerprint}
+        preprocessing = dict(faces.preprocessing) | {"size": size}
+        card = ModelCard(config, roles, preprocessing, 100, identity, [])
+        network = make_model(size=size, perturbed=True, assigned=roles, **settings).requires_grad_(False)
+        return StoredModel(network, card, Path(path))
+
+    return make

@@ -1,0 +1,215 @@
+"""The evaluation as a whole: its schema, what perfect and copied answers score, and what it must not do."""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from civae_core.data import PreparedData
+from civae_core.errors import DataError, UsageError
+from civae_core.evaluation import evaluate as module
+from civae_core.evaluation.evaluate import default_data, evaluate
+from civae_core.evaluation.methods import Answer, TrainedModel
+from civae_core.model.stored import StoredModel
+
+MakeStored = Callable[..., StoredModel]
+COUNTERFACTUAL = {
+    "relative_effect_error", "relative_effect_error_mean_image", "ate_error", "mse_counterfactual",
+    "psnr_counterfactual", "ssim_counterfactual", "mse_off_effect", "pehe",
+}  # fmt: skip
+RECONSTRUCTION = {"psnr_reconstruction", "ssim_reconstruction", "bits_per_dim"}
+
+
+class Oracle(TrainedModel):
+    """Recognises each image and returns its stored true counterfactual."""
+
+    known: dict[bytes, Tensor]
+
+    def answer(self, y_BCHW: Tensor, x_BX: Tensor, t_BT: Tensor, t_new_BT: Tensor) -> Answer:
+        truth_BCHW = torch.stack([self.known.get(image_key(y_CHW), y_CHW) for y_CHW in y_BCHW])
+        return Answer(y_BCHW, truth_BCHW, truth_BCHW)
+
+
+def image_key(y_CHW: Tensor) -> bytes:
+    return (y_CHW * 255).round().to(torch.uint8).numpy().tobytes()
+
+
+@pytest.fixture
+def oracle(faces: PreparedData, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every model answers with the truth."""
+    (truth,) = faces.truth
+    images = truth.images(torch.arange(len(truth))).float() / 255
+    factual = faces.images(truth.rows).float() / 255
+    known = {image_key(y_CHW): true_CHW for y_CHW, true_CHW in zip(factual, images, strict=True)}
+    monkeypatch.setattr(Oracle, "known", known, raising=False)
+    monkeypatch.setattr(module, "name_methods", lambda models: [Oracle("ours", models[0])])
+
+
+@pytest.fixture
+def seen(faces: PreparedData, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """How many images each look into the data asked for."""
+    counts: list[int] = []
+    whole = PreparedData.images
+
+    def counted(self: PreparedData, rows: Tensor) -> Tensor:
+        counts.append(len(rows))
+        return whole(self, rows)
+
+    monkeypatch.setattr(PreparedData, "images", counted)
+    yield counts
+
+
+def numbers_of(entry: object) -> Iterator[float]:
+    if isinstance(entry, dict):
+        for value in entry.values():
+            yield from numbers_of(value)
+    else:
+        assert isinstance(entry, float)
+        yield entry
+
+
+@pytest.mark.usefixtures("oracle")
+def test_the_truth_scores_0_and_the_copy_exactly_1(faces: PreparedData, make_stored: MakeStored) -> None:
+    methods = evaluate([make_stored()], faces).numbers["methods"]
+    ours, copied = methods["ours"], methods["copy"]
+    assert ours["relative_effect_error"] == {"mean": 0.0, "lo": 0.0, "hi": 0.0}
+    assert (ours["ate_error"], ours["pehe"]["mean"], ours["mse_off_effect"]["mean"]) == (0.0, 0.0, 0.0)
+    assert ours["ssim_counterfactual"]["mean"] == pytest.approx(1.0)
+    assert copied["relative_effect_error"] == {"mean": 1.0, "lo": 1.0, "hi": 1.0}
+    assert copied["relative_effect_error_mean_image"] == {"mean": 1.0, "lo": 1.0, "hi": 1.0}
+    assert copied["ate_error"] == pytest.approx(1.0, abs=1e-12)
+    assert copied["mse_off_effect"]["mean"] == 0.0
+
+
+def test_the_schema(faces: PreparedData, make_stored: MakeStored) -> None:
+    found = evaluate([make_stored(), make_stored("cvae"), make_stored("original")], faces, seed=4)
+    numbers: dict[str, Any] = json.loads(json.dumps(found.numbers, allow_nan=False))
+    assert (numbers["schema"], numbers["data"], numbers["split"]) == (1, "synthetic:faces", "test")
+    assert (numbers["n"], numbers["noise"], numbers["seed"]) == (len(faces.rows("test")), 1.0, 4)
+    assert numbers["fingerprint"] == faces.fingerprint
+    assert (numbers["treatment"], numbers["covariates"], numbers["do"]) == (
+        ["Young"], ["Male"], {"Young": "flip"}
+    )  # fmt: skip
+    assert numbers["images_seen"] == {"ours": 100, "cvae": 100, "original": 100}
+    methods = numbers["methods"]
+    assert list(methods) == ["copy", "ours", "cvae", "original"]
+    assert set(methods["copy"]) == COUNTERFACTUAL
+    for name in ("ours", "cvae", "original"):
+        assert set(methods[name]) == COUNTERFACTUAL | RECONSTRUCTION
+        for key, entry in methods[name].items():
+            if key != "ate_error":
+                assert set(entry) == {"mean", "lo", "hi"} and entry["lo"] <= entry["mean"] <= entry["hi"]
+        assert all(number == number for number in numbers_of(methods[name]))
+    assert set(found.overlap) == {"Young"} and found.overlap["Young"]["verdict"]
+
+
+def test_pictures_show_truth_and_every_method(faces: PreparedData, make_stored: MakeStored) -> None:
+    models = [make_stored(), make_stored("cvae"), make_stored("original")]
+    ((caption, own),) = evaluate(models[:1], faces).pictures
+    (_, same), (_, all_methods) = evaluate(models, faces).pictures
+    assert "do(Young=flip)" in caption and "τ = 1" in caption
+    assert own.tobytes() == same.tobytes()
+    # Original, reconstruction, counterfactual, truth; then original, three methods, truth.
+    assert all_methods.width - own.width == pytest.approx(128, abs=20)
+
+
+def test_without_a_known_truth_counterfactual_keys_are_absent(
+    faces: PreparedData, make_stored: MakeStored
+) -> None:
+    for numbers in (
+        evaluate([make_stored()], faces, split="train", limit=20).numbers,
+        evaluate([make_stored(treatments=("Male",), covariates=())], faces).numbers,
+    ):
+        assert set(numbers["methods"]) == {"ours"}, "nothing to copy for"
+        assert set(numbers["methods"]["ours"]) == RECONSTRUCTION
+    assert numbers["do"] == {"Male": "flip"}
+
+
+def test_a_continuous_treatment_is_shown_at_its_upper_end(
+    faces: PreparedData, make_stored: MakeStored
+) -> None:
+    found = evaluate([make_stored(treatments=("Skin_Tone",))], faces)
+    (tone,) = [attribute for attribute in faces.attributes if attribute.name == "Skin_Tone"]
+    assert found.numbers["do"] == {"Skin_Tone": tone.high}
+    assert set(found.numbers["methods"]["ours"]) == RECONSTRUCTION
+
+
+def test_treatments_beside_the_one_asked_about_stay_factual(
+    faces: PreparedData, make_stored: MakeStored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[Tensor, Tensor]] = []
+    answer = TrainedModel.answer
+
+    def noted(self: TrainedModel, y: Tensor, x: Tensor, t_BT: Tensor, t_new_BT: Tensor) -> Answer:
+        asked.append((t_BT, t_new_BT))
+        return answer(self, y, x, t_BT, t_new_BT)
+
+    monkeypatch.setattr(TrainedModel, "answer", noted)
+    found = evaluate([make_stored(treatments=("Male", "Young"), covariates=())], faces)
+    assert found.numbers["do"] == {"Young": "flip"}
+    flipped = [(t, new) for t, new in asked if not torch.equal(t, new)]
+    assert flipped
+    for t_BT, t_new_BT in flipped:
+        assert torch.equal(t_new_BT[:, 0], t_BT[:, 0]) and torch.equal(t_new_BT[:, 1], 1 - t_BT[:, 1])
+
+
+def test_limit_spreads_over_the_split(faces: PreparedData, make_stored: MakeStored) -> None:
+    stored = make_stored()
+    assert evaluate([stored], faces, limit=5).numbers["n"] == 5
+    assert evaluate([stored], faces, limit=1).numbers["n"] == 1
+    whole = evaluate([stored], faces).numbers
+    assert evaluate([stored], faces, limit=10_000).numbers == whole
+    rows = module._spread(module.labelled_rows(faces, stored.card.roles, "test"), 4).rows_N
+    test = faces.rows("test")
+    assert len(rows.unique()) == 4 and rows[0] == test[0] and rows[-1] == test[-1]
+
+
+def test_images_pass_through_in_batches(
+    faces: PreparedData, make_stored: MakeStored, seen: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = make_stored()
+    whole = evaluate([stored], faces).numbers["methods"]["ours"]
+    seen.clear()
+    monkeypatch.setattr(module, "BATCH", 8)
+    batched = evaluate([stored], faces).numbers["methods"]["ours"]
+    assert max(seen) == 8 and sum(seen) == 2 * len(faces.rows("test")) + module.GRID_ROWS
+    del whole["bits_per_dim"], batched["bits_per_dim"]  # whose posterior draws are numbered by batch
+    for key in whole:
+        assert list(numbers_of({"": batched[key]})) == pytest.approx(
+            list(numbers_of({"": whole[key]})), rel=1e-3
+        )
+
+
+def test_the_same_seed_gives_the_same_numbers(faces: PreparedData, make_stored: MakeStored) -> None:
+    stored = make_stored()
+    first = evaluate([stored], faces, seed=1).numbers
+    assert evaluate([stored], faces, seed=1).numbers == first
+    other = evaluate([stored], faces, seed=2).numbers["methods"]["ours"]["relative_effect_error"]
+    ours = first["methods"]["ours"]["relative_effect_error"]
+    assert other["mean"] == ours["mean"] and other["lo"] != ours["lo"], "the seed is of the resampling"
+
+
+def test_data_that_does_not_fit_the_model_is_refused(faces: PreparedData, make_stored: MakeStored) -> None:
+    with pytest.raises(UsageError, match=r"images are 3×32×32, the model takes 3×16×16") as caught:
+        evaluate([make_stored(size=16)], faces)
+    assert str(faces.path) in caught.value.message
+    with pytest.raises(DataError, match=r"has no column Hat") as missing:
+        evaluate([make_stored(covariates=("Male", "Hat"))], faces)
+    assert str(faces.path) in missing.value.message
+
+
+def test_the_default_data_is_what_the_model_was_trained_on(
+    faces: PreparedData, make_stored: MakeStored, caplog: pytest.LogCaptureFixture
+) -> None:
+    stored = make_stored()
+    assert default_data(stored).fingerprint == faces.fingerprint and not caplog.records
+    stored.card.data["fingerprint"] = "00"
+    default_data(stored)
+    assert "has changed since the model was trained on it" in caplog.text
+    stored.card.data["path"] = str(faces.path / "gone")
+    with pytest.raises(DataError, match=r"gone.*the data that run.* was trained on") as caught:
+        default_data(stored)
+    assert caught.value.hint == "name prepared data with --data"
