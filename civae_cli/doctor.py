@@ -29,10 +29,6 @@ def card(facts: dict[str, Any]) -> str:
         ("python", f"{facts['python']} on {facts['platform']}"),
         ("packages", ", ".join(f"{name} {version}" for name, version in facts["packages"].items())),
         (
-            "optional",
-            ", ".join(f"{name} {version or 'absent'}" for name, version in facts["optional"].items()),
-        ),
-        (
             "processors",
             f"{facts['cpus']}" + (f", torch uses {facts['threads']}" if "threads" in facts else ""),
         ),

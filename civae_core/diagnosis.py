@@ -23,7 +23,6 @@ REQUIRED = {
     "typer": "typer",
     "rich": "rich",
 }
-OPTIONAL = {"tensorboard": "mirrors metrics.jsonl into TensorBoard event files"}
 _LITTLE_SPACE = 2e9
 
 
@@ -34,7 +33,6 @@ def diagnose() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {},
-        "optional": {name: _version(name) for name in OPTIONAL},
         "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "problems": [],
         "advice": [],
