@@ -205,6 +205,8 @@ def test_the_originals_inference_by_its_definition(make_model: Model, photos: Ph
     mean_BCHW = model.decode(wrong_BZ, 1 - t_BT, x_BX).mean_BCHW.detach()
     without = original_counterfactual(model, y_BCHW, x_BX, t_BT, 1 - t_BT, noise=0.0)
     torch.testing.assert_close(without.image_BCHW, mean_BCHW)
+    twice = original_counterfactual(model, y_BCHW, x_BX, t_BT, 1 - t_BT, strength=2.0)
+    torch.testing.assert_close(twice.image_BCHW, y_BCHW + 2 * without.effect_BCHW)
     null = original_counterfactual(model, y_BCHW, x_BX, t_BT, t_BT)
     torch.testing.assert_close(null.image_BCHW, y_BCHW, rtol=0, atol=2e-6)
 
