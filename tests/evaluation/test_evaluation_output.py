@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,8 @@ def test_the_page_is_whole_in_itself_and_shows_the_overlap(evaluation: Evaluatio
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert not re.search(r"""(src|href)=(?!"data:)|url\(|@import|<script|<link""", html)
     assert "data:image/png;base64," in html
-    assert "<h2>Overlap for Young" in html and evaluation.overlap["Young"]["verdict"] in html
+    assert "<h2>Overlap for Young" in html
+    assert evaluation.overlap["Young"]["verdict"] in unescape(html)
     assert "relative effect error" in html and "do(Young=flip)" in html
 
 
