@@ -1,0 +1,115 @@
+"""civae evaluate: numbers on stdout, a table on stderr, files in the run, and what it refuses."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from civae_cli.app import app
+from civae_core.config.schema import Config
+from civae_core.data import PreparedData
+from civae_core.training.loop import train
+
+
+def civae(*arguments: object) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, ["evaluate", *map(str, arguments)], env={"COLUMNS": "80"})
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """A run of its own, since reports are written into it."""
+    return Path(shutil.copytree(trained, tmp_path / "runs" / "tiny", symlinks=True))
+
+
+def test_numbers_go_to_stdout_and_beside_the_report(run: Path) -> None:
+    code, stdout, stderr = civae(run, "--limit", 8)
+    assert code == 0
+    assert stdout == f"{run / 'evaluation.json'}\n"
+    assert f"wrote {run / 'report.html'} and {run / 'evaluation.json'}" in stderr
+    assert "relative effect error" in stderr and "copy" in stderr
+    assert max(map(len, stderr.splitlines()[:-1])) <= 80
+    code, stdout, _ = civae(run, "--limit", 8, "--json", "-q")
+    numbers = json.loads(stdout)
+    assert code == 0 and stdout.count("\n") == 1
+    assert numbers == json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
+    assert (numbers["n"], numbers["split"], set(numbers["methods"])) == (8, "test", {"copy", "ours"})
+    assert numbers["methods"]["copy"]["relative_effect_error"]["mean"] == 1.0
+
+
+def test_quiet_leaves_only_the_result(run: Path) -> None:
+    assert civae(run, "--limit", 2, "-q") == (0, f"{run / 'evaluation.json'}\n", "")
+
+
+def test_a_checkpoint_is_reported_in_its_run_unless_told_otherwise(run: Path, tmp_path: Path) -> None:
+    code, stdout, _ = civae(run / "checkpoints" / "last", "--limit", 2)
+    assert (code, stdout) == (0, f"{run / 'evaluation.json'}\n")
+    page = tmp_path / "elsewhere" / "page.html"
+    code, stdout, _ = civae(run, "--limit", 2, "--report", page)
+    assert (code, stdout) == (0, f"{page.with_name('evaluation.json')}\n")
+    assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_several_runs_stand_in_one_table(
+    run: Path, tiny_config: Callable[..., Config], tmp_path: Path
+) -> None:
+    for objective in ("cvae", "original"):
+        settings = {"objective": objective, "train.images": 64, "loss.beta": 1.0}
+        train(tiny_config(settings), tmp_path / objective, device="cpu")
+    longer = Path(shutil.copytree(run, tmp_path / "longer", symlinks=True))
+    against = [part for other in ("cvae", "original", "longer") for part in ("--against", tmp_path / other)]
+    code, stdout, stderr = civae(run, *against, "--limit", 4, "--json")
+    numbers = json.loads(stdout)
+    assert code == 0
+    assert list(numbers["methods"]) == ["copy", "ours", "cvae", "original", f"ours ({longer.name})"]
+    assert numbers["methods"]["ours"] == numbers["methods"][f"ours ({longer.name})"]
+    assert numbers["images_seen"]["cvae"] == 64
+    assert all(name in stderr for name in ("copy", "cvae", "original"))
+
+
+def test_without_truth_the_table_has_reconstructions_only(run: Path) -> None:
+    code, stdout, stderr = civae(run, "--split", "train", "--limit", 4, "--json")
+    assert code == 0
+    assert set(json.loads(stdout)["methods"]["ours"]) == {
+        "psnr_reconstruction", "ssim_reconstruction", "bits_per_dim"
+    }  # fmt: skip
+    assert "effect" not in stderr
+
+
+def test_named_data_is_scored_instead_of_the_models_own(
+    run: Path, faces: PreparedData, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(faces.path, tmp_path / "copy"))
+    code, stdout, _ = civae(run, "--data", copy, "--limit", 2, "--json")
+    assert code == 0 and json.loads(stdout)["fingerprint"] == faces.fingerprint
+    code, stdout, stderr = civae(run, "--data", tmp_path / "nowhere")
+    assert (code, stdout) == (3, "") and str(tmp_path / "nowhere") in stderr
+
+
+@pytest.mark.parametrize("command", ["prepared", "unwritable", "no run"])
+def test_refusals_come_before_the_work(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    def never(*arguments: object, **more: object) -> None:
+        raise AssertionError("scored before it was refused")
+
+    monkeypatch.setattr("civae_core.evaluation.evaluate._reconstruction_entries", never)
+    if command == "prepared":
+        small = tmp_path / "small"
+        prepare = ["prepare-data", "synthetic:faces", "--n", "30", "--size", "48", "--workers", "1"]
+        assert CliRunner().invoke(app, [*prepare, "--out", str(small)]).exit_code == 0
+        code, stdout, stderr = civae(run, "--data", small)
+        assert code == 2 and f"{small}: images are 3×48×48, the model takes 3×32×32" in stderr
+    elif command == "unwritable":
+        (tmp_path / "file").touch()
+        code, stdout, stderr = civae(run, "--report", tmp_path / "file" / "page.html")
+        assert code == 1 and f"cannot write {tmp_path / 'file'}" in stderr
+    else:
+        code, stdout, stderr = civae(tmp_path / "gone")
+        assert code == 2 and f"{tmp_path / 'gone'}: no such run, checkpoint or model file" in stderr
+        assert "hint: train one" in stderr
+    assert stdout == "" and "Traceback" not in stderr
+    assert not (run / "report.html").exists() and not (run / "evaluation.json").exists()
