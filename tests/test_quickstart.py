@@ -1,0 +1,47 @@
+"""The settings of quickstart: the same in Python and as a config file; a baseline that differs by its objective."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from civae_core.config import Config, load_config
+from civae_core.errors import UsageError
+from civae_core.quickstart import METHODS, quickstart, quickstart_config
+
+FILE = Path(__file__).parents[1] / "configs" / "quickstart.yml"
+DATA = Path("quickstart/data")
+
+
+def flat(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for key, value in section.items():
+        values |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return values
+
+
+def differences(one: Config, other: Config) -> dict[str, tuple[Any, Any]]:
+    first, second = flat(one.model_dump()), flat(other.model_dump())
+    return {key: (first[key], second[key]) for key in first if first[key] != second[key]}
+
+
+def test_the_config_file_says_what_quickstart_does() -> None:
+    differing = differences(load_config([FILE]), quickstart_config("ours", DATA))
+    assert differing == {}, "configs/quickstart.yml on the left, civae_core/quickstart.py on the right"
+
+
+def test_the_baseline_has_the_same_network_data_and_budget() -> None:
+    differing = differences(quickstart_config("ours", DATA), quickstart_config("cvae", DATA))
+    assert differing.keys() <= {"objective", "model.prior", "loss.beta", "loss.weights"}
+    baseline = quickstart_config("cvae", DATA)
+    assert (baseline.objective, baseline.model.prior) == ("cvae", "standard")
+    assert (baseline.loss.beta, baseline.loss.weights) == (1.0, "none")
+    assert METHODS == ("ours", "cvae")
+
+
+@pytest.mark.parametrize("size", [16, 40, 272])
+def test_a_size_that_does_not_suit_is_refused_before_anything_is_written(tmp_path: Path, size: int) -> None:
+    with pytest.raises(UsageError, match=f"--size {size}: must be a multiple of") as caught:
+        quickstart(tmp_path / "out", size=size)
+    assert caught.value.hint
+    assert not (tmp_path / "out").exists()
