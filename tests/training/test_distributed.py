@@ -1,0 +1,98 @@
+"""Two processes under torchrun train what one process trains, into one folder."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from civae_core.config import dump_config
+from civae_core.config.schema import Config
+from civae_core.errors import UsageError
+from civae_core.training.distributed import Processes, joined
+from civae_core.training.heldout import HeldOut
+from civae_core.training.loop import _require_even_shares, train
+
+IMAGES = {
+    "train.images": 128,
+    "train.batch_size": 16,
+    "train.log_every": 32,
+    "train.checkpoint_every": 64,
+    "train.validate_images": 4,
+    "train.lr_warmup": 0,
+}
+
+
+def weights_of(checkpoint: Path) -> torch.Tensor:
+    """The model's weights, in one row."""
+    state = load_file(checkpoint / "state.safetensors")
+    return torch.cat([v.flatten() for k, v in sorted(state.items()) if k.startswith("model.")])
+
+
+def assert_near(two: Path, one: Path, before: torch.Tensor) -> None:
+    """Same weights but for the order of sums, measured against how far training moved them."""
+    moved = (weights_of(one) - before).norm()
+    assert moved > 0.1
+    assert (weights_of(two) - weights_of(one)).norm() < 1e-3 * moved
+
+
+def test_two_processes_train_what_one_does_and_one_can_go_on(
+    tiny_config: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_config(IMAGES)
+    (tmp_path / "two.yml").write_text(dump_config(config), encoding="utf-8")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    # Port 0 lets the rendezvous choose a free one.
+    torchrun += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
+    command = ["-m", "civae_cli", "train", "--config", str(tmp_path / "two.yml"), "--device", "cpu"]
+    ran = subprocess.run(
+        [*torchrun, *command, "--out", str(tmp_path / "two"), "--stop-at", "64"],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout == f"{tmp_path / 'two'}\n", "only the first process speaks"
+    assert ran.stderr.count("training, to 64 images, on cpu") == 1
+    assert ran.stderr.count("train: 64/64 images") == 1
+
+    lines = [json.loads(line) for line in (tmp_path / "two" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["images"] for line in lines] == [32, 64, 64]
+    assert ["valid_loss" in line for line in lines] == [False, False, True]
+    assert json.loads((tmp_path / "two" / "env.json").read_text())["world_size"] == 2
+    checkpoints = tmp_path / "two" / "checkpoints"
+    assert {path.name for path in checkpoints.iterdir()} == {"step-000000064", "last", "best"}
+
+    monkeypatch.setattr(HeldOut, "save_grid", lambda *_: None)
+    train(tiny_config(IMAGES | {"train.images": 16, "train.lr": 1e-30}), tmp_path / "start", device="cpu")
+    before = weights_of(tmp_path / "start" / "checkpoints" / "last")
+    train(config, tmp_path / "one", device="cpu")
+    assert_near(checkpoints / "step-000000064", tmp_path / "one" / "checkpoints" / "step-000000064", before)
+
+    assert train(config, tmp_path / "two", device="cpu").finished
+    assert_near(checkpoints / "last", tmp_path / "one" / "checkpoints" / "last", before)
+
+
+def test_batches_must_be_shared_evenly() -> None:
+    _require_even_shares(6, Processes(rank=1, world_size=2))
+    with pytest.raises(
+        UsageError, match=r"train.batch_size: 7 images cannot be shared evenly by 2 processes"
+    ):
+        _require_even_shares(7, Processes(rank=1, world_size=2))
+
+
+def test_alone_there_is_nobody_to_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("TORCHELASTIC_RUN_ID", "WORLD_SIZE", "RANK"):
+        monkeypatch.delenv(name, raising=False)
+    with joined("cpu") as processes:
+        assert processes == Processes(0, 1, 0)
+        assert processes.is_first
+        assert processes.any(2) == 2
+        assert processes.own_device("auto") == "auto"
+    assert not torch.distributed.is_initialized()
