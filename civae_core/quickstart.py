@@ -79,20 +79,21 @@ def quickstart(
 
 
 def quickstart_config(method: str, data: Path, images: int = IMAGES) -> Config:
-    """The training of `ours` (configs/quickstart.yml) or of the baseline: `cvae`, the same network and budget
-    with N(0,I) for a prior, β = 1 and no weights.
+    """The training of `ours` (configs/quickstart.yml), or of the baseline `cvae`: the same network and budget with
+    N(0,I) for a prior, β = 1 and no weights.
     """
-    ours = Config(
+    return Config(
+        objective="intact" if method == "ours" else "cvae",
         data=DataConfig(
             path=str(data),
             treatment=[a.name for a in ROLES.treatments],
             covariates=[a.name for a in ROLES.covariates],
             descendants=[a.name for a in ROLES.descendants],
         ),
-        model=ModelConfig(width=24, stages=[1, 2, 4, 6]),
+        model=ModelConfig(width=16, stages=[1, 2, 4, 8]),
         train=TrainConfig(
             images=images,
-            batch_size=32,
+            batch_size=16,
             lr=2e-3,
             lr_warmup=1_000,
             ema_halflife=1_000,
@@ -102,12 +103,6 @@ def quickstart_config(method: str, data: Path, images: int = IMAGES) -> Config:
             validate_images=256,
         ),
     )
-    if method == "ours":
-        return ours
-    plain = ours.model_dump() | {"objective": "cvae"}
-    plain["model"]["prior"] = "standard"
-    plain["loss"] |= {"beta": 1.0, "weights": "none"}
-    return Config.model_validate(plain)
 
 
 def _evaluate(out: Path, data: PreparedData, device: str) -> Quickstart:

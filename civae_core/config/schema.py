@@ -3,7 +3,7 @@
 Every count of training progress is in images, so that a batch size can change without touching the rest.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
@@ -60,8 +60,8 @@ class DataConfig(Section):
 class ModelConfig(Section):
     """The network: encoder, decoder and prior (METHOD section 2)."""
 
-    prior: Literal["xt", "x", "standard"] | None = None
-    """Learned p(z|x,t), balanced p(z|x), or N(0,I); left out, it follows the objective."""
+    prior: Literal["xt", "x", "standard"] = "xt"
+    """Learned p(z|x,t), balanced p(z|x), or N(0,I); the baselines' objectives have N(0,I)."""
     latent: Count = 64
     """Dimensions of z."""
     width: Count = 32
@@ -92,11 +92,11 @@ class LossConfig(Section):
     """The objective's settings (M4)."""
 
     beta: NonNegative = 5.0
-    """Weight of the KL term, nats per image against nats per image (for `objective: original`: kl_scale)."""
+    """Weight of the KL term, nats against nats; left out, 1 for `cvae`, and kl_scale 1e-4 for `original`."""
     beta_warmup: Annotated[int, Field(ge=0)] = 0
     """Images over which β rises linearly from zero."""
     weights: Literal["none", "inverse", "overlap"] = "inverse"
-    """Propensity weights of training images: none, stabilised inverse (capped), or overlap weights."""
+    """Weights of training images: none, stabilised inverse propensity (capped), or overlap; baselines: none."""
     weight_cap: Positive = 10.0
     """Largest weight, as a multiple of the mean weight."""
 
@@ -140,6 +140,13 @@ class TrainConfig(Section):
     """How many of the latest checkpoints stay, beside the best."""
 
 
+BASELINE_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
+    "cvae": {"model": {"prior": "standard"}, "loss": {"beta": 1.0, "weights": "none"}},
+    "original": {"model": {"prior": "standard"}, "loss": {"beta": 1e-4, "weights": "none"}},
+}
+"""What `objective: cvae` and `objective: original` mean beside their loss."""
+
+
 class Config(Section):
     """A whole training run."""
 
@@ -150,17 +157,31 @@ class Config(Section):
     loss: LossConfig = LossConfig()
     train: TrainConfig = TrainConfig()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _baselines_have_their_own_defaults(cls, values: Any) -> Any:
+        """Fills what a baseline is defined by, where the config says nothing else."""
+        if not isinstance(values, dict):
+            return values
+        filled = dict(values)
+        for section, defaults in BASELINE_DEFAULTS.get(values.get("objective", "intact"), {}).items():
+            given = filled.get(section, {})
+            if isinstance(given, BaseModel):
+                given = given.model_dump(include=given.model_fields_set)
+            if isinstance(given, dict):
+                filled[section] = {**defaults, **given}
+        return filled
+
     @model_validator(mode="after")
-    def _prior_fits_the_objective(self) -> "Config":
-        if self.objective == "intact":
-            if self.model.prior is None:
-                object.__setattr__(self, "model", self.model.model_copy(update={"prior": "xt"}))
-        elif self.model.prior in (None, "standard"):
-            object.__setattr__(self, "model", self.model.model_copy(update={"prior": "standard"}))
-        else:
+    def _settings_fit_the_objective(self) -> "Config":
+        if self.objective != "intact" and self.model.prior != "standard":
             raise ValueError(
                 f"objective {self.objective!r} is defined by N(0,I): "
                 f"model.prior cannot be {self.model.prior!r}"
+            )
+        if self.objective == "original" and self.loss.weights != "none":
+            raise ValueError(
+                f"objective 'original' counts every image once: loss.weights cannot be {self.loss.weights!r}"
             )
         if self.loss.weights == "overlap" and len(self.data.treatment) > 8:
             raise ValueError("loss.weights: overlap weights enumerate the arms; at most 8 treatments")

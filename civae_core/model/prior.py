@@ -17,7 +17,7 @@ class Prior(nn.Module):
         super().__init__()
         self.kind = config.prior
         self.latent = config.latent
-        inputs = {"xt": treatments + covariates, "x": covariates}.get(self.kind or "", 0)
+        inputs = {"xt": treatments + covariates, "x": covariates}.get(self.kind, 0)
         # With nothing to look at, one input of zeros leaves a learned constant, the biases.
         self.inputs = inputs
         self.layers: nn.Sequential | None = None
