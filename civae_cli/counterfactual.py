@@ -118,6 +118,8 @@ def counterfactual(
     if failures:
         if len(pictures) == 1:
             raise failures[0]
+        if not records:
+            raise DataError(f"none of {len(pictures)} pictures could be read")
         raise DataError(
             f"{len(failures)} of {len(pictures)} pictures could not be read; the others are written"
         )
