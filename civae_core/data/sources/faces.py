@@ -10,8 +10,8 @@ import torch
 from civae_core.data.images import Preprocessing
 from civae_core.data.sources.base import Batch, Question, Source, TruthBatch, TruthSpec
 from civae_core.data.tables import Table
-from civae_core.errors import UsageError
 from civae_core.synthetic import ATTRIBUTES, ROLES, FaceProcess
+from civae_core.synthetic.cohorts import people, require_overlap, split_sizes
 
 DEFAULT_COUNT = 12_000
 DEFAULT_OVERLAP = 0.5
@@ -33,32 +33,21 @@ class FacesReader:
 
     def attributes(self) -> np.ndarray:
         """The whole table, float32 [N,A]."""
-        process = self._process()
-        parts = [
-            process.subjects(0, self.train).attributes_NA,
-            process.subjects(self.train, self.count - self.train, randomised=True).attributes_NA,
-        ]
-        return torch.cat(parts).numpy().astype(np.float32)
+        subjects = people(self._process(), range(self.count), self.train)
+        return subjects.attributes_NA.numpy().astype(np.float32)
 
     def read(self, rows: range) -> Batch:
         process = self._process()
-        observed = range(rows.start, min(rows.stop, self.train))
-        held_out = range(max(rows.start, self.train), rows.stop)
-        images: list[torch.Tensor] = []
-        if observed:
-            images.append(process.render(process.subjects(observed.start, len(observed))))
-        if held_out:
-            subjects = process.subjects(held_out.start, len(held_out), randomised=True)
-            images.append(process.render(subjects))
+        subjects = people(process, rows, self.train)
+        first = max(rows.start, self.train)
+        held_out = subjects[first - rows.start :]
         truths = []
         for spec in self.truths:
-            if held_out:
-                changed = subjects.under(spec.do)
-                attributes, pictures = changed.attributes_NA.float(), self._pack(process.render(changed))
-            else:
-                attributes, pictures = torch.empty(0, len(ATTRIBUTES)), self._pack(images[0][:0])
-            truths.append(TruthBatch(np.array(held_out, np.int64), attributes.numpy(), pictures))
-        return Batch(np.array(rows, np.int64), self._pack(torch.cat(images)), truths=tuple(truths))
+            changed = held_out.under(spec.do)
+            attributes = changed.attributes_NA.float().numpy()
+            numbers = np.arange(first, rows.stop, dtype=np.int64)
+            truths.append(TruthBatch(numbers, attributes, self._pack(process.render(changed))))
+        return Batch(np.array(rows, np.int64), self._pack(process.render(subjects)), truths=tuple(truths))
 
     def _process(self) -> FaceProcess:
         return FaceProcess(overlap=self.overlap, seed=self.seed, size=self.size)
@@ -77,23 +66,16 @@ def faces_source(
     Raises:
         UsageError: fewer than 10 faces, an overlap outside (0,1], a truth about an unknown attribute.
     """
-    if count < 10:
-        raise UsageError(f"--n {count} is too few", hint="at least 10, so that each split has an image")
-    if not 0 < overlap <= 1:
-        raise UsageError(
-            f"--overlap {overlap:g} is outside (0, 1]",
-            hint="1 randomises the treatment, 0.5 resembles CelebA, towards 0 it follows the covariates",
-        )
-    held_out = count // 10
-    train = count - 2 * held_out
-    reader = FacesReader(count, train, overlap, seed, size, channels, tuple(truths))
+    require_overlap(overlap)
+    sizes = split_sizes(count)
+    reader = FacesReader(count, sizes[0], overlap, seed, size, channels, tuple(truths))
     names = [f"face-{row:06d}" for row in range(count)]
     table = Table(
         file_names=names,
         names=tuple(attribute.name for attribute in ATTRIBUTES),
         kinds=tuple(attribute.kind for attribute in ATTRIBUTES),
         values_NA=reader.attributes(),
-        splits_N=np.repeat(np.arange(3, dtype=np.uint8), [train, held_out, held_out]),
+        splits_N=np.repeat(np.arange(3, dtype=np.uint8), sizes),
         notes=[],
     )
     assert table.splits_N is not None

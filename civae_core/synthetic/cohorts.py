@@ -1,0 +1,41 @@
+"""A data set of faces: who trains, as the process has it, and who is held out, so that every cell is tested."""
+
+import torch
+
+from civae_core.errors import UsageError
+from civae_core.synthetic.process import FaceProcess, Subjects
+
+
+def split_sizes(count: int) -> tuple[int, int, int]:
+    """How many of `count` faces train, validate and test: 80, 10 and 10 %.
+
+    Raises:
+        UsageError: fewer than 10 faces.
+    """
+    if count < 10:
+        raise UsageError(f"--n {count} is too few", hint="at least 10, so that each split has an image")
+    held_out = count // 10
+    return count - 2 * held_out, held_out, held_out
+
+
+def require_overlap(overlap: float) -> None:
+    """Refuses an overlap outside (0, 1] with a UsageError."""
+    if not 0 < overlap <= 1:
+        raise UsageError(
+            f"--overlap {overlap:g} is outside (0, 1]",
+            hint="1 randomises the treatment, 0.5 resembles CelebA, towards 0 it follows the covariates",
+        )
+
+
+def people(process: FaceProcess, rows: range, train: int) -> Subjects:
+    """The subjects at `rows` of a data set: those below `train` follow the process, the others are randomised."""
+    seen = range(min(rows.start, train), min(rows.stop, train))
+    unseen = range(max(rows.start, train), max(rows.stop, train))
+    parts = (
+        process.subjects(seen.start, len(seen)),
+        process.subjects(unseen.start, len(unseen), randomised=True),
+    )
+    return Subjects(
+        torch.cat([part.noise_NK for part in parts]),
+        {name: torch.cat([part.roots[name] for part in parts]) for name in parts[0].roots},
+    )
