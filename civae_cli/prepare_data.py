@@ -1,15 +1,29 @@
 """civae prepare-data: photographs and their attributes, packed for training."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from civae_cli.options import JsonFlag, QuietFlag, VerboseFlag
-from civae_cli.terminal import terminal
+from civae_cli.terminal import Terminal, terminal
+
+_SHAPE_PREPARED_DATA = {
+    "size": "--size",
+    "crop": "--crop",
+    "grey": "--grey",
+    "table": "--table",
+    "treatment": "--treatment",
+    "covariate": "--covariate",
+    "workers": "--workers",
+    "max_bad": "--max-bad",
+    "truth": "--truth",
+}
+"""Parameters, with their flags, that say nothing about a CelebA-layout tree."""
 
 
 def prepare_data(
+    context: typer.Context,
     source: Annotated[
         str,
         typer.Argument(
@@ -82,6 +96,13 @@ def prepare_data(
             show_default=False,
         ),
     ] = None,
+    layout: Annotated[
+        Literal["prepared", "celeba"],
+        typer.Option(
+            help="What to write: data for training or, of synthetic faces, JPEGs and lists laid out as CelebA, which "
+            "prepare-data then reads as it reads CelebA: for trying that path without having CelebA."
+        ),
+    ] = "prepared",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace what an earlier prepare-data left in DATA.")
     ] = False,
@@ -92,6 +113,11 @@ def prepare_data(
     """Pack photographs and their attributes for training, and report on them.
 
     Interrupted, even killed, the same command continues; finished, it returns at once. Prints the folder's path.
+
+    \b
+    Examples:
+      civae prepare-data CELEBA --out data/celeba-64 --treatment Young --covariate Male
+      civae prepare-data synthetic:faces --out faces-tree --layout celeba
     """
     from civae_core.data.pack import MaxBad
     from civae_core.data.parallel import available_cores
@@ -101,6 +127,9 @@ def prepare_data(
     from civae_core.errors import UsageError
 
     voice = terminal(quiet, verbose, json)
+    if layout == "celeba":
+        _write_tree(voice, context, source, out, count, seed, overlap, overwrite)
+        return
     if workers is not None and workers < 1:
         raise UsageError(f"--workers {workers} is not a number of processes")
     limit = MaxBad.parse(max_bad)
@@ -133,6 +162,55 @@ def prepare_data(
             "fresh": outcome.fresh,
             "fingerprint": data.fingerprint,
             "report": str(report),
+        },
+        str(out),
+    )
+
+
+def _write_tree(
+    voice: Terminal,
+    context: typer.Context,
+    source: str,
+    out: Path,
+    count: int | None,
+    seed: int | None,
+    overlap: float | None,
+    overwrite: bool,
+) -> None:
+    from civae_core.data.sources.faces import DEFAULT_COUNT, DEFAULT_OVERLAP
+    from civae_core.data.sources.resolve import SYNTHETIC
+    from civae_core.errors import UsageError
+    from civae_core.synthetic.celeba_tree import COLUMNS, write_celeba_tree
+
+    if source != SYNTHETIC:
+        raise UsageError(
+            f"--layout celeba is for {SYNTHETIC}, not for {source}",
+            hint="leave --layout out to pack photographs",
+        )
+    for name, flag in _SHAPE_PREPARED_DATA.items():
+        origin = context.get_parameter_source(name)
+        if origin is not None and origin.name == "COMMANDLINE":
+            raise UsageError(
+                f"{flag} has no effect with --layout celeba: it is for the prepare-data that reads the tree",
+                hint=f"leave {flag} out",
+            )
+    tree = write_celeba_tree(
+        out,
+        count=DEFAULT_COUNT if count is None else count,
+        seed=seed or 0,
+        overlap=DEFAULT_OVERLAP if overlap is None else overlap,
+        overwrite=overwrite,
+    )
+    already = "" if tree.fresh else "already written: "
+    splits = ", ".join(f"{split} {number:,}" for split, number in tree.splits.items())
+    voice.say(f"{already}{tree.images:,} portraits ({splits}); next: civae prepare-data {out} --out DATA")
+    voice.result(
+        {
+            "tree": str(out),
+            "images": tree.images,
+            "splits": tree.splits,
+            "attributes": list(COLUMNS),
+            "fresh": tree.fresh,
         },
         str(out),
     )

@@ -69,20 +69,20 @@ def draw(look: Look, size: int) -> Tensor:
     return canvas.rgb
 
 
-def expose(scene_N3SS: Tensor, look: Look) -> Tensor:
-    """Adds the sensor's grain and quantises, uint8 [N, 3, S, S].
+def expose(scene_N3HW: Tensor, look: Look) -> Tensor:
+    """Adds the sensor's grain and quantises, uint8 [N, 3, H, W].
 
     The grain is white noise, an integer hash of (subject, pixel): the same under do(), whatever the batch.
     """
-    size = scene_N3SS.shape[-1]
+    height, width = scene_N3HW.shape[-2:]
     key_N11 = (look.number["grain_key"] * 16_777_216.0).to(torch.int32)
-    pixel_SS = torch.arange(size * size, dtype=torch.int32, device=key_N11.device).view(size, size)
+    pixel_HW = torch.arange(height * width, dtype=torch.int32, device=key_N11.device).view(height, width)
     # int32 products wrap around, which is what scatters the bits.
-    hashed = (pixel_SS + key_N11 * 40_503) * -1_640_531_535
+    hashed = (pixel_HW + key_N11 * 40_503) * -1_640_531_535
     for shift, factor in ((15, -2_048_144_777), (13, 668_265_263)):
         hashed ^= hashed >> shift
         hashed *= factor
     hashed ^= hashed >> 9
-    even_NSS = (hashed & 0xFFFFFF).float() * 2.0**-23 - 1.0
-    grain_N1SS = (even_NSS * look.number["grain"])[:, None]
-    return (scene_N3SS + grain_N1SS).mul_(255.0).add_(0.5).clamp_(0.0, 255.0).to(torch.uint8)
+    even_NHW = (hashed & 0xFFFFFF).float() * 2.0**-23 - 1.0
+    grain_N1HW = (even_NHW * look.number["grain"])[:, None]
+    return (scene_N3HW + grain_N1HW).mul_(255.0).add_(0.5).clamp_(0.0, 255.0).to(torch.uint8)

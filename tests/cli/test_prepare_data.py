@@ -57,6 +57,23 @@ def test_synthetic_faces(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "faces" / "report.json").read_text())["overlap"][0]["treatment"] == "Young"
 
 
+def test_a_celeba_tree_of_faces_is_prepared_as_celeba(tmp_path: Path) -> None:
+    tree, out = tmp_path / "tree", tmp_path / "data"
+    write = ("synthetic:faces", "--layout", "celeba", "--out", tree, "--n", 10)
+    code, stdout, stderr = civae(*write)
+    assert code == 0 and stdout == f"{tree}\n"
+    assert f"10 portraits (train 8, valid 1, test 1); next: civae prepare-data {tree}" in stderr
+    code, stdout, _ = civae(*write, "--json", "-q")
+    written = json.loads(stdout)
+    assert code == 0 and written["tree"] == str(tree) and written["fresh"] is False
+    code, stdout, _ = civae(tree, "--out", out, "--size", 32, "--workers", 1, "--json", "-q")
+    read = json.loads(stdout)
+    assert code == 0 and read["name"] == "CelebA"
+    assert {key: read[key] for key in ("images", "splits", "attributes")} == {
+        key: written[key] for key in ("images", "splits", "attributes")
+    }
+
+
 def test_the_question_is_answered_in_the_report(photos: Path, tmp_path: Path) -> None:
     code, _, _ = civae(
         photos, "--out", tmp_path / "data", "--treatment", "Male", "--covariate", "Age", "--workers", 1
@@ -108,6 +125,18 @@ def no_effect(tmp_path: Path) -> tuple[object, ...]:
     return (tmp_path / "photos", "--out", tmp_path / "data", "--n", 100)
 
 
+def tree_of_photos(tmp_path: Path) -> tuple[object, ...]:
+    return (tmp_path / "photos", "--out", tmp_path / "data", "--layout", "celeba")
+
+
+def sized_tree(tmp_path: Path) -> tuple[object, ...]:
+    return ("synthetic:faces", "--out", tmp_path / "data", "--layout", "celeba", "--size", 64)
+
+
+def tree_with_truths(tmp_path: Path) -> tuple[object, ...]:
+    return ("synthetic:faces", "--out", tmp_path / "data", "--layout", "celeba", "--truth", "Young=0")
+
+
 def no_workers(tmp_path: Path) -> tuple[object, ...]:
     return (tmp_path / "photos", "--out", tmp_path / "data", "--workers", 0)
 
@@ -121,6 +150,9 @@ def no_workers(tmp_path: Path) -> tuple[object, ...]:
         (unknown_column, 2, "--treatment Mail: unknown attribute 'Mail' (did you mean Male?)", "Male, Age"),
         (nowhere, 3, "no such folder", "synthetic:faces"),
         (no_effect, 2, "--n has no effect here", "leave --n out"),
+        (tree_of_photos, 2, "--layout celeba is for synthetic:faces", "leave --layout out"),
+        (sized_tree, 2, "--size has no effect with --layout celeba", "leave --size out"),
+        (tree_with_truths, 2, "--truth has no effect with --layout celeba", "leave --truth out"),
         (no_workers, 2, "--workers 0", ""),
     ],
 )
