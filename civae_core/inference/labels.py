@@ -49,9 +49,10 @@ def fill_labels(
     outputs_BA = None
     if missing:
         if model.predictor is None:
-            names = ", ".join(sorted(missing))
+            first = next(row for row, values in enumerate(known) if missing - values.keys())
+            names = ", ".join(sorted(missing - known[first].keys()))
             raise UsageError(
-                f"{pictures[0].name}: {names} not stated, and this model was trained without a predictor",
+                f"{pictures[first].name}: {names} not stated, and this model was trained without a predictor",
                 hint="state them with --attr NAME=VALUE or --attrs TABLE",
             )
         outputs_BA = model.predictor(y_BCHW)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from civae_core.data import PreparedData
@@ -132,7 +133,7 @@ class Pictures:
 def _prepared_picture(data: PreparedData, split: str, number: int, row: int) -> Picture:
     values = data.table_NA[row].tolist()
     known = {a.name: v for a, v in zip(data.attributes, values, strict=True) if v == v}
-    pixels_CHW = data.images(data.rows(split)[number : number + 1])[0]  # type: ignore[arg-type]
+    pixels_CHW = data.images(torch.tensor([row]))[0]
     return Picture(f"{data.path}#{split}[{number}]", f"{split}-{number:05d}", pixels_CHW, known)
 
 

@@ -135,7 +135,10 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> StoredModel:
     """
     file = find_model_file(path)
     card = read_card(file)
-    model = card.build()
+    try:
+        model = card.build()
+    except UsageError as error:  # a size that its config's stages do not divide: nobody asked for it here
+        raise _does_not_fit(file, error.message) from error
     load_weights(model, read_tensors(file), file)
     return StoredModel(model.to(device).eval().requires_grad_(False), card, file)
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +172,20 @@ def test_grey_images_train(tiny_config: MakeConfig, tmp_path: Path) -> None:
     config = tiny_config(SHORT | {"data.path": str(tmp_path / "grey")})
     assert train(config, tmp_path / "run", device="cpu").finished
     assert load_model(tmp_path / "run").model.channels == 1
+
+
+def test_a_compiled_run_trains_and_stores_plain_weights(
+    tiny_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Traced but not translated to C++, which takes minutes for a network of any size."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    settings = SHORT | {"train.images": 32}
+    for name in ("compiled", "plain"):
+        config = tiny_config(settings | {"train.compile": name == "compiled"})
+        train(config, tmp_path / name, device="cpu")
+    compiled, plain = (load_model(tmp_path / name).model.state_dict() for name in ("compiled", "plain"))
+    assert compiled.keys() == plain.keys()
+    assert all(torch.allclose(compiled[key], plain[key], atol=1e-6) for key in plain)
 
 
 def test_overlap_weights_of_a_continuous_treatment_are_refused(

@@ -1,0 +1,121 @@
+"""Counterfactuals of many pictures: order, errors, flips, ranges, and what a null intervention returns."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from civae_core.attributes import Attribute, AttributeRoles
+from civae_core.data import PreparedData
+from civae_core.errors import DataError
+from civae_core.inference import edit
+from civae_core.inference.edit import EditedPicture, apply_intervention, edit_pictures
+from civae_core.inference.pictures import Picture, Pictures
+from civae_core.model.stored import StoredModel, load_model
+
+ROLES = AttributeRoles(
+    treatments=(Attribute("Young", "binary"), Attribute("Dose", "continuous", 0.0, 10.0, 5.0, 2.0)),
+    covariates=(),
+)
+
+
+@pytest.fixture(scope="module")
+def stored(trained: Path) -> StoredModel:
+    return load_model(trained)
+
+
+@pytest.fixture
+def pictures(faces: PreparedData) -> list[Picture]:
+    found = Pictures([f"{faces.path}#test[0:5]"], faces.preprocessing)
+    return [picture for picture in found if isinstance(picture, Picture)]
+
+
+def edited(results: Iterator[EditedPicture | DataError]) -> list[EditedPicture]:
+    return [result for result in results if isinstance(result, EditedPicture)]
+
+
+def test_setting_what_is_already_so_returns_the_same_pixels(
+    stored: StoredModel, pictures: list[Picture]
+) -> None:
+    for value in (0.0, 1.0):
+        for result in edited(edit_pictures(stored, pictures, [{"Young": value}], stated={})):
+            (found,) = result.edits
+            same = torch.equal(found.image_CHW, result.picture.pixels_CHW)
+            assert same == (result.factual["Young"] == value), "and the other value changes some"
+
+
+def test_without_pixel_noise_a_null_intervention_is_the_reconstruction(
+    stored: StoredModel, pictures: list[Picture]
+) -> None:
+    for result in edited(edit_pictures(stored, pictures, [{}], stated={}, noise=0.0)):
+        assert torch.equal(result.edits[0].image_CHW, result.reconstruction_CHW)
+        assert not torch.equal(result.reconstruction_CHW, result.picture.pixels_CHW)
+
+
+def test_a_flip_is_the_other_value_of_each_picture(stored: StoredModel, pictures: list[Picture]) -> None:
+    flips = edited(edit_pictures(stored, pictures, [{"Young": "flip"}], stated={}))
+    assert {result.factual["Young"] for result in flips} == {0.0, 1.0}
+    for result in flips:
+        assert result.edits[0].treat == {"Young": 1 - result.factual["Young"]}
+
+
+def test_a_value_outside_the_training_range_is_flagged(stored: StoredModel, pictures: list[Picture]) -> None:
+    sweep = [{"Young": value} for value in (-0.5, 0.0, 0.25, 1.0, 1.5)]
+    (result,) = edited(edit_pictures(stored, pictures[:1], sweep, stated={}))
+    assert [found.in_range for found in result.edits] == [False, True, True, True, False]
+    assert result.edits[0].beyond == ("Young",)
+    assert [found.treat["Young"] for found in result.edits] == [-0.5, 0.0, 0.25, 1.0, 1.5]
+
+
+def test_results_do_not_depend_on_the_batch(
+    stored: StoredModel, pictures: list[Picture], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together = edited(edit_pictures(stored, pictures, [{"Young": "flip"}], stated={}))
+    monkeypatch.setattr(edit, "BATCH", 2)
+    apart = edited(edit_pictures(stored, pictures, [{"Young": "flip"}], stated={}))
+    assert [r.picture.name for r in apart] == [r.picture.name for r in together] == [p.name for p in pictures]
+    for one, other in zip(together, apart, strict=True):
+        difference = one.edits[0].image_CHW.int() - other.edits[0].image_CHW.int()
+        assert difference.abs().max() <= 1, "rounding only"
+
+
+def test_errors_keep_their_place_among_the_pictures(
+    stored: StoredModel, pictures: list[Picture], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edit, "BATCH", 2)
+    first, second, third = (DataError(f"{name}: not an image") for name in "abc")
+    entries = [first, second, pictures[0], third, pictures[1]]
+    results = list(edit_pictures(stored, entries, [{"Young": 0.0}], stated={}))
+    assert [r.picture if isinstance(r, EditedPicture) else r for r in results] == entries
+
+
+def test_stated_values_reach_the_model(stored: StoredModel, pictures: list[Picture]) -> None:
+    images = []
+    for male in (0.0, 1.0):
+        (result,) = edited(
+            edit_pictures(stored, pictures[:1], [{"Young": -3.0}], stated={"Male": male, "Young": 1.0})
+        )
+        assert (result.factual["Male"], result.factual["Young"]) == (male, 1.0)
+        assert result.predicted == {}
+        images.append(result.edits[0].image_CHW)
+    assert not torch.equal(*images)
+
+
+def test_strength_scales_the_effect(stored: StoredModel, pictures: list[Picture]) -> None:
+    def change(strength: float) -> torch.Tensor:
+        (result,) = edited(
+            edit_pictures(stored, pictures[:1], [{"Young": "flip"}], stated={}, strength=strength)
+        )
+        return (result.edits[0].image_CHW.int() - result.picture.pixels_CHW.int()).float()
+
+    assert (change(0.0) == 0).all()
+    assert change(2.0).norm() > 1.5 * change(1.0).norm()
+
+
+def test_treatments_that_are_not_named_keep_their_value() -> None:
+    t_BT = torch.tensor([[1.0, 3.0], [0.0, 7.5]])
+    assert apply_intervention(t_BT, {"Dose": 12.0}, ROLES).tolist() == [[1.0, 12.0], [0.0, 12.0]]
+    assert apply_intervention(t_BT, {"Young": "flip"}, ROLES).tolist() == [[0.0, 3.0], [1.0, 7.5]]
+    assert apply_intervention(t_BT, {}, ROLES).tolist() == t_BT.tolist()
+    assert t_BT.tolist() == [[1.0, 3.0], [0.0, 7.5]], "the factual values stay"

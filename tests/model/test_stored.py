@@ -1,0 +1,166 @@
+"""A model file says everything that using it needs, and what is wrong with it."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from civae_core.attributes import AttributeRoles
+from civae_core.config.schema import Config
+from civae_core.errors import DataError, UsageError
+from civae_core.model import IntactVAE
+from civae_core.model.stored import (
+    ModelCard,
+    StoredModel,
+    find_model_file,
+    load_model,
+    newest_run,
+    read_card,
+    save_model,
+)
+
+LAST = "checkpoints/last/model.safetensors"
+
+
+@pytest.fixture
+def card(roles: AttributeRoles, make_config: Callable[..., Config]) -> ModelCard:
+    return ModelCard(
+        config=make_config(model={"prior": "xt"}),
+        roles=roles,
+        preprocessing={"size": 16, "channels": 3, "crop": 150, "crop_of": 178},
+        images_seen=1200,
+        data={"name": "faces", "path": "data", "fingerprint": "ab" * 32},
+        subjects=[[1.0, 0.0, 41.5]],
+    )
+
+
+@pytest.fixture
+def file(tmp_path: Path, card: ModelCard, make_model: Callable[..., IntactVAE]) -> Path:
+    save_model(make_model(perturbed=True), card, tmp_path / "model.safetensors")
+    return tmp_path / "model.safetensors"
+
+
+def with_card(file: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    with safe_open(file, framework="pt") as opened:
+        values = json.loads(opened.metadata()["civae"])
+    change(values)
+    save_file(load_file(file), file, metadata={"civae": json.dumps(values)})
+
+
+def test_the_card_comes_back_as_it_was(file: Path, card: ModelCard) -> None:
+    assert read_card(file) == card
+
+
+def test_the_weights_come_back_ready_for_use(file: Path, make_model: Callable[..., IntactVAE]) -> None:
+    stored = load_model(file)
+    assert isinstance(stored, StoredModel)
+    assert stored.path == file
+    expected = make_model(perturbed=True).state_dict()
+    assert all(torch.equal(value, expected[key]) for key, value in stored.model.state_dict().items())
+    assert not stored.model.training
+    assert not any(parameter.requires_grad for parameter in stored.model.parameters())
+
+
+@pytest.mark.parametrize("place", ["", "checkpoints/last", "checkpoints/best", LAST])
+def test_a_model_is_named_by_run_checkpoint_or_file(trained: Path, place: str) -> None:
+    stored = load_model(trained / place)
+    assert stored.card.images_seen == 512
+    assert [a.name for a in stored.card.roles.inputs] == ["Young", "Male", "Skin_Tone"]
+    assert stored.card.preprocessing["size"] == 32
+    assert len(stored.card.subjects) == 240
+
+
+def test_a_place_without_a_model(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="nowhere: no such run, checkpoint or model file"):
+        find_model_file(tmp_path / "nowhere")
+    with pytest.raises(DataError, match=r"holds no model.safetensors and no checkpoints/last"):
+        find_model_file(tmp_path)
+
+
+def test_the_newest_run_unless_the_environment_names_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CIVAE_MODEL", raising=False)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=r"--model is not given, \$CIVAE_MODEL is not set and runs/ holds"):
+        newest_run()
+    for age, name in enumerate(("newest", "older", "oldest")):
+        file = tmp_path / "runs" / name / LAST
+        file.parent.mkdir(parents=True)
+        file.touch()
+        os.utime(file, (1e9 - age, 1e9 - age))
+    (tmp_path / "runs" / "unfinished").mkdir()
+    assert newest_run() == Path("runs/newest")
+    monkeypatch.setenv("CIVAE_MODEL", "elsewhere")
+    assert newest_run() == Path("elsewhere")
+
+
+@pytest.mark.parametrize("length", [0, 7, 500, -1])
+def test_a_truncated_file_is_named(file: Path, length: int) -> None:
+    file.write_bytes(file.read_bytes()[:length])
+    with pytest.raises(DataError, match=r"model.safetensors: not a readable safetensors file") as caught:
+        load_model(file)
+    assert caught.value.exit_code == 3
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "pickle.pt").write_bytes(b"\x80\x02}q\x00.")
+    with pytest.raises(DataError, match=r"pickle.pt: not a readable safetensors file"):
+        load_model(tmp_path / "pickle.pt")
+    save_file({"weight": torch.zeros(2)}, tmp_path / "foreign.safetensors")
+    with pytest.raises(DataError, match=r"foreign.safetensors: a safetensors file, but not a civae model"):
+        load_model(tmp_path / "foreign.safetensors")
+
+
+def test_a_newer_format_asks_for_a_newer_version(file: Path) -> None:
+    with_card(file, lambda values: values.update(format=2))
+    with pytest.raises(DataError, match="written in format 2, this version reads up to 1") as caught:
+        load_model(file)
+    assert caught.value.hint == "update civae"
+
+
+DAMAGES: list[Callable[[dict[str, Any]], object]] = [
+    lambda values: values.clear(),
+    lambda values: values.update(format="one"),
+    lambda values: values.pop("roles"),
+    lambda values: values.update(roles=[]),
+    lambda values: values["roles"].update(treatments=[{"name": "Young"}, 3]),
+    lambda values: values["config"].update(objective="best"),
+    lambda values: values.update(config=None),
+    lambda values: values.update(preprocessing=None),
+    lambda values: values["preprocessing"].update(size="large"),
+    lambda values: values["preprocessing"].pop("size"),
+    lambda values: values.update(data={}),
+    lambda values: values.update(subjects=[["a"]]),
+]
+
+
+@pytest.mark.parametrize("number", range(len(DAMAGES)))
+def test_a_damaged_card_is_named_in_one_line(file: Path, number: int) -> None:
+    with_card(file, DAMAGES[number])
+    with pytest.raises(DataError, match=r"model.safetensors: its metadata is damaged") as caught:
+        load_model(file)
+    assert "\n" not in caught.value.message
+
+
+def test_weights_that_do_not_fit_their_card_are_named(file: Path) -> None:
+    with_card(file, lambda values: values["config"]["model"].update(latent=9))
+    with pytest.raises(
+        DataError, match=r"decoder.root.weight has shape \[\d+, 4\], the model's is \[\d+, 9\]"
+    ):
+        load_model(file)
+    with_card(file, lambda values: values["config"]["model"].update(latent=4, predictor=False))
+    with pytest.raises(DataError, match=r"predictor.* is not part of the model"):
+        load_model(file)
+
+
+def test_a_size_that_the_card_s_network_cannot_have_is_bad_data(file: Path) -> None:
+    with_card(file, lambda values: values["preprocessing"].update(size=17))
+    with pytest.raises(DataError, match=r"model.safetensors: does not fit the model"):
+        load_model(file)
