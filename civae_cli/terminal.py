@@ -88,7 +88,9 @@ def terminal(quiet: bool = False, verbose: bool = False, json: bool = False) -> 
     handler = _StderrHandler()
     handler.setFormatter(_PlainFormatter())
     logger.addHandler(handler)
-    if not made.speaks or made.quiet:
+    if not made.speaks:
+        handler.setLevel(logging.ERROR)  # the first process gives the same warnings
+    elif made.quiet:
         handler.setLevel(logging.WARNING)
     logger.setLevel(logging.DEBUG if verbose else logging.INFO)
     set_quiet(made.quiet)

@@ -17,7 +17,7 @@ import torch
 
 from civae_core import __version__
 from civae_core.config import Config, dump_config, load_config
-from civae_core.errors import UsageError
+from civae_core.errors import CivaeError, UsageError
 from civae_core.files import describe_os_error, make_folder, write_json, write_text
 
 log = logging.getLogger(__name__)
@@ -125,13 +125,17 @@ class RunFolder:
 
     @contextmanager
     def logged(self) -> Iterator[None]:
-        """Copies everything that civae_core logs into log.txt."""
+        """Copies everything that civae_core logs into log.txt, and last why the run ended early, if it did."""
         handler = logging.FileHandler(self.path / "log.txt", encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logger = logging.getLogger("civae_core")
         logger.addHandler(handler)
         try:
             yield
+        except CivaeError as error:
+            # For this file only: whoever called tells it to the user.
+            handler.handle(logger.makeRecord(logger.name, logging.ERROR, "", 0, error.message, (), None))
+            raise
         finally:
             logger.removeHandler(handler)
             handler.close()

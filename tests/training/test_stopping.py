@@ -63,6 +63,8 @@ def test_a_signal_saves_and_stops(
     assert caught.value.exit_code == code
     assert "same command" in (caught.value.hint or "")
     assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)] == handlers
+    log = (tmp_path / "run" / "log.txt").read_text(encoding="utf-8")
+    assert log.splitlines()[-1].endswith(f"ERROR stopped at {images + 16} images, after saving")
     last = tmp_path / "run" / "checkpoints" / "last"
     assert last.readlink().name == f"step-{images + 16:09d}"
 
