@@ -33,7 +33,7 @@ def to_picture(image_CHW: Tensor) -> Image.Image:
 def png_bytes(picture: Image.Image) -> bytes:
     """The picture as a PNG file's bytes."""
     buffer = io.BytesIO()
-    picture.save(buffer, format="PNG", optimize=True)
+    picture.save(buffer, format="PNG")
     return buffer.getvalue()
 
 
