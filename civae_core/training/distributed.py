@@ -1,4 +1,4 @@
-"""One process or many: the same code runs alone and under torchrun."""
+"""One process or many: the same code runs alone, under torchrun, and under srun with torchrun's variables."""
 
 import os
 from collections.abc import Iterator
@@ -7,6 +7,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import distributed as dist
+
+
+_LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+"""What a launcher tells each of its processes; torchrun sets them, docs/slurm.sh does it for srun."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +44,8 @@ class Processes:
 
 @contextmanager
 def joined(device_name: str) -> Iterator[Processes]:
-    """Joins torchrun's processes, if it started this one: NCCL on GPUs, Gloo elsewhere."""
-    if "TORCHELASTIC_RUN_ID" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    """Joins the processes that a launcher started with this one, if any: NCCL on GPUs, Gloo elsewhere."""
+    if not all(os.environ.get(name) for name in _LAUNCHED) or os.environ["WORLD_SIZE"] == "1":
         yield Processes()
         return
     local_rank = int(os.environ["LOCAL_RANK"])

@@ -88,7 +88,7 @@ def test_batches_must_be_shared_evenly() -> None:
 
 
 def test_alone_there_is_nobody_to_ask(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("TORCHELASTIC_RUN_ID", "WORLD_SIZE", "RANK"):
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
     with joined("cpu") as processes:
         assert processes == Processes(0, 1, 0)
@@ -96,3 +96,12 @@ def test_alone_there_is_nobody_to_ask(monkeypatch: pytest.MonkeyPatch) -> None:
         assert processes.any(2) == 2
         assert processes.own_device("auto") == "auto"
     assert not torch.distributed.is_initialized()
+
+
+def test_half_of_what_a_launcher_says_starts_no_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with joined("cpu") as processes:
+        assert processes == Processes(0, 1, 0)
