@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import distributed as dist
 
-
 _LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """What a launcher tells each of its processes; torchrun sets them, docs/slurm.sh does it for srun."""
 
