@@ -1,7 +1,7 @@
 """The evaluation of trained models on prepared data: against the truth where it is known (METHOD 6)."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,24 +12,19 @@ from torch import Tensor
 
 from civae_core.attributes import AttributeRoles
 from civae_core.balance.diagnostics import overlap_report
-from civae_core.data import PreparedData, Truth
+from civae_core.data import PreparedData
+from civae_core.data.labelled import evenly_spread, labelled_rows
 from civae_core.data.splits import Split
 from civae_core.errors import DataError, UsageError
-from civae_core.evaluation.bootstrap import bootstrap_mean
-from civae_core.evaluation.methods import CopyInput, Method, TrainedModel, name_methods
-from civae_core.evaluation.metrics import bits_per_dim, psnr, ssim
-from civae_core.evaluation.tally import CounterfactualTally
+from civae_core.evaluation.methods import CopyInput, TrainedModel, name_methods
+from civae_core.evaluation.question import Question, ask
+from civae_core.evaluation.scores import counterfactual_scores, reconstruction_scores
 from civae_core.figures.grids import image_grid
-from civae_core.inference.edit import apply_intervention
 from civae_core.model.stored import StoredModel
-from civae_core.progress import progress
-from civae_core.randomness import generator_for
-from civae_core.training.setup import LabelledRows, labelled_rows
 
 log = logging.getLogger(__name__)
 
 SCHEMA = 1
-BATCH = 64
 GRID_ROWS = 8
 
 
@@ -40,18 +35,6 @@ class Evaluation:
     numbers: dict[str, Any]
     pictures: list[tuple[str, Image.Image]]
     overlap: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class _Question:
-    """One intervention on the rows of a split, with the true answers where they are known."""
-
-    chosen: LabelledRows
-    t_new_NT: Tensor
-    do: dict[str, float | str]
-    truth: Truth | None
-    places_N: Tensor | None
-    """Where each chosen row stands in `truth`."""
 
 
 def evaluate(
@@ -80,19 +63,21 @@ def evaluate(
     roles = models[0].card.roles
     _require_same_format(models[0], data)
     methods = name_methods(models)
-    question = _ask(data, roles, _spread(labelled_rows(data, roles, split), limit))
+    chosen = labelled_rows(data, roles, split)
+    question = ask(data, roles, chosen[evenly_spread(len(chosen), limit or len(chosen))])
     device = next(models[0].model.parameters()).device
 
-    entries = _reconstruction_entries(methods, data, question.chosen, device, seed)
+    entries = reconstruction_scores(methods, data, question.chosen, device, seed)
     if question.truth is not None:
-        entries = _counterfactual_entries([CopyInput(), *methods], data, question, device, seed, entries)
+        against_truth = counterfactual_scores([CopyInput(), *methods], data, question, device, seed)
+        entries = {name: scores | entries.get(name, {}) for name, scores in against_truth.items()}
     return Evaluation(
         numbers={
             "schema": SCHEMA,
             "data": data.name,
             "fingerprint": data.fingerprint,
             "split": split,
-            "n": len(question.chosen.rows_N),
+            "n": len(question.chosen),
             "noise": 1.0,
             "seed": seed,
             "treatment": [a.name for a in roles.treatments],
@@ -118,79 +103,18 @@ def overlap_by_treatment(data: PreparedData, roles: AttributeRoles) -> dict[str,
     }
 
 
-def _reconstruction_entries(
-    methods: Sequence[TrainedModel], data: PreparedData, chosen: LabelledRows, device: torch.device, seed: int
-) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, list[Tensor]]] = {method.name: {} for method in methods}
-    with progress("evaluate reconstructions", len(chosen.rows_N)) as bar:
-        for start, (y_BCHW, x_BX, t_BT) in _batches(data, chosen, device):
-            for method in methods:
-                model = method.stored.model
-                noise_BZ = torch.randn(
-                    len(y_BCHW), model.latent, generator=generator_for(seed, "evaluate", start)
-                ).to(device)
-                mean_BCHW = method.answer(y_BCHW, x_BX, t_BT, t_BT).reconstruction_BCHW.clamp(0, 1)
-                nats_B = method.negative_elbo(y_BCHW, x_BX, t_BT, noise_BZ)
-                values = {
-                    "psnr_reconstruction": psnr(mean_BCHW, y_BCHW),
-                    "ssim_reconstruction": ssim(mean_BCHW, y_BCHW),
-                    "bits_per_dim": bits_per_dim(nats_B, y_BCHW[0].numel()),
-                }
-                for name, values_B in values.items():
-                    found[method.name].setdefault(name, []).append(values_B.cpu())
-            bar.advance(len(y_BCHW))
-    return {
-        name: {key: bootstrap_mean(torch.cat(parts), seed=seed).to_dict() for key, parts in values.items()}
-        for name, values in found.items()
-    }
-
-
-def _counterfactual_entries(
-    methods: Sequence[Method],
-    data: PreparedData,
-    question: _Question,
-    device: torch.device,
-    seed: int,
-    entries: dict[str, dict[str, Any]],
-) -> dict[str, dict[str, Any]]:
-    assert question.truth is not None and question.places_N is not None
-    at_one = {method.name: CounterfactualTally() for method in methods}
-    at_zero = {method.name: CounterfactualTally() for method in methods}
-    with progress("evaluate counterfactuals", len(question.chosen.rows_N)) as bar:
-        for start, (y_BCHW, x_BX, t_BT) in _batches(data, question.chosen, device):
-            rows = slice(start, start + len(y_BCHW))
-            truth_BCHW = question.truth.images(question.places_N[rows]).to(device).float() / 255
-            t_new_BT = question.t_new_NT[rows].to(device)
-            for method in methods:
-                answer = method.answer(y_BCHW, x_BX, t_BT, t_new_BT)
-                at_one[method.name].add(y_BCHW, answer.with_noise_BCHW, truth_BCHW)
-                at_zero[method.name].add(y_BCHW, answer.mean_BCHW, truth_BCHW)
-            bar.advance(len(y_BCHW))
-    result: dict[str, dict[str, Any]] = {}
-    for method in methods:
-        own = at_one[method.name].summary(seed)
-        mean_image = at_zero[method.name].summary(seed)
-        if "relative_effect_error" in mean_image:
-            own["relative_effect_error_mean_image"] = mean_image["relative_effect_error"]
-        result[method.name] = own | entries.get(method.name, {})
-    return result
-
-
 def _pictures(
-    methods: Sequence[TrainedModel], data: PreparedData, question: _Question, device: torch.device
+    methods: Sequence[TrainedModel], data: PreparedData, question: Question, device: torch.device
 ) -> list[tuple[str, Image.Image]]:
-    rows = torch.linspace(
-        0, len(question.chosen.rows_N) - 1, min(GRID_ROWS, len(question.chosen.rows_N))
-    ).long()
-    few = LabelledRows(question.chosen.rows_N[rows], question.chosen.x_NX[rows], question.chosen.t_NT[rows])
-    _, (y_BCHW, x_BX, t_BT) = next(_batches(data, few, device))
+    rows = evenly_spread(len(question.chosen), GRID_ROWS)
+    y_BCHW, x_BX, t_BT = question.chosen[rows].read(data, device)
     t_new_BT = question.t_new_NT[rows].to(device)
     answers = {method.name: method.answer(y_BCHW, x_BX, t_BT, t_new_BT) for method in methods}
     first = answers[methods[0].name]
     before = [("original", y_BCHW), ("reconstruction", first.reconstruction_BCHW)]
     after = []
-    if question.truth is not None and question.places_N is not None:
-        after.append(("truth", question.truth.images(question.places_N[rows]).float() / 255))
+    if question.truth is not None:
+        after.append(("truth", question.truth.images(rows)))
     labels = _row_labels(question, rows)
     described = ", ".join(f"{name}={value}" for name, value in question.do.items())
     sheet = image_grid([*before, ("counterfactual", first.with_noise_BCHW), *after], labels)
@@ -205,7 +129,7 @@ def _pictures(
     return pictures
 
 
-def _row_labels(question: _Question, rows: Tensor) -> list[str] | None:
+def _row_labels(question: Question, rows: Tensor) -> list[str] | None:
     if len(question.do) != 1:
         return None
     (name,) = question.do
@@ -214,42 +138,6 @@ def _row_labels(question: _Question, rows: Tensor) -> list[str] | None:
     return [
         f"{name} {a:g} → {b:g}" for a, b in zip(old[:, index].tolist(), new[:, index].tolist(), strict=True)
     ]
-
-
-def _ask(data: PreparedData, roles: AttributeRoles, chosen: LabelledRows) -> _Question:
-    """The intervention whose truth the data knows; else flipping the first treatment (or its two ends)."""
-    names = {a.name for a in roles.treatments}
-    for truth in data.truth:
-        if set(truth.do) <= names:
-            place = {row: index for index, row in enumerate(truth.rows.tolist())}
-            kept = torch.tensor([row in place for row in chosen.rows_N.tolist()], dtype=torch.bool)
-            if not kept.any():
-                continue
-            known = LabelledRows(chosen.rows_N[kept], chosen.x_NX[kept], chosen.t_NT[kept])
-            places_N = torch.tensor([place[row] for row in known.rows_N.tolist()])
-            columns = [[a.name for a in data.attributes].index(a.name) for a in roles.treatments]
-            return _Question(known, truth.table_MA[places_N][:, columns], truth.do, truth, places_N)
-    first = roles.treatments[0]
-    do: dict[str, float | str] = {first.name: "flip" if first.kind == "binary" else first.high}
-    t_new_NT = apply_intervention(chosen.t_NT, do, roles)  # type: ignore[arg-type]
-    return _Question(chosen, t_new_NT, do, None, None)
-
-
-def _batches(
-    data: PreparedData, chosen: LabelledRows, device: torch.device
-) -> Iterator[tuple[int, tuple[Tensor, Tensor, Tensor]]]:
-    for start in range(0, len(chosen.rows_N), BATCH):
-        rows = slice(start, start + BATCH)
-        y_BCHW = data.images(chosen.rows_N[rows]).to(device).float() / 255
-        yield start, (y_BCHW, chosen.x_NX[rows].to(device), chosen.t_NT[rows].to(device))
-
-
-def _spread(chosen: LabelledRows, limit: int | None) -> LabelledRows:
-    count = len(chosen.rows_N)
-    if limit is None or limit >= count:
-        return chosen
-    rows = torch.linspace(0, count - 1, limit).round().long()
-    return LabelledRows(chosen.rows_N[rows], chosen.x_NX[rows], chosen.t_NT[rows])
 
 
 def _require_same_format(stored: StoredModel, data: PreparedData) -> None:

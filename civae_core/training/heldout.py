@@ -6,13 +6,13 @@ from torch import Tensor
 from civae_core.config import Config
 from civae_core.counterfactual import abduct, original_counterfactual, predict
 from civae_core.data import PreparedData
+from civae_core.data.labelled import LabelledRows
 from civae_core.figures.grids import image_grid
 from civae_core.figures.pictures import write_png
 from civae_core.model import IntactVAE
 from civae_core.objective import objective
 from civae_core.randomness import generator_for
 from civae_core.training.run_folder import RunFolder
-from civae_core.training.setup import LabelledRows
 
 GRID_ROWS = 8
 BATCH = 64
@@ -25,7 +25,7 @@ class HeldOut:
         self, data: PreparedData, chosen: LabelledRows, config: Config, device: torch.device
     ) -> None:
         self.data, self.chosen, self.config, self.device = data, chosen, config, device
-        self.count = min(config.train.validate_images, len(chosen.rows_N))
+        self.count = min(config.train.validate_images, len(chosen))
 
     @torch.no_grad()
     def loss(self, model: IntactVAE) -> dict[str, float]:
@@ -44,7 +44,7 @@ class HeldOut:
 
     def save_grid(self, model: IntactVAE, folder: RunFolder, images_seen: int) -> None:
         """Writes samples/step-<images>.png: original | reconstruction | each treatment's counterfactual."""
-        y_BCHW, x_BX, t_BT = self._batch(slice(0, min(GRID_ROWS, len(self.chosen.rows_N))))
+        y_BCHW, x_BX, t_BT = self._batch(slice(0, min(GRID_ROWS, len(self.chosen))))
         abduction = abduct(model, y_BCHW, x_BX, t_BT)
         columns = [("original", y_BCHW), ("reconstruction", abduction.reconstruction.mean_BCHW)]
         treatments = self.config.data.treatment
@@ -60,8 +60,7 @@ class HeldOut:
         write_png(folder.samples / f"step-{images_seen:09d}.png", image_grid(columns))
 
     def _batch(self, items: slice) -> tuple[Tensor, Tensor, Tensor]:
-        y_BCHW = self.data.images(self.chosen.rows_N[items]).to(self.device).float() / 255
-        return y_BCHW, self.chosen.x_NX[items].to(self.device), self.chosen.t_NT[items].to(self.device)
+        return self.chosen[items].read(self.data, self.device)
 
     def _other(self, index: int, t_B: Tensor) -> Tensor:
         """The other value of a binary treatment; of a continuous one, the far end of what was seen."""

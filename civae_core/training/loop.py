@@ -10,6 +10,7 @@ import torch
 from civae_core.config import Config
 from civae_core.data import PreparedData
 from civae_core.data.batches import TrainingBatches
+from civae_core.data.labelled import labelled_rows
 from civae_core.errors import InterruptedRunError, PreemptedError, UsageError
 from civae_core.model.stored import find_model_file, read_card
 from civae_core.progress import progress
@@ -28,7 +29,6 @@ from civae_core.training.learner import Learner
 from civae_core.training.run_folder import RunFolder
 from civae_core.training.setup import (
     assign_roles,
-    labelled_rows,
     make_batches,
     make_card,
     make_model,

@@ -5,10 +5,11 @@ from typing import Any
 
 from civae_core.config import Config
 from civae_core.data import PreparedData
+from civae_core.data.labelled import labelled_rows
 from civae_core.training.device import Compute, choose_device
 from civae_core.training.distributed import Processes
 from civae_core.training.learner import Learner
-from civae_core.training.setup import assign_roles, labelled_rows, make_batches, make_model, validation_split
+from civae_core.training.setup import assign_roles, make_batches, make_model, validation_split
 
 COPIES_OF_WEIGHTS = 5
 """Weights, gradients, two moments of AdamW, and the moving average."""
@@ -65,7 +66,7 @@ def preview(config: Config, *, device: str = "auto") -> Preview:
     return Preview(
         compute=compute.describe(),
         training_images=len(batches.rows_N),
-        validation_images=min(len(held_out.rows_N), config.train.validate_images),
+        validation_images=min(len(held_out), config.train.validate_images),
         parameters=everything - in_predictor,
         predictor_parameters=in_predictor,
         memory_estimate_mib=round(memory / 2**20, 1),

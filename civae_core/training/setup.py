@@ -1,7 +1,6 @@
 """Before the loop: data opened and checked, roles assigned, weights fitted, the learner built."""
 
 import logging
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,8 +10,8 @@ from civae_core.balance import effective_sample_size, training_weights
 from civae_core.config import Config
 from civae_core.data import PreparedData
 from civae_core.data.batches import TrainingBatches
+from civae_core.data.labelled import evenly_spread, labelled_rows
 from civae_core.data.splits import Split
-from civae_core.errors import DataError
 from civae_core.model import IntactVAE
 from civae_core.model.stored import ModelCard
 from civae_core.randomness import seed_for
@@ -25,15 +24,6 @@ SUBJECTS_KEPT = 512
 """Training subjects whose attributes (never images) travel with a model, to sample from."""
 
 
-@dataclass(frozen=True)
-class LabelledRows:
-    """Rows of a split whose treatments and covariates are all known, with those values in raw units."""
-
-    rows_N: Tensor
-    x_NX: Tensor
-    t_NT: Tensor
-
-
 def assign_roles(config: Config, data: PreparedData) -> AttributeRoles:
     """The table's attributes by the config's roles.
 
@@ -42,27 +32,6 @@ def assign_roles(config: Config, data: PreparedData) -> AttributeRoles:
     """
     chosen = config.data
     return AttributeRoles.assign(data.attributes, chosen.treatment, chosen.covariates, chosen.descendants)
-
-
-def labelled_rows(data: PreparedData, roles: AttributeRoles, split: Split) -> LabelledRows:
-    """The split's rows without a missing treatment or covariate; says how many were left out.
-
-    Raises:
-        DataError: none is left.
-    """
-    rows_N = data.rows(split)
-    x_NX = _columns(data, [a.name for a in roles.covariates])[rows_N]
-    t_NT = _columns(data, [a.name for a in roles.treatments])[rows_N]
-    known_N = ~torch.isnan(torch.cat([x_NX, t_NT], dim=1)).any(dim=1)
-    if not known_N.any():
-        raise DataError(
-            f"{data.path}: the {split} split has no image whose treatment and covariates are all known",
-            hint="see the data's report.html, or prepare it with other splits",
-        )
-    missing = int((~known_N).sum())
-    if missing:
-        log.warning("%s: %d images of the %s split lack a label and are left out", data.path, missing, split)
-    return LabelledRows(rows_N[known_N], x_NX[known_N], t_NT[known_N])
 
 
 def validation_split(data: PreparedData) -> Split:
@@ -122,12 +91,5 @@ def make_batches(
 
 
 def _some_subjects(a_NA: Tensor) -> list[list[float]]:
-    spread = torch.linspace(0, len(a_NA) - 1, min(SUBJECTS_KEPT, len(a_NA))).round().long()
-    rows: list[list[float]] = a_NA[spread].tolist()
+    rows: list[list[float]] = a_NA[evenly_spread(len(a_NA), SUBJECTS_KEPT)].tolist()
     return [[round(value, 6) for value in row] for row in rows]
-
-
-def _columns(data: PreparedData, names: list[str]) -> Tensor:
-    if not names:
-        return torch.zeros(len(data.table_NA), 0)
-    return torch.stack([data.column(name) for name in names], dim=1)

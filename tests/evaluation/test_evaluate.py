@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from civae_core.data import PreparedData
+from civae_core.data.labelled import evenly_spread, labelled_rows
 from civae_core.errors import DataError, UsageError
 from civae_core.evaluation import evaluate as module
+from civae_core.evaluation import scores
 from civae_core.evaluation.evaluate import default_data, evaluate
 from civae_core.evaluation.methods import Answer, TrainedModel
 from civae_core.model.stored import StoredModel
@@ -162,7 +164,8 @@ def test_limit_spreads_over_the_split(faces: PreparedData, make_stored: MakeStor
     assert evaluate([stored], faces, limit=1).numbers["n"] == 1
     whole = evaluate([stored], faces).numbers
     assert evaluate([stored], faces, limit=10_000).numbers == whole
-    rows = module._spread(module.labelled_rows(faces, stored.card.roles, "test"), 4).rows_N
+    chosen = labelled_rows(faces, stored.card.roles, "test")
+    rows = chosen[evenly_spread(len(chosen), 4)].rows_N
     test = faces.rows("test")
     assert len(rows.unique()) == 4 and rows[0] == test[0] and rows[-1] == test[-1]
 
@@ -173,7 +176,7 @@ def test_images_pass_through_in_batches(
     stored = make_stored()
     whole = evaluate([stored], faces).numbers["methods"]["ours"]
     seen.clear()
-    monkeypatch.setattr(module, "BATCH", 8)
+    monkeypatch.setattr(scores, "BATCH", 8)
     batched = evaluate([stored], faces).numbers["methods"]["ours"]
     assert max(seen) == 8 and sum(seen) == 2 * len(faces.rows("test")) + module.GRID_ROWS
     del whole["bits_per_dim"], batched["bits_per_dim"]  # whose posterior draws are numbered by batch
