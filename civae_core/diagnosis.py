@@ -4,12 +4,12 @@ import importlib
 import os
 import platform
 import shutil
-import subprocess
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from civae_core import __version__
+from civae_core.gpu import nvidia_driver
 
 REQUIRED = {
     "torch": "torch",
@@ -50,7 +50,7 @@ def diagnose() -> dict[str, Any]:
         facts["advice"].append(f"only {free / 1e9:.1f} GB are free in this folder")
     if not os.access(Path.cwd(), os.W_OK):
         facts["advice"].append("this folder is not writable; give --out elsewhere")
-    facts["nvidia_driver"] = _nvidia_driver()
+    facts["nvidia_driver"] = nvidia_driver()
     if "torch" in facts["packages"]:
         _diagnose_torch(facts)
     return facts
@@ -93,19 +93,6 @@ def _diagnose_torch(facts: dict[str, Any]) -> None:
         torch.nn.functional.conv2d(images, torch.ones(4, 3, 3, 3, device=device)).sum().backward()
     except RuntimeError as error:
         facts["problems"].append(f"{device} cannot compute: {str(error).splitlines()[0]}")
-
-
-def _nvidia_driver() -> str | None:
-    """The driver's version, asked of nvidia-smi, which knows it even where torch has no CUDA."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return None
-    command = [program, "--query-gpu=driver_version", "--format=csv,noheader"]
-    try:
-        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return found.stdout.split("\n")[0].strip() or None
 
 
 def _version(package: str) -> str | None:

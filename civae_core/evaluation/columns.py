@@ -71,7 +71,8 @@ _COUNTERFACTUAL = (
         "average effect error",
         "lower",
         2,
-        "distance between the estimated and the true average effect image, divided by the size of the true one",
+        "distance between the estimated and the true average effect image of raising the treatment, divided by the "
+        "size of the true one",
     ),
     Column(
         "psnr_counterfactual",

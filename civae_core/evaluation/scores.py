@@ -65,10 +65,11 @@ def counterfactual_scores(
             y_BCHW, x_BX, t_BT = question.chosen[rows].read(data, device)
             truth_BCHW = question.truth.images(rows).to(device)
             t_new_BT = question.t_new_NT[rows].to(device)
+            direction_B = _direction(t_BT, t_new_BT)
             for method in methods:
                 answer = method.answer(y_BCHW, x_BX, t_BT, t_new_BT)
-                at_one[method.name].add(y_BCHW, answer.with_noise_BCHW, truth_BCHW)
-                at_zero[method.name].add(y_BCHW, answer.mean_BCHW, truth_BCHW)
+                at_one[method.name].add(y_BCHW, answer.with_noise_BCHW, truth_BCHW, direction_B)
+                at_zero[method.name].add(y_BCHW, answer.mean_BCHW, truth_BCHW, direction_B)
             bar.advance(len(y_BCHW))
     result: dict[str, dict[str, Any]] = {}
     for method in methods:
@@ -78,3 +79,10 @@ def counterfactual_scores(
             own["relative_effect_error_mean_image"] = mean_image["relative_effect_error"]
         result[method.name] = own
     return result
+
+
+def _direction(t_BT: Tensor, t_new_BT: Tensor) -> Tensor:
+    """+1 or −1 [B] by whether the first treatment that changes rises or falls, 0 where none changes."""
+    step_BT = (t_new_BT - t_BT).sign()
+    first_B1 = (step_BT != 0).int().argmax(dim=1, keepdim=True)
+    return step_BT.gather(1, first_B1)[:, 0]

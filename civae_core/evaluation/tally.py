@@ -21,10 +21,20 @@ class CounterfactualTally:
         self._effect_CHW: Tensor | None = None
         self._true_effect_CHW: Tensor | None = None
 
-    def add(self, y_BCHW: Tensor, estimate_BCHW: Tensor, truth_BCHW: Tensor) -> None:
+    def add(
+        self,
+        y_BCHW: Tensor,
+        estimate_BCHW: Tensor,
+        truth_BCHW: Tensor,
+        direction_B: Tensor | None = None,
+    ) -> None:
         """Adds a batch: inputs y, estimates y' and true counterfactuals y*, floats in [0, 1].
 
         The estimates are scored as pictures, so they are clamped to [0, 1] first.
+
+        Args:
+            direction_B: +1 where the treatment is raised, −1 where it is lowered. The average effect is that of
+                raising it; without the sign, flips of both kinds would cancel each other.
         """
         estimate_BCHW = estimate_BCHW.clamp(0.0, 1.0)
         terms = effect_terms(y_BCHW, estimate_BCHW, truth_BCHW)
@@ -39,8 +49,10 @@ class CounterfactualTally:
         }
         for name, values_B in new.items():
             self._values.setdefault(name, []).append(values_B.detach().to("cpu").to(torch.float64))
-        effect_CHW = (estimate_BCHW - y_BCHW).detach().cpu().double().sum(0)
-        true_effect_CHW = (truth_BCHW - y_BCHW).detach().cpu().double().sum(0)
+        sign_B = torch.ones(len(y_BCHW)) if direction_B is None else direction_B
+        sign_B111 = sign_B.to(y_BCHW)[:, None, None, None]
+        effect_CHW = (sign_B111 * (estimate_BCHW - y_BCHW)).detach().cpu().double().sum(0)
+        true_effect_CHW = (sign_B111 * (truth_BCHW - y_BCHW)).detach().cpu().double().sum(0)
         if self._effect_CHW is None or self._true_effect_CHW is None:
             self._effect_CHW, self._true_effect_CHW = effect_CHW, true_effect_CHW
         else:
@@ -57,7 +69,9 @@ class CounterfactualTally:
         return {name: torch.cat(parts) for name, parts in self._values.items()}
 
     def ate_error(self) -> float | None:
-        """‖mean(y'−y) − mean(y*−y)‖ / ‖mean(y*−y)‖ of the mean images; None if the true mean effect is 0."""
+        """‖mean ±(y'−y) − mean ±(y*−y)‖ / ‖mean ±(y*−y)‖ of the mean images, signed so that all effects are those
+        of raising the treatment; None if the true mean effect is 0.
+        """
         if self._effect_CHW is None or self._true_effect_CHW is None:
             return None
         size = float(self._true_effect_CHW.norm())

@@ -19,6 +19,7 @@ from civae_core import __version__
 from civae_core.config import Config, dump_config, load_config
 from civae_core.errors import CivaeError, UsageError
 from civae_core.files import describe_os_error, make_folder, write_json, write_text
+from civae_core.gpu import nvidia_driver
 
 log = logging.getLogger(__name__)
 
@@ -156,6 +157,7 @@ def environment() -> dict[str, Any]:
     if torch.cuda.is_available():
         facts["gpus"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
         facts["cuda"] = torch.version.cuda
+        facts["driver"] = nvidia_driver()
     return facts
 
 

@@ -74,3 +74,18 @@ def test_what_cannot_be_told_is_absent() -> None:
     assert found["psnr_counterfactual"]["mean"] == pytest.approx(100.0)
     with pytest.raises(ValueError, match="no counterfactuals"):
         CounterfactualTally().summary()
+
+
+def test_flips_of_both_kinds_do_not_cancel_in_the_average_effect() -> None:
+    y_NCHW, truth_NCHW = subjects()
+    forth, back = CounterfactualTally(), CounterfactualTally()
+    forth.add(y_NCHW, y_NCHW, truth_NCHW, torch.ones(len(y_NCHW)))
+    back.add(truth_NCHW, truth_NCHW, y_NCHW, -torch.ones(len(y_NCHW)))
+    assert forth.ate_error() == back.ate_error() == 1.0
+    signed, unsigned = CounterfactualTally(), CounterfactualTally()
+    halfway_NCHW = (y_NCHW + truth_NCHW) / 2
+    for tally, sign in ((signed, -torch.ones(len(y_NCHW))), (unsigned, None)):
+        tally.add(y_NCHW, halfway_NCHW, truth_NCHW)
+        tally.add(truth_NCHW, halfway_NCHW, y_NCHW, sign)
+    assert signed.ate_error() == pytest.approx(0.5)
+    assert unsigned.ate_error() is None  # the mean effect is nil, and with it the question
