@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from civae_cli.terminal import paint
-from civae_core.errors import CivaeError
+from civae_core.errors import CivaeError, InterruptedRunError, PreemptedError
 
 INTERRUPTED = 130
 
@@ -35,7 +35,8 @@ class CivaeGroup(TyperGroup):
         except _CONTROL_FLOW:
             raise
         except CivaeError as error:
-            report(error.message, error.hint, verbose)
+            stopped = isinstance(error, PreemptedError | InterruptedRunError)
+            report(error.message, error.hint, verbose, is_error=not stopped)
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as error:
             report("interrupted", None, verbose)
@@ -57,11 +58,14 @@ class CivaeGroup(TyperGroup):
             raise typer.Exit(1) from error
 
 
-def report(message: str, hint: str | None, verbose: bool) -> None:
-    """Prints `error: …` and, after a blank line, `hint: …` on stderr; with -v the traceback comes first."""
+def report(message: str, hint: str | None, verbose: bool, is_error: bool = True) -> None:
+    """Prints `error: …` and, after a blank line, `hint: …` on stderr; with -v the traceback comes first.
+
+    A run that was asked to stop, and did, is no error and takes no label.
+    """
     if verbose:
         traceback.print_exc(file=sys.stderr)
-    print(f"{paint('error', 'red')}: {message}", file=sys.stderr)
+    print(f"{paint('error', 'red')}: {message}" if is_error else message, file=sys.stderr)
     if hint:
         print(f"\n{paint('hint', 'bold')}: {hint}", file=sys.stderr)
 

@@ -181,6 +181,7 @@ def test_preemption_exits_with_75(
         result = run("--config", file, "--out", tmp_path / "run")
     assert (result.exit_code, result.stdout) == (75, "")
     assert "stopped at 32 images, after saving" in result.stderr
+    assert "error" not in result.stderr
     assert "hint: run the same command again" in result.stderr
     assert run("--config", file, "--out", tmp_path / "run").exit_code == 0
 
