@@ -96,7 +96,7 @@ def test_refusals_come_before_the_work(
     def never(*arguments: object, **more: object) -> None:
         raise AssertionError("scored before it was refused")
 
-    monkeypatch.setattr("civae_core.evaluation.evaluate._reconstruction_entries", never)
+    monkeypatch.setattr("civae_core.evaluation.evaluate.reconstruction_scores", never)
     if command == "prepared":
         small = tmp_path / "small"
         prepare = ["prepare-data", "synthetic:faces", "--n", "30", "--size", "48", "--workers", "1"]

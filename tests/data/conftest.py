@@ -2,15 +2,15 @@
 
 import csv
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+from counting_reader import CountingReader
 from PIL import Image
 
 from civae_core.data.images import Preprocessing
-from civae_core.data.sources.base import Batch, Source, TruthBatch, TruthSpec
+from civae_core.data.sources.base import Source, TruthSpec
 from civae_core.data.tables import Table
 
 
@@ -43,37 +43,6 @@ def image_folder(tmp_path: Path) -> Callable[..., Path]:
         return folder
 
     return make
-
-
-@dataclass(frozen=True)
-class CountingReader:
-    """Tiny images filled with their row number modulo 251; notes every stretch it reads in a file."""
-
-    log: Path
-    size: int = 4
-    bad: tuple[int, ...] = ()
-    stop_at: int | None = None
-    truths: int = 0
-
-    def read(self, rows: range) -> Batch:
-        if self.stop_at is not None and self.stop_at in rows:
-            raise KeyboardInterrupt
-        with self.log.open("a") as file:
-            file.write(f"{rows.start} {rows.stop}\n")
-        kept = np.array([row for row in rows if row not in self.bad], np.int64)
-        images = np.broadcast_to(
-            (kept % 251).astype(np.uint8)[:, None, None, None], (len(kept), 1, self.size, self.size)
-        )
-        held_out = kept[kept % 5 == 4]
-        truths = tuple(
-            TruthBatch(
-                held_out,
-                np.full((len(held_out), 1), 1.0 - k, np.float32),
-                255 - images[np.isin(kept, held_out)],
-            )
-            for k in range(self.truths)
-        )
-        return Batch(kept, images, [(row, "spoilt") for row in rows if row in self.bad], truths)
 
 
 @pytest.fixture
