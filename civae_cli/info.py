@@ -14,6 +14,9 @@ def info(
         Path,
         typer.Argument(metavar="PATH", help="Prepared data, a run, a checkpoint or a model.safetensors."),
     ],
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read all prepared data and compare it with its checksums.")
+    ] = False,
     json: JsonFlag = False,
     quiet: QuietFlag = False,
     verbose: VerboseFlag = False,
@@ -22,7 +25,7 @@ def info(
     from civae_core.inspection import inspect
 
     voice = terminal(quiet, verbose, json)
-    facts = inspect(path)
+    facts = inspect(path, verify=verify)
     voice.result(facts, card(facts))
 
 

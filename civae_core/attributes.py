@@ -6,19 +6,9 @@ This module imports no torch, so that the command line can name attributes cheap
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from enum import StrEnum
 from typing import Any, Literal
 
 from civae_core.errors import UsageError
-
-
-class Role(StrEnum):
-    """What an attribute means for the question asked (METHOD section 1)."""
-
-    TREATMENT = "treatment"
-    COVARIATE = "covariate"
-    DESCENDANT = "descendant"
-    HELD_OUT = "held_out"
 
 
 @dataclass(frozen=True)
@@ -94,16 +84,6 @@ class AttributeRoles:
     def inputs(self) -> tuple[Attribute, ...]:
         """What the model is given: treatments, then covariates."""
         return self.treatments + self.covariates
-
-    def role_of(self, name: str) -> Role:
-        for role, group in (
-            (Role.TREATMENT, self.treatments),
-            (Role.COVARIATE, self.covariates),
-            (Role.DESCENDANT, self.descendants),
-        ):
-            if any(attribute.name == name for attribute in group):
-                return role
-        return Role.HELD_OUT
 
     def to_dict(self) -> dict[str, list[dict[str, Any]]]:
         return {

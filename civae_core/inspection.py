@@ -12,26 +12,35 @@ from civae_core.errors import DataError, UsageError
 MANIFEST_NAME = "dataset.yml"
 
 
-def inspect(path: Path) -> dict[str, Any]:
+def inspect(path: Path, *, verify: bool = False) -> dict[str, Any]:
     """Facts about a path; `kind` says which of prepared data, run, checkpoint or model it is.
+
+    Args:
+        verify: read prepared data whole and compare it with its checksums.
 
     Raises:
         UsageError: there is no such path.
-        DataError: it is none of these, or damaged.
+        DataError: it is none of these, damaged, or changed since its checksums were taken.
     """
     if not path.exists():
         raise UsageError(f"{path}: no such file or folder", hint="name prepared data, a run or a model file")
     if path.name == MANIFEST_NAME:
         path = path.parent
     if (path / MANIFEST_NAME).exists() or (path / ".partial").is_dir():
-        return _inspect_data(path)
+        return _inspect_data(path, verify)
+    if verify:
+        raise UsageError(
+            f"--verify: {path} is not prepared data", hint="a model file is checked as it is read"
+        )
     return _inspect_model(path)
 
 
-def _inspect_data(path: Path) -> dict[str, Any]:
+def _inspect_data(path: Path, verify: bool) -> dict[str, Any]:
     from civae_core.data import PreparedData
 
     data = PreparedData.open(path)
+    if verify:
+        data.verify()
     return {
         "kind": "data",
         "path": str(path),

@@ -13,7 +13,6 @@ from civae_core.data.sources.base import Source
 from civae_core.errors import DataError, UsageError
 from civae_core.files import describe_os_error, make_folder, write_json
 
-REPORT_FILES = ("report.html", "report.json")
 _OURS = re.compile(r"dataset\.yml|attributes\.safetensors|images-\d{5}\.safetensors|report\.(html|json)")
 _TEMPORARY = re.compile(r"\.(dataset\.yml|(attributes|images-\d{5})\.safetensors|report\.\w+)\..*\.tmp")
 

@@ -28,11 +28,6 @@ def mse(a_NCHW: Tensor, b_NCHW: Tensor) -> Tensor:
     return (a_NCHW - b_NCHW).square().flatten(1).mean(1)
 
 
-def l1(a_NCHW: Tensor, b_NCHW: Tensor) -> Tensor:
-    """Mean absolute error [N] over channels and pixels."""
-    return (a_NCHW - b_NCHW).abs().flatten(1).mean(1)
-
-
 def psnr(a_NCHW: Tensor, b_NCHW: Tensor) -> Tensor:
     """Peak signal-to-noise ratio [N] in dB for a peak of 1; at most `IDENTICAL_PSNR`."""
     return -10.0 * mse(a_NCHW, b_NCHW).clamp(min=10.0 ** (-IDENTICAL_PSNR / 10.0)).log10()

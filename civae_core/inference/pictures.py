@@ -16,7 +16,6 @@ from civae_core.data.tables import read_table
 from civae_core.errors import DataError, UsageError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")
-READ_AT_ONCE = 64
 
 
 @dataclass(frozen=True)

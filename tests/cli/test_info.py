@@ -91,8 +91,14 @@ def test_prepared_data_describes_itself(tmp_path: Path) -> None:
     facts = json.loads(run("info", str(out / "dataset.yml"), "--json").stdout)
     assert facts["kind"] == "data"
     assert sum(facts["splits"].values()) == facts["images"] == 30
+    assert run("info", str(out), "--verify").exit_code == 0
     shard = out / "images-00000.safetensors"
-    shard.write_bytes(shard.read_bytes()[:-100])
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert run("info", str(out)).exit_code == 0
+    changed = run("info", str(out), "--verify")
+    assert changed.exit_code == 3 and "does not match its checksum" in changed.stderr
+    shard.write_bytes(whole[:-100])
     truncated = run("info", str(out))
     assert truncated.exit_code == 3
     assert "images-00000.safetensors" in truncated.stderr
