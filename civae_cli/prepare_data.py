@@ -120,11 +120,11 @@ def prepare_data(
       civae prepare-data synthetic:faces --out faces-tree --layout celeba
     """
     from civae_core.data.pack import MaxBad
-    from civae_core.data.parallel import available_cores
     from civae_core.data.prepare import prepare
     from civae_core.data.sources.base import Question
     from civae_core.data.sources.resolve import SourceOptions, open_source
     from civae_core.errors import UsageError
+    from civae_core.machine import available_cores
 
     voice = terminal(quiet, verbose, json)
     if layout == "celeba":

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from civae_core import __version__
-from civae_core.gpu import nvidia_driver
+from civae_core.machine import available_cores, nvidia_driver
 
 REQUIRED = {
     "torch": "torch",
@@ -33,7 +33,7 @@ def diagnose() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {},
-        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cpus": available_cores(),
         "problems": [],
         "advice": [],
     }

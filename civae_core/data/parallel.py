@@ -22,13 +22,6 @@ State = TypeVar("State")
 _state: Any = None  # set once in each worker, so that large arguments are not sent with every job
 
 
-def available_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def run_jobs(
     function: Callable[[State, Job], Result], state: State, jobs: Sequence[Job], workers: int
 ) -> Iterator[Result]:

@@ -19,7 +19,7 @@ from civae_core import __version__
 from civae_core.config import Config, dump_config, load_config
 from civae_core.errors import CivaeError, UsageError
 from civae_core.files import describe_os_error, make_folder, write_json, write_text
-from civae_core.gpu import nvidia_driver
+from civae_core.machine import nvidia_driver
 
 log = logging.getLogger(__name__)
 
@@ -143,7 +143,7 @@ class RunFolder:
 
 
 def environment() -> dict[str, Any]:
-    """Versions, machine and source revision, for whoever must reproduce a run."""
+    """Versions, machine, GPUs with their driver, and source revision, for whoever must reproduce a run."""
     facts: dict[str, Any] = {
         "civae": __version__,
         "python": platform.python_version(),

@@ -1,11 +1,19 @@
-"""What the machine says of its NVIDIA GPUs, without torch."""
+"""The machine that civae runs on: its cores, GPUs and driver."""
 
+import os
 import shutil
 import subprocess
 
 
+def available_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1  # macOS and Windows keep no such list
+
+
 def nvidia_driver() -> str | None:
-    """The driver's version, asked of nvidia-smi, which knows it even where torch has no CUDA."""
+    """The driver's version, asked of nvidia-smi, which knows it even where torch has no CUDA; None without one."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return None
