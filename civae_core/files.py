@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -64,8 +65,11 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def sync(path: Path) -> None:
-    """Flushes a file or a directory entry to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Flushes a file or a directory entry to the disk; on Windows files only, whose folders cannot be opened."""
+    on_windows = sys.platform == "win32"
+    if on_windows and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDWR if on_windows else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

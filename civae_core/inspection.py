@@ -57,7 +57,7 @@ def _inspect_data(path: Path, verify: bool) -> dict[str, Any]:
 
 
 def _inspect_model(path: Path) -> dict[str, Any]:
-    from civae_core.model.stored import find_model_file, read_card
+    from civae_core.model.stored import find_model_file, follow, read_card
 
     file = find_model_file(path)
     card = read_card(file)
@@ -67,7 +67,7 @@ def _inspect_model(path: Path) -> dict[str, Any]:
         facts |= {"kind": "run", "checkpoints": sorted(p.name for p in checkpoints.glob("step-*"))}
         best = checkpoints / "best"
         if best.exists():
-            facts["best"] = best.resolve().name
+            facts["best"] = follow(best).resolve().name
         facts["last_metrics"] = _last_line(path / "metrics.jsonl")
     return facts | {
         "file": str(file),

@@ -22,6 +22,8 @@ from civae_core.model.intact_vae import IntactVAE
 
 FORMAT = 1
 FILE_NAME = "model.safetensors"
+LINKS = ("last", "best")
+"""Names beside a run's checkpoints that stand for one of them."""
 
 
 @dataclass(frozen=True)
@@ -84,13 +86,14 @@ def find_model_file(path: Path) -> Path:
         UsageError: there is no such path.
         DataError: the folder holds no checkpoint.
     """
+    path = follow(path)
     if path.is_file():
         return path
     if not path.exists():
         raise UsageError(
             f"{path}: no such run, checkpoint or model file", hint="train one with `civae train`"
         )
-    for candidate in (path / FILE_NAME, path / "checkpoints" / "last" / FILE_NAME):
+    for candidate in (path / FILE_NAME, follow(path / "checkpoints" / "last") / FILE_NAME):
         if candidate.is_file():
             return candidate
     raise DataError(
@@ -108,13 +111,21 @@ def newest_run(folder: Path = Path("runs")) -> Path:
     named = os.environ.get("CIVAE_MODEL")
     if named:
         return Path(named)
-    found = list(folder.glob(f"*/checkpoints/last/{FILE_NAME}"))
-    if not found:
+    links = {run: follow(run / "checkpoints" / "last") / FILE_NAME for run in folder.glob("*")}
+    written = {run: file.stat().st_mtime for run, file in links.items() if file.is_file()}
+    if not written:
         raise UsageError(
             f"--model is not given, $CIVAE_MODEL is not set and {folder}/ holds no trained run",
             hint="name a run with --model, or train one with `civae train`",
         )
-    return max(found, key=lambda file: file.stat().st_mtime).parents[2]
+    return max(written, key=lambda run: written[run])
+
+
+def follow(path: Path) -> Path:
+    """The checkpoint that `last` or `best` stands for: a link or, where there are none, a file that names it."""
+    if path.name in LINKS and path.is_file():
+        return path.parent / path.read_text(encoding="utf-8", errors="replace").strip()
+    return path
 
 
 def read_card(file: Path) -> ModelCard:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +16,10 @@ from civae_core.errors import DataError
 from civae_core.files import describe_os_error, sync
 from civae_core.model.stored import (
     FILE_NAME,
+    LINKS,
     ModelCard,
     find_model_file,
+    follow,
     load_weights,
     read_card,
     read_tensors,
@@ -107,10 +110,10 @@ def last_checkpoint(folder: Path) -> Path | None:
 def clear_unfinished(folder: Path) -> None:
     """Removes what a killed process left half-written or half-deleted."""
     for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
-        if path.is_symlink():
-            path.unlink(missing_ok=True)
-        else:
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def mend_links(folder: Path, counters: Counters) -> None:
@@ -199,12 +202,24 @@ def _parameter_names(learner: Learner) -> dict[Tensor, str]:
 def _point(link: Path, name: str) -> None:
     temporary = link.with_name(f"{TEMPORARY_PREFIX}{link.name}")
     temporary.unlink(missing_ok=True)
-    temporary.symlink_to(name)
+    if not _linked(temporary, name):
+        temporary.write_text(f"{name}\n", encoding="utf-8")
     temporary.replace(link)
 
 
+def _linked(path: Path, name: str) -> bool:
+    """Makes a symlink, if the system has them: Windows cannot replace one by another, some disks know none."""
+    if sys.platform == "win32":
+        return False
+    try:
+        path.symlink_to(name)
+    except OSError:  # were the folder not writable, writing a file instead fails too, and says so
+        return False
+    return True
+
+
 def _drop_old(folder: Path, keep: int) -> None:
-    kept = {(folder / link).readlink().name for link in ("last", "best") if (folder / link).is_symlink()}
+    kept = {follow(folder / link).resolve().name for link in LINKS}
     for path in _by_age(folder)[:-keep]:
         if path.name not in kept:
             with contextlib.suppress(OSError):  # a leftover costs disk, not correctness

@@ -8,6 +8,8 @@ from types import FrameType
 
 PREEMPTED, INTERRUPTED = 1, 2
 
+_NAMES = ("SIGTERM", "SIGUSR1", "SIGINT")
+
 
 class StopRequest:
     """Set by a signal handler, read by the loop; the larger reason wins."""
@@ -23,12 +25,12 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Catches the three signals while the block runs; outside the main thread it catches none."""
+    """Catches the signals while the block runs; outside the main thread it catches none."""
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    numbers = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+    numbers = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]  # Windows has no SIGUSR1
     previous = {number: signal.signal(number, request.handle) for number in numbers}
     try:
         yield request

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -164,3 +165,15 @@ def test_a_size_that_the_card_s_network_cannot_have_is_bad_data(file: Path) -> N
     with_card(file, lambda values: values["preprocessing"].update(size=17))
     with pytest.raises(DataError, match=r"model.safetensors: does not fit the model"):
         load_model(file)
+
+
+def test_a_run_on_a_disk_without_links_is_found(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CIVAE_MODEL", raising=False)
+    checkpoints = tmp_path / "runs" / "tiny" / "checkpoints"
+    shutil.copytree(trained / "checkpoints" / "last", checkpoints / "step-000000512")
+    (checkpoints / "last").write_text("step-000000512\n", encoding="utf-8")
+    wanted = checkpoints / "step-000000512" / "model.safetensors"
+    assert find_model_file(tmp_path / "runs" / "tiny") == wanted
+    assert newest_run(tmp_path / "runs") == tmp_path / "runs" / "tiny"

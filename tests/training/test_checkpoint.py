@@ -172,6 +172,26 @@ def test_links_that_a_kill_kept_from_moving_are_mended(save: Callable[..., Path]
     assert target(tmp_path / "last") == target(tmp_path / "best") == newest.name
 
 
+def test_where_no_link_can_be_made_a_file_names_the_checkpoint(
+    save: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(Path, "symlink_to", refused)
+    for images in (32, 64, 96, 128):
+        newest = save(images, keep=1, is_best=images == 64)
+    best = tmp_path / "step-000000064"
+    assert [p.name for p in sorted(tmp_path.glob("step-*"))] == [best.name, newest.name]
+    for link, folder in (("last", newest), ("best", best)):
+        assert (tmp_path / link).is_file()
+        assert stored.find_model_file(tmp_path / link) == folder / "model.safetensors"
+    (tmp_path / ".writing-last").write_text(newest.name, encoding="utf-8")
+    clear_unfinished(tmp_path)
+    assert not list(tmp_path.glob(".writing-*"))
+    assert last_checkpoint(tmp_path) == newest
+
+
 def test_restoring_gives_every_tensor_back(learner: Learner, copy: Path, trained: Path) -> None:
     counters = restore_checkpoint(copy, learner)
     assert counters.images_seen == 512

@@ -109,3 +109,10 @@ def test_outside_the_main_thread_no_signal_is_caught() -> None:
     thread.start()
     thread.join()
     assert seen == [before]
+
+
+def test_a_system_without_sigusr1_still_catches_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(signal, "SIGUSR1")
+    with stop_on_signals() as request:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert request.reason == PREEMPTED
