@@ -46,7 +46,7 @@ def evaluate(
     from civae_core.evaluation.evaluate import default_data
     from civae_core.evaluation.evaluate import evaluate as run_evaluation
     from civae_core.evaluation.output import report_folder, write_evaluation
-    from civae_core.evaluation.table import evaluation_table
+    from civae_core.evaluation.table import evaluation_tables
     from civae_core.files import make_folder
     from civae_core.model.stored import load_model
     from civae_core.training.device import choose_device
@@ -59,6 +59,7 @@ def evaluate(
     make_folder(page.parent)  # before the work, since it may not be writable
     found = run_evaluation(models, prepared, split=split, limit=limit, seed=seed)
     numbers = write_evaluation(found, page)
-    voice.table(evaluation_table(found.numbers))
+    for table in evaluation_tables(found.numbers):
+        voice.table(table)
     voice.say(f"wrote {page} and {numbers}")
     voice.result(found.numbers, str(numbers))

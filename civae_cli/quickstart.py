@@ -31,12 +31,13 @@ def quickstart(
     Prepares the faces, trains ours and a plain CVAE, and holds both against the true counterfactuals.
     Leaves one picture (faces.png), one page (report.html) and one table. Running it again continues.
     """
-    from civae_core.evaluation.table import evaluation_table
+    from civae_core.evaluation.table import evaluation_tables
     from civae_core.quickstart import FACES, IMAGES
     from civae_core.quickstart import quickstart as run_quickstart
 
     voice = terminal(quiet, verbose, json)
     found = run_quickstart(out, faces=faces or FACES, images=images or IMAGES, size=size, device=device)
-    voice.table(evaluation_table(found.numbers))
+    for table in evaluation_tables(found.numbers):
+        voice.table(table)
     voice.say(f"picture: {found.picture}\nreport:  {found.report}")
     voice.result(found.numbers, str(found.report))

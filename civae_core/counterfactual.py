@@ -7,11 +7,15 @@
 Shapes: y_BCHW images in [0,1], x_BX and t_BT attributes in raw units, z_BZ latent vectors.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from civae_core.assignments import Intervention
+from civae_core.attributes import Attribute
+from civae_core.config.schema import Objective
 from civae_core.model import IntactVAE, PixelNormal
 
 
@@ -19,6 +23,7 @@ from civae_core.model import IntactVAE, PixelNormal
 class Abduction:
     """What a photograph tells about its subject, apart from the treatment (M5)."""
 
+    y_BCHW: Tensor
     x_BX: Tensor
     t_BT: Tensor
     eta_BZ: Tensor
@@ -59,6 +64,7 @@ def abduct_at(model: IntactVAE, y_BCHW: Tensor, x_BX: Tensor, t_BT: Tensor, z_BZ
     """The noises of (M5) for a given z."""
     reconstruction = model.decode(z_BZ, t_BT, x_BX)
     return Abduction(
+        y_BCHW=y_BCHW,
         x_BX=x_BX,
         t_BT=t_BT,
         eta_BZ=model.prior_of(x_BX, t_BT).standardise(z_BZ),
@@ -66,6 +72,16 @@ def abduct_at(model: IntactVAE, y_BCHW: Tensor, x_BX: Tensor, t_BT: Tensor, z_BZ
         reconstruction=reconstruction,
         residual_BCHW=y_BCHW - reconstruction.mean_BCHW,
     )
+
+
+def act(t_BT: Tensor, intervention: Intervention, treatments: Sequence[Attribute]) -> Tensor:
+    """t ← t' of each picture: the named treatments set, or flipped from 0 to 1 and back; the others as they are."""
+    t_new_BT = t_BT.clone()
+    for index, attribute in enumerate(treatments):
+        if attribute.name in intervention:
+            value = intervention[attribute.name]
+            t_new_BT[:, index] = 1 - t_BT[:, index].round() if value == "flip" else value
+    return t_new_BT
 
 
 @torch.no_grad()
@@ -95,6 +111,29 @@ def predict(
 
 
 @torch.no_grad()
+def predict_as_original(
+    model: IntactVAE, abduction: Abduction, t_new_BT: Tensor, *, noise: float = 1.0, strength: float = 1.0
+) -> Prediction:
+    """The original project's inference, kept as a baseline: the encoder is given the *new* treatment.
+
+    z = mean of q(z|x,y,t'), y' = f(z, t') + τ·e with e from the factual pass. A perfect encoder makes this "no
+    change", which is why `predict` never does it. Arguments as for `predict`.
+    """
+    wrong_BZ = model.encode(abduction.y_BCHW, abduction.x_BX, t_new_BT).mean_BZ
+    old_BCHW = abduction.reconstruction.mean_BCHW
+    effect_BCHW = model.decode(wrong_BZ, t_new_BT, abduction.x_BX).mean_BCHW - old_BCHW
+    mean_BCHW = old_BCHW + strength * effect_BCHW
+    return Prediction(mean_BCHW + noise * abduction.residual_BCHW, mean_BCHW, effect_BCHW)
+
+
+PREDICTIONS: dict[str, Callable[..., Prediction]] = {
+    "intact": predict,
+    "cvae": predict,
+    "original": predict_as_original,
+}
+"""How a model trained for each objective predicts: all called as `predict` is."""
+
+
 def counterfactual(
     model: IntactVAE,
     y_BCHW: Tensor,
@@ -104,30 +143,8 @@ def counterfactual(
     *,
     noise: float = 1.0,
     strength: float = 1.0,
+    objective: Objective = "intact",
 ) -> Prediction:
-    """`abduct`, then `predict`, at the posterior's mean."""
-    return predict(model, abduct(model, y_BCHW, x_BX, t_BT), t_new_BT, noise=noise, strength=strength)
-
-
-@torch.no_grad()
-def original_counterfactual(
-    model: IntactVAE,
-    y_BCHW: Tensor,
-    x_BX: Tensor,
-    t_BT: Tensor,
-    t_new_BT: Tensor,
-    *,
-    noise: float = 1.0,
-    strength: float = 1.0,
-) -> Prediction:
-    """The original project's inference, kept as a baseline: the encoder is given the *new* treatment.
-
-    z = mean of q(z|x,y,t'), y' = f(z, t') + τ·e with e from the factual pass. A perfect encoder makes this "no
-    change", which is why `counterfactual` never does it.
-    """
-    factual = abduct(model, y_BCHW, x_BX, t_BT)
-    wrong_BZ = model.encode(y_BCHW, x_BX, t_new_BT).mean_BZ
-    old_BCHW = factual.reconstruction.mean_BCHW
-    effect_BCHW = model.decode(wrong_BZ, t_new_BT, x_BX).mean_BCHW - old_BCHW
-    mean_BCHW = old_BCHW + strength * effect_BCHW
-    return Prediction(mean_BCHW + noise * factual.residual_BCHW, mean_BCHW, effect_BCHW)
+    """`abduct` at the posterior's mean, then the prediction that belongs to the model's `objective`."""
+    abduction = abduct(model, y_BCHW, x_BX, t_BT)
+    return PREDICTIONS[objective](model, abduction, t_new_BT, noise=noise, strength=strength)

@@ -6,13 +6,13 @@ averaged over the batch. Which prior stands in the KL is the model's matter.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from civae_core.attributes import Attribute
+from civae_core.config.schema import Objective
 from civae_core.model import ModelOutput
 
 
@@ -62,7 +62,7 @@ def original_loss(y_BCHW: Tensor, output: ModelOutput, kl_scale: float) -> LossT
 
 
 def objective(
-    kind: Literal["intact", "cvae", "original"],
+    kind: Objective,
     y_BCHW: Tensor,
     output: ModelOutput,
     beta: float,

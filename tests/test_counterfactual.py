@@ -12,7 +12,6 @@ from civae_core.counterfactual import (
     abduct,
     abduct_at,
     counterfactual,
-    original_counterfactual,
     predict,
 )
 from civae_core.model import IntactVAE, PixelNormal
@@ -194,7 +193,7 @@ def test_the_originals_inference_does_show_it_the_intended_treatment(
     y_BCHW, x_BX, t_BT = photos(4)
     model = make_model(prior="standard", perturbed=True)
     seen = spy_on_treatments(model)
-    original_counterfactual(model, y_BCHW, x_BX, t_BT, 1 - t_BT)
+    counterfactual(model, y_BCHW, x_BX, t_BT, 1 - t_BT, objective="original")
     assert [torch.equal(t, 1 - 2 * t_BT) for t in seen] == [False, True]
 
 
@@ -203,11 +202,11 @@ def test_the_originals_inference_by_its_definition(make_model: Model, photos: Ph
     model = make_model(prior="standard", perturbed=True)
     wrong_BZ = model.encode(y_BCHW, x_BX, 1 - t_BT).mean_BZ
     mean_BCHW = model.decode(wrong_BZ, 1 - t_BT, x_BX).mean_BCHW.detach()
-    without = original_counterfactual(model, y_BCHW, x_BX, t_BT, 1 - t_BT, noise=0.0)
+    without = counterfactual(model, y_BCHW, x_BX, t_BT, 1 - t_BT, noise=0.0, objective="original")
     torch.testing.assert_close(without.image_BCHW, mean_BCHW)
-    twice = original_counterfactual(model, y_BCHW, x_BX, t_BT, 1 - t_BT, strength=2.0)
+    twice = counterfactual(model, y_BCHW, x_BX, t_BT, 1 - t_BT, strength=2.0, objective="original")
     torch.testing.assert_close(twice.image_BCHW, y_BCHW + 2 * without.effect_BCHW)
-    null = original_counterfactual(model, y_BCHW, x_BX, t_BT, t_BT)
+    null = counterfactual(model, y_BCHW, x_BX, t_BT, t_BT, objective="original")
     torch.testing.assert_close(null.image_BCHW, y_BCHW, rtol=0, atol=2e-6)
 
 

@@ -140,6 +140,8 @@ class TrainConfig(Section):
     """How many of the latest checkpoints stay, beside the best."""
 
 
+Objective = Literal["intact", "cvae", "original"]
+
 BASELINE_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
     "cvae": {"model": {"prior": "standard"}, "loss": {"beta": 1.0, "weights": "none"}},
     "original": {"model": {"prior": "standard"}, "loss": {"beta": 1e-4, "weights": "none"}},
@@ -150,7 +152,7 @@ BASELINE_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
 class Config(Section):
     """A whole training run."""
 
-    objective: Literal["intact", "cvae", "original"] = "intact"
+    objective: Objective = "intact"
     """Ours (M4); the same with N(0,I) in place of the prior; or the original project's loss and inference."""
     data: DataConfig
     model: ModelConfig = ModelConfig()

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from civae_core.assignments import Intervention
 from civae_core.attributes import Attribute
 from civae_core.errors import DataError
 from civae_core.files import write_text
@@ -38,7 +39,7 @@ class TruthEntry(_Part):
     """A known intervention and for how many images its outcome is stored."""
 
     name: str
-    do: dict[str, float | str]
+    do: Intervention
     images: int
 
 

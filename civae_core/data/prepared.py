@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from civae_core.assignments import Intervention
 from civae_core.attributes import require_name
 from civae_core.data.manifest import ATTRIBUTES_FILE, Manifest, read_manifest
 from civae_core.data.splits import SPLITS, Split
@@ -22,9 +23,7 @@ class Truth:
     `rows` int64 [M] are the rows of the factual images, `table_MA` float32 [M,A] the attributes under do().
     """
 
-    def __init__(
-        self, name: str, do: dict[str, float | str], file: TensorFile, number: int, shape: Any
-    ) -> None:
+    def __init__(self, name: str, do: Intervention, file: TensorFile, number: int, shape: Any) -> None:
         self.name = name
         self.do = do
         prefix = f"truth.{number}"

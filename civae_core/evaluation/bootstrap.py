@@ -4,7 +4,6 @@ The images are resampled, not the pixels: an interval says how far the number wo
 of the same kind. It does not cover another training seed.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
@@ -72,21 +71,3 @@ def bootstrap_ratio(numerator_N: Tensor, denominator_N: Tensor, *, seed: int = 0
     tail = (1.0 - LEVEL) / 2.0
     lo, hi = ratio_R.quantile(torch.tensor([tail, 1.0 - tail], dtype=torch.float64)).tolist()
     return Interval(float(sums_2[0] / sums_2[1]), lo, hi)
-
-
-@dataclass(frozen=True)
-class RatioStatistic:
-    """A set-level ratio of sums, one pair of terms per image [N]; for example the relative effect error."""
-
-    numerator_N: Tensor
-    denominator_N: Tensor
-
-    @property
-    def value(self) -> float:
-        """Σ numerator / Σ denominator; NaN where the denominator is 0."""
-        total = float(self.denominator_N.double().sum())
-        return float(self.numerator_N.double().sum()) / total if total > 0.0 else math.nan
-
-    def interval(self, seed: int = 0) -> Interval:
-        """The ratio with its bootstrap interval over images; errors as for `bootstrap_ratio`."""
-        return bootstrap_ratio(self.numerator_N, self.denominator_N, seed=seed)

@@ -143,6 +143,11 @@ def columns_present(methods: Mapping[str, Mapping[str, Any]]) -> list[Column]:
     return [c for c in known if any(as_value(entry.get(c.key)) is not None for entry in methods.values())]
 
 
+def do_text(do: Mapping[str, Any]) -> str:
+    """An intervention as `Young=flip, Age=70`."""
+    return ", ".join(f"{name}={v if isinstance(v, str) else f'{v:g}'}" for name, v in do.items())
+
+
 def ordered(methods: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Method names, the baselines first."""
     return [name for name in METHODS if name in methods] + [name for name in methods if name not in METHODS]

@@ -16,6 +16,7 @@ from civae_core.data import PreparedData
 from civae_core.data.labelled import evenly_spread, labelled_rows
 from civae_core.data.splits import Split
 from civae_core.errors import DataError, UsageError
+from civae_core.evaluation.columns import do_text
 from civae_core.evaluation.methods import CopyInput, TrainedModel, name_methods
 from civae_core.evaluation.question import Question, ask
 from civae_core.evaluation.scores import counterfactual_scores, reconstruction_scores
@@ -47,8 +48,9 @@ def evaluate(
 ) -> Evaluation:
     """Scores models, and copying the input, on held-out images.
 
-    Where the data knows the truth under an intervention on the models' treatments, counterfactuals are held
-    against the first such truth, on the images that have it; elsewhere only reconstructions are scored.
+    Where the data knows the truth under interventions on the models' treatments, counterfactuals are held against
+    it, on the images that have it: `methods` has the scores of the first such intervention, `other_interventions`
+    those of the others. Elsewhere only reconstructions are scored.
 
     Args:
         models: the first is the one in question, the others are held against it.
@@ -64,13 +66,21 @@ def evaluate(
     _require_same_format(models[0], data)
     methods = name_methods(models)
     chosen = labelled_rows(data, roles, split)
-    question = ask(data, roles, chosen[evenly_spread(len(chosen), limit or len(chosen))])
+    question, *others = ask(data, roles, chosen[evenly_spread(len(chosen), limit or len(chosen))])
     device = next(models[0].model.parameters()).device
 
     entries = reconstruction_scores(methods, data, question.chosen, device, seed)
     if question.truth is not None:
         against_truth = counterfactual_scores([CopyInput(), *methods], data, question, device, seed)
         entries = {name: scores | entries.get(name, {}) for name, scores in against_truth.items()}
+    further = [
+        {
+            "do": other.do,
+            "n": len(other.chosen),
+            "methods": counterfactual_scores([CopyInput(), *methods], data, other, device, seed),
+        }
+        for other in others
+    ]
     return Evaluation(
         numbers={
             "schema": SCHEMA,
@@ -86,14 +96,17 @@ def evaluate(
             "do": question.do,
             "images_seen": {method.name: method.stored.card.images_seen for method in methods},
             "methods": entries,
+            **({"other_interventions": further} if further else {}),
         },
-        pictures=_pictures(methods, data, question, device),
+        pictures=[picture for q in (question, *others) for picture in _pictures(methods, data, q, device)],
         overlap=overlap_by_treatment(data, roles),
     )
 
 
 def overlap_by_treatment(data: PreparedData, roles: AttributeRoles) -> dict[str, Any]:
-    """The overlap diagnostics of each treatment on the training split (METHOD 6)."""
+    """The overlap diagnostics of each treatment on the training split (METHOD 6); none where it has no images."""
+    if not len(data.rows("train")):
+        return {}
     train = labelled_rows(data, roles, "train")
     names = [a.name for a in roles.covariates]
     is_binary = [a.kind == "binary" for a in roles.covariates]
@@ -116,15 +129,17 @@ def _pictures(
     if question.truth is not None:
         after.append(("truth", question.truth.images(rows)))
     labels = _row_labels(question, rows)
-    described = ", ".join(f"{name}={value}" for name, value in question.do.items())
     sheet = image_grid([*before, ("counterfactual", first.with_noise_BCHW), *after], labels)
     pictures = [
-        (f"Held-out images under do({described}), with their own fine detail re-applied (τ = 1).", sheet)
+        (
+            f"Held-out images under do({do_text(question.do)}), with their own fine detail re-applied (τ = 1).",
+            sheet,
+        )
     ]
     if len(methods) > 1:
         others = [(name, answer.with_noise_BCHW) for name, answer in answers.items()]
         pictures.append(
-            ("The same counterfactuals by each method.", image_grid([before[0], *others, *after], labels))
+            (f"do({do_text(question.do)}) by each method.", image_grid([before[0], *others, *after], labels))
         )
     return pictures
 
@@ -157,7 +172,7 @@ def default_data(stored: StoredModel) -> PreparedData:
     """The prepared data that a model was trained on.
 
     Raises:
-        DataError: it is no longer where training found it, or it is other data now.
+        DataError: it is no longer where training found it. Data that has changed since is only warned about.
     """
     identity = stored.card.data
     try:

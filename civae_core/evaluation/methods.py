@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from civae_core.counterfactual import abduct, original_counterfactual, predict
+from civae_core.counterfactual import PREDICTIONS, abduct
 from civae_core.errors import UsageError
 from civae_core.model.stored import StoredModel
 
@@ -51,19 +51,21 @@ class TrainedModel:
     def answer(self, y_BCHW: Tensor, x_BX: Tensor, t_BT: Tensor, t_new_BT: Tensor) -> Answer:
         model = self.stored.model
         abduction = abduct(model, y_BCHW, x_BX, t_BT)
-        if self.stored.card.config.objective == "original":
-            result = original_counterfactual(model, y_BCHW, x_BX, t_BT, t_new_BT)
-        else:
-            result = predict(model, abduction, t_new_BT)
+        result = PREDICTIONS[self.stored.card.config.objective](model, abduction, t_new_BT)
         return Answer(abduction.reconstruction.mean_BCHW, result.image_BCHW, result.mean_BCHW)
+
+    @torch.no_grad()
+    def reconstruct(self, y_BCHW: Tensor, x_BX: Tensor, t_BT: Tensor) -> Tensor:
+        """f(z,t) at the posterior's mean (τ = 0), [B,C,S,S]."""
+        return abduct(self.stored.model, y_BCHW, x_BX, t_BT).reconstruction.mean_BCHW
 
     @torch.no_grad()
     def negative_elbo(self, y_BCHW: Tensor, x_BX: Tensor, t_BT: Tensor, noise_BZ: Tensor) -> Tensor:
         """−ELBO (M4 at β = 1) in nats per image [B], at one draw from the posterior."""
-        output = self.stored.model(y_BCHW, x_BX, t_BT, noise_BZ)
-        nll_B: Tensor = output.likelihood.negative_log_likelihood(y_BCHW)
-        kl_B: Tensor = output.posterior.kl(output.prior)
-        return nll_B + kl_B
+        model = self.stored.model
+        posterior = model.encode(y_BCHW, x_BX, t_BT)
+        nll_B = model.decode(posterior.sample(noise_BZ), t_BT, x_BX).negative_log_likelihood(y_BCHW)
+        return nll_B + posterior.kl(model.prior_of(x_BX, t_BT))
 
 
 OBJECTIVE_NAMES = {"intact": "ours", "cvae": "cvae", "original": "original"}

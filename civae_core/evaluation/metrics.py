@@ -19,6 +19,8 @@ CHANGE_THRESHOLD = 0.5
 """Grey levels (of 255) that the truth must move a pixel by to count as changed: less cannot be stored."""
 
 _SSIM_RADIUS = 5
+SSIM_WINDOW = 2 * _SSIM_RADIUS + 1
+"""SSIM's window in pixels: smaller images have none."""
 _SSIM_SIGMA = 1.5
 _SSIM_K1, _SSIM_K2 = 0.01, 0.03
 
@@ -43,7 +45,7 @@ def ssim(a_NCHW: Tensor, b_NCHW: Tensor) -> Tensor:
         ValueError: an image is smaller than the window.
     """
     channels, height, width = a_NCHW.shape[1:]
-    if min(height, width) < 2 * _SSIM_RADIUS + 1:
+    if min(height, width) < SSIM_WINDOW:
         raise ValueError(f"SSIM needs images of at least 11×11 pixels, not {height}×{width}")
     offset_K = torch.arange(-_SSIM_RADIUS, _SSIM_RADIUS + 1, dtype=a_NCHW.dtype, device=a_NCHW.device)
     window_K = (-0.5 * (offset_K / _SSIM_SIGMA).square()).exp()

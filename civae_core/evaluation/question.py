@@ -1,14 +1,15 @@
-"""What a model is asked in an evaluation: one intervention, with the true answers where the data knows them."""
+"""What a model is asked in an evaluation: interventions, with the true answers where the data knows them."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from civae_core.assignments import Intervention
 from civae_core.attributes import AttributeRoles
+from civae_core.counterfactual import act
 from civae_core.data import PreparedData, Truth
 from civae_core.data.labelled import LabelledRows
-from civae_core.inference.edit import apply_intervention
 
 
 @dataclass(frozen=True)
@@ -30,26 +31,36 @@ class Question:
 
     chosen: LabelledRows
     t_new_NT: Tensor
-    do: dict[str, float | str]
+    do: Intervention
     truth: KnownTruth | None
 
 
-def ask(data: PreparedData, roles: AttributeRoles, chosen: LabelledRows) -> Question:
-    """The intervention whose truth the data knows, on the rows that have it; else the first treatment flipped (a
-    continuous one: set to its largest value in training).
+def ask(data: PreparedData, roles: AttributeRoles, chosen: LabelledRows) -> list[Question]:
+    """Each intervention on the treatments whose truth the data knows, on the rows that have it, in the data's order.
+
+    Where it knows none, the first treatment flipped (a continuous one: set to its largest value in training).
     """
     names = {a.name for a in roles.treatments}
+    columns = [[a.name for a in data.attributes].index(a.name) for a in roles.treatments]
+    questions = []
     for truth in data.truth:
-        if not set(truth.do) <= names:
-            continue
-        place = {row: index for index, row in enumerate(truth.rows.tolist())}
-        kept_N = torch.tensor([row in place for row in chosen.rows_N.tolist()], dtype=torch.bool)
-        if kept_N.any():
-            known = chosen[kept_N]
-            places_N = torch.tensor([place[row] for row in known.rows_N.tolist()])
-            columns = [[a.name for a in data.attributes].index(a.name) for a in roles.treatments]
+        places_N = find_rows(truth.rows, chosen.rows_N)
+        kept_N = places_N >= 0
+        if set(truth.do) <= names and kept_N.any():
+            places_N = places_N[kept_N]
             t_new_NT = truth.table_MA[places_N][:, columns]
-            return Question(known, t_new_NT, truth.do, KnownTruth(truth, places_N))
-    first = roles.treatments[0]
-    do: dict[str, float | str] = {first.name: "flip" if first.kind == "binary" else first.high}
-    return Question(chosen, apply_intervention(chosen.t_NT, do, roles), do, None)  # type: ignore[arg-type]
+            questions.append(Question(chosen[kept_N], t_new_NT, truth.do, KnownTruth(truth, places_N)))
+    if not questions:
+        first = roles.treatments[0]
+        do: Intervention = {first.name: "flip" if first.kind == "binary" else first.high}
+        questions.append(Question(chosen, act(chosen.t_NT, do, roles.treatments), do, None))
+    return questions
+
+
+def find_rows(rows_M: Tensor, wanted_N: Tensor) -> Tensor:
+    """Where each wanted row number stands in `rows_M`, whatever its order: int64 [N], −1 where it does not."""
+    if not len(rows_M):
+        return torch.full_like(wanted_N, -1)
+    sorted_M, order_M = rows_M.sort()
+    places_N = torch.searchsorted(sorted_M, wanted_N).clamp(max=len(rows_M) - 1)
+    return torch.where(sorted_M[places_N] == wanted_N, order_M[places_N], -1)

@@ -14,6 +14,7 @@ from civae_core.evaluation.columns import (
     as_value,
     best_methods,
     columns_present,
+    do_text,
     ordered,
 )
 from civae_core.figures.pictures import png_bytes
@@ -57,6 +58,10 @@ def render_evaluation(
         ],
         methods=[{"name": name, "meaning": METHODS.get(name, "")} for name in ordered(methods)],
         rows=_rows(methods),
+        others=[
+            {"do": do_text(other["do"]), "n": other["n"], "rows": _rows(other["methods"])}
+            for other in evaluation.get("other_interventions", ())
+        ],
         leaks=_nested_rows(methods, "leak", decimals=2),
         effects=_effectiveness(methods),
         columns=columns_present(methods),

@@ -10,7 +10,7 @@ from civae_core.data import PreparedData
 from civae_core.data.labelled import LabelledRows
 from civae_core.evaluation.bootstrap import bootstrap_mean
 from civae_core.evaluation.methods import Method, TrainedModel
-from civae_core.evaluation.metrics import bits_per_dim, psnr, ssim
+from civae_core.evaluation.metrics import SSIM_WINDOW, bits_per_dim, psnr, ssim
 from civae_core.evaluation.question import Question
 from civae_core.evaluation.tally import CounterfactualTally
 from civae_core.progress import progress
@@ -32,13 +32,14 @@ def reconstruction_scores(
                 noise_BZ = torch.randn(
                     len(y_BCHW), model.latent, generator=generator_for(seed, "evaluate", start)
                 ).to(device)
-                mean_BCHW = method.answer(y_BCHW, x_BX, t_BT, t_BT).reconstruction_BCHW.clamp(0, 1)
+                mean_BCHW = method.reconstruct(y_BCHW, x_BX, t_BT).clamp(0, 1)
                 nats_B = method.negative_elbo(y_BCHW, x_BX, t_BT, noise_BZ)
                 values = {
                     "psnr_reconstruction": psnr(mean_BCHW, y_BCHW),
-                    "ssim_reconstruction": ssim(mean_BCHW, y_BCHW),
                     "bits_per_dim": bits_per_dim(nats_B, y_BCHW[0].numel()),
                 }
+                if data.size >= SSIM_WINDOW:
+                    values["ssim_reconstruction"] = ssim(mean_BCHW, y_BCHW)
                 for name, values_B in values.items():
                     found[method.name].setdefault(name, []).append(values_B.cpu())
             bar.advance(len(y_BCHW))
@@ -57,8 +58,7 @@ def counterfactual_scores(
 ) -> dict[str, dict[str, Any]]:
     """Each method's errors against the truth, at τ = 1 and, for the relative effect error, also at τ = 0."""
     assert question.truth is not None
-    at_one = {method.name: CounterfactualTally() for method in methods}
-    at_zero = {method.name: CounterfactualTally() for method in methods}
+    tallies = {method.name: CounterfactualTally() for method in methods}
     with progress("evaluate counterfactuals", len(question.chosen)) as bar:
         for start in range(0, len(question.chosen), BATCH):
             rows = slice(start, start + BATCH)
@@ -68,17 +68,11 @@ def counterfactual_scores(
             direction_B = _direction(t_BT, t_new_BT)
             for method in methods:
                 answer = method.answer(y_BCHW, x_BX, t_BT, t_new_BT)
-                at_one[method.name].add(y_BCHW, answer.with_noise_BCHW, truth_BCHW, direction_B)
-                at_zero[method.name].add(y_BCHW, answer.mean_BCHW, truth_BCHW, direction_B)
+                tallies[method.name].add(
+                    y_BCHW, answer.with_noise_BCHW, truth_BCHW, answer.mean_BCHW, direction_B
+                )
             bar.advance(len(y_BCHW))
-    result: dict[str, dict[str, Any]] = {}
-    for method in methods:
-        own = at_one[method.name].summary(seed)
-        mean_image = at_zero[method.name].summary(seed)
-        if "relative_effect_error" in mean_image:
-            own["relative_effect_error_mean_image"] = mean_image["relative_effect_error"]
-        result[method.name] = own
-    return result
+    return {name: tally.summary(seed) for name, tally in tallies.items()}
 
 
 def _direction(t_BT: Tensor, t_new_BT: Tensor) -> Tensor:

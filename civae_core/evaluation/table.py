@@ -7,7 +7,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from civae_core.evaluation.columns import ABSENT, as_value, best_methods, columns_present, ordered
+from civae_core.evaluation.columns import ABSENT, as_value, best_methods, columns_present, do_text, ordered
 
 MOST_DIGITS = len("[0.28, 0.30]")
 
@@ -53,10 +53,20 @@ def evaluation_table(evaluation: Mapping[str, Any]) -> Table:
     return table
 
 
+def evaluation_tables(evaluation: Mapping[str, Any]) -> list[Table]:
+    """One table for each intervention that was scored, the main one first."""
+    return [
+        evaluation_table({**evaluation, **other})
+        for other in ({}, *evaluation.get("other_interventions", ()))
+    ]
+
+
 def _title(evaluation: Mapping[str, Any]) -> Text:
     parts = [str(evaluation["data"])] if "data" in evaluation else []
     if "n" in evaluation:
         parts.append(f"{evaluation['n']} {evaluation.get('split', 'held-out')} images".replace("  ", " "))
     if "noise" in evaluation:
         parts.append(f"noise {evaluation['noise']:g}")
+    if evaluation.get("do"):
+        parts.append(f"do({do_text(evaluation['do'])})")
     return Text(", ".join(parts))

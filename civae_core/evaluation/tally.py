@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from civae_core.evaluation.bootstrap import RatioStatistic, bootstrap_mean
-from civae_core.evaluation.metrics import effect_terms, mse, psnr, ssim
+from civae_core.evaluation.bootstrap import bootstrap_mean, bootstrap_ratio
+from civae_core.evaluation.metrics import SSIM_WINDOW, effect_terms, mse, psnr, ssim
 
 
 class CounterfactualTally:
-    """Collects the errors of counterfactuals whose truth is known, at one noise level τ."""
+    """Collects the errors of counterfactuals whose truth is known, at τ = 1 and, in short, at τ = 0."""
 
     def __init__(self) -> None:
         self._values: dict[str, list[Tensor]] = {}
@@ -26,9 +26,10 @@ class CounterfactualTally:
         y_BCHW: Tensor,
         estimate_BCHW: Tensor,
         truth_BCHW: Tensor,
+        mean_BCHW: Tensor,
         direction_B: Tensor | None = None,
     ) -> None:
-        """Adds a batch: inputs y, estimates y' and true counterfactuals y*, floats in [0, 1].
+        """Adds a batch: inputs y, estimates y' at τ = 1, true counterfactuals y*, estimates at τ = 0, in [0, 1].
 
         The estimates are scored as pictures, so they are clamped to [0, 1] first.
 
@@ -40,13 +41,15 @@ class CounterfactualTally:
         terms = effect_terms(y_BCHW, estimate_BCHW, truth_BCHW)
         new = {
             "error": terms.error_N,
+            "mean_image_error": effect_terms(y_BCHW, mean_BCHW.clamp(0.0, 1.0), truth_BCHW).error_N,
             "size": terms.size_N,
             "off_error": terms.off_error_N,
             "off_count": terms.off_count_N,
             "mse": mse(estimate_BCHW, truth_BCHW),
             "psnr": psnr(estimate_BCHW, truth_BCHW),
-            "ssim": ssim(estimate_BCHW, truth_BCHW),
         }
+        if min(y_BCHW.shape[2:]) >= SSIM_WINDOW:
+            new["ssim"] = ssim(estimate_BCHW, truth_BCHW)
         for name, values_B in new.items():
             self._values.setdefault(name, []).append(values_B.detach().to("cpu").to(torch.float64))
         sign_B = torch.ones(len(y_BCHW)) if direction_B is None else direction_B
@@ -65,7 +68,7 @@ class CounterfactualTally:
         return sum(len(values_B) for values_B in self._values.get("mse", []))
 
     def per_image(self) -> dict[str, Tensor]:
-        """Float64 values [N] by metric: error, size, off_error, off_count, mse, psnr, ssim."""
+        """Float64 values [N] by metric: error, mean_image_error, size, off_error, off_count, mse, psnr, ssim."""
         return {name: torch.cat(parts) for name, parts in self._values.items()}
 
     def ate_error(self) -> float | None:
@@ -80,8 +83,9 @@ class CounterfactualTally:
     def summary(self, seed: int = 0) -> dict[str, Any]:
         """The evaluation's entries of this method; what cannot be told (no true effect anywhere) is absent.
 
-        relative_effect_error, ate_error, mse_counterfactual, psnr_counterfactual (dB), ssim_counterfactual,
-        mse_off_effect, pehe (root mean square of (y'−y)−(y*−y) per pixel and channel).
+        relative_effect_error, relative_effect_error_mean_image (τ = 0), ate_error, mse_counterfactual,
+        psnr_counterfactual (dB), ssim_counterfactual, mse_off_effect, pehe (root mean square of (y'−y)−(y*−y) per
+        pixel and channel).
 
         Args:
             seed: of the bootstrap.
@@ -97,15 +101,16 @@ class CounterfactualTally:
             "mse_counterfactual": squared.to_dict(),
             "pehe": squared.map(math.sqrt).to_dict(),
             "psnr_counterfactual": bootstrap_mean(values["psnr"], seed=seed).to_dict(),
-            "ssim_counterfactual": bootstrap_mean(values["ssim"], seed=seed).to_dict(),
         }
+        if "ssim" in values:
+            entries["ssim_counterfactual"] = bootstrap_mean(values["ssim"], seed=seed).to_dict()
         for name, numerator, denominator in (
             ("relative_effect_error", "error", "size"),
+            ("relative_effect_error_mean_image", "mean_image_error", "size"),
             ("mse_off_effect", "off_error", "off_count"),
         ):
-            statistic = RatioStatistic(values[numerator], values[denominator])
-            if not math.isnan(statistic.value):
-                entries[name] = statistic.interval(seed).to_dict()
+            if float(values[denominator].sum()) > 0.0:
+                entries[name] = bootstrap_ratio(values[numerator], values[denominator], seed=seed).to_dict()
         ate_error = self.ate_error()
         if ate_error is not None:
             entries["ate_error"] = ate_error

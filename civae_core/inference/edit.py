@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from civae_core.assignments import Intervention
-from civae_core.attributes import AttributeRoles
-from civae_core.counterfactual import abduct, original_counterfactual, predict
+from civae_core.counterfactual import PREDICTIONS, abduct, act
 from civae_core.errors import DataError
 from civae_core.figures.pictures import to_uint8
 from civae_core.inference.labels import fill_labels
@@ -93,16 +92,12 @@ def _edit_batch(
     y_BCHW = torch.stack([picture.pixels_CHW for picture in pictures]).to(device).float() / 255
     labels = fill_labels(model, roles, y_BCHW, pictures, stated)
     abduction = abduct(model, y_BCHW, labels.x_BX, labels.t_BT)
+    predict = PREDICTIONS[stored.card.config.objective]
     reconstructions = to_uint8(abduction.reconstruction.mean_BCHW)
     edits: list[list[Edit]] = [[] for _ in pictures]
     for intervention in interventions:
-        t_new_BT = apply_intervention(labels.t_BT, intervention, roles)
-        if stored.card.config.objective == "original":
-            result = original_counterfactual(
-                model, y_BCHW, labels.x_BX, labels.t_BT, t_new_BT, noise=noise, strength=strength
-            )
-        else:
-            result = predict(model, abduction, t_new_BT, noise=noise, strength=strength)
+        t_new_BT = act(labels.t_BT, intervention, roles.treatments)
+        result = predict(model, abduction, t_new_BT, noise=noise, strength=strength)
         images = to_uint8(result.image_BCHW)
         for row, values in enumerate(t_new_BT.tolist()):
             named = dict(zip((a.name for a in roles.treatments), values, strict=True))
@@ -115,13 +110,3 @@ def _edit_batch(
         )
         for row, picture in enumerate(pictures)
     ]
-
-
-def apply_intervention(t_BT: Tensor, intervention: Intervention, roles: AttributeRoles) -> Tensor:
-    """t' of each picture: the named treatments set, or flipped from 0 to 1 and back; the others as they are."""
-    t_new_BT = t_BT.clone()
-    for index, attribute in enumerate(roles.treatments):
-        if attribute.name in intervention:
-            value = intervention[attribute.name]
-            t_new_BT[:, index] = 1 - t_BT[:, index].round() if value == "flip" else float(value)
-    return t_new_BT

@@ -117,7 +117,7 @@ def train(
             config,
             folder,
             learner,
-            HeldOut(data, held_rows, config, compute.device),
+            HeldOut(data, held_rows, roles, config, compute.device),
             counters,
             make_card(config, roles, data, batches),
             writes=processes.is_first,

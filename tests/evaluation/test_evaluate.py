@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,11 +11,18 @@ from torch import Tensor
 
 from civae_core.data import PreparedData
 from civae_core.data.labelled import evenly_spread, labelled_rows
+from civae_core.data.pack import MaxBad
+from civae_core.data.prepare import prepare
+from civae_core.data.sources.base import TruthSpec
+from civae_core.data.sources.faces import faces_source
 from civae_core.errors import DataError, UsageError
 from civae_core.evaluation import evaluate as module
 from civae_core.evaluation import scores
 from civae_core.evaluation.evaluate import default_data, evaluate
 from civae_core.evaluation.methods import Answer, TrainedModel
+from civae_core.evaluation.question import find_rows
+from civae_core.evaluation.report import render_evaluation
+from civae_core.evaluation.table import evaluation_tables
 from civae_core.model.stored import StoredModel
 
 MakeStored = Callable[..., StoredModel]
@@ -156,6 +164,44 @@ def test_treatments_beside_the_one_asked_about_stay_factual(
     assert flipped
     for t_BT, t_new_BT in flipped:
         assert torch.equal(t_new_BT[:, 0], t_BT[:, 0]) and torch.equal(t_new_BT[:, 1], 1 - t_BT[:, 1])
+
+
+def test_every_known_intervention_is_scored_the_first_where_it_always_was(
+    faces: PreparedData, make_stored: MakeStored, tmp_path: Path
+) -> None:
+    truths = [TruthSpec(f"{name}=flip", {name: "flip"}) for name in ("Young", "Male", "Smiling")]
+    source = faces_source(count=40, seed=1, overlap=0.5, truths=truths, size=32, channels=3)
+    data = prepare(source, tmp_path / "data", workers=1, max_bad=MaxBad.parse("0")).data
+    found = evaluate([make_stored(treatments=("Male", "Young"), covariates=())], data)
+    assert found.numbers["do"] == {"Young": "flip"}
+    (other,) = found.numbers["other_interventions"]
+    assert (other["do"], other["n"]) == ({"Male": "flip"}, 4), "Smiling is no treatment"
+    assert set(other["methods"]) == {"copy", "ours"}
+    assert set(other["methods"]["ours"]) == COUNTERFACTUAL
+    assert other["methods"]["copy"]["relative_effect_error"]["mean"] == 1.0
+    assert [caption.partition(",")[0] for caption, _ in found.pictures] == [
+        "Held-out images under do(Young=flip)", "Held-out images under do(Male=flip)"
+    ]  # fmt: skip
+    first, second = evaluation_tables(found.numbers)
+    assert "do(Young=flip)" in str(first.title) and "do(Male=flip)" in str(second.title)
+    assert "The same for do(Male=flip), 4 images" in render_evaluation(found.numbers, [], found.overlap)
+
+
+def test_rows_are_found_in_any_order() -> None:
+    rows_M = torch.tensor([7, 3, 9, 4])
+    assert find_rows(rows_M, torch.tensor([9, 5, 3, 100, 7, -2])).tolist() == [2, -1, 1, -1, 0, -1]
+    assert find_rows(rows_M[:0], torch.tensor([1, 2])).tolist() == [-1, -1]
+
+
+def test_data_without_a_training_split_says_nothing_of_overlap(
+    faces: PreparedData, make_stored: MakeStored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = PreparedData.rows
+    monkeypatch.setattr(
+        PreparedData, "rows", lambda self, split: whole(self, split)[: 0 if split == "train" else None]
+    )
+    found = evaluate([make_stored()], faces)
+    assert found.overlap == {} and "ours" in found.numbers["methods"]
 
 
 def test_limit_spreads_over_the_split(faces: PreparedData, make_stored: MakeStored) -> None:

@@ -26,7 +26,7 @@ def tallied(
 ) -> CounterfactualTally:
     tally = CounterfactualTally()
     for rows in torch.arange(len(y_NCHW)).split(batch):
-        tally.add(y_NCHW[rows], estimate_NCHW[rows], truth_NCHW[rows])
+        tally.add(y_NCHW[rows], estimate_NCHW[rows], truth_NCHW[rows], (y_NCHW + truth_NCHW)[rows] / 2)
     return tally
 
 
@@ -34,6 +34,9 @@ def test_a_perfect_counterfactual_scores_zero() -> None:
     y_NCHW, truth_NCHW = subjects()
     found = tallied(y_NCHW, truth_NCHW, truth_NCHW).summary()
     assert found["relative_effect_error"] == {"mean": 0.0, "lo": 0.0, "hi": 0.0}
+    assert found["relative_effect_error_mean_image"]["mean"] == pytest.approx(0.25), (
+        "half the effect, at noise 0"
+    )
     assert found["ate_error"] == 0.0
     assert found["pehe"]["mean"] == 0.0
     json.dumps(found, allow_nan=False)
@@ -79,13 +82,19 @@ def test_what_cannot_be_told_is_absent() -> None:
 def test_flips_of_both_kinds_do_not_cancel_in_the_average_effect() -> None:
     y_NCHW, truth_NCHW = subjects()
     forth, back = CounterfactualTally(), CounterfactualTally()
-    forth.add(y_NCHW, y_NCHW, truth_NCHW, torch.ones(len(y_NCHW)))
-    back.add(truth_NCHW, truth_NCHW, y_NCHW, -torch.ones(len(y_NCHW)))
+    forth.add(y_NCHW, y_NCHW, truth_NCHW, y_NCHW, torch.ones(len(y_NCHW)))
+    back.add(truth_NCHW, truth_NCHW, y_NCHW, truth_NCHW, -torch.ones(len(y_NCHW)))
     assert forth.ate_error() == back.ate_error() == 1.0
     signed, unsigned = CounterfactualTally(), CounterfactualTally()
     halfway_NCHW = (y_NCHW + truth_NCHW) / 2
     for tally, sign in ((signed, -torch.ones(len(y_NCHW))), (unsigned, None)):
-        tally.add(y_NCHW, halfway_NCHW, truth_NCHW)
-        tally.add(truth_NCHW, halfway_NCHW, y_NCHW, sign)
+        tally.add(y_NCHW, halfway_NCHW, truth_NCHW, halfway_NCHW)
+        tally.add(truth_NCHW, halfway_NCHW, y_NCHW, halfway_NCHW, sign)
     assert signed.ate_error() == pytest.approx(0.5)
     assert unsigned.ate_error() is None  # the mean effect is nil, and with it the question
+
+
+def test_images_smaller_than_the_window_have_no_ssim() -> None:
+    y_NCHW, truth_NCHW = subjects()
+    found = tallied(y_NCHW[..., :8, :8], truth_NCHW[..., :8, :8], truth_NCHW[..., :8, :8]).summary()
+    assert "ssim_counterfactual" not in found and found["relative_effect_error"]["mean"] == 0.0

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from civae_core.attributes import Attribute, AttributeRoles
+from civae_core.counterfactual import act
 from civae_core.data import PreparedData
 from civae_core.errors import DataError
 from civae_core.inference import edit
-from civae_core.inference.edit import EditedPicture, apply_intervention, edit_pictures
+from civae_core.inference.edit import EditedPicture, edit_pictures
 from civae_core.inference.pictures import Picture, Pictures
 from civae_core.model.stored import StoredModel, load_model
 
@@ -115,7 +116,7 @@ def test_strength_scales_the_effect(stored: StoredModel, pictures: list[Picture]
 
 def test_treatments_that_are_not_named_keep_their_value() -> None:
     t_BT = torch.tensor([[1.0, 3.0], [0.0, 7.5]])
-    assert apply_intervention(t_BT, {"Dose": 12.0}, ROLES).tolist() == [[1.0, 12.0], [0.0, 12.0]]
-    assert apply_intervention(t_BT, {"Young": "flip"}, ROLES).tolist() == [[0.0, 3.0], [1.0, 7.5]]
-    assert apply_intervention(t_BT, {}, ROLES).tolist() == t_BT.tolist()
+    assert act(t_BT, {"Dose": 12.0}, ROLES.treatments).tolist() == [[1.0, 12.0], [0.0, 12.0]]
+    assert act(t_BT, {"Young": "flip"}, ROLES.treatments).tolist() == [[0.0, 3.0], [1.0, 7.5]]
+    assert act(t_BT, {}, ROLES.treatments).tolist() == t_BT.tolist()
     assert t_BT.tolist() == [[1.0, 3.0], [0.0, 7.5]], "the factual values stay"

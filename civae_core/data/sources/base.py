@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from civae_core.assignments import Intervention
 from civae_core.data.images import Preprocessing, decode
 from civae_core.data.tables import Table
 from civae_core.errors import DataError
@@ -16,7 +17,7 @@ class TruthSpec:
     """A known intervention, such as name "Young=flip" with do {"Young": "flip"}."""
 
     name: str
-    do: dict[str, float | str]
+    do: Intervention
 
 
 @dataclass(frozen=True)
