@@ -22,10 +22,9 @@ from typing import Any
 from civae_core.config import celeba
 from civae_core.config.dump import to_yaml
 from civae_core.config.load import ORIGINAL_KEYS, ConfigError, read_file
-from civae_core.config.schema import Config
+from civae_core.config.schema import ORIGINAL_SIGMA, Config
 from civae_core.config.yaml import Document, Problem
 
-ORIGINAL_SIGMA = math.sqrt(1 / 8)
 _CHANNELS = 3
 
 # What the original's repository ships, taken for keys that a file leaves out.
@@ -153,7 +152,7 @@ def _translate(old: _Old, name: str, images_per_epoch: int) -> Converted | None:
             "blocks": 2 if deep else 1,
             "norm": {"bn": "batch", "gn": "group"}[norm],
             "sigma": "fixed",
-            "sigma_init": round(ORIGINAL_SIGMA, 8),
+            "sigma_init": ORIGINAL_SIGMA,
         },
         "loss": {"beta": float(f"{beta_of(kl_scale, size, latent):.8g}")},
         "train": {

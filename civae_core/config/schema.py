@@ -140,11 +140,17 @@ class TrainConfig(Section):
     """How many of the latest checkpoints stay, beside the best."""
 
 
+ORIGINAL_SIGMA = 0.35355339
+"""√(1/8): the σ for which −log p(y|z,t) is the original's squared error of [-1,1] pixels, times a constant."""
+
 Objective = Literal["intact", "cvae", "original"]
 
 BASELINE_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
     "cvae": {"model": {"prior": "standard"}, "loss": {"beta": 1.0, "weights": "none"}},
-    "original": {"model": {"prior": "standard"}, "loss": {"beta": 1e-4, "weights": "none"}},
+    "original": {
+        "model": {"prior": "standard", "sigma": "fixed", "sigma_init": ORIGINAL_SIGMA},
+        "loss": {"beta": 1e-4, "weights": "none"},
+    },
 }
 """What `objective: cvae` and `objective: original` mean beside their loss."""
 
@@ -184,6 +190,11 @@ class Config(Section):
         if self.objective == "original" and self.loss.weights != "none":
             raise ValueError(
                 f"objective 'original' counts every image once: loss.weights cannot be {self.loss.weights!r}"
+            )
+        if self.objective == "original" and self.model.sigma != "fixed":
+            raise ValueError(
+                "objective 'original' is a squared error, which fixes σ: "
+                f"model.sigma cannot be {self.model.sigma!r}"
             )
         if self.loss.weights == "overlap" and len(self.data.treatment) > 8:
             raise ValueError("loss.weights: overlap weights enumerate the arms; at most 8 treatments")

@@ -62,9 +62,6 @@ class Learner:
     def __init__(self, model: IntactVAE, config: Config, roles: AttributeRoles, compute: Compute) -> None:
         layout = torch.channels_last if compute.channels_last else torch.contiguous_format
         self.model = model.to(compute.device).to(memory_format=layout).train()
-        if config.objective == "original":
-            # Its squared error knows no σ, and DistributedDataParallel waits for every gradient that could come.
-            self.model.decoder.log_sigma.requires_grad_(False)
         self.average = averaged_copy(self.model)
         self.config, self.roles, self.compute = config, roles, compute
         self.pass_through: nn.Module = self.model

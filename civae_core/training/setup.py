@@ -8,6 +8,7 @@ from torch import Tensor
 from civae_core.attributes import AttributeRoles
 from civae_core.balance import effective_sample_size, training_weights
 from civae_core.config import Config
+from civae_core.config.effects import without_effect
 from civae_core.data import PreparedData
 from civae_core.data.batches import TrainingBatches
 from civae_core.data.labelled import evenly_spread, labelled_rows
@@ -25,18 +26,26 @@ SUBJECTS_KEPT = 512
 
 
 def assign_roles(config: Config, data: PreparedData) -> AttributeRoles:
-    """The table's attributes by the config's roles.
+    """The table's attributes by the config's roles; warns of settings that these leave without effect.
 
     Raises:
         UsageError: the config names a column that the table does not have.
     """
+    for text in without_effect(config):
+        log.warning(text)
     chosen = config.data
     return AttributeRoles.assign(data.attributes, chosen.treatment, chosen.covariates, chosen.descendants)
 
 
 def validation_split(data: PreparedData) -> Split:
-    """The split that training is watched on: valid, or test where a table has no valid split."""
-    return "valid" if len(data.rows("valid")) else "test"
+    """The split that training is watched on: valid or, with a warning, what else there is."""
+    if len(data.rows("valid")):
+        return "valid"
+    instead: Split = "test" if len(data.rows("test")) else "train"
+    log.warning(
+        "%s: no image is in the valid split; the validation loss is that of %s images", data.path, instead
+    )
+    return instead
 
 
 def make_model(config: Config, roles: AttributeRoles, data: PreparedData) -> IntactVAE:

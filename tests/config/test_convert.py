@@ -7,7 +7,8 @@ import torch
 import yaml
 
 from civae_core.config import ConfigError, Converted, convert_file, load_config
-from civae_core.config.convert import ORIGINAL_SIGMA, beta_of
+from civae_core.config.convert import beta_of
+from civae_core.config.schema import ORIGINAL_SIGMA
 from civae_core.model import ModelOutput
 from civae_core.model.decoder import PixelNormal
 from civae_core.model.distributions import DiagonalNormal, standard_normal

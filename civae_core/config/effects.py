@@ -1,0 +1,21 @@
+"""Settings that another setting leaves without effect: worth a warning, since they look as if they did something."""
+
+from civae_core.config.schema import Config, LossConfig, ModelConfig
+
+
+def without_effect(config: Config) -> list[str]:
+    """What differs from its default and yet changes nothing, each with the reason.
+
+    A setting that stands at its default is passed over: a whole config written out is not to be blamed.
+    """
+    defaults = {"model": ModelConfig(), "loss": LossConfig()}
+    idle = (
+        ("model", "prior_hidden", config.model.prior == "standard", "N(0,I) has no network"),
+        ("model", "x_in_decoder", not config.data.covariates, "there are no covariates"),
+        ("loss", "weight_cap", config.loss.weights == "none", "loss.weights is none"),
+    )
+    return [
+        f"{section}.{key} has no effect: {reason}"
+        for section, key, is_idle, reason in idle
+        if is_idle and getattr(getattr(config, section), key) != getattr(defaults[section], key)
+    ]

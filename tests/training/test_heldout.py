@@ -1,0 +1,72 @@
+"""What a run is looked at with: which images, and what their counterfactuals are."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from civae_core.config.schema import Config
+from civae_core.data import PreparedData
+from civae_core.data.labelled import labelled_rows
+from civae_core.model.stored import load_model
+from civae_core.training import heldout
+from civae_core.training.heldout import HeldOut
+from civae_core.training.run_folder import RunFolder
+from civae_core.training.setup import assign_roles, validation_split
+
+MakeConfig = Callable[..., Config]
+
+
+def held_out(faces: PreparedData, config: Config, count: int) -> HeldOut:
+    roles = assign_roles(config, faces)
+    chosen = labelled_rows(faces, roles, "valid")[:count]
+    return HeldOut(faces, chosen, roles, config, torch.device("cpu"))
+
+
+def test_images_are_spread_over_the_split(faces: PreparedData, tiny_config: MakeConfig) -> None:
+    rows = faces.rows("valid")
+    found = held_out(faces, tiny_config({"train.validate_images": 4}), len(rows))
+    assert (len(found.validated), len(found.shown)) == (4, heldout.GRID_ROWS)
+    for chosen in (found.validated, found.shown):
+        assert (chosen.rows_N[0], chosen.rows_N[-1]) == (rows[0], rows[-1])
+
+
+@pytest.mark.parametrize("treatment", ["Young", "Skin_Tone"])
+def test_a_single_image_is_still_shown_changed(
+    faces: PreparedData,
+    tiny_config: MakeConfig,
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    treatment: str,
+) -> None:
+    config = tiny_config({"data.treatment": [treatment], "data.covariates": ["Male"]})
+    found = held_out(faces, config, 1)
+    (attribute,) = found.roles.treatments
+    for t in (attribute.low, attribute.high):
+        (new,) = heldout._other_end(attribute, torch.tensor([t])).tolist()
+        assert new == pytest.approx(attribute.low + attribute.high - t, abs=1e-6)
+    if treatment == "Young":
+        sheets: list[list[tuple[str, torch.Tensor]]] = []
+        monkeypatch.setattr(heldout, "image_grid", lambda columns: sheets.append(columns))
+        monkeypatch.setattr(heldout, "write_png", lambda *_: None)
+        ours = held_out(faces, tiny_config(), 1)
+        ours.save_grid(load_model(trained).model, RunFolder(tmp_path), 0)
+        columns = dict(sheets[0])
+        assert not torch.equal(columns["Young changed, τ=1"], columns["original"])
+
+
+def test_without_a_valid_split_others_are_watched_and_it_is_said(
+    faces: PreparedData, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert validation_split(faces) == "valid" and not caplog.records
+    whole = PreparedData.rows
+    absent = {"valid"}
+    monkeypatch.setattr(
+        PreparedData, "rows", lambda self, split: whole(self, split)[: 0 if split in absent else None]
+    )
+    assert validation_split(faces) == "test"
+    assert "no image is in the valid split; the validation loss is that of test images" in caplog.text
+    absent.add("test")
+    assert validation_split(faces) == "train"
