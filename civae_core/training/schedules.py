@@ -10,7 +10,7 @@ EMA_RAMP = 0.05
 def learning_rate(
     images: int, *, peak: float, warmup: int, total: int, decay: Literal["cosine", "none"]
 ) -> float:
-    """Linear rise over `warmup` images, then a cosine from `peak` to zero at `total`, or constant."""
+    """Linear rise over `warmup` images, times a cosine that falls from `peak` to zero at `total`, or a constant."""
     rise = min((images + 1) / warmup, 1.0) if warmup else 1.0
     if decay == "none":
         return peak * rise
