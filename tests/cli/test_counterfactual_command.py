@@ -127,7 +127,8 @@ def other_objective(run: Path, file: Path) -> Path:
     """The run's weights, without the prior's, under a card that says `objective: original`."""
     stored = load_model(run)
     values = stored.card.config.model_dump() | {"objective": "original"}
-    values["model"]["prior"], values["loss"]["weights"] = "standard", "none"
+    values["model"] |= {"prior": "standard", "sigma": "fixed"}
+    values["loss"]["weights"] = "none"
     card = dataclasses.replace(stored.card, config=Config.model_validate(values))
     model = card.build()
     model.load_state_dict(stored.model.state_dict(), strict=False)
