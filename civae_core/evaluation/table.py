@@ -67,6 +67,6 @@ def _title(evaluation: Mapping[str, Any]) -> Text:
         parts.append(f"{evaluation['n']} {evaluation.get('split', 'held-out')} images".replace("  ", " "))
     if "noise" in evaluation:
         parts.append(f"noise {evaluation['noise']:g}")
-    if evaluation.get("do"):
+    if evaluation.get("other_interventions"):
         parts.append(f"do({do_text(evaluation['do'])})")
     return Text(", ".join(parts))
