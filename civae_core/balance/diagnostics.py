@@ -1,7 +1,8 @@
 """Could every kind of subject have been in either arm? Overlap, before anything is trained (METHOD 6).
 
 The propensity behind AUC, histogram and extreme shares is fitted out of fold, so that chance fit does not
-pass for confounding. The weights are those that training would use.
+pass for confounding. The weights are capped inverse weights of this
+treatment alone, whatever a run uses.
 """
 
 import itertools

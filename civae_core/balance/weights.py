@@ -16,6 +16,9 @@ from torch import Tensor
 from civae_core.balance.propensity import Kind, Propensity, checked_table, fit_propensity
 from civae_core.errors import UsageError
 
+_LARGEST_LOG_WEIGHT = 100.0
+"""Far beyond any cap; without it one outlying label has an infinite weight, and all others become zero."""
+
 WeightKind = Literal["none", "inverse", "overlap"]
 
 
@@ -57,7 +60,7 @@ def training_weights(
 
 
 def inverse_weights(propensity: Propensity, marginal: Propensity, x_NC: Tensor, t_NT: Tensor) -> Tensor:
-    """Stabilised inverse-propensity weights p(t)/p(t|x), float64 [N], neither capped nor normalised.
+    """Stabilised inverse-propensity weights p(t)/p(t|x), float64 [N], neither capped nor normalised; finite.
 
     Args:
         propensity: p(t|x), fitted with the covariates.
@@ -65,7 +68,8 @@ def inverse_weights(propensity: Propensity, marginal: Propensity, x_NC: Tensor, 
         x_NC: covariates [N, C].
         t_NT: treatments [N, T].
     """
-    return (marginal.log_density(t_NT, x_NC[:, :0]) - propensity.log_density(t_NT, x_NC)).exp()
+    log_w_N = marginal.log_density(t_NT, x_NC[:, :0]) - propensity.log_density(t_NT, x_NC)
+    return log_w_N.clamp(max=_LARGEST_LOG_WEIGHT).exp()
 
 
 def overlap_weights(propensity: Propensity, x_NC: Tensor, t_NT: Tensor) -> Tensor:

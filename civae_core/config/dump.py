@@ -7,7 +7,7 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from civae_core.config.schema import Config
+from civae_core.config.schema import BASELINE_DEFAULTS, Config
 from civae_core.config.yaml import add_core_schema
 
 _WIDTH = 100
@@ -45,12 +45,14 @@ def config_schema() -> dict[str, Any]:
 def config_template() -> str:
     """A commented YAML file that holds every key at its default; what is required holds an example.
 
-    It loads as it stands: only `data` differs from the defaults.
+    It loads as it stands: only `data` differs from the defaults. Keys to which a baseline's objective gives another
+    default are commented out, so that `objective: cvae` alone makes the file a plain CVAE.
     """
     examples = {"path": "data/faces-64", "treatment": ["Young"], "covariates": ["Male"], "descendants": []}
     header = (
         "# What `civae train` is told. Every key but data.path and data.treatment may be left out:"
-        "\n# the values below are the defaults. Counts of training progress are in images.\n"
+        "\n# the values below are the defaults. Counts of training progress are in images. What is commented out"
+        "\n# has another default under `objective: cvae` and `objective: original`.\n"
     )
     parts = [header]
     for name, field in Config.model_fields.items():
@@ -60,7 +62,10 @@ def config_template() -> str:
             parts.append(f"\n{_comment(summary)}{name}:\n")
             values = examples if name == "data" else {}
             for key, item in section.model_fields.items():
-                parts.append(textwrap.indent(_entry(key, item, values.get(key, item.default)), "  "))
+                entry = _entry(key, item, values.get(key, item.default))
+                if any(key in defaults.get(name, {}) for defaults in BASELINE_DEFAULTS.values()):
+                    entry = "".join(f"# {line}\n" for line in entry.splitlines()).replace("# # ", "# ")
+                parts.append(textwrap.indent(entry, "  "))
         else:
             parts.append("\n" + _entry(name, field, field.default))
     return "".join(parts)

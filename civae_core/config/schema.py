@@ -51,6 +51,8 @@ class DataConfig(Section):
         seen: dict[str, str] = {}
         for role, names in roles.items():
             for name in names:
+                if seen.get(name) == role:
+                    raise ValueError(f"{name!r} stands twice in {role}")
                 if name in seen:
                     raise ValueError(f"{name!r} cannot be both in {seen[name]} and in {role}")
                 seen[name] = role
@@ -97,7 +99,7 @@ class LossConfig(Section):
     """Images over which β rises linearly from zero."""
     weights: Literal["none", "inverse", "overlap"] = "inverse"
     """Weights of training images: none, stabilised inverse propensity (capped), or overlap; baselines: none."""
-    weight_cap: Positive = 10.0
+    weight_cap: Annotated[float, Field(ge=1)] = 10.0
     """Largest weight, as a multiple of the mean weight."""
 
 
@@ -172,7 +174,7 @@ class Config(Section):
         if not isinstance(values, dict):
             return values
         filled = dict(values)
-        for section, defaults in BASELINE_DEFAULTS.get(values.get("objective", "intact"), {}).items():
+        for section, defaults in BASELINE_DEFAULTS.get(str(values.get("objective")), {}).items():
             given = filled.get(section, {})
             if isinstance(given, BaseModel):
                 given = given.model_dump(include=given.model_fields_set)

@@ -44,6 +44,9 @@ class Table:
     notes: list[str]
 
 
+_LARGEST = float(np.finfo(np.float32).max)
+
+
 @dataclass
 class _Column:
     """Numbers of one column while it is read, with what is needed to judge it afterwards."""
@@ -69,8 +72,10 @@ class _Column:
                         self.first_text = (line, cell)
         elif cell is not None:
             value = float(cell)
-        if math.isinf(value):
-            raise DataError(f"{path}:{line}: {self.name} is infinite", hint="leave unknown values empty")
+        if abs(value) > _LARGEST:
+            raise DataError(
+                f"{path}:{line}: {self.name} is infinite or too large", hint="leave unknown values empty"
+            )
         if len(self.seen) < 3 and not math.isnan(value):
             self.seen.add(value)
         self.numbers.append(value)
@@ -197,7 +202,9 @@ def _no_file_column(path: Path, names: Iterable[str]) -> DataError:
 
 def _safe_name(cell: Cell, path: Path, line: int) -> str:
     """A name below the image folder, with forward slashes; tables may come from strangers."""
-    if not isinstance(cell, str) or not cell.strip():
+    if cell is not None and not isinstance(cell, str):
+        raise DataError(f"{path}:{line}: {FILE_COLUMN} is {cell!r}, not a text")
+    if not cell or not cell.strip():
         raise DataError(f"{path}:{line}: {FILE_COLUMN} is empty")
     name = PurePosixPath(cell.strip().replace("\\", "/"))
     if name.is_absolute() or PureWindowsPath(name).drive or ".." in name.parts or "\0" in cell:

@@ -20,6 +20,7 @@ from civae_core.evaluation.columns import do_text
 from civae_core.evaluation.methods import CopyInput, TrainedModel, name_methods
 from civae_core.evaluation.question import Question, ask
 from civae_core.evaluation.scores import counterfactual_scores, reconstruction_scores
+from civae_core.figures.effects import effect_grid
 from civae_core.figures.grids import image_grid
 from civae_core.model.stored import StoredModel
 
@@ -141,6 +142,11 @@ def _pictures(
         pictures.append(
             (f"do({do_text(question.do)}) by each method.", image_grid([before[0], *others, *after], labels))
         )
+    changes = [(name, answer.with_noise_BCHW - y_BCHW) for name, answer in answers.items()]
+    changes += [(name, images_BCHW.to(device) - y_BCHW) for name, images_BCHW in after]
+    pictures.append(
+        (f"do({do_text(question.do)}): where, and how, the input is changed.", effect_grid(changes, labels))
+    )
     return pictures
 
 

@@ -123,3 +123,13 @@ def test_effective_sample_size() -> None:
     assert effective_sample_size(torch.ones(7)) == pytest.approx(7.0)
     assert effective_sample_size(torch.tensor([1.0, 0.0, 0.0])) == pytest.approx(1.0)
     assert effective_sample_size(torch.tensor([2.0, 1.0])) == pytest.approx(9 / 5)
+
+
+def test_one_outlying_label_leaves_the_other_weights_alone() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x_NC = torch.randn(2_000, 1, generator=generator)
+    t_NT = x_NC + 0.05 * torch.randn(2_000, 1, generator=generator)
+    t_NT[0] += 30
+    w_N = training_weights(x_NC, t_NT, ["continuous"], "inverse", cap=10.0)
+    assert w_N.isfinite().all() and w_N.max() <= 10.0 + 1e-4
+    assert (w_N[1:] > 0).all()

@@ -48,3 +48,12 @@ def test_the_schema_describes_every_key_and_allows_a_single_name() -> None:
         for key, entry in sections[name]["properties"].items():
             assert entry.get("description"), f"{name}.{key} has no description"
     assert {"type": "string"} in sections["DataConfig"]["properties"]["treatment"]["anyOf"]
+
+
+def test_one_line_makes_the_template_a_plain_cvae(tmp_path: Path) -> None:
+    file = tmp_path / "train.yml"
+    file.write_text(config_template(), encoding="utf-8")
+    plain = load_config([file], ["objective=cvae"])
+    assert (plain.model.prior, plain.loss.beta, plain.loss.weights) == ("standard", 1.0, "none")
+    ours = load_config([file])
+    assert (ours.model.prior, ours.loss.beta, ours.loss.weights) == ("xt", 5.0, "inverse")

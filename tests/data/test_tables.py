@@ -97,6 +97,7 @@ def test_two_odd_values_stay_numbers_with_a_note(tmp_path: Path) -> None:
         ("file_name,a\n,1\n", ":2: file_name is empty"),
         ("file_name,a\n1.jpg,1\n2.jpg,1\n3.jpg,O\n", ":4: a is 'O', not a number"),
         ("file_name,a\n1.jpg,inf\n", ":2: a is infinite"),
+        ("file_name,a\n1.jpg,1e300\n", ":2: a is infinite or too large"),
         ("file_name,a,split\n1.jpg,1,tain\n", ":2: split is 'tain'"),
         ('file_name,a\n"1.jpg,1\n', ":2: "),
     ],
@@ -115,7 +116,7 @@ def test_errors_name_file_and_line(tmp_path: Path, text: str, message: str) -> N
         ("[1]\n", ":1: not a JSON object"),
         ('{"file_name": "a", "x": 1}\n{"file_name": "b"}\n', ":2: key 'x' is not in every line"),
         ('{"file_name": "a", "x": [1]}\n', ":1: x is not a number"),
-        ('{"file_name": 3, "x": 1}\n', ":1: file_name is empty"),
+        ('{"file_name": 3, "x": 1}\n', ":1: file_name is 3, not a text"),
     ],
 )
 def test_errors_in_json_lines(tmp_path: Path, text: str, message: str) -> None:

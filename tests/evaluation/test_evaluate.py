@@ -118,10 +118,11 @@ def test_the_schema(faces: PreparedData, make_stored: MakeStored) -> None:
 
 def test_pictures_show_truth_and_every_method(faces: PreparedData, make_stored: MakeStored) -> None:
     models = [make_stored(), make_stored("cvae"), make_stored("original")]
-    ((caption, own),) = evaluate(models[:1], faces).pictures
-    (_, same), (_, all_methods) = evaluate(models, faces).pictures
+    (caption, own), (change, _) = evaluate(models[:1], faces).pictures
+    (_, same), (_, all_methods), (_, changes) = evaluate(models, faces).pictures
     assert "do(Young=flip)" in caption and "τ = 1" in caption
     assert own.tobytes() == same.tobytes()
+    assert "where, and how" in change and changes.width < all_methods.width
     # Original, reconstruction, counterfactual, truth; then original, three methods, truth.
     assert all_methods.width - own.width == pytest.approx(128, abs=20)
 
@@ -179,8 +180,8 @@ def test_every_known_intervention_is_scored_the_first_where_it_always_was(
     assert set(other["methods"]) == {"copy", "ours"}
     assert set(other["methods"]["ours"]) == COUNTERFACTUAL
     assert other["methods"]["copy"]["relative_effect_error"]["mean"] == 1.0
-    assert [caption.partition(",")[0] for caption, _ in found.pictures] == [
-        "Held-out images under do(Young=flip)", "Held-out images under do(Male=flip)"
+    assert [caption.partition(")")[0] for caption, _ in found.pictures] == [
+        "Held-out images under do(Young=flip", "do(Young=flip", "Held-out images under do(Male=flip", "do(Male=flip"
     ]  # fmt: skip
     first, second = evaluation_tables(found.numbers)
     assert "do(Young=flip)" in str(first.title) and "do(Male=flip)" in str(second.title)
