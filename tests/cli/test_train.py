@@ -117,7 +117,7 @@ def test_a_dry_run_writes_nothing(
         (["--set", "data.treatment=[Yuong]"], 2, "'Yuong' (did you mean Young?)"),
         (["--set", "data.covariates=[Young]"], 2, "cannot be both in treatment and in covariates"),
         (["--set", "model.stages=[1,1,1,1,1,1]"], 2, "divisible by 64"),
-        (["--set", "loss.weight_cap=0.5"], 2, "loss.weight_cap: 0.5"),
+        (["--set", "loss.weight_cap=0.5"], 2, "loss.weight_cap: should be at least 1.0, not 0.5"),
         (["--data", "nowhere"], 3, "nowhere"),
         (["--resume", "must"], 2, "--resume must"),
         (["--resume", "nowhere"], 2, "--resume nowhere: no such run or checkpoint folder"),
