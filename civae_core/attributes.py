@@ -33,7 +33,9 @@ class Attribute:
 
     def in_range(self, value: float) -> bool:
         """Whether `value` lies within what training saw."""
-        return self.low <= value <= self.high
+        # Bounds went through float32, the value was typed: 0.3 must count as the table's 0.3.
+        slack = 1e-6 * max(abs(self.low), abs(self.high))
+        return self.low - slack <= value <= self.high + slack
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

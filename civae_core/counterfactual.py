@@ -106,7 +106,7 @@ def predict(
     effect_BCHW = new.mean_BCHW - old.mean_BCHW
     mean_BCHW = old.mean_BCHW + strength * effect_BCHW
     # With a per-pixel σ, e is a number of standard deviations, which the new image measures anew (METHOD 3).
-    rescale = torch.exp(new.log_sigma - old.log_sigma)
+    rescale = torch.exp(strength * (new.log_sigma - old.log_sigma))
     return Prediction(mean_BCHW + noise * rescale * abduction.residual_BCHW, mean_BCHW, effect_BCHW)
 
 

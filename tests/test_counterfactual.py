@@ -236,3 +236,12 @@ def test_counterfactuals_keep_no_graph(make_model: Model, photos: Photos) -> Non
     assert isinstance(abduction, Abduction)
     assert not abduction.z_BZ.requires_grad
     assert not predict(model, abduction, 1 - t_BT).image_BCHW.requires_grad
+
+
+def test_strength_zero_changes_nothing_with_a_per_pixel_sigma_either(
+    make_model: Callable[..., IntactVAE], photos: Callable[..., tuple[Tensor, Tensor, Tensor]]
+) -> None:
+    y_BCHW, x_BX, t_BT = photos()
+    model = make_model(sigma="pixel", perturbed=True).eval()
+    found = counterfactual(model, y_BCHW, x_BX, t_BT, 1 - t_BT, strength=0.0)
+    assert torch.allclose(found.image_BCHW, y_BCHW, atol=1e-5)

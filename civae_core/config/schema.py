@@ -68,7 +68,7 @@ class ModelConfig(Section):
     """Dimensions of z."""
     width: Count = 32
     """Channels of the first stage."""
-    stages: list[Count] = [1, 2, 4, 4]
+    stages: Annotated[list[Count], Field(min_length=1)] = [1, 2, 4, 4]
     """Channel multiple of each stage; every stage halves the resolution, the first by space-to-depth."""
     blocks: Count = 1
     """Residual blocks in each stage."""

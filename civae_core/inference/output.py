@@ -40,13 +40,13 @@ class EditWriter:
         for edit in edited.edits:
             self.left_range.update(edit.beyond)
         if self.strip:
-            path = self.folder / f"{stem}__strip.png"
+            path = self.folder / f"{stem}__strip{self._mark}.png"
             write_png(path, _strip_of(edited))
             values = {name: [edit.treat[name] for edit in edited.edits] for name in edited.edits[0].treat}
             yield self._record(edited, path, values, all(edit.in_range for edit in edited.edits))
             return
         for edit in edited.edits:
-            path = self.folder / f"{stem}__{_file_part(edit)}.png"
+            path = self.folder / f"{stem}__{_file_part(edit)}{self._mark}.png"
             write_png(path, _grey_or_colour(edit.image_CHW))
             yield self._record(edited, path, edit.treat, edit.in_range)
 
@@ -63,6 +63,11 @@ class EditWriter:
             "in_range": in_range,
         }
         return record if self.strength == 1 else record | {"strength": self.strength}
+
+    @property
+    def _mark(self) -> str:
+        """Names a strength other than the model's own estimate, so that it never passes for it."""
+        return "" if self.strength == 1 else f"__strength={self.strength:.10g}"
 
     def _unique_stem(self, edited: EditedPicture) -> str:
         """The picture's own name, numbered where another picture of this call has the same one."""

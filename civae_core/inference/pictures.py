@@ -103,7 +103,7 @@ class Pictures:
             return
         path = Path(argument)
         if path.is_dir():
-            found = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
+            found = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
             if not found:
                 raise UsageError(
                     f"{argument}: a folder without images", hint=f"looked for {', '.join(SUFFIXES)}"
