@@ -3,12 +3,11 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
-from torch import Tensor
 
 from civae_core.attributes import AttributeRoles
 from civae_core.balance.diagnostics import overlap_report
@@ -16,18 +15,18 @@ from civae_core.data import PreparedData
 from civae_core.data.labelled import evenly_spread, labelled_rows
 from civae_core.data.splits import Split
 from civae_core.errors import DataError, UsageError
-from civae_core.evaluation.columns import do_text
-from civae_core.evaluation.methods import CopyInput, TrainedModel, name_methods
+from civae_core.evaluation.asked import Method, Tally
+from civae_core.evaluation.instruments import Instruments
+from civae_core.evaluation.methods import CopyInput, TrainedModel, TrueCounterfactual, name_methods
 from civae_core.evaluation.question import Question, ask
 from civae_core.evaluation.scores import counterfactual_scores, reconstruction_scores
-from civae_core.figures.effects import effect_grid
-from civae_core.figures.grids import image_grid
+from civae_core.evaluation.sheets import answer_sheets
+from civae_core.evaluation.tally import CounterfactualTally
 from civae_core.model.stored import StoredModel
 
 log = logging.getLogger(__name__)
 
 SCHEMA = 1
-GRID_ROWS = 8
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,7 @@ def evaluate(
     split: Split = "test",
     limit: int | None = None,
     seed: int = 0,
+    instruments: Instruments = Instruments(),
 ) -> Evaluation:
     """Scores models, and copying the input, on held-out images.
 
@@ -58,6 +58,7 @@ def evaluate(
         split: the images to score.
         limit: score at most this many images, spread over the split.
         seed: of bootstrap and posterior draws.
+        instruments: independent networks that judge the images; what needs one that is missing is not scored.
 
     Raises:
         UsageError: a model was trained for another question than the first, or the images have another format.
@@ -71,16 +72,26 @@ def evaluate(
     device = next(models[0].model.parameters()).device
 
     entries = reconstruction_scores(methods, data, question.chosen, device, seed)
-    if question.truth is not None:
-        against_truth = counterfactual_scores([CopyInput(), *methods], data, question, device, seed)
-        entries = {name: scores | entries.get(name, {}) for name, scores in against_truth.items()}
+    found = [
+        counterfactual_scores(
+            methods_asked(methods, asked, instruments),
+            data,
+            asked,
+            partial(tallies_for, asked),
+            yardstick=instruments.yardstick,
+            device=device,
+            seed=seed,
+        )
+        for asked in (question, *others)
+    ]
+    entries = {name: scored.entries | entries.get(name, {}) for name, scored in found[0].items()}
     further = [
         {
             "do": other.do,
             "n": len(other.chosen),
-            "methods": counterfactual_scores([CopyInput(), *methods], data, other, device, seed),
+            "methods": {name: scored.entries for name, scored in scores.items()},
         }
-        for other in others
+        for other, scores in zip(others, found[1:], strict=True)
     ]
     return Evaluation(
         numbers={
@@ -96,12 +107,30 @@ def evaluate(
             "descendants": [a.name for a in roles.descendants],
             "do": question.do,
             "images_seen": {method.name: method.stored.card.images_seen for method in methods},
-            "methods": entries,
+            "methods": {name: entry for name, entry in entries.items() if entry},
             **({"other_interventions": further} if further else {}),
         },
-        pictures=[picture for q in (question, *others) for picture in _pictures(methods, data, q, device)],
+        pictures=[
+            picture for q in (question, *others) for picture in answer_sheets(methods, data, q, device)
+        ],
         overlap=overlap_by_treatment(data, roles),
     )
+
+
+def methods_asked(
+    methods: Sequence[TrainedModel], question: Question, instruments: Instruments
+) -> list[Method]:
+    """The methods of one table: copying the input, the models and, where a yardstick can judge it, the truth."""
+    judged = question.truth is not None and instruments.yardstick is not None
+    return [CopyInput(), *methods, *([TrueCounterfactual()] if judged else [])]
+
+
+def tallies_for(question: Question) -> list[Tally]:
+    """What is measured of one method's answers to a question."""
+    tallies: list[Tally] = []
+    if question.truth is not None:
+        tallies.append(CounterfactualTally())
+    return tallies
 
 
 def overlap_by_treatment(data: PreparedData, roles: AttributeRoles) -> dict[str, Any]:
@@ -115,50 +144,6 @@ def overlap_by_treatment(data: PreparedData, roles: AttributeRoles) -> dict[str,
         a.name: overlap_report(train.x_NX, train.t_NT[:, i], names, a.name, a.kind, is_binary).to_dict()
         for i, a in enumerate(roles.treatments)
     }
-
-
-def _pictures(
-    methods: Sequence[TrainedModel], data: PreparedData, question: Question, device: torch.device
-) -> list[tuple[str, Image.Image]]:
-    rows = evenly_spread(len(question.chosen), GRID_ROWS)
-    y_BCHW, x_BX, t_BT = question.chosen[rows].read(data, device)
-    t_new_BT = question.t_new_NT[rows].to(device)
-    answers = {method.name: method.answer(y_BCHW, x_BX, t_BT, t_new_BT) for method in methods}
-    first = answers[methods[0].name]
-    before = [("original", y_BCHW), ("reconstruction", first.reconstruction_BCHW)]
-    after = []
-    if question.truth is not None:
-        after.append(("truth", question.truth.images(rows)))
-    labels = _row_labels(question, rows)
-    sheet = image_grid([*before, ("counterfactual", first.with_noise_BCHW), *after], labels)
-    pictures = [
-        (
-            f"Held-out images under do({do_text(question.do)}), with their own fine detail re-applied (τ = 1).",
-            sheet,
-        )
-    ]
-    if len(methods) > 1:
-        others = [(name, answer.with_noise_BCHW) for name, answer in answers.items()]
-        pictures.append(
-            (f"do({do_text(question.do)}) by each method.", image_grid([before[0], *others, *after], labels))
-        )
-    changes = [(name, answer.with_noise_BCHW - y_BCHW) for name, answer in answers.items()]
-    changes += [(name, images_BCHW.to(device) - y_BCHW) for name, images_BCHW in after]
-    pictures.append(
-        (f"do({do_text(question.do)}): where, and how, the input is changed.", effect_grid(changes, labels))
-    )
-    return pictures
-
-
-def _row_labels(question: Question, rows: Tensor) -> list[str] | None:
-    if len(question.do) != 1:
-        return None
-    (name,) = question.do
-    old, new = question.chosen.t_NT[rows], question.t_new_NT[rows]
-    index = int((old != new).any(dim=0).int().argmax())
-    return [
-        f"{name} {a:g} → {b:g}" for a, b in zip(old[:, index].tolist(), new[:, index].tolist(), strict=True)
-    ]
 
 
 def _require_same_format(stored: StoredModel, data: PreparedData) -> None:

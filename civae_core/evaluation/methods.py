@@ -1,34 +1,14 @@
-"""What is compared: a trained model with its own inference, or copying the input."""
+"""What is compared: a trained model with its own inference, copying the input, and the truth itself."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from civae_core.counterfactual import PREDICTIONS, abduct
 from civae_core.errors import UsageError
+from civae_core.evaluation.asked import Answer, Asked
 from civae_core.model.stored import StoredModel
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A method's images for one batch [B,C,S,S], floats near [0,1]."""
-
-    reconstruction_BCHW: Tensor
-    with_noise_BCHW: Tensor
-    """The counterfactual at τ = 1."""
-    mean_BCHW: Tensor
-    """The counterfactual at τ = 0."""
-
-
-class Method(Protocol):
-    """Anything that turns images with factual and intended treatments into counterfactuals."""
-
-    name: str
-
-    def answer(self, y_BCHW: Tensor, x_BX: Tensor, t_BT: Tensor, t_new_BT: Tensor) -> Answer: ...
 
 
 class CopyInput:
@@ -36,8 +16,19 @@ class CopyInput:
 
     name = "copy"
 
-    def answer(self, y_BCHW: Tensor, x_BX: Tensor, t_BT: Tensor, t_new_BT: Tensor) -> Answer:
-        return Answer(y_BCHW, y_BCHW, y_BCHW)
+    def answer(self, asked: Asked) -> Answer:
+        return Answer(asked.y_BCHW, asked.y_BCHW, asked.y_BCHW)
+
+
+class TrueCounterfactual:
+    """Returns the truth: what the instruments say of a faultless answer, which no method need surpass."""
+
+    name = "truth"
+
+    def answer(self, asked: Asked) -> Answer:
+        if asked.truth_BCHW is None:
+            raise ValueError("the truth of these images is not known")
+        return Answer(asked.truth_BCHW, asked.truth_BCHW, asked.y_BCHW)
 
 
 class TrainedModel:
@@ -48,11 +39,11 @@ class TrainedModel:
         self.stored = stored
 
     @torch.no_grad()
-    def answer(self, y_BCHW: Tensor, x_BX: Tensor, t_BT: Tensor, t_new_BT: Tensor) -> Answer:
+    def answer(self, asked: Asked) -> Answer:
         model = self.stored.model
-        abduction = abduct(model, y_BCHW, x_BX, t_BT)
-        result = PREDICTIONS[self.stored.card.config.objective](model, abduction, t_new_BT)
-        return Answer(abduction.reconstruction.mean_BCHW, result.image_BCHW, result.mean_BCHW)
+        abduction = abduct(model, asked.y_BCHW, asked.x_BX, asked.t_BT)
+        result = PREDICTIONS[self.stored.card.config.objective](model, abduction, asked.t_new_BT)
+        return Answer(result.image_BCHW, result.mean_BCHW, abduction.reconstruction.mean_BCHW)
 
     @torch.no_grad()
     def reconstruct(self, y_BCHW: Tensor, x_BX: Tensor, t_BT: Tensor) -> Tensor:

@@ -1,6 +1,9 @@
 """What a model is asked in an evaluation: interventions, with the true answers where the data knows them."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -10,6 +13,10 @@ from civae_core.attributes import AttributeRoles
 from civae_core.counterfactual import act
 from civae_core.data import PreparedData, Truth
 from civae_core.data.labelled import LabelledRows
+from civae_core.evaluation.asked import Asked
+
+if TYPE_CHECKING:
+    from civae_core.yardstick import Yardstick
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,30 @@ class Question:
     do: Intervention
     truth: KnownTruth | None
 
+    def batch(
+        self,
+        data: PreparedData,
+        items: Tensor | slice,
+        device: torch.device,
+        yardstick: Yardstick | None = None,
+    ) -> Asked:
+        """Some of the rows as methods are asked about them, with what the yardstick sees in them."""
+        chosen = self.chosen[items]
+        y_BCHW, x_BX, t_BT = chosen.read(data, device)
+        t_new_BT = self.t_new_NT[items].to(device)
+        truth_BCHW = None if self.truth is None else self.truth.images(items).to(device)
+        return Asked(
+            rows_B=chosen.rows_N,
+            y_BCHW=y_BCHW,
+            x_BX=x_BX,
+            t_BT=t_BT,
+            t_new_BT=t_new_BT,
+            direction_B=direction(t_BT, t_new_BT),
+            truth_BCHW=truth_BCHW,
+            seen=None if yardstick is None else yardstick.read(y_BCHW),
+            seen_truth=None if yardstick is None or truth_BCHW is None else yardstick.read(truth_BCHW),
+        )
+
 
 def ask(data: PreparedData, roles: AttributeRoles, chosen: LabelledRows) -> list[Question]:
     """Each intervention on the treatments whose truth the data knows, on the rows that have it, in the data's order.
@@ -55,6 +86,13 @@ def ask(data: PreparedData, roles: AttributeRoles, chosen: LabelledRows) -> list
         do: Intervention = {first.name: "flip" if first.kind == "binary" else first.high}
         questions.append(Question(chosen, act(chosen.t_NT, do, roles.treatments), do, None))
     return questions
+
+
+def direction(t_BT: Tensor, t_new_BT: Tensor) -> Tensor:
+    """+1 or −1 [B] by whether the first treatment that changes rises or falls, 0 where none changes."""
+    step_BT = (t_new_BT - t_BT).sign()
+    first_B1 = (step_BT != 0).int().argmax(dim=1, keepdim=True)
+    return step_BT.gather(1, first_B1)[:, 0]
 
 
 def find_rows(rows_M: Tensor, wanted_N: Tensor) -> Tensor:

@@ -1,20 +1,26 @@
 """The scores of methods over held-out images, streamed: one value per image is kept, never the images."""
 
-from collections.abc import Sequence
-from typing import Any
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from civae_core.data import PreparedData
 from civae_core.data.labelled import LabelledRows
+from civae_core.evaluation.asked import Method, Tally, look
 from civae_core.evaluation.bootstrap import bootstrap_mean
-from civae_core.evaluation.methods import Method, TrainedModel
+from civae_core.evaluation.methods import TrainedModel
 from civae_core.evaluation.metrics import SSIM_WINDOW, bits_per_dim, psnr, ssim
 from civae_core.evaluation.question import Question
-from civae_core.evaluation.tally import CounterfactualTally
 from civae_core.progress import progress
 from civae_core.randomness import generator_for
+
+if TYPE_CHECKING:
+    from civae_core.yardstick import Yardstick
 
 BATCH = 64
 
@@ -53,30 +59,45 @@ def counterfactual_scores(
     methods: Sequence[Method],
     data: PreparedData,
     question: Question,
+    make_tallies: Callable[[], Sequence[Tally]],
+    *,
+    yardstick: Yardstick | None,
     device: torch.device,
     seed: int,
-) -> dict[str, dict[str, Any]]:
-    """Each method's errors against the truth, at τ = 1 and, for the relative effect error, also at τ = 0."""
-    assert question.truth is not None
-    tallies = {method.name: CounterfactualTally() for method in methods}
+) -> dict[str, Scored]:
+    """Asks each method for its counterfactuals once, and has every tally look at them.
+
+    Args:
+        make_tallies: the tallies of one method; called once for each.
+        yardstick: reads images and answers for the tallies that need it.
+        device: of images and models.
+        seed: of the bootstrap.
+    """
+    tallies = {method.name: list(make_tallies()) for method in methods}
     with progress("evaluate counterfactuals", len(question.chosen)) as bar:
         for start in range(0, len(question.chosen), BATCH):
-            rows = slice(start, start + BATCH)
-            y_BCHW, x_BX, t_BT = question.chosen[rows].read(data, device)
-            truth_BCHW = question.truth.images(rows).to(device)
-            t_new_BT = question.t_new_NT[rows].to(device)
-            direction_B = _direction(t_BT, t_new_BT)
+            asked = question.batch(data, slice(start, start + BATCH), device, yardstick)
             for method in methods:
-                answer = method.answer(y_BCHW, x_BX, t_BT, t_new_BT)
-                tallies[method.name].add(
-                    y_BCHW, answer.with_noise_BCHW, truth_BCHW, answer.mean_BCHW, direction_B
-                )
-            bar.advance(len(y_BCHW))
-    return {name: tally.summary(seed) for name, tally in tallies.items()}
+                answer = method.answer(asked)
+                seen = look(yardstick, answer)
+                for tally in tallies[method.name]:
+                    tally.add(asked, answer, seen)
+            bar.advance(len(asked.y_BCHW))
+    return {name: Scored.of(kept, seed) for name, kept in tallies.items()}
 
 
-def _direction(t_BT: Tensor, t_new_BT: Tensor) -> Tensor:
-    """+1 or −1 [B] by whether the first treatment that changes rises or falls, 0 where none changes."""
-    step_BT = (t_new_BT - t_BT).sign()
-    first_B1 = (step_BT != 0).int().argmax(dim=1, keepdim=True)
-    return step_BT.gather(1, first_B1)[:, 0]
+@dataclass(frozen=True)
+class Scored:
+    """One method's entries in the evaluation, and the values per image that they come from."""
+
+    entries: dict[str, Any]
+    per_image: dict[str, Tensor]
+
+    @classmethod
+    def of(cls, tallies: Sequence[Tally], seed: int) -> Scored:
+        entries: dict[str, Any] = {}
+        per_image: dict[str, Tensor] = {}
+        for tally in tallies:
+            entries |= tally.summary(seed)
+            per_image |= tally.per_image()
+        return cls(entries, per_image)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from civae_core.evaluation.asked import Answer, Asked, Seen
 from civae_core.evaluation.bootstrap import bootstrap_mean, bootstrap_ratio
 from civae_core.evaluation.metrics import SSIM_WINDOW, effect_terms, mse, psnr, ssim
 
@@ -21,39 +22,36 @@ class CounterfactualTally:
         self._effect_CHW: Tensor | None = None
         self._true_effect_CHW: Tensor | None = None
 
-    def add(
-        self,
-        y_BCHW: Tensor,
-        estimate_BCHW: Tensor,
-        truth_BCHW: Tensor,
-        mean_BCHW: Tensor,
-        direction_B: Tensor | None = None,
-    ) -> None:
-        """Adds a batch: inputs y, estimates y' at τ = 1, true counterfactuals y*, estimates at τ = 0, in [0, 1].
+    def add(self, asked: Asked, answer: Answer, seen: Seen | None = None) -> None:
+        """Adds a batch with its truth.
 
-        The estimates are scored as pictures, so they are clamped to [0, 1] first.
+        Estimates are scored as pictures, so they are clamped to [0, 1] first. The average effect is that of raising
+        the treatment: without the direction's sign, flips of both kinds would cancel each other.
 
-        Args:
-            direction_B: +1 where the treatment is raised, −1 where it is lowered. The average effect is that of
-                raising it; without the sign, flips of both kinds would cancel each other.
+        Raises:
+            ValueError: the truth is not known.
         """
-        estimate_BCHW = estimate_BCHW.clamp(0.0, 1.0)
+        if asked.truth_BCHW is None:
+            raise ValueError("errors of counterfactuals need the truth")
+        y_BCHW, truth_BCHW = asked.y_BCHW, asked.truth_BCHW
+        estimate_BCHW = answer.with_noise_BCHW.clamp(0.0, 1.0)
         terms = effect_terms(y_BCHW, estimate_BCHW, truth_BCHW)
         new = {
             "error": terms.error_N,
-            "mean_image_error": effect_terms(y_BCHW, mean_BCHW.clamp(0.0, 1.0), truth_BCHW).error_N,
             "size": terms.size_N,
             "off_error": terms.off_error_N,
             "off_count": terms.off_count_N,
             "mse": mse(estimate_BCHW, truth_BCHW),
             "psnr": psnr(estimate_BCHW, truth_BCHW),
         }
+        if answer.mean_BCHW is not None:
+            mean_BCHW = answer.mean_BCHW.clamp(0.0, 1.0)
+            new["mean_image_error"] = effect_terms(y_BCHW, mean_BCHW, truth_BCHW).error_N
         if min(y_BCHW.shape[2:]) >= SSIM_WINDOW:
             new["ssim"] = ssim(estimate_BCHW, truth_BCHW)
         for name, values_B in new.items():
             self._values.setdefault(name, []).append(values_B.detach().to("cpu").to(torch.float64))
-        sign_B = torch.ones(len(y_BCHW)) if direction_B is None else direction_B
-        sign_B111 = sign_B.to(y_BCHW)[:, None, None, None]
+        sign_B111 = asked.direction_B.to(y_BCHW)[:, None, None, None]
         effect_CHW = (sign_B111 * (estimate_BCHW - y_BCHW)).detach().cpu().double().sum(0)
         true_effect_CHW = (sign_B111 * (truth_BCHW - y_BCHW)).detach().cpu().double().sum(0)
         if self._effect_CHW is None or self._true_effect_CHW is None:
@@ -109,7 +107,7 @@ class CounterfactualTally:
             ("relative_effect_error_mean_image", "mean_image_error", "size"),
             ("mse_off_effect", "off_error", "off_count"),
         ):
-            if float(values[denominator].sum()) > 0.0:
+            if numerator in values and float(values[denominator].sum()) > 0.0:
                 entries[name] = bootstrap_ratio(values[numerator], values[denominator], seed=seed).to_dict()
         ate_error = self.ate_error()
         if ate_error is not None:

@@ -5,10 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 
 from civae_core.attributes import Attribute, AttributeRoles
 from civae_core.config.schema import Config
 from civae_core.data import PreparedData
+from civae_core.evaluation.asked import Asked
+from civae_core.evaluation.question import direction
 from civae_core.model import IntactVAE
 from civae_core.model.stored import ModelCard, StoredModel
 
@@ -39,5 +43,23 @@ def make_stored(
         card = ModelCard(config, roles, preprocessing, 100, identity, [])
         network = make_model(size=size, perturbed=True, assigned=roles, **settings).requires_grad_(False)
         return StoredModel(network, card, Path(path))
+
+    return make
+
+
+@pytest.fixture
+def make_asked() -> Callable[..., Asked]:
+    """A batch as methods are asked; what a test does not state is made up to fit the images."""
+
+    def make(y_BCHW: Tensor, truth_BCHW: Tensor | None = None, **stated: Any) -> Asked:
+        count = len(y_BCHW)
+        t_BT = stated.pop("t_BT", torch.zeros(count, 1))
+        t_new_BT = stated.pop("t_new_BT", 1 - t_BT)
+        values = {
+            "rows_B": torch.arange(count),
+            "x_BX": torch.zeros(count, 1),
+            "direction_B": direction(t_BT, t_new_BT),
+        }
+        return Asked(y_BCHW=y_BCHW, truth_BCHW=truth_BCHW, t_BT=t_BT, t_new_BT=t_new_BT, **(values | stated))
 
     return make

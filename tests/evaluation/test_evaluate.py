@@ -18,10 +18,12 @@ from civae_core.data.sources.faces import faces_source
 from civae_core.errors import DataError, UsageError
 from civae_core.evaluation import evaluate as module
 from civae_core.evaluation import scores
+from civae_core.evaluation.asked import Answer, Asked
 from civae_core.evaluation.evaluate import default_data, evaluate
-from civae_core.evaluation.methods import Answer, TrainedModel
+from civae_core.evaluation.methods import TrainedModel
 from civae_core.evaluation.question import find_rows
 from civae_core.evaluation.report import render_evaluation
+from civae_core.evaluation.sheets import GRID_ROWS
 from civae_core.evaluation.table import evaluation_tables
 from civae_core.model.stored import StoredModel
 
@@ -38,9 +40,9 @@ class Oracle(TrainedModel):
 
     known: dict[bytes, Tensor]
 
-    def answer(self, y_BCHW: Tensor, x_BX: Tensor, t_BT: Tensor, t_new_BT: Tensor) -> Answer:
-        truth_BCHW = torch.stack([self.known.get(image_key(y_CHW), y_CHW) for y_CHW in y_BCHW])
-        return Answer(y_BCHW, truth_BCHW, truth_BCHW)
+    def answer(self, asked: Asked) -> Answer:
+        truth_BCHW = torch.stack([self.known.get(image_key(y_CHW), y_CHW) for y_CHW in asked.y_BCHW])
+        return Answer(truth_BCHW, truth_BCHW, asked.y_BCHW)
 
 
 def image_key(y_CHW: Tensor) -> bytes:
@@ -154,9 +156,9 @@ def test_treatments_beside_the_one_asked_about_stay_factual(
     asked: list[tuple[Tensor, Tensor]] = []
     answer = TrainedModel.answer
 
-    def noted(self: TrainedModel, y: Tensor, x: Tensor, t_BT: Tensor, t_new_BT: Tensor) -> Answer:
-        asked.append((t_BT, t_new_BT))
-        return answer(self, y, x, t_BT, t_new_BT)
+    def noted(self: TrainedModel, batch: Asked) -> Answer:
+        asked.append((batch.t_BT, batch.t_new_BT))
+        return answer(self, batch)
 
     monkeypatch.setattr(TrainedModel, "answer", noted)
     found = evaluate([make_stored(treatments=("Male", "Young"), covariates=())], faces)
@@ -225,7 +227,7 @@ def test_images_pass_through_in_batches(
     seen.clear()
     monkeypatch.setattr(scores, "BATCH", 8)
     batched = evaluate([stored], faces).numbers["methods"]["ours"]
-    assert max(seen) == 8 and sum(seen) == 2 * len(faces.rows("test")) + module.GRID_ROWS
+    assert max(seen) == 8 and sum(seen) == 2 * len(faces.rows("test")) + GRID_ROWS
     del whole["bits_per_dim"], batched["bits_per_dim"]  # whose posterior draws are numbered by batch
     for key in whole:
         assert list(numbers_of({"": batched[key]})) == pytest.approx(

@@ -8,7 +8,9 @@ import torch
 
 from civae_core.counterfactual import counterfactual
 from civae_core.errors import UsageError
-from civae_core.evaluation.methods import CopyInput, TrainedModel, name_methods
+from civae_core.evaluation.asked import Asked
+from civae_core.evaluation.methods import CopyInput, TrainedModel, TrueCounterfactual, name_methods
+from civae_core.evaluation.question import direction
 from civae_core.model.stored import StoredModel
 from civae_core.objective import negative_elbo
 
@@ -24,8 +26,20 @@ def batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     return y_BCHW, torch.tensor([[0.0], [1.0], [0.0], [1.0], [1.0]]), t_BT, 1 - t_BT
 
 
+def asked_of(batch: tuple[torch.Tensor, ...], truth_BCHW: torch.Tensor | None = None) -> Asked:
+    y_BCHW, x_BX, t_BT, t_new_BT = batch
+    return Asked(torch.arange(5), y_BCHW, x_BX, t_BT, t_new_BT, direction(t_BT, t_new_BT), truth_BCHW)
+
+
+def test_the_truth_is_returned_only_where_it_is_known(batch: tuple[torch.Tensor, ...]) -> None:
+    answer = TrueCounterfactual().answer(asked_of(batch, 1 - batch[0]))
+    assert torch.equal(answer.with_noise_BCHW, 1 - batch[0])
+    with pytest.raises(ValueError, match="not known"):
+        TrueCounterfactual().answer(asked_of(batch))
+
+
 def test_the_copy_changes_nothing(batch: tuple[torch.Tensor, ...]) -> None:
-    answer = CopyInput().answer(*batch)
+    answer = CopyInput().answer(asked_of(batch))
     for image_BCHW in (answer.reconstruction_BCHW, answer.with_noise_BCHW, answer.mean_BCHW):
         assert torch.equal(image_BCHW, batch[0])
 
@@ -35,11 +49,11 @@ def test_each_objective_answers_with_its_own_inference(
     make_stored: MakeStored, batch: tuple[torch.Tensor, ...], objective: str
 ) -> None:
     stored = make_stored(objective)
-    answer = TrainedModel("any", stored).answer(*batch)
+    answer = TrainedModel("any", stored).answer(asked_of(batch))
     wanted = counterfactual(stored.model, *batch, objective=objective)
     torch.testing.assert_close(answer.with_noise_BCHW, wanted.image_BCHW)
     torch.testing.assert_close(answer.mean_BCHW, wanted.mean_BCHW)
-    same = TrainedModel("any", stored).answer(*batch[:3], batch[2])
+    same = TrainedModel("any", stored).answer(asked_of((*batch[:3], batch[2])))
     torch.testing.assert_close(same.mean_BCHW, answer.reconstruction_BCHW)
 
 

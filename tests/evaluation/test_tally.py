@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from civae_core.evaluation.asked import Answer, Asked
 from civae_core.evaluation.metrics import mse
 from civae_core.evaluation.tally import CounterfactualTally
 
@@ -26,8 +27,17 @@ def tallied(
 ) -> CounterfactualTally:
     tally = CounterfactualTally()
     for rows in torch.arange(len(y_NCHW)).split(batch):
-        tally.add(y_NCHW[rows], estimate_NCHW[rows], truth_NCHW[rows], (y_NCHW + truth_NCHW)[rows] / 2)
+        halfway_NCHW = (y_NCHW + truth_NCHW)[rows] / 2
+        add(tally, y_NCHW[rows], estimate_NCHW[rows], truth_NCHW[rows], halfway_NCHW)
     return tally
+
+
+def add(
+    tally: CounterfactualTally, y: Tensor, estimate: Tensor, truth: Tensor, mean: Tensor, sign: float = 1.0
+) -> None:
+    t_BT = torch.full((len(y), 1), 0.5 - sign / 2)
+    asked = Asked(torch.arange(len(y)), y, t_BT[:, :0], t_BT, t_BT + sign, sign * torch.ones(len(y)), truth)
+    tally.add(asked, Answer(estimate, mean))
 
 
 def test_a_perfect_counterfactual_scores_zero() -> None:
@@ -82,16 +92,26 @@ def test_what_cannot_be_told_is_absent() -> None:
 def test_flips_of_both_kinds_do_not_cancel_in_the_average_effect() -> None:
     y_NCHW, truth_NCHW = subjects()
     forth, back = CounterfactualTally(), CounterfactualTally()
-    forth.add(y_NCHW, y_NCHW, truth_NCHW, y_NCHW, torch.ones(len(y_NCHW)))
-    back.add(truth_NCHW, truth_NCHW, y_NCHW, truth_NCHW, -torch.ones(len(y_NCHW)))
+    add(forth, y_NCHW, y_NCHW, truth_NCHW, y_NCHW)
+    add(back, truth_NCHW, truth_NCHW, y_NCHW, truth_NCHW, sign=-1.0)
     assert forth.ate_error() == back.ate_error() == 1.0
     signed, unsigned = CounterfactualTally(), CounterfactualTally()
     halfway_NCHW = (y_NCHW + truth_NCHW) / 2
-    for tally, sign in ((signed, -torch.ones(len(y_NCHW))), (unsigned, None)):
-        tally.add(y_NCHW, halfway_NCHW, truth_NCHW, halfway_NCHW)
-        tally.add(truth_NCHW, halfway_NCHW, y_NCHW, halfway_NCHW, sign)
+    for tally, sign in ((signed, -1.0), (unsigned, 1.0)):
+        add(tally, y_NCHW, halfway_NCHW, truth_NCHW, halfway_NCHW)
+        add(tally, truth_NCHW, halfway_NCHW, y_NCHW, halfway_NCHW, sign)
     assert signed.ate_error() == pytest.approx(0.5)
     assert unsigned.ate_error() is None  # the mean effect is nil, and with it the question
+
+
+def test_a_method_without_a_mean_image_has_no_score_at_noise_0() -> None:
+    y_NCHW, truth_NCHW = subjects()
+    asked = Asked(torch.arange(12), y_NCHW, y_NCHW[:, 0, 0], y_NCHW, y_NCHW, torch.ones(12), truth_NCHW)
+    tally = CounterfactualTally()
+    tally.add(asked, Answer(truth_NCHW))
+    found = tally.summary()
+    assert found["relative_effect_error"]["mean"] == 0.0
+    assert "relative_effect_error_mean_image" not in found
 
 
 def test_images_smaller_than_the_window_have_no_ssim() -> None:

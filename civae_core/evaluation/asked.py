@@ -1,0 +1,94 @@
+"""What methods are asked and answer, one batch at a time, and what the instruments see of it.
+
+    question → Asked → method → Answer → yardstick → Seen → tallies → entries of the evaluation
+
+Everything that is measured over images is a `Tally`: batches go in, and only one value per image, or sums, are
+kept, so that memory stays flat however many images there are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from civae_core.yardstick import Reading, Yardstick
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A batch of subjects under an intervention; images are floats in [0,1], attributes in raw units."""
+
+    rows_B: Tensor
+    """Rows of the prepared data."""
+    y_BCHW: Tensor
+    x_BX: Tensor
+    t_BT: Tensor
+    t_new_BT: Tensor
+    direction_B: Tensor
+    """+1 where the first treatment that changes is raised, −1 where it is lowered, 0 where none changes."""
+    truth_BCHW: Tensor | None = None
+    """The true counterfactual y*, where the data knows it."""
+    seen: Reading | None = None
+    """What the yardstick sees in y, if there is one."""
+    seen_truth: Reading | None = None
+    """What it sees in y*."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A method's images for one batch [B,C,S,S], floats near [0,1]; what it cannot give is None."""
+
+    with_noise_BCHW: Tensor
+    """The counterfactual at τ = 1; of another program, its counterfactual."""
+    mean_BCHW: Tensor | None = None
+    """The counterfactual at τ = 0."""
+    reconstruction_BCHW: Tensor | None = None
+    """f(z,t), the counterpart of `mean_BCHW` without intervention (τ = 0)."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the yardstick sees in an answer; None where the answer has no such image."""
+
+    with_noise: Reading
+    mean: Reading | None
+    reconstruction: Reading | None
+
+
+class Method(Protocol):
+    """Anything that turns images with factual and intended treatments into counterfactuals."""
+
+    @property
+    def name(self) -> str: ...
+
+    def answer(self, asked: Asked) -> Answer: ...
+
+
+class Tally(Protocol):
+    """Collects one kind of score of one method over the batches of a question."""
+
+    def add(self, asked: Asked, answer: Answer, seen: Seen | None) -> None: ...
+
+    def per_image(self) -> dict[str, Tensor]:
+        """Values [N] by name, in the order of the images; what it keeps none of is absent."""
+        ...
+
+    def summary(self, seed: int) -> dict[str, Any]:
+        """Entries of the method in `evaluate --json`; what cannot be told is absent."""
+        ...
+
+
+def look(yardstick: Yardstick | None, answer: Answer) -> Seen | None:
+    """The yardstick's readings of an answer."""
+    if yardstick is None:
+        return None
+
+    def read(images_BCHW: Tensor | None) -> Reading | None:
+        return None if images_BCHW is None else yardstick.read(images_BCHW)
+
+    return Seen(
+        yardstick.read(answer.with_noise_BCHW), read(answer.mean_BCHW), read(answer.reconstruction_BCHW)
+    )

@@ -1,0 +1,62 @@
+"""Sheets of held-out subjects with what each method answers, beside the truth where it is known."""
+
+from collections.abc import Sequence
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from civae_core.data import PreparedData
+from civae_core.data.labelled import evenly_spread
+from civae_core.evaluation.asked import Method
+from civae_core.evaluation.columns import do_text
+from civae_core.evaluation.question import Question
+from civae_core.figures.effects import effect_grid
+from civae_core.figures.grids import image_grid
+
+GRID_ROWS = 8
+
+
+def answer_sheets(
+    methods: Sequence[Method], data: PreparedData, question: Question, device: torch.device
+) -> list[tuple[str, Image.Image]]:
+    """Captioned sheets of some subjects: the first method's answers, each method's, and what they change."""
+    rows = evenly_spread(len(question.chosen), GRID_ROWS)
+    asked = question.batch(data, rows, device)
+    y_BCHW = asked.y_BCHW
+    answers = {method.name: method.answer(asked) for method in methods}
+    first = answers[methods[0].name]
+    before = [("original", y_BCHW)]
+    if first.reconstruction_BCHW is not None:
+        before.append(("reconstruction", first.reconstruction_BCHW))
+    after = [] if asked.truth_BCHW is None else [("truth", asked.truth_BCHW)]
+    labels = _row_labels(question, rows)
+    sheet = image_grid([*before, ("counterfactual", first.with_noise_BCHW), *after], labels)
+    pictures = [
+        (
+            f"Held-out images under do({do_text(question.do)}), with their own fine detail re-applied (τ = 1).",
+            sheet,
+        )
+    ]
+    if len(methods) > 1:
+        others = [(name, answer.with_noise_BCHW) for name, answer in answers.items()]
+        pictures.append(
+            (f"do({do_text(question.do)}) by each method.", image_grid([before[0], *others, *after], labels))
+        )
+    changes = [(name, answer.with_noise_BCHW - y_BCHW) for name, answer in answers.items()]
+    changes += [(name, images_BCHW - y_BCHW) for name, images_BCHW in after]
+    pictures.append(
+        (f"do({do_text(question.do)}): where, and how, the input is changed.", effect_grid(changes, labels))
+    )
+    return pictures
+
+
+def _row_labels(question: Question, rows: Tensor) -> list[str] | None:
+    if len(question.do) != 1:
+        return None
+    (name,) = question.do
+    old, new = question.chosen.t_NT[rows], question.t_new_NT[rows]
+    index = int((old != new).any(dim=0).int().argmax())
+    return [
+        f"{name} {a:g} → {b:g}" for a, b in zip(old[:, index].tolist(), new[:, index].tolist(), strict=True)
+    ]
