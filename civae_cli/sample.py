@@ -27,7 +27,11 @@ def sample(
     attr: AttrOption = None,
     treat: Annotated[
         list[str] | None,
-        typer.Option("--treat", metavar="NAME=VALUE", help="Value of a treatment; repeatable."),
+        typer.Option(
+            "--treat",
+            metavar="NAME=VALUE",
+            help="Intervention: sets a treatment of the same subjects; repeatable.",
+        ),
     ] = None,
     grid: Annotated[
         str | None,
@@ -47,7 +51,8 @@ def sample(
 ) -> None:
     """Draw images from the learned prior.
 
-    Attributes are those stated, and for the rest those of training subjects.
+    --attr chooses among training subjects, whose other attributes are kept; --treat (or --attr of a treatment)
+    then sets theirs. So one seed is one subject and one draw of noise under any treatment.
 
     \b
     Examples:

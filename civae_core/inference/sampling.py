@@ -19,9 +19,9 @@ def sample_images(
 ) -> tuple[Tensor, list[dict[str, float]]]:
     """Decoder means of prior draws, uint8 [N,C,S,S] with N = len(seeds), and each one's attribute values.
 
-    A seed fixes the latent noise and the subject's attributes, so the same seed under other stated values is the
-    same draw of noise. Attributes that are not stated are those of a training subject, drawn among the subjects
-    that agree with the stated values where there are any.
+    A seed fixes the latent noise and the subject. Covariates that are not stated are those of a training subject,
+    drawn among the subjects that agree with the stated covariates where there are any. A stated treatment is an
+    intervention: it is set, and decides neither whose covariates these are nor the noise.
 
     Args:
         seeds: one per image.
@@ -51,7 +51,7 @@ def sample_images(
 def _subject(examples_NA: Tensor, roles: AttributeRoles, seed: int, stated: Mapping[str, float]) -> Tensor:
     """Attributes of one image [A]: a training subject's, overwritten by what is stated."""
     agrees_N = torch.ones(len(examples_NA), dtype=torch.bool)
-    for index, attribute in enumerate(roles.inputs):
+    for index, attribute in enumerate(roles.covariates, start=len(roles.treatments)):
         if attribute.name in stated and attribute.kind == "binary":
             agrees_N &= examples_NA[:, index] == stated[attribute.name]
     candidates_NA = examples_NA[agrees_N] if agrees_N.any() else examples_NA
