@@ -56,16 +56,16 @@ def train(
     voice = terminal(quiet, verbose, json)
     overrides = {"data.path": data} if data is not None else {}
     resolved = load_config(config or [], set_ or [], overrides)
+    run = out or Path("runs") / (config[-1].stem if config else "run")
     if dry_run:
         from civae_core.training.preview import preview
 
-        found = preview(resolved, device=device)
+        found = preview(resolved, run, device=device, resume=resume, stop_at=stop_at)
         voice.result(found.to_dict(), found.describe())
         return
 
     from civae_core.training.loop import train as run_training
 
-    run = out or Path("runs") / (config[-1].stem if config else "run")
     result = run_training(resolved, run, device=device, resume=resume, stop_at=stop_at)
     voice.result(
         {"run": str(result.run), "images_seen": result.images_seen, "finished": result.finished},

@@ -100,8 +100,8 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_a_dry_run_takes_one_step(file: Path, make_data: MakeData) -> None:
-    found = preview(short(file, make_data(size_of(file))), device="cpu")
+def test_a_dry_run_takes_one_step(file: Path, make_data: MakeData, tmp_path: Path) -> None:
+    found = preview(short(file, make_data(size_of(file))), tmp_path / "run", device="cpu")
     assert found.loss is not None and np.isfinite(found.loss)
     assert (found.training_images, found.validation_images) == (TRAIN, BATCH)
 

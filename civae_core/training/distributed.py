@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import distributed as dist
 
+from civae_core.errors import UsageError
+
 _LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """What a launcher tells each of its processes; torchrun sets them, docs/slurm.sh does it for srun."""
 
@@ -40,19 +42,51 @@ class Processes:
             return f"cuda:{self.local_rank}"
         return name
 
+    def require_even_shares(self, batch_size: int) -> None:
+        """Refuses a batch that these processes cannot share.
+
+        Raises:
+            UsageError: it does not divide.
+        """
+        if batch_size % self.world_size:
+            raise UsageError(
+                f"train.batch_size: {batch_size} images cannot be shared evenly by {self.world_size} processes"
+            )
+
 
 @contextmanager
 def joined(device_name: str) -> Iterator[Processes]:
-    """Joins the processes that a launcher started with this one, if any: NCCL on GPUs, Gloo elsewhere."""
+    """Joins the processes that a launcher started with this one, if any: NCCL on GPUs, Gloo elsewhere.
+
+    Raises:
+        UsageError: there is no GPU of its own for each process of this host.
+    """
     if not all(os.environ.get(name) for name in _LAUNCHED) or os.environ["WORLD_SIZE"] == "1":
         yield Processes()
         return
     local_rank = int(os.environ["LOCAL_RANK"])
+    if device_name.startswith("cuda:"):
+        raise UsageError(
+            f"--device {device_name}: {os.environ['WORLD_SIZE']} processes cannot share one GPU",
+            hint="leave --device at auto: each process takes the GPU of its number on its host",
+        )
     on_gpu = device_name in ("auto", "cuda") and torch.cuda.is_available()
     if on_gpu:
+        _require_gpu_each(device_name, local_rank)
         torch.cuda.set_device(local_rank)
     dist.init_process_group("nccl" if on_gpu else "gloo")
     try:
         yield Processes(dist.get_rank(), dist.get_world_size(), local_rank)
     finally:
         dist.destroy_process_group()
+
+
+def _require_gpu_each(device_name: str, local_rank: int) -> None:
+    # torchrun says how many processes a host has; then all of them refuse, and none waits for the others.
+    processes = max(int(os.environ.get("LOCAL_WORLD_SIZE", "1")), local_rank + 1)
+    gpus = torch.cuda.device_count()
+    if processes > gpus:
+        raise UsageError(
+            f"--device {device_name}: at least {processes} processes on this host see {gpus} GPU{'s' * (gpus != 1)}",
+            hint="start one process for each GPU, and let each process see all GPUs of its host",
+        )

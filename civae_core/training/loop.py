@@ -11,17 +11,10 @@ from civae_core.config import Config
 from civae_core.data import PreparedData
 from civae_core.data.batches import TrainingBatches
 from civae_core.data.labelled import labelled_rows
-from civae_core.errors import InterruptedRunError, PreemptedError, UsageError
-from civae_core.model.stored import find_model_file, read_card
+from civae_core.errors import InterruptedRunError, PreemptedError
 from civae_core.progress import progress
 from civae_core.training.bookkeeping import Bookkeeper
-from civae_core.training.checkpoint import (
-    Counters,
-    clear_unfinished,
-    last_checkpoint,
-    mend_links,
-    restore_checkpoint,
-)
+from civae_core.training.checkpoint import Counters, clear_unfinished, mend_links
 from civae_core.training.device import Compute, choose_device
 from civae_core.training.distributed import Processes, joined
 from civae_core.training.heldout import HeldOut
@@ -34,6 +27,7 @@ from civae_core.training.setup import (
     make_model,
     validation_split,
 )
+from civae_core.training.start import find_start
 from civae_core.training.stopping import INTERRUPTED, StopRequest, stop_on_signals
 
 log = logging.getLogger(__name__)
@@ -71,6 +65,9 @@ def train(
     with ExitStack() as stack:
         processes = stack.enter_context(joined(device))
         stop = stack.enter_context(stop_on_signals())
+        folder = RunFolder(out)
+        if processes.is_first:
+            stack.enter_context(folder.logged())
 
         # Open and check the data before anything costly.
         data = PreparedData.open(config.data.path)
@@ -78,39 +75,30 @@ def train(
         held_rows = labelled_rows(data, roles, validation_split(data))
 
         # Choose how to compute.
-        _require_even_shares(config.train.batch_size, processes)
+        processes.require_even_shares(config.train.batch_size)
         compute = Compute.choose(
             choose_device(processes.own_device(device)), config.train.precision, config.train.channels_last
         )
         _set_backends(compute)
 
-        # Claim the folder, and find where to go on.
-        folder = RunFolder(out)
-        folder.require_free()
-        start = _find_start(folder, config, resume)
-        is_own = start is not None and start.parent == folder.checkpoints
-        if start is not None and is_own:
-            _require_same_data(start, data, folder)
-            origin = folder.origin()
-        else:
-            origin = None if start is None else resume
+        # Find where to begin.
+        start = find_start(folder, config, data, resume=resume, stop_at=stop_at)
+
+        # Build the model with its optimiser, go on from the checkpoint, and weigh the batches.
+        learner = Learner(make_model(config, roles, data), config, roles, compute)
+        counters = start.restore(learner)
+        batches = make_batches(config, roles, data, compute, processes)
+
+        # Claim the folder, now that everything fits.
         if processes.is_first:
             folder.claim()
+            folder.open_log()
             clear_unfinished(folder.checkpoints)
-            stack.enter_context(folder.logged())
-
-        # Build the model with its optimiser, and the batches with their weights.
-        learner = Learner(make_model(config, roles, data), config, roles, compute)
-        batches = make_batches(config, roles, data, compute, processes)
-        counters = Counters() if start is None else restore_checkpoint(start, learner)
-        if not is_own:
-            counters = Counters(counters.images_seen)  # another run's best is not in this folder
-        elif processes.is_first:
-            mend_links(folder.checkpoints, counters)
-        learner.wrap(compiled=config.train.compile, distributed=processes.world_size > 1)
-        if processes.is_first:
-            facts = {"device": compute.describe(), "data": data.fingerprint, "started_from": origin}
+            if start.is_own:
+                mend_links(folder.checkpoints, counters)
+            facts = {"device": compute.describe(), "data": data.fingerprint, "started_from": start.origin}
             folder.describe(config, facts)
+        learner.wrap(compiled=config.train.compile, distributed=processes.world_size > 1)
 
         # Train.
         books = Bookkeeper(
@@ -173,52 +161,6 @@ def _asked_to_stop(stop: StopRequest, processes: Processes, counters: Counters, 
 def _stopped(reason: int, images: int) -> PreemptedError | InterruptedRunError:
     kind = InterruptedRunError if reason == INTERRUPTED else PreemptedError
     return kind(f"stopped at {images:,} images, after saving", hint="run the same command again to continue")
-
-
-def _find_start(folder: RunFolder, config: Config, resume: str) -> Path | None:
-    """The checkpoint to go on from, by the meaning of `--resume`.
-
-    Raises:
-        UsageError: there is none where one is required, one where none may be, or it is another run's.
-    """
-    own = last_checkpoint(folder.checkpoints)
-    if resume not in ("auto", "must", "never") and (own is None or folder.origin() != resume):
-        if own is not None:
-            raise UsageError(
-                f"--resume {resume}: {folder.path} already holds a run that did not start from it",
-                hint="name a new --out to start from another run's checkpoint",
-            )
-        start = last_checkpoint(Path(resume) / "checkpoints") or Path(resume)
-        if not start.is_dir():
-            raise UsageError(f"--resume {resume}: no such run or checkpoint folder")
-        return start
-    if own is None and resume == "must":
-        raise UsageError(
-            f"--resume must: {folder.path} holds no checkpoint", hint="use --resume auto to start"
-        )
-    if own is not None and resume == "never":
-        raise UsageError(
-            f"--resume never: {folder.path} already holds a run",
-            hint="name another --out, or delete that folder",
-        )
-    folder.require_same(config)
-    return own
-
-
-def _require_same_data(start: Path, data: PreparedData, folder: RunFolder) -> None:
-    before = read_card(find_model_file(start)).data
-    if before["fingerprint"] != data.fingerprint:
-        raise UsageError(
-            f"data.path: {data.path} holds other images than {folder.path} was trained on ({before['path']})",
-            hint="name another --out, or give the data it was started with",
-        )
-
-
-def _require_even_shares(batch_size: int, processes: Processes) -> None:
-    if batch_size % processes.world_size:
-        raise UsageError(
-            f"train.batch_size: {batch_size} images cannot be shared evenly by {processes.world_size} processes"
-        )
 
 
 def _set_backends(compute: Compute) -> None:

@@ -1,15 +1,18 @@
 """`train --dry-run`: everything that can go wrong before training, tried; nothing written."""
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from civae_core.config import Config
 from civae_core.data import PreparedData
 from civae_core.data.labelled import labelled_rows
 from civae_core.training.device import Compute, choose_device
-from civae_core.training.distributed import Processes
+from civae_core.training.distributed import joined
 from civae_core.training.learner import Learner
+from civae_core.training.run_folder import RunFolder
 from civae_core.training.setup import assign_roles, make_batches, make_model, validation_split
+from civae_core.training.start import find_start
 
 COPIES_OF_WEIGHTS = 5
 """Weights, gradients, two moments of AdamW, and the moving average."""
@@ -26,15 +29,26 @@ class Preview:
     predictor_parameters: int
     memory_estimate_mib: float
     loss: float | None
+    images_from: int
+    """What the run goes on from: images seen by the checkpoint it finds, else 0."""
+    images_to: int
+    """Where it would stop."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    def _span(self) -> str:
+        if self.images_from >= self.images_to:
+            return f"nothing to do: {self.images_from:,} are done"
+        begun = f"continuing at {self.images_from:,}, " if self.images_from else ""
+        return f"{begun}to {self.images_to:,}"
 
     def describe(self) -> str:
         return "\n".join(
             [
                 f"device       {self.compute}",
                 f"data         {self.training_images:,} training and {self.validation_images:,} validation images",
+                f"images       {self._span()}",
                 f"parameters   {self.parameters:,} and {self.predictor_parameters:,} in the attribute predictor",
                 f"memory       about {self.memory_estimate_mib:,.0f} MiB for weights, optimiser and one batch",
                 f"first loss   {self.loss}",
@@ -42,22 +56,32 @@ class Preview:
         )
 
 
-def preview(config: Config, *, device: str = "auto") -> Preview:
-    """Resolves the config, opens the data, and takes one step on a real batch in memory.
+def preview(
+    config: Config, out: Path, *, device: str = "auto", resume: str = "auto", stop_at: int | None = None
+) -> Preview:
+    """Takes every step of `train` up to the first write, and one step on a real batch in memory.
+
+    Args: as for `train`.
 
     Raises:
         UsageError, DataError: as `train` would.
     """
-    data = PreparedData.open(config.data.path)
-    roles = assign_roles(config, data)
-    held_out = labelled_rows(data, roles, validation_split(data))
-    compute = Compute.choose(choose_device(device), config.train.precision, config.train.channels_last)
-    learner = Learner(make_model(config, roles, data), config, roles, compute)
-    batches = make_batches(config, roles, data, compute, Processes())
+    with joined(device) as processes:
+        data = PreparedData.open(config.data.path)
+        roles = assign_roles(config, data)
+        held_out = labelled_rows(data, roles, validation_split(data))
+        processes.require_even_shares(config.train.batch_size)
+        compute = Compute.choose(
+            choose_device(processes.own_device(device)), config.train.precision, config.train.channels_last
+        )
+        start = find_start(RunFolder(out), config, data, resume=resume, stop_at=stop_at)
+        learner = Learner(make_model(config, roles, data), config, roles, compute)
+        seen = start.restore(learner).images_seen
+        batches = make_batches(config, roles, data, compute, processes)
 
-    kept = _ActivationBytes(learner)
-    learner.step(batches.at(0), 0)
-    means, _, _ = learner.tally.read()
+        kept = _ActivationBytes(learner)
+        learner.step(batches.at(seen), seen)
+        means, _, _ = learner.tally.read()
 
     predictor = learner.model.predictor
     in_predictor = sum(p.numel() for p in predictor.parameters()) if predictor is not None else 0
@@ -71,6 +95,8 @@ def preview(config: Config, *, device: str = "auto") -> Preview:
         predictor_parameters=in_predictor,
         memory_estimate_mib=round(memory / 2**20, 1),
         loss=round(means["loss"], 2) if means else None,
+        images_from=seen,
+        images_to=min(config.train.images, stop_at or config.train.images),
     )
 
 

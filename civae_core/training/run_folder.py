@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ class RunFolder:
         self.samples = path / "samples"
         self.metrics = path / "metrics.jsonl"
         self._facts = path / "env.json"
+        self._log = MemoryHandler(0)  # keeps what is said before there is a folder to write it into
 
     def require_free(self) -> None:
         """Refuses a folder that is neither new, nor empty, nor a run; what else lies in a run does not matter.
@@ -126,20 +128,39 @@ class RunFolder:
 
     @contextmanager
     def logged(self) -> Iterator[None]:
-        """Copies everything that civae_core logs into log.txt, and last why the run ended early, if it did."""
-        handler = logging.FileHandler(self.path / "log.txt", encoding="utf-8")
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        """Keeps everything that civae_core logs for log.txt, and last why the run ended early, if it did.
+
+        It is written once `open_log` is called; a run that is refused before leaves nothing.
+        """
         logger = logging.getLogger("civae_core")
-        logger.addHandler(handler)
+        logger.addHandler(self._log)
         try:
             yield
         except CivaeError as error:
             # For this file only: whoever called tells it to the user.
-            handler.handle(logger.makeRecord(logger.name, logging.ERROR, "", 0, error.message, (), None))
+            self._log.handle(logger.makeRecord(logger.name, logging.ERROR, "", 0, error.message, (), None))
             raise
         finally:
-            logger.removeHandler(handler)
-            handler.close()
+            logger.removeHandler(self._log)
+            written = self._log.target
+            self._log.close()
+            if written is not None:
+                written.close()
+
+    def open_log(self) -> None:
+        """Writes into log.txt what was logged so far, and from now on everything at once.
+
+        Raises:
+            CivaeError: it cannot be written.
+        """
+        path = self.path / "log.txt"
+        try:
+            written = logging.FileHandler(path, encoding="utf-8")
+        except OSError as error:
+            raise describe_os_error(error, path) from error
+        written.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        self._log.setTarget(written)
+        self._log.flush()
 
 
 def environment() -> dict[str, Any]:

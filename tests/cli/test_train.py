@@ -106,6 +106,9 @@ def test_a_dry_run_writes_nothing(
     assert "240 training and 4 validation images" in result.stdout
     facts = json.loads(run("--config", file, "--dry-run", "--json").stdout)
     assert facts["parameters"] > 10_000
+    assert (facts["images_from"], facts["images_to"]) == (0, 64)
+    facts = json.loads(run("--config", file, "--dry-run", "--json", "--stop-at", "32").stdout)
+    assert facts["images_to"] == 32
     assert {path.name for path in tmp_path.iterdir()} == before
 
 
@@ -121,6 +124,8 @@ def test_a_dry_run_writes_nothing(
         (["--data", "nowhere"], 3, "nowhere"),
         (["--resume", "must"], 2, "--resume must"),
         (["--resume", "nowhere"], 2, "--resume nowhere: no such run or checkpoint folder"),
+        (["--resume", "must", "--dry-run"], 2, "--resume must"),
+        (["--out", __file__, "--dry-run"], 2, "is a file, not a folder"),
     ],
 )
 def test_what_cannot_be_done_is_said_with_its_exit_code(

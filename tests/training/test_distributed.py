@@ -16,7 +16,8 @@ from civae_core.config.schema import Config
 from civae_core.errors import UsageError
 from civae_core.training.distributed import Processes, joined
 from civae_core.training.heldout import HeldOut
-from civae_core.training.loop import _require_even_shares, train
+from civae_core.training.loop import train
+from civae_core.training.preview import preview
 
 IMAGES = {
     "train.images": 128,
@@ -80,11 +81,11 @@ def test_two_processes_train_what_one_does_and_one_can_go_on(
 
 
 def test_batches_must_be_shared_evenly() -> None:
-    _require_even_shares(6, Processes(rank=1, world_size=2))
+    Processes(rank=1, world_size=2).require_even_shares(6)
     with pytest.raises(
         UsageError, match=r"train.batch_size: 7 images cannot be shared evenly by 2 processes"
     ):
-        _require_even_shares(7, Processes(rank=1, world_size=2))
+        Processes(rank=1, world_size=2).require_even_shares(7)
 
 
 def test_alone_there_is_nobody_to_ask(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,3 +106,63 @@ def test_half_of_what_a_launcher_says_starts_no_group(monkeypatch: pytest.Monkey
     monkeypatch.setenv("WORLD_SIZE", "4")
     with joined("cpu") as processes:
         assert processes == Processes(0, 1, 0)
+
+
+@pytest.fixture
+def launched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes on this host; this is the first."""
+    told = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    for name, value in (told | {"MASTER_ADDR": "localhost", "MASTER_PORT": "1"}).items():
+        monkeypatch.setenv(name, value)
+
+
+def gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+
+
+@pytest.mark.usefixtures("launched")
+@pytest.mark.parametrize("device", ["auto", "cuda"])
+def test_more_processes_than_gpus_are_refused_by_each_of_them(
+    monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
+    gpus(monkeypatch, 1)
+    for local_rank in ("0", "1"):
+        monkeypatch.setenv("LOCAL_RANK", local_rank)
+        with (
+            pytest.raises(UsageError, match=rf"--device {device}: .*2 processes .* see 1 GPU$"),
+            joined(device),
+        ):
+            pass
+    monkeypatch.delenv("LOCAL_WORLD_SIZE")  # srun tells no process how many it has beside it
+    monkeypatch.setenv("LOCAL_RANK", "4")
+    gpus(monkeypatch, 4)
+    with pytest.raises(UsageError, match=r"5 processes on this host see 4 GPUs$"), joined(device):
+        pass
+    assert not torch.distributed.is_initialized()
+
+
+@pytest.mark.usefixtures("launched")
+def test_one_named_gpu_for_several_processes_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tiny_config: Callable[..., Config], tmp_path: Path
+) -> None:
+    gpus(monkeypatch, 4)
+    for run in (train, preview):
+        with pytest.raises(UsageError, match="--device cuda:1: 2 processes cannot share one GPU") as caught:
+            run(tiny_config(), tmp_path / "run", device="cuda:1")
+        assert "auto" in (caught.value.hint or "")
+
+
+def test_enough_gpus_make_a_group_of_each_its_own(monkeypatch: pytest.MonkeyPatch, launched: None) -> None:
+    gpus(monkeypatch, 2)
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    begun, chosen = [], []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(torch.distributed, "init_process_group", begun.append)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: None)
+    with joined("auto") as processes:
+        assert processes.own_device("auto") == "cuda:1"
+    assert (begun, chosen) == (["nccl"], [1])

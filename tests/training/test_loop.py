@@ -221,7 +221,7 @@ def test_a_preview_measures_and_writes_nothing(
     tiny_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    found = preview(tiny_config(), device="cpu")
+    found = preview(tiny_config(), tmp_path / "run", device="cpu")
     assert (found.training_images, found.validation_images) == (240, 16)
     assert found.parameters > 10_000 < found.predictor_parameters
     assert found.memory_estimate_mib > 1

@@ -1,0 +1,95 @@
+"""Where a run begins: afresh, from its own last checkpoint, or from another run's. Looks, and writes nothing."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from civae_core.config import Config
+from civae_core.data import PreparedData
+from civae_core.errors import UsageError
+from civae_core.model.stored import find_model_file, follow, read_card
+from civae_core.training.checkpoint import Counters, last_checkpoint, restore_checkpoint
+from civae_core.training.learner import Learner
+from civae_core.training.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a run goes on from."""
+
+    checkpoint: Path | None
+    is_own: bool
+    """Whether the checkpoint is one of the run's own."""
+    origin: str | None
+    """The other run or checkpoint that the run began with, as --resume named it."""
+
+    def restore(self, learner: Learner) -> Counters:
+        """Loads the checkpoint, if there is one, into a learner, and returns the counts to go on from.
+
+        Raises:
+            DataError: it does not fit the learner, or cannot be read.
+        """
+        if self.checkpoint is None:
+            return Counters()
+        counters = restore_checkpoint(self.checkpoint, learner)
+        # Another run's best checkpoint is not in this folder.
+        return counters if self.is_own else Counters(counters.images_seen)
+
+
+def find_start(
+    folder: RunFolder, config: Config, data: PreparedData, *, resume: str, stop_at: int | None
+) -> Start:
+    """Where a run in `folder` begins, by the meaning of --resume.
+
+    Raises:
+        UsageError: the folder is something else's or another run's; there is no checkpoint where one is
+            required, one where none may be, or another run's that leaves nothing to train.
+        DataError: a checkpoint's model cannot be read.
+    """
+    folder.require_free()
+    own = last_checkpoint(folder.checkpoints)
+    names_another = resume not in ("auto", "must", "never")
+    if names_another and (own is None or folder.origin() != resume):
+        if own is not None:
+            raise UsageError(
+                f"--resume {resume}: {folder.path} already holds a run that did not start from it",
+                hint="name a new --out to start from another run's checkpoint",
+            )
+        return Start(_other_runs_checkpoint(resume, config.train.images, stop_at), False, resume)
+    if own is None and resume == "must":
+        raise UsageError(
+            f"--resume must: {folder.path} holds no checkpoint", hint="use --resume auto to start"
+        )
+    if own is not None and resume == "never":
+        raise UsageError(
+            f"--resume never: {folder.path} already holds a run",
+            hint="name another --out, or delete that folder",
+        )
+    folder.require_same(config)
+    if own is None:
+        return Start(None, False, None)
+    _require_same_data(own, data, folder)
+    return Start(own, True, folder.origin())
+
+
+def _other_runs_checkpoint(resume: str, images: int, stop_at: int | None) -> Path:
+    checkpoint = last_checkpoint(Path(resume) / "checkpoints") or follow(Path(resume))
+    if not checkpoint.is_dir():
+        raise UsageError(f"--resume {resume}: no such run or checkpoint folder")
+    seen = read_card(find_model_file(checkpoint)).images_seen
+    end = min(images, stop_at or images)
+    if seen >= end:
+        wanted = f"train.images is {end:,}" if end == images else f"--stop-at is {end:,}"
+        raise UsageError(
+            f"--resume {resume}: has seen {seen:,} images already and {wanted}, so nothing is left to train",
+            hint="the count goes on from the checkpoint's: set train.images to its images and the new ones together",
+        )
+    return checkpoint
+
+
+def _require_same_data(checkpoint: Path, data: PreparedData, folder: RunFolder) -> None:
+    before = read_card(find_model_file(checkpoint)).data
+    if before["fingerprint"] != data.fingerprint:
+        raise UsageError(
+            f"data.path: {data.path} holds other images than {folder.path} was trained on ({before['path']})",
+            hint="name another --out, or give the data it was started with",
+        )

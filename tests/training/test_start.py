@@ -1,0 +1,146 @@
+"""Where a run begins; what leaves nothing to do, or does not fit, is refused by train and its dry run alike."""
+
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from civae_core.config.schema import Config
+from civae_core.errors import CivaeError, DataError, UsageError
+from civae_core.training.heldout import HeldOut
+from civae_core.training.loop import train
+from civae_core.training.preview import preview
+
+MakeConfig = Callable[..., Config]
+
+
+@pytest.fixture(autouse=True)
+def no_sample_grids(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Grids change no weight, and drawing them takes longer than training here."""
+    monkeypatch.setattr(HeldOut, "save_grid", lambda *_: None)
+
+
+def refused(config: Config, out: Path, **options: Any) -> CivaeError:
+    """What both train and its dry run refuse, after neither has written anything."""
+    before = sorted(out.rglob("*"))
+    errors = []
+    for run in (preview, train):
+        with pytest.raises(CivaeError) as caught:
+            run(config, out, device="cpu", **options)
+        errors.append(caught.value)
+    assert sorted(out.rglob("*")) == before
+    assert out.exists() == bool(before)
+    (first, second) = errors
+    assert (type(first), first.message) == (type(second), second.message)
+    return second
+
+
+@pytest.mark.parametrize("place", ["", "checkpoints/last"])
+def test_a_finished_run_leaves_nothing_to_start_another_with(
+    tiny_config: MakeConfig, trained: Path, tmp_path: Path, place: str
+) -> None:
+    start = str(trained / place)
+    error = refused(tiny_config(), tmp_path / "run", resume=start)
+    assert isinstance(error, UsageError)
+    assert f"--resume {start}: has seen 512 images already and train.images is 512" in error.message
+    error = refused(tiny_config({"train.images": 1024}), tmp_path / "run", resume=start, stop_at=300)
+    assert "512 images already and --stop-at is 300" in error.message
+    more = tiny_config({"train.images": 544})
+    assert preview(more, tmp_path / "run", device="cpu", resume=start).images_to == 544
+    assert train(more, tmp_path / "run", device="cpu", resume=start).images_seen == 544
+
+
+def test_a_last_that_is_a_file_naming_its_checkpoint_can_be_started_from(
+    tiny_config: MakeConfig, trained: Path, tmp_path: Path
+) -> None:
+    """As it is on disks without symbolic links."""
+    checkpoints = tmp_path / "copied" / "checkpoints"
+    shutil.copytree(trained / "checkpoints", checkpoints, symlinks=True)
+    for link in ("last", "best"):
+        named = (checkpoints / link).readlink().name
+        (checkpoints / link).unlink()
+        (checkpoints / link).write_text(f"{named}\n")
+    begun = train(
+        tiny_config({"train.images": 544}), tmp_path / "run", device="cpu", resume=str(checkpoints / "last")
+    )
+    assert begun.images_seen == 544
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model.latent": 8}, "does not fit the model: "),
+        (
+            {"data.covariates": ["Male"]},
+            "treatments and covariates are Young | Male, Skin_Tone, the config's",
+        ),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_costs_no_folder(
+    tiny_config: MakeConfig, trained: Path, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    config = tiny_config({"train.images": 1024} | changes)
+    error = refused(config, tmp_path / "run", resume=str(trained))
+    assert isinstance(error, DataError) and message in error.message
+
+
+def test_weights_that_cannot_be_had_cost_no_folder(tiny_config: MakeConfig, tmp_path: Path) -> None:
+    changes = {
+        "data.treatment": ["Skin_Tone"],
+        "data.covariates": ["Male"],
+        "data.descendants": [],
+        "loss.weights": "overlap",
+    }
+    assert "overlap" in refused(tiny_config(changes), tmp_path / "run").message
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"resume": "must"}, "--resume must: "),
+        ({"resume": "nowhere"}, "--resume nowhere: no such run or checkpoint folder"),
+    ],
+)
+def test_a_dry_run_refuses_what_the_run_would(
+    tiny_config: MakeConfig, tmp_path: Path, options: dict[str, str], message: str
+) -> None:
+    assert message in refused(tiny_config(), tmp_path / "run", **options).message
+
+
+def test_a_dry_run_refuses_folders_that_the_run_would(
+    tiny_config: MakeConfig, tmp_path: Path, trained: Path
+) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    assert "is not empty and not a run" in refused(tiny_config(), tmp_path).message
+    run = Path(shutil.copytree(trained, tmp_path / "run", symlinks=True))
+    assert "holds a run with another config" in refused(tiny_config({"train.lr": 1.0}), run).message
+    assert "already holds a run" in refused(tiny_config(), run, resume="never").message
+    assert "already holds a run that" in refused(tiny_config(), run, resume=str(trained)).message
+
+
+def test_a_dry_run_says_from_where_to_where(tiny_config: MakeConfig, trained: Path, tmp_path: Path) -> None:
+    def span(config: Config, out: Path, **options: Any) -> tuple[int, int, str]:
+        found = preview(config, out, device="cpu", **options)
+        (line,) = (line for line in found.describe().splitlines() if line.startswith("images "))
+        return found.images_from, found.images_to, " ".join(line.split()[1:])
+
+    assert span(tiny_config(), tmp_path / "run") == (0, 512, "to 512")
+    assert span(tiny_config(), tmp_path / "run", stop_at=256) == (0, 256, "to 256")
+    assert span(tiny_config({"train.images": 640}), trained) == (512, 640, "continuing at 512, to 640")
+    assert span(tiny_config(), trained, stop_at=256) == (512, 256, "nothing to do: 512 are done")
+
+
+def test_what_is_said_before_there_is_a_folder_stands_in_its_log(
+    tiny_config: MakeConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "civae_core")
+    config = tiny_config({"train.images": 16, "train.batch_size": 16, "loss.weights": "inverse"})
+    train(config, tmp_path / "run", device="cpu")
+    logged = (tmp_path / "run" / "log.txt").read_text(encoding="utf-8")
+    assert logged.count("INFO weights: inverse, effective sample size") == 1
+    assert logged.index("weights: ") < logged.index("training, to 16 images")
+    train(config, tmp_path / "run", device="cpu")
+    assert (tmp_path / "run" / "log.txt").read_text(encoding="utf-8").startswith(logged), "and it grows"
