@@ -1,6 +1,6 @@
 """What is compared: a trained model with its own inference, copying the input, and the truth itself."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -57,6 +57,24 @@ class TrainedModel:
         posterior = model.encode(y_BCHW, x_BX, t_BT)
         nll_B = model.decode(posterior.sample(noise_BZ), t_BT, x_BX).negative_log_likelihood(y_BCHW)
         return nll_B + posterior.kl(model.prior_of(x_BX, t_BT))
+
+
+MEANINGS = {
+    "copy": "the input returned unchanged",
+    "cvae": "the same network with the prior N(0, I)",
+    "original": "the original project's objective and inference",
+    "ours": "learned prior, latent and pixel noise abducted",
+    "truth": "the true counterfactual itself: what the instruments say of a faultless answer",
+}
+"""Methods in the order of tables; others stand before the truth."""
+
+
+def ordered(methods: Iterable[str]) -> list[str]:
+    """Method names: the baselines first, the truth last."""
+    names = list(methods)
+    others = [name for name in names if name not in MEANINGS]
+    known = [name for name in MEANINGS if name in names]
+    return [*(n for n in known if n != "truth"), *others, *(n for n in known if n == "truth")]
 
 
 OBJECTIVE_NAMES = {"intact": "ours", "cvae": "cvae", "original": "original"}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -102,3 +103,8 @@ def find_rows(rows_M: Tensor, wanted_N: Tensor) -> Tensor:
     sorted_M, order_M = rows_M.sort()
     places_N = torch.searchsorted(sorted_M, wanted_N).clamp(max=len(rows_M) - 1)
     return torch.where(sorted_M[places_N] == wanted_N, order_M[places_N], -1)
+
+
+def do_text(do: Mapping[str, Any]) -> str:
+    """An intervention as `Young=flip, Age=70`."""
+    return ", ".join(f"{name}={v if isinstance(v, str) else f'{v:g}'}" for name, v in do.items())

@@ -8,15 +8,16 @@ from typing import Any
 import jinja2
 from PIL import Image
 
-from civae_core.evaluation.columns import (
-    ABSENT,
-    METHODS,
-    as_value,
+from civae_core.evaluation.measures import (
+    NOT_COMPETING,
+    Measure,
     best_methods,
-    columns_present,
-    do_text,
-    ordered,
+    measures_present,
+    sections_present,
 )
+from civae_core.evaluation.methods import MEANINGS, ordered
+from civae_core.evaluation.question import do_text
+from civae_core.evaluation.values import ABSENT, Value, as_value
 from civae_core.figures.pictures import png_bytes
 
 _TEMPLATE = "report.html.j2"
@@ -56,15 +57,15 @@ def render_evaluation(
             }
             for caption, picture in pictures
         ],
-        methods=[{"name": name, "meaning": METHODS.get(name, "")} for name in ordered(methods)],
-        rows=_rows(methods),
+        methods=[{"name": name, "meaning": MEANINGS.get(name, "")} for name in ordered(methods)],
+        sections=_sections(methods),
         others=[
-            {"do": do_text(other["do"]), "n": other["n"], "rows": _rows(other["methods"])}
+            {"do": do_text(other["do"]), "n": other["n"], "sections": _sections(other["methods"])}
             for other in evaluation.get("other_interventions", ())
         ],
-        leaks=_nested_rows(methods, "leak", decimals=2),
-        effects=_effectiveness(methods),
-        columns=columns_present(methods),
+        groups=_groups(methods),
+        scorer=_scorer(evaluation.get("scorer")),
+        glossary=_glossary(evaluation),
         absent=ABSENT,
     )
 
@@ -72,9 +73,16 @@ def render_evaluation(
 def _asked(evaluation: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Label and value of each line of the page's first table."""
     lines = []
+    methods = evaluation.get("methods", {})
     if evaluation.get("do"):
         changes = ", ".join(f"{name} → {_value_text(value)}" for name, value in evaluation["do"].items())
         lines.append(("intervention", changes))
+    scorer, realism = evaluation.get("scorer") or {}, _first(methods, "realism")
+    if scorer:
+        lines.append(("judged by", str(scorer["name"])))
+    if realism:
+        counts = f"{realism['n']:,} counterfactuals against {realism['n_reference']:,} training images"
+        lines.append(("FID and KID", f"features of {realism['extractor']}; {counts}"))
     for key, label in (
         ("treatment", "treatment (what is changed)"),
         ("covariates", "covariates (context that is kept)"),
@@ -89,6 +97,11 @@ def _asked(evaluation: Mapping[str, Any]) -> list[tuple[str, str]]:
         if value is not None and value != []:
             lines.append((label, _value_text(value)))
     return lines
+
+
+def _first(methods: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """The first method's entry of that name, or an empty one."""
+    return next((entry[key] for entry in methods.values() if entry.get(key)), {})
 
 
 def _value_text(value: object) -> str:
@@ -106,7 +119,9 @@ def _value_text(value: object) -> str:
 def _headline(methods: Mapping[str, Any]) -> str | None:
     """The main result in a sentence, if the truth was known."""
     found = {name: as_value(methods[name].get("relative_effect_error")) for name in ordered(methods)}
-    scores = [f"{name} {value.text(2)}" for name, value in found.items() if value and name != "copy"]
+    scores = [
+        f"{name} {value.text(2)}" for name, value in found.items() if value and name not in NOT_COMPETING
+    ]
     if not scores:
         return None
     return (
@@ -115,63 +130,85 @@ def _headline(methods: Mapping[str, Any]) -> str | None:
     )
 
 
-def _rows(methods: Mapping[str, Any]) -> list[dict[str, Any]]:
-    rows = []
-    for column in columns_present(methods):
-        best = best_methods(methods, column)
-        cells = [
-            _cell(methods[name].get(column.key), column.decimals, name in best) for name in ordered(methods)
-        ]
-        rows.append({"title": column.title, "better": column.better, "cells": cells})
-    return rows
-
-
-def _nested_rows(methods: Mapping[str, Any], key: str, decimals: int) -> list[dict[str, Any]]:
-    """Rows of an entry that maps attributes to numbers; the attribute with the largest one first."""
-    attributes: dict[str, float] = {}
-    for entry in methods.values():
-        for attribute, number in (entry.get(key) or {}).items():
-            value = as_value(number)
-            if value is not None:
-                attributes[attribute] = max(attributes.get(attribute, 0.0), abs(value.mean))
+def _sections(methods: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [
         {
-            "title": attribute,
-            "better": "",
-            "cells": [
-                _cell((methods[name].get(key) or {}).get(attribute), decimals) for name in ordered(methods)
-            ],
+            "title": section.title,
+            "intro": section.intro,
+            "rows": [_row(measure, methods) for measure in section.measures],
         }
-        for attribute in sorted(attributes, key=lambda attribute: -attributes[attribute])
+        for section in sections_present(methods)
     ]
 
 
-def _effectiveness(methods: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Rows `treatment: accuracy | F1 | AUC` of the independent scorer."""
-    names = ordered(methods)
-    keys = list(
-        dict.fromkeys(
-            (treatment, measure)
-            for name in names
-            for treatment, scores in (methods[name].get("effectiveness") or {}).items()
-            for measure in scores
-        )
-    )
-    rows = []
-    for treatment, measure in keys:
-        entries = [
-            (methods[name].get("effectiveness") or {}).get(treatment, {}).get(measure) for name in names
-        ]
-        cells = [_cell(entry, 2) for entry in entries]
-        rows.append({"title": f"{treatment}: {measure}", "better": "higher", "cells": cells})
-    return rows
+def _row(measure: Measure, methods: Mapping[str, Any]) -> dict[str, Any]:
+    best = best_methods(methods, measure)
+    cells = [_cell(measure.value(methods[name]), measure.decimals, name in best) for name in ordered(methods)]
+    return {"title": measure.title, "better": f"{measure.better} is better", "cells": cells}
 
 
-def _cell(entry: object, decimals: int, best: bool = False) -> dict[str, Any]:
-    value = as_value(entry)
+def _cell(value: Value | None, decimals: int, best: bool = False) -> dict[str, Any]:
     if value is None:
-        return {"text": ABSENT, "interval": "", "best": False}
-    return {"text": value.text(decimals), "interval": value.interval_text(decimals), "best": best}
+        return {"text": ABSENT, "small": [], "best": False}
+    runs = f"{value.runs} runs" if value.runs > 1 else ""
+    small = [text for text in (value.note, value.interval_text(decimals), runs) if text]
+    return {"text": value.text(decimals), "small": small, "best": best}
+
+
+def _groups(methods: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Each competing method's groups by relative effect error (without a truth: effectiveness), the worst first."""
+    tables = []
+    for name in ordered(methods):
+        found = methods[name].get("subgroups") or {}
+        measure = next((m for m in ("relative_effect_error", "effectiveness") if m in found), None)
+        if measure is None or name in NOT_COMPETING:
+            continue
+        worst_is_large = measure == "relative_effect_error"
+        groups = sorted(
+            found[measure].get("groups", ()), key=lambda group: group["mean"], reverse=worst_is_large
+        )
+        rows = [
+            {"group": g["group"], "n": g["n"], "cell": _cell(as_value({**g, "group": ""}), 2)} for g in groups
+        ]
+        tables.append({"method": name, "measure": measure.replace("_", " "), "rows": rows})
+    return tables
+
+
+def _scorer(scorer: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """How well the independent network tells each attribute: on photographs, and on each model's reconstructions."""
+    if not scorer:
+        return []
+    sources = {"photographs": scorer.get("photos", {})} | scorer.get("reconstructions", {})
+    names = list(dict.fromkeys(name for quality in sources.values() for name in quality))
+    return [
+        {
+            "attribute": name,
+            "cells": [
+                {"source": source, "text": _quality(quality.get(name) or {})}
+                for source, quality in sources.items()
+            ],
+        }
+        for name in names
+    ]
+
+
+def _quality(found: Mapping[str, Any]) -> str:
+    """`0.97 (AUC 0.99, worst group 0.93)`; of a continuous attribute `R² 0.9`."""
+    values = {key: value for key in found if (value := as_value(found[key])) is not None}
+    if "accuracy" in values:
+        extra = {"auc": "AUC", "worst_group_accuracy": "worst group"}
+        more = ", ".join(f"{label} {values[key].text(2)}" for key, label in extra.items() if key in values)
+        return values["accuracy"].text(2) + (f" ({more})" if more else "")
+    return f"R² {values['r2'].text(2)}" if "r2" in values else ABSENT
+
+
+def _glossary(evaluation: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Each measure's meaning once, in the order of the tables."""
+    tables = [evaluation, *evaluation.get("other_interventions", ())]
+    shown = [m for table in tables for m in measures_present(table.get("methods", {}))]
+    return [
+        {"title": title, "meaning": meaning} for title, meaning in {m.title: m.meaning for m in shown}.items()
+    ]
 
 
 def _reports(overlap: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
@@ -205,8 +242,8 @@ def _overlap(report: Mapping[str, Any]) -> dict[str, Any]:
         "balance": [
             {
                 "covariate": row["covariate"],
-                "before": _cell(row.get("before"), 2)["text"],
-                "after": _cell(row.get("after"), 2)["text"],
+                "before": _cell(as_value(row.get("before")), 2)["text"],
+                "after": _cell(as_value(row.get("after")), 2)["text"],
             }
             for row in report.get("balance") or []
         ],

@@ -7,15 +7,18 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from civae_core.evaluation.columns import ABSENT, as_value, best_methods, columns_present, do_text, ordered
+from civae_core.evaluation.measures import ARROWS, Measure, best_methods, measures_present
+from civae_core.evaluation.methods import ordered
+from civae_core.evaluation.question import do_text
+from civae_core.evaluation.values import ABSENT
 
 MOST_DIGITS = len("[0.28, 0.30]")
 
 
 def evaluation_table(evaluation: Mapping[str, Any]) -> Table:
-    """One row per measure, one column per method; absent numbers as a dash.
+    """One row per main measure, one column per method; absent numbers as a dash. The report has all measures.
 
-    The main measures have their 95 % interval on a second line, so that four methods fit into 80 columns.
+    Some have their 95 % interval on a second line, so that four methods fit into 80 columns.
 
     Args:
         evaluation: the dictionary of `evaluate --json`; keys that are absent or unknown are passed over.
@@ -25,7 +28,10 @@ def evaluation_table(evaluation: Mapping[str, Any]) -> Table:
     table = Table(
         title=_title(evaluation),
         title_justify="left",
-        caption=Text("↓ lower, ↑ higher is better · in brackets: 95 % interval over images"),
+        caption=Text(
+            "↓ lower, ↑ higher, →0 nearer 0 is better · in brackets: 95 % interval over images"
+            + (" · ± standard deviation over runs" if _has_runs(methods) else "")
+        ),
         caption_justify="left",
         box=box.SIMPLE_HEAD,
         show_edge=False,
@@ -37,20 +43,28 @@ def evaluation_table(evaluation: Mapping[str, Any]) -> Table:
         # Names may break, numbers may not.
         widest = max([*map(len, name.split()), MOST_DIGITS])
         table.add_column(Text(name), justify="right", min_width=widest)
-    for column in columns_present(methods):
-        best = best_methods(methods, column)
-        cells = []
-        for name in names:
-            value = as_value(methods[name].get(column.key))
-            text = Text(ABSENT if value is None else value.text(column.decimals))
-            if name in best:
-                text.stylize("bold")
-            if column.headline and value is not None:
-                interval = value.interval_text(column.decimals, between=", ")
-                text.append(f"\n[{interval}]" if interval else "", style="dim")
-            cells.append(text)
-        table.add_row(Text(f"{'↓' if column.better == 'lower' else '↑'} {column.title}"), *cells)
+    for measure in measures_present(methods):
+        if measure.headline:
+            cells = _cells(measure, methods, names)
+            table.add_row(Text(f"{ARROWS[measure.better]} {measure.title}"), *cells)
     return table
+
+
+def _cells(measure: Measure, methods: Mapping[str, Any], names: list[str]) -> list[Text]:
+    best = best_methods(methods, measure)
+    cells = []
+    for name in names:
+        value = measure.value(methods[name])
+        text = Text(ABSENT if value is None else value.text(measure.decimals))
+        if name in best:
+            text.stylize("bold")
+        if value is not None and value.note:
+            text.append(f"\n{value.note}", style="dim")
+        if value is not None and measure.interval:
+            interval = value.interval_text(measure.decimals, between=", ")
+            text.append(f"\n[{interval}]" if interval else "", style="dim")
+        cells.append(text)
+    return cells
 
 
 def evaluation_tables(evaluation: Mapping[str, Any]) -> list[Table]:
@@ -59,6 +73,11 @@ def evaluation_tables(evaluation: Mapping[str, Any]) -> list[Table]:
         evaluation_table({**evaluation, **other})
         for other in ({}, *evaluation.get("other_interventions", ()))
     ]
+
+
+def _has_runs(methods: Mapping[str, Any]) -> bool:
+    values = (m.value(entry) for m in measures_present(methods) for entry in methods.values())
+    return any(value is not None and value.sd is not None for value in values)
 
 
 def _title(evaluation: Mapping[str, Any]) -> Text:

@@ -7,9 +7,11 @@ import torch
 from rich.console import Console
 
 from civae_core.balance.diagnostics import overlap_report
-from civae_core.evaluation.columns import Value, as_value, best_methods, columns_present
+from civae_core.evaluation.measures import best_methods, measures_present, sections_present
+from civae_core.evaluation.methods import ordered
 from civae_core.evaluation.report import render_evaluation
 from civae_core.evaluation.table import evaluation_table
+from civae_core.evaluation.values import Value, as_value
 from civae_core.figures import image_grid
 
 
@@ -46,7 +48,7 @@ def evaluation() -> dict[str, Any]:
 
 def cells(html: str, title: str) -> list[str]:
     """Text of a table row's cells, without intervals."""
-    row = re.search(rf'<th scope="row">{re.escape(title)}(?:<small>.*?</small>)?</th>(.*?)</tr>', html, re.S)
+    row = re.search(rf'<th scope="row">{re.escape(title)}(?:<small>.*?</small>)*</th>(.*?)</tr>', html, re.S)
     assert row is not None, title
     return [
         re.sub(r"<small>.*?</small>", "", cell) for cell in re.findall(r"<td[^>]*>(.*?)</td>", row[1], re.S)
@@ -62,14 +64,34 @@ def test_values_and_what_is_no_value() -> None:
         assert as_value(nothing) is None
 
 
-def test_only_measured_columns_are_shown_and_the_best_is_not_the_copy() -> None:
+def test_only_measured_numbers_are_shown_and_the_best_is_neither_copy_nor_truth() -> None:
     methods = evaluation()["methods"]
-    keys = [column.key for column in columns_present(methods)]
-    assert keys[:3] == ["relative_effect_error", "relative_effect_error_mean_image", "ate_error"]
-    assert "bits_per_dim" not in keys
-    assert best_methods(methods, columns_present(methods)[0]) == {"ours"}
+    shown = measures_present(methods)
+    titles = [measure.title for measure in shown]
+    assert titles[:3] == ["relative effect error", "relative effect error, noise 0", "average effect error"]
+    assert "bits per dimension" not in titles
+    assert [s.title for s in sections_present(methods)][1:3] == [
+        "Does the change show?",
+        "What else changed?",
+    ]
+    assert best_methods(methods, shown[0]) == {"ours"}
     methods["copy"]["relative_effect_error"]["mean"] = 0.0
-    assert best_methods(methods, columns_present(methods)[0]) == {"ours"}
+    methods["truth"] = {"relative_effect_error": 0.0}
+    assert best_methods(methods, shown[0]) == {"ours"}
+    assert ordered(["truth", "mine", "ours", "copy"]) == ["copy", "ours", "mine", "truth"]
+
+
+def test_a_leak_is_better_the_nearer_it_is_to_0_and_the_largest_comes_first() -> None:
+    methods = {"a": {"leak": {"Hat": -0.2, "Male": 0.1}}, "b": {"leak": {"Hat": 0.1, "Male": -3.0}}}
+    worst, other = measures_present(methods)
+    assert (worst.title, other.title) == ("leak into Male", "leak into Hat")
+    assert best_methods(methods, worst) == {"a"} and best_methods(methods, other) == {"b"}
+
+
+def test_an_attribute_may_have_any_name() -> None:
+    methods = {"ours": {"effectiveness": {"a.b/{c}": {"accuracy": 0.5}}}}
+    (measure,) = measures_present(methods)
+    assert measure.title == "a.b/{c} as intended" and measure.value(methods["ours"]) == Value(0.5)
 
 
 def test_report_states_the_numbers_with_dashes_for_absent_ones() -> None:
@@ -77,8 +99,8 @@ def test_report_states_the_numbers_with_dashes_for_absent_ones() -> None:
     assert cells(html, "relative effect error") == ["1.00", "0.66", "0.21"]
     assert cells(html, "relative effect error, noise 0") == ["–", "–", "0.34"]
     assert cells(html, "average effect error") == ["–", "–", "0.14"]
-    assert cells(html, "Male") == ["–", "–", "-1.55"]
-    assert cells(html, "Young: auc") == ["–", "–", "0.99"]
+    assert cells(html, "leak into Male") == ["–", "–", "-1.55"]
+    assert cells(html, "Young: AUC of the intended value") == ["–", "–", "0.99"]
     assert "0.18 – 0.24" in html
     assert "cvae 0.66, ours 0.21" in html
     assert "Young → the other value" in html
@@ -95,6 +117,31 @@ def test_report_embeds_pictures_and_overlap_and_asks_no_network() -> None:
     assert html.count("<rect") == 40
     assert not re.search(r"(?:src|href)=\"(?!data:)", html)
     assert render_evaluation(evaluation(), [], {"Young": found.to_dict()}).count("<rect") == 40
+
+
+def test_what_belongs_to_the_worst_is_named_and_runs_have_a_spread() -> None:
+    shown = evaluation()
+    shown["methods"]["ours"] |= {
+        "worst_leak": {"attribute": "Male", "mean": -0.4, "lo": -0.5, "hi": -0.3},
+        "ate_error": {"mean": 0.141, "sd": 0.012, "runs": [0.13, 0.14, 0.153]},
+        "subgroups": {
+            "relative_effect_error": {
+                "worst": {"group": "Male=1, Young 0 → 1", "n": 31, "mean": 0.5},
+                "groups": [{"group": "g2", "n": 40, "mean": 0.1}, {"group": "g1", "n": 31, "mean": 0.5}],
+            }
+        },
+    }
+    shown["scorer"] = {"name": "scorer 3f", "photos": {"Male": {"accuracy": 0.98, "auc": 0.99}}}
+    shown["scorer"]["reconstructions"] = {"ours": {"Male": {"accuracy": 0.9}}}
+    html = render_evaluation(shown, [], None)
+    assert "<small>Male</small><small>-0.50 – -0.30</small>" in html
+    assert "0.14 ± 0.01<small>3 runs</small>" in html
+    assert html.index(">g1<") < html.index(">g2<") and "Male=1, Young 0 → 1" in html
+    assert "judged by" in html and "0.98 (AUC 0.99)" in html
+    assert html.count("<dt>average effect error</dt>") == 1
+    text = table_text(shown, 140)
+    assert "0.14 ± 0.01" in text and "standard deviation over runs" in text
+    assert re.search(r"worst leak.*-0\.40\n.*Male\n.*\[-0\.50, -0\.30\]", text)
 
 
 def test_names_are_escaped() -> None:

@@ -1,0 +1,114 @@
+"""What an evaluation's numbers are called, which way is better, and what they mean in plain words (METHOD 6).
+
+The words are in measures.yml: one list behind the terminal's table and the report, so that they cannot disagree.
+A `*` in a path stands for every attribute or treatment that some method has a number for.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib import resources
+from typing import Any, Literal
+
+import yaml
+
+from civae_core.evaluation.values import Value, as_value, at_path
+
+Better = Literal["lower", "higher", "nearer 0"]
+ARROWS: dict[Better, str] = {"lower": "↓", "higher": "↑", "nearer 0": "→0"}
+
+NOT_COMPETING = ("copy", "truth")
+"""Methods that are never called the best: trivially perfect at what they do not attempt, or given the answer."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One number of a method's entry in the evaluation."""
+
+    path: tuple[str, ...]
+    """Keys of the entry, from the outside in."""
+    title: str
+    """`{}` is the name that `*` stood for."""
+    better: Better
+    decimals: int
+    meaning: str
+    headline: bool = False
+    """Whether it stands in the terminal's table."""
+    interval: bool = False
+    """Whether the terminal's table shows its interval too."""
+
+    def value(self, entry: Mapping[str, Any]) -> Value | None:
+        return as_value(at_path(entry, self.path))
+
+
+@dataclass(frozen=True)
+class Section:
+    """Measures that answer one question of a reader."""
+
+    title: str
+    intro: str
+    measures: tuple[Measure, ...]
+
+
+def _read_sections() -> tuple[Section, ...]:
+    text = resources.files(__package__).joinpath("measures.yml").read_text(encoding="utf-8")
+    return tuple(
+        Section(
+            section["title"],
+            section["intro"],
+            tuple(Measure(**{**entry, "path": tuple(entry["path"])}) for entry in section["measures"]),
+        )
+        for section in yaml.safe_load(text)
+    )
+
+
+SECTIONS = _read_sections()
+"""In the order of the report."""
+
+
+def sections_present(methods: Mapping[str, Mapping[str, Any]]) -> list[Section]:
+    """The sections with those measures that at least one method has a number for, `*` written out."""
+    filled = (
+        replace(
+            section, measures=tuple(m for pattern in section.measures for m in _expanded(pattern, methods))
+        )
+        for section in SECTIONS
+    )
+    return [section for section in filled if section.measures]
+
+
+def measures_present(methods: Mapping[str, Mapping[str, Any]]) -> list[Measure]:
+    """The measures of all sections that are present, in order."""
+    return [measure for section in sections_present(methods) for measure in section.measures]
+
+
+def best_methods(methods: Mapping[str, Mapping[str, Any]], measure: Measure) -> set[str]:
+    """The competing methods with the best mean; none where fewer than two compete."""
+    values = {name: measure.value(entry) for name, entry in methods.items() if name not in NOT_COMPETING}
+    means = {name: value.mean for name, value in values.items() if value is not None}
+    if len(means) < 2:
+        return set()
+    if measure.better == "nearer 0":
+        means = {name: abs(mean) for name, mean in means.items()}
+    best = max(means.values()) if measure.better == "higher" else min(means.values())
+    return {name for name, mean in means.items() if mean == best}
+
+
+def _expanded(pattern: Measure, methods: Mapping[str, Mapping[str, Any]]) -> list[Measure]:
+    """The measures that a pattern stands for and that some method has; the largest numbers of a `*` first."""
+    if "*" not in pattern.path:
+        return [pattern] if _largest(pattern, methods) is not None else []
+    star = pattern.path.index("*")
+    before, after = pattern.path[:star], pattern.path[star + 1 :]
+    names: dict[str, None] = {}
+    for entry in methods.values():
+        group = at_path(entry, before)
+        names |= dict.fromkeys(group if isinstance(group, Mapping) else ())
+    named = [replace(pattern, path=(*before, n, *after), title=pattern.title.format(n)) for n in names]
+    sizes = {measure.title: _largest(measure, methods) for measure in named}
+    kept = [measure for measure in named if sizes[measure.title] is not None]
+    return kept if after else sorted(kept, key=lambda measure: -(sizes[measure.title] or 0.0))
+
+
+def _largest(measure: Measure, methods: Mapping[str, Mapping[str, Any]]) -> float | None:
+    found = [value for entry in methods.values() if (value := measure.value(entry)) is not None]
+    return max((abs(value.mean) for value in found), default=None)

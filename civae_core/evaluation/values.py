@@ -1,0 +1,70 @@
+"""Numbers of an evaluation as they are shown: with an interval, a spread over runs or a name, where there is one."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+ABSENT = "–"
+
+
+@dataclass(frozen=True)
+class Value:
+    """A number with its interval over images, its spread over runs and what it belongs to, as far as known."""
+
+    mean: float
+    lo: float | None = None
+    hi: float | None = None
+    sd: float | None = None
+    """Standard deviation over runs that differ in their seed only."""
+    runs: int = 1
+    note: str = ""
+    """The attribute or group whose number this is, where a measure names the worst one."""
+
+    def text(self, decimals: int) -> str:
+        """`0.21` or, over runs, `0.21 ± 0.01`."""
+        spread = "" if self.sd is None else f" ± {_rounded(self.sd, decimals)}"
+        return _rounded(self.mean, decimals) + spread
+
+    def interval_text(self, decimals: int, between: str = " – ") -> str:
+        """`0.18 – 0.24`, or nothing."""
+        if self.lo is None or self.hi is None:
+            return ""
+        return f"{_rounded(self.lo, decimals)}{between}{_rounded(self.hi, decimals)}"
+
+
+def as_value(entry: object) -> Value | None:
+    """A number or a {"mean", "lo", "hi", …} as a Value; anything else, and what is not finite, is absent."""
+    if isinstance(entry, Mapping):
+        mean = _finite(entry.get("mean"))
+        if mean is None:
+            return None
+        runs = entry.get("runs")
+        return Value(
+            mean,
+            _finite(entry.get("lo")),
+            _finite(entry.get("hi")),
+            _finite(entry.get("sd")),
+            len(runs) if isinstance(runs, list) else 1,
+            str(entry.get("attribute") or entry.get("group") or ""),
+        )
+    number = _finite(entry)
+    return None if number is None else Value(number)
+
+
+def at_path(entry: object, path: Sequence[str]) -> object:
+    """What stands at a path of keys in nested mappings, or None."""
+    for key in path:
+        entry = entry.get(key) if isinstance(entry, Mapping) else None
+    return entry
+
+
+def _finite(entry: object) -> float | None:
+    if isinstance(entry, bool) or not isinstance(entry, int | float) or not math.isfinite(entry):
+        return None
+    return float(entry)
+
+
+def _rounded(number: float, decimals: int) -> str:
+    """Fixed decimals, without the sign of a number that rounds to zero."""
+    text = f"{number:.{decimals}f}"
+    return text.removeprefix("-") if float(text) == 0.0 else text
