@@ -17,7 +17,8 @@ from civae_core.data.splits import Split
 from civae_core.errors import DataError, UsageError
 from civae_core.evaluation.asked import Method, Tally
 from civae_core.evaluation.instruments import Instruments
-from civae_core.evaluation.methods import CopyInput, TrainedModel, TrueCounterfactual, name_methods
+from civae_core.evaluation.methods import CopyInput, TrainedModel, TrueCounterfactual
+from civae_core.evaluation.naming import name_methods
 from civae_core.evaluation.question import Question, ask
 from civae_core.evaluation.scores import counterfactual_scores, reconstruction_scores
 from civae_core.evaluation.sheets import answer_sheets

@@ -1,12 +1,9 @@
 """What is compared: a trained model with its own inference, copying the input, and the truth itself."""
 
-from collections.abc import Iterable, Sequence
-
 import torch
 from torch import Tensor
 
 from civae_core.counterfactual import PREDICTIONS, abduct
-from civae_core.errors import UsageError
 from civae_core.evaluation.asked import Answer, Asked
 from civae_core.model.stored import StoredModel
 
@@ -34,9 +31,11 @@ class TrueCounterfactual:
 class TrainedModel:
     """A run: its posterior's mean, and (M5), (M6) or the original project's inference."""
 
-    def __init__(self, name: str, stored: StoredModel) -> None:
+    def __init__(self, name: str, stored: StoredModel, group: str | None = None) -> None:
+        """`group` is the name that runs which differ in nothing but their seed share; left out, it is `name`."""
         self.name = name
         self.stored = stored
+        self.group = group or name
 
     @torch.no_grad()
     def answer(self, asked: Asked) -> Answer:
@@ -57,60 +56,3 @@ class TrainedModel:
         posterior = model.encode(y_BCHW, x_BX, t_BT)
         nll_B = model.decode(posterior.sample(noise_BZ), t_BT, x_BX).negative_log_likelihood(y_BCHW)
         return nll_B + posterior.kl(model.prior_of(x_BX, t_BT))
-
-
-MEANINGS = {
-    "copy": "the input returned unchanged",
-    "cvae": "the same network with the prior N(0, I)",
-    "original": "the original project's objective and inference",
-    "ours": "learned prior, latent and pixel noise abducted",
-    "truth": "the true counterfactual itself: what the instruments say of a faultless answer",
-}
-"""Methods in the order of tables; others stand before the truth."""
-
-
-def ordered(methods: Iterable[str]) -> list[str]:
-    """Method names: the baselines first, the truth last."""
-    names = list(methods)
-    others = [name for name in names if name not in MEANINGS]
-    known = [name for name in MEANINGS if name in names]
-    return [*(n for n in known if n != "truth"), *others, *(n for n in known if n == "truth")]
-
-
-OBJECTIVE_NAMES = {"intact": "ours", "cvae": "cvae", "original": "original"}
-
-
-def name_methods(models: Sequence[StoredModel]) -> list[TrainedModel]:
-    """Models under the names of their objectives; runs with equal objectives are told apart by their folders.
-
-    Raises:
-        UsageError: a model was trained for other roles or another image format than the first one.
-    """
-    wanted = _question_of(models[0])
-    named: dict[str, StoredModel] = {}
-    for stored in models:
-        for what, value in _question_of(stored).items():
-            if value != wanted[what]:
-                raise UsageError(
-                    f"{stored.path}: its {what} is {value}, but {wanted[what]} in {models[0].path}",
-                    hint="compare models trained for the same question",
-                )
-        objective = OBJECTIVE_NAMES[stored.card.config.objective]
-        name = objective if objective not in named else f"{objective} ({_folder_name(stored)})"
-        named[name if name not in named else f"{objective} ({stored.path})"] = stored
-    return [TrainedModel(name, stored) for name, stored in named.items()]
-
-
-def _question_of(stored: StoredModel) -> dict[str, str]:
-    """What two models must share to be compared, in words."""
-    roles, form = stored.card.roles, stored.card.preprocessing
-    return {
-        "treatment": ", ".join(a.name for a in roles.treatments),
-        "list of covariates": ", ".join(a.name for a in roles.covariates) or "empty",
-        "image format": f"{form['channels']}×{form['size']}×{form['size']}",
-    }
-
-
-def _folder_name(stored: StoredModel) -> str:
-    parts = [part for part in stored.path.parent.parts if part not in ("checkpoints", "last", "best")]
-    return parts[-1] if parts else str(stored.path)

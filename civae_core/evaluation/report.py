@@ -15,7 +15,7 @@ from civae_core.evaluation.measures import (
     measures_present,
     sections_present,
 )
-from civae_core.evaluation.methods import MEANINGS, ordered
+from civae_core.evaluation.naming import MEANINGS, ordered
 from civae_core.evaluation.question import do_text
 from civae_core.evaluation.values import ABSENT, Value, as_value
 from civae_core.figures.pictures import png_bytes

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from civae_core.evaluation.measures import ARROWS, Measure, best_methods, measures_present
-from civae_core.evaluation.methods import ordered
+from civae_core.evaluation.naming import ordered
 from civae_core.evaluation.question import do_text
 from civae_core.evaluation.values import ABSENT
 

@@ -1,15 +1,13 @@
-"""What is compared: inference by objective, names that lose no model, and models that may not be compared."""
+"""What is compared: the copy, the truth, and inference by objective."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
 
 from civae_core.counterfactual import counterfactual
-from civae_core.errors import UsageError
 from civae_core.evaluation.asked import Asked
-from civae_core.evaluation.methods import CopyInput, TrainedModel, TrueCounterfactual, name_methods
+from civae_core.evaluation.methods import CopyInput, TrainedModel, TrueCounterfactual
 from civae_core.evaluation.question import direction
 from civae_core.model.stored import StoredModel
 from civae_core.objective import negative_elbo
@@ -66,46 +64,3 @@ def test_the_bound_is_the_objective_at_beta_1(
     terms = negative_elbo(batch[0], stored.model(*batch[:3], noise_BZ), beta=1.0)
     assert nats_B.shape == (5,)
     torch.testing.assert_close(nats_B.mean(), terms.loss)
-
-
-def test_models_are_named_by_objective_whatever_their_order(make_stored: MakeStored) -> None:
-    models = [make_stored(objective) for objective in ("cvae", "original", "intact")]
-    assert [method.name for method in name_methods(models)] == ["cvae", "original", "ours"]
-    assert [method.stored for method in name_methods(models)] == models
-
-
-def test_models_of_one_objective_are_told_apart_and_none_is_lost(make_stored: MakeStored) -> None:
-    paths = [
-        "a/young/checkpoints/step-1/model.safetensors",
-        "b/young-long/checkpoints/last/model.safetensors",
-        "c/young/checkpoints/last/model.safetensors",
-        "d/young/checkpoints/last/model.safetensors",
-        "model.safetensors",
-    ]
-    names = [method.name for method in name_methods([make_stored(path=path) for path in paths])]
-    assert names == [
-        "ours",
-        "ours (young-long)",
-        "ours (young)",
-        f"ours ({Path(paths[3])})",
-        "ours (model.safetensors)",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("other", "what"),
-    [
-        ({"size": 16}, "image format is 3×16×16, but 3×32×32"),
-        ({"covariates": ()}, "list of covariates is empty, but Male"),
-        ({"covariates": ("Male", "Smiling")}, "list of covariates is Male, Smiling, but Male"),
-        ({"treatments": ("Young", "Male"), "covariates": ()}, "treatment is Young, Male, but Young"),
-    ],
-)
-def test_models_of_another_question_are_refused(
-    make_stored: MakeStored, other: dict[str, object], what: str
-) -> None:
-    models = [make_stored(), make_stored(path="other.safetensors", **other)]
-    with pytest.raises(UsageError) as caught:
-        name_methods(models)
-    assert caught.value.message == f"other.safetensors: its {what} in {models[0].path}"
-    assert caught.value.hint

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from civae_core.balance.diagnostics import overlap_report
 from civae_core.evaluation.measures import best_methods, measures_present, sections_present
-from civae_core.evaluation.methods import ordered
+from civae_core.evaluation.naming import ordered
 from civae_core.evaluation.report import render_evaluation
 from civae_core.evaluation.table import evaluation_table
 from civae_core.evaluation.values import Value, as_value
