@@ -40,7 +40,10 @@ def counterfactual(
         typer.Option("--noise", min=0.0, max=1.0, help="How much of the photo's fine detail to re-apply."),
     ] = 1.0,
     strength: Annotated[
-        float, typer.Option("--strength", min=0.0, help="Factor of the effect; 1 is the model's estimate.")
+        float,
+        typer.Option(
+            "--strength", min=0.0, max=1000.0, help="Factor of the effect; 1 is the model's estimate."
+        ),
     ] = 1.0,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the pictures.")] = Path(
         "counterfactuals"
@@ -97,6 +100,8 @@ def counterfactual(
         table=attrs,
         attributes=[a.name for a in roles.inputs],
     )
+    for text in pictures.beyond_training(roles.inputs, stated):
+        voice.warn(f"--attrs {text}; judge with care")
     writer = EditWriter(out, noise=noise, strength=strength, strip=strip)
 
     records, failures = [], []

@@ -13,6 +13,8 @@ from civae_core.attributes import nearest, require_name
 from civae_core.errors import UsageError
 
 MOST_INTERVENTIONS = 1000
+LARGEST_VALUE = (2 - 2**-23) * 2.0**127
+"""What 32 bits hold."""
 
 Value = float | Literal["flip"]
 Intervention = dict[str, Value]
@@ -36,7 +38,7 @@ def parse_assignment(text: str, flag: str = "--treat", known: Iterable[str] | No
         known: the attribute names there are; None checks no name.
 
     Raises:
-        UsageError: an unknown name, a value that is not a finite number, or a malformed sweep.
+        UsageError: an unknown name, a value that is not a finite number or too large, or a malformed sweep.
     """
     where = f"{flag} {text}"
     name, equals, value = (part.strip() for part in text.partition("="))
@@ -124,8 +126,6 @@ def _sweep(text: str, where: str) -> tuple[float, ...]:
         raise UsageError(f"{where}: the count {parts[2]!r} of the sweep is not a whole number") from error
     if not 2 <= count <= MOST_INTERVENTIONS:
         raise UsageError(f"{where}: a sweep takes 2 to {MOST_INTERVENTIONS} steps, not {count}")
-    if not math.isfinite(high - low):
-        raise UsageError(f"{where}: the range from {low:g} to {high:g} is too wide")
     return tuple(high if i == count - 1 else low + (high - low) * i / (count - 1) for i in range(count))
 
 
@@ -138,4 +138,6 @@ def _number(text: str, where: str) -> float:
         raise UsageError(f"{where}: {text!r} is not a number", hint=hint) from error
     if not math.isfinite(value):
         raise UsageError(f"{where}: {text!r} is not a finite number")
+    if abs(value) > LARGEST_VALUE:
+        raise UsageError(f"{where}: {text!r} is beyond {LARGEST_VALUE:.2g}, the largest number of a model")
     return value

@@ -1,8 +1,9 @@
 """`--treat` and `--attr` as typed: joint interventions, sweeps, flips, and what is refused."""
 
+import numpy as np
 import pytest
 
-from civae_core.assignments import parse_assignment, parse_treatments, parse_values
+from civae_core.assignments import LARGEST_VALUE, parse_assignment, parse_treatments, parse_values
 from civae_core.errors import UsageError
 
 NAMES = ["Young", "Male", "Age"]
@@ -56,9 +57,10 @@ def test_spaces_and_exponents_are_understood() -> None:
         ("Young=0:1:1", "--treat Young=0:1:1: a sweep takes 2 to 1000 steps, not 1"),
         ("Young=0:1:1001", "--treat Young=0:1:1001: a sweep takes 2 to 1000 steps, not 1001"),
         ("Young=0:inf:3", "--treat Young=0:inf:3: 'inf' is not a finite number"),
+        ("Young=1e39", "--treat Young=1e39: '1e39' is beyond 3.4e+38, the largest number of a model"),
         (
-            "Young=-1e308:1e308:3",
-            "--treat Young=-1e308:1e308:3: the range from -1e+308 to 1e+308 is too wide",
+            "Young=0:-1e308:3",
+            "--treat Young=0:-1e308:3: '-1e308' is beyond 3.4e+38, the largest number of a model",
         ),
         ("Age=flip", "--treat Age=flip: Age is continuous, so it has no other value to flip to"),
     ],
@@ -85,3 +87,13 @@ def test_too_many_interventions_in_all() -> None:
 def test_factual_values_are_single_numbers_given_once(texts: list[str]) -> None:
     with pytest.raises(UsageError, match="--attr Male"):
         parse_values(texts, NAMES)
+
+
+def test_the_bound_is_what_the_model_s_numbers_hold() -> None:
+    assert np.finfo(np.float32).max == LARGEST_VALUE
+    assert parse_assignment(f"Young=-{LARGEST_VALUE!r}").values == (-LARGEST_VALUE,)
+    widest = parse_assignment(f"Young=-{LARGEST_VALUE!r}:{LARGEST_VALUE!r}:3").values
+    assert widest == (-LARGEST_VALUE, 0.0, LARGEST_VALUE)
+    for text in ("Age=1e39", "Age=-4e38"):
+        with pytest.raises(UsageError, match=r"--attr Age=.* is beyond"):
+            parse_values([text], NAMES)

@@ -8,14 +8,17 @@ import torch
 from torch import Tensor
 
 from civae_core.assignments import Intervention
+from civae_core.attributes import AttributeRoles
 from civae_core.counterfactual import PREDICTIONS, abduct, act
-from civae_core.errors import DataError
+from civae_core.errors import DataError, UsageError
 from civae_core.figures.pictures import to_uint8
-from civae_core.inference.labels import fill_labels
+from civae_core.inference.labels import Labels, fill_labels
 from civae_core.inference.pictures import Picture
 from civae_core.model.stored import StoredModel
 
 BATCH = 32
+MOST_BYTES = 2**26
+"""Of finished pictures held at once: a long sweep takes fewer photographs at a time."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +70,14 @@ def edit_pictures(
         strength: factor of the effect; 1 is the model's estimate.
 
     Raises:
-        UsageError: an attribute is neither known nor predictable.
+        UsageError: an attribute is neither known nor predictable, or a value is so far beyond training that no
+            picture comes out.
     """
     waiting = iter(pictures)
-    while entries := list(islice(waiting, BATCH)):
+    shape = stored.card.preprocessing
+    bytes_each = max(len(interventions), 1) * shape["channels"] * shape["size"] ** 2
+    batch = min(BATCH, max(1, MOST_BYTES // bytes_each))
+    while entries := list(islice(waiting, batch)):
         readable = [entry for entry in entries if isinstance(entry, Picture)]
         edited = iter(
             _edit_batch(stored, readable, interventions, stated, noise, strength) if readable else ()
@@ -98,6 +105,7 @@ def _edit_batch(
     for intervention in interventions:
         t_new_BT = act(labels.t_BT, intervention, roles.treatments)
         result = predict(model, abduction, t_new_BT, noise=noise, strength=strength)
+        _require_finite(result.image_BCHW, pictures, intervention, labels, roles)
         images = to_uint8(result.image_BCHW)
         for row, values in enumerate(t_new_BT.tolist()):
             named = dict(zip((a.name for a in roles.treatments), values, strict=True))
@@ -110,3 +118,24 @@ def _edit_batch(
         )
         for row, picture in enumerate(pictures)
     ]
+
+
+def _require_finite(
+    image_BCHW: Tensor,
+    pictures: list[Picture],
+    intervention: Intervention,
+    labels: Labels,
+    roles: AttributeRoles,
+) -> None:
+    lost = (~image_BCHW.isfinite().flatten(1).all(dim=1)).nonzero().flatten().tolist()
+    if lost:
+        set_, factual = (
+            ", ".join(
+                f"{name}={value if value == 'flip' else format(value, 'g')}" for name, value in values.items()
+            )
+            for values in (intervention, labels.factual(lost[0], roles))
+        )
+        raise UsageError(
+            f"{pictures[lost[0]].name}: no picture comes out under {set_} with the factual {factual}",
+            hint="some value is too far beyond what training saw",
+        )

@@ -45,39 +45,33 @@ def fill_labels(
         UsageError: a value is known to nobody and the model has no predictor.
     """
     known = [{**picture.known, **stated} for picture in pictures]
-    missing = {a.name for a in roles.inputs if any(a.name not in values for values in known)}
-    outputs_BA = None
-    if missing:
+    named = [[values.get(a.name, torch.nan) for a in roles.inputs] for values in known]
+    a_BA = torch.tensor(named, dtype=torch.float32).reshape(len(pictures), len(roles.inputs))
+    missing_BA = a_BA.isnan()
+    predicted: list[dict[str, float | None]] = [{} for _ in pictures]
+    if missing_BA.any():
         if model.predictor is None:
-            first = next(row for row, values in enumerate(known) if missing - values.keys())
-            names = ", ".join(sorted(missing - known[first].keys()))
+            row = int(missing_BA.any(dim=1).nonzero()[0])
+            names = ", ".join(sorted(a.name for a in roles.inputs if a.name not in known[row]))
             raise UsageError(
-                f"{pictures[first].name}: {names} not stated, and this model was trained without a predictor",
+                f"{pictures[row].name}: {names} not stated, and this model was trained without a predictor",
                 hint="state them with --attr NAME=VALUE or --attrs TABLE",
             )
-        outputs_BA = model.predictor(y_BCHW)
-    columns = []
-    predicted: list[dict[str, float | None]] = [{} for _ in pictures]
-    for index, attribute in enumerate(roles.inputs):
-        column = []
-        for row, values in enumerate(known):
-            if attribute.name in values:
-                column.append(values[attribute.name])
-            else:
-                assert outputs_BA is not None
-                value, probability = _guess(outputs_BA[row, index].item(), attribute)
-                column.append(value)
-                predicted[row][attribute.name] = probability
-        columns.append(torch.tensor(column, dtype=torch.float32))
-    a_BA = torch.stack(columns, dim=1).to(y_BCHW.device)
-    treatments = len(roles.treatments)
-    return Labels(a_BA[:, :treatments], a_BA[:, treatments:], predicted)
+        guesses_BA, probabilities_BA = _guess(model.predictor(y_BCHW).float().cpu(), roles.inputs)
+        a_BA = torch.where(missing_BA, guesses_BA, a_BA)
+        probabilities = probabilities_BA.tolist()
+        for row, index in missing_BA.nonzero().tolist():
+            attribute = roles.inputs[index]
+            binary = attribute.kind == "binary"
+            predicted[row][attribute.name] = round(probabilities[row][index], 4) if binary else None
+    t_BT, x_BX = a_BA.to(y_BCHW.device).tensor_split([len(roles.treatments)], dim=1)
+    return Labels(t_BT, x_BX, predicted)
 
 
-def _guess(output: float, attribute: Attribute) -> tuple[float, float | None]:
-    """The predictor's output as a value, with the probability of 1 where the attribute is binary."""
-    if attribute.kind == "binary":
-        probability = torch.sigmoid(torch.tensor(output)).item()
-        return float(probability >= 0.5), round(probability, 4)
-    shift, scale = attribute.shift_and_scale
-    return shift + scale * output, None
+def _guess(outputs_BA: Tensor, attributes: Sequence[Attribute]) -> tuple[Tensor, Tensor]:
+    """The predictor's outputs as values in raw units [B,A], and as probabilities of 1 where they are logits [B,A]."""
+    binary_A = torch.tensor([a.kind == "binary" for a in attributes])
+    shift_A, scale_A = torch.tensor([a.shift_and_scale for a in attributes], dtype=torch.float64).T
+    probabilities_BA = outputs_BA.sigmoid()
+    continuous_BA = (shift_A + scale_A * outputs_BA).float()
+    return torch.where(binary_A, (probabilities_BA >= 0.5).float(), continuous_BA), probabilities_BA

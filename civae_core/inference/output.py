@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from PIL import Image
 
-from civae_core.figures.pictures import to_picture, write_png
+from civae_core.figures.pictures import write_png
 from civae_core.figures.strips import strip as draw_strip
 from civae_core.files import make_folder
 from civae_core.inference.edit import Edit, EditedPicture
+from civae_core.inference.png import write_image
 
 
 class EditWriter:
@@ -41,13 +42,13 @@ class EditWriter:
             self.left_range.update(edit.beyond)
         if self.strip:
             path = self.folder / f"{stem}__strip{self._mark}.png"
-            write_png(path, _strip_of(edited))
+            write_png(path, self._strip_of(edited))
             values = {name: [edit.treat[name] for edit in edited.edits] for name in edited.edits[0].treat}
             yield self._record(edited, path, values, all(edit.in_range for edit in edited.edits))
             return
         for edit in edited.edits:
             path = self.folder / f"{stem}__{_file_part(edit)}{self._mark}.png"
-            write_png(path, _grey_or_colour(edit.image_CHW))
+            write_image(path, edit.image_CHW)
             yield self._record(edited, path, edit.treat, edit.in_range)
 
     def _record(
@@ -69,6 +70,25 @@ class EditWriter:
         """Names a strength other than the model's own estimate, so that it never passes for it."""
         return "" if self.strength == 1 else f"__strength={self.strength:.10g}"
 
+    def _strip_of(self, edited: EditedPicture) -> Image.Image:
+        images = [edited.picture.pixels_CHW, edited.reconstruction_CHW]
+        labels, marks = ["original", "reconstruction"], [False, False]
+        for edit in edited.edits:
+            images.append(edit.image_CHW)
+            labels.append(_described(edit))
+            marks.append(not edit.in_range)
+        return draw_strip(torch.stack(images), labels, marks, title=self._conditions)
+
+    @property
+    def _conditions(self) -> str | None:
+        """What a reader of the picture must know where it is not the default."""
+        said = []
+        if self.noise != 1:
+            said.append(f"noise τ = {self.noise:.10g}")
+        if self.strength != 1:
+            said.append(f"strength = {self.strength:.10g} (1 is the model's estimate)")
+        return ", ".join(said) or None
+
     def _unique_stem(self, edited: EditedPicture) -> str:
         """The picture's own name, numbered where another picture of this call has the same one."""
         stem, number = edited.picture.stem, 1
@@ -86,18 +106,3 @@ def _described(edit: Edit, between: str = ", ") -> str:
 def _file_part(edit: Edit) -> str:
     """The intervention as part of a file name, which a column named `Hair/Colour` must not leave."""
     return re.sub(r'[\\/:*?"<>|\x00-\x1f]', "-", _described(edit, between="_"))
-
-
-def _strip_of(edited: EditedPicture) -> Any:
-    images: list[Tensor] = [edited.picture.pixels_CHW, edited.reconstruction_CHW]
-    labels, marks = ["original", "reconstruction"], [False, False]
-    for edit in edited.edits:
-        images.append(edit.image_CHW)
-        labels.append(_described(edit))
-        marks.append(not edit.in_range)
-    return draw_strip(torch.stack(images), labels, marks)
-
-
-def _grey_or_colour(image_CHW: Tensor) -> Any:
-    picture = to_picture(image_CHW)
-    return picture.convert("L") if image_CHW.shape[0] == 1 else picture

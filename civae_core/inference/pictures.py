@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from civae_core.attributes import Attribute, beyond_training
 from civae_core.data import PreparedData
 from civae_core.data.images import load_photo
 from civae_core.data.selection import parse_selection
@@ -85,6 +86,23 @@ class Pictures:
             else:
                 yield _prepared_picture(*entry)
 
+    def beyond_training(self, attributes: Sequence[Attribute], stated: Iterable[str] = ()) -> list[str]:
+        """What the table says of these photographs that training never saw: a sentence for each attribute.
+
+        Args:
+            stated: attributes whose values in the table do not count.
+        """
+        found: dict[str, list[str]] = {}
+        files = dict.fromkeys(entry for entry in self.entries if isinstance(entry, Path))
+        for file in files:
+            for attribute in attributes:
+                if attribute.name not in stated:
+                    for text in beyond_training(self._known(file), [attribute]):
+                        found.setdefault(attribute.name, []).append(f"{file}: {text}")
+        return [
+            texts[0] + (f", and {len(texts) - 1} more" if len(texts) > 1 else "") for texts in found.values()
+        ]
+
     def _known(self, file: Path) -> Mapping[str, float]:
         return self.labels.get(str(file)) or self.labels.get(file.name) or {}
 
@@ -103,7 +121,7 @@ class Pictures:
             return
         path = Path(argument)
         if path.is_dir():
-            found = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+            found = sorted(p for p in path.iterdir() if _is_image(p))
             if not found:
                 raise UsageError(
                     f"{argument}: a folder without images", hint=f"looked for {', '.join(SUFFIXES)}"
@@ -127,6 +145,11 @@ class Pictures:
             raise UsageError(
                 f"{argument}: images are {has[0]}×{has[1]}×{has[1]}, the model takes {wants[0]}×{wants[1]}×{wants[1]}"
             )
+
+
+def _is_image(path: Path) -> bool:
+    """Whether a file is one by its name; macOS puts a `._me.jpg` without pixels beside me.jpg on foreign disks."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith("._") and path.is_file()
 
 
 def _prepared_picture(data: PreparedData, split: str, number: int, row: int) -> Picture:

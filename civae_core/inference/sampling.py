@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from civae_core.attributes import AttributeRoles
+from civae_core.errors import UsageError
 from civae_core.figures.pictures import to_uint8
 from civae_core.model.stored import StoredModel
 from civae_core.randomness import generator_for
@@ -26,6 +27,9 @@ def sample_images(
     Args:
         seeds: one per image.
         stated: attribute values of each image, in raw units.
+
+    Raises:
+        UsageError: a value is so far beyond training that no picture comes out.
     """
     roles, model = stored.card.roles, stored.model
     device = next(model.parameters()).device
@@ -42,7 +46,13 @@ def sample_images(
         rows = slice(start, start + BATCH)
         t_BT, x_BX = a_NA[rows].to(device).tensor_split([treatments], dim=1)
         z_BZ = model.prior_of(x_BX, t_BT).sample(noise_NZ[rows].to(device))
-        images.append(to_uint8(model.decode(z_BZ, t_BT, x_BX).mean_BCHW))
+        mean_BCHW = model.decode(z_BZ, t_BT, x_BX).mean_BCHW
+        if not mean_BCHW.isfinite().all():
+            raise UsageError(
+                "no picture comes out under the stated values: some are too far beyond what training saw",
+                hint="see the warnings",
+            )
+        images.append(to_uint8(mean_BCHW))
     names = [attribute.name for attribute in roles.inputs]
     labels = [dict(zip(names, (round(v, 6) for v in row), strict=True)) for row in a_NA.tolist()]
     return torch.cat(images), labels

@@ -12,8 +12,8 @@ from torch import Tensor
 from civae_core.assignments import parse_treatments
 from civae_core.errors import UsageError
 from civae_core.figures.grids import image_grid
-from civae_core.figures.pictures import to_picture, write_png
-from civae_core.files import make_folder
+from civae_core.figures.pictures import write_png
+from civae_core.inference.png import write_image
 from civae_core.inference.sampling import sample_images
 from civae_core.model.stored import StoredModel
 
@@ -63,12 +63,10 @@ def write_samples(
 ) -> list[dict[str, Any]]:
     """One PNG a seed and, last, samples.png with all of them; their records."""
     images_NCHW, labels = sample_images(stored, seeds, [stated] * len(seeds))
-    make_folder(folder)
     records: list[dict[str, Any]] = []
     for seed, image_CHW, values in zip(seeds, images_NCHW, labels, strict=True):
         path = folder / f"seed-{seed:05d}.png"
-        picture = to_picture(image_CHW)
-        write_png(path, picture.convert("L") if image_CHW.shape[0] == 1 else picture)
+        write_image(path, image_CHW)
         records.append({"output": str(path), "seed": seed, "attributes": values})
     path = folder / "samples.png"
     write_png(path, _sheet(images_NCHW))
@@ -82,11 +80,10 @@ def write_grids(
     """A sheet a seed: the first attribute of `grid` varies along the columns, the second down the rows.
 
     Raises:
-        UsageError: not one or two attributes of the model with values.
+        UsageError: not one or two attributes of the model with values, or values under which no picture comes out.
         CivaeError: the folder cannot be written.
     """
     axes = parse_grid(grid, [a.name for a in stored.card.roles.inputs])
-    make_folder(folder)
     names, across = list(axes), next(iter(axes.values()))
     down = axes[names[1]] if len(names) == 2 else [None]
     records: list[dict[str, Any]] = []

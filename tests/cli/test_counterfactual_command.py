@@ -17,6 +17,8 @@ from civae_cli.app import app
 from civae_core.attributes import Attribute, AttributeRoles
 from civae_core.config.schema import Config
 from civae_core.data import PreparedData
+from civae_core.figures import strip
+from civae_core.inference import output
 from civae_core.model import IntactVAE
 from civae_core.model.stored import ModelCard, load_model, save_model
 
@@ -171,6 +173,34 @@ def test_a_strip_is_one_labelled_picture(trained: Path, photos: Path, tmp_path: 
         assert picture.width > 5 * 128 and 128 < picture.height < 200
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ((), None),
+        (("--noise", 0), "noise τ = 0"),
+        (("--noise", 0.25, "--strength", 2), "noise τ = 0.25, strength = 2 (1 is the model's estimate)"),
+    ],
+)
+def test_a_strip_says_over_itself_what_is_not_the_default(
+    trained: Path,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: tuple[object, ...],
+    said: str | None,
+) -> None:
+    titles = []
+
+    def drawn(*arguments: Any, title: str | None = None) -> Image.Image:
+        titles.append(title)
+        return strip(*arguments, title=title)
+
+    monkeypatch.setattr(output, "draw_strip", drawn)
+    arguments = ("--model", trained, "--treat", "Young=0", "--strip", "--out", tmp_path / "out")
+    assert civae(photos / "0.png", *arguments, *options)[0] == 0
+    assert titles == [said]
+
+
 def test_prepared_images_bring_their_labels(trained: Path, faces: PreparedData, tmp_path: Path) -> None:
     arguments = ("--model", trained, "--treat", "Young=flip", "--out", tmp_path / "out")
     code, stdout, stderr = civae(f"{faces.path}#test[0:3]", *arguments)
@@ -270,6 +300,39 @@ def test_factual_values_beyond_training_are_warned_of(trained: Path, photos: Pat
     code, _, stderr = civae(photos / "0.png", *arguments)
     assert code == 0
     assert stderr == "warning: --attr Male=-1 (training saw 0 to 1); judge with care\n"
+
+
+def test_a_table_s_values_beyond_training_are_warned_of(trained: Path, photos: Path, tmp_path: Path) -> None:
+    table = photos / "labels.csv"
+    table.write_text("file_name,Male,Skin_Tone\n0.png,1,5\n1.png,1,7\n2.png,1,0.5\n")
+    arguments = ("--model", trained, "--treat", "Young=0", "--out", tmp_path / "out", "--attrs", table, "-q")
+    code, _, stderr = civae(photos, *arguments)
+    assert code == 0
+    assert stderr.startswith(f"warning: --attrs {photos / '0.png'}: Skin_Tone=5 (training saw 0.")
+    assert stderr.endswith("), and 1 more; judge with care\n") and stderr.count("\n") == 1
+    assert civae(photos, *arguments, "--attr", "Skin_Tone=0.5")[2] == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--treat", "Young=1e39"), "--treat Young=1e39: '1e39' is beyond 3.4e+38"),
+        (("--treat", "Young=1e30"), "no picture comes out under Young=1e+30"),
+        (("--treat", "Young=0", "--attr", "Male=-1e39"), "--attr Male=-1e39: '-1e39' is beyond"),
+        (("--treat", "Young=0", "--strength", "inf"), "--strength"),
+        (("--treat", "Young=0", "--strength", "1001"), "--strength"),
+        (("--treat", "Young=0", "--strength", "nan"), "--strength"),
+        (("--treat", "Young=0", "--noise", "nan"), "--noise"),
+    ],
+)
+def test_numbers_out_of_all_proportion_are_refused(
+    trained: Path, photos: Path, tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    out = tmp_path / "out"
+    code, stdout, stderr = civae(photos / "0.png", "--model", trained, *arguments, "--out", out)
+    assert (code, stdout) == (2, ""), stderr
+    assert message in stderr and "internal" not in stderr
+    assert not out.exists()
 
 
 def test_several_treatments_are_set_together(two_treatments: Path, photos: Path, tmp_path: Path) -> None:

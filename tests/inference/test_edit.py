@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from civae_core.assignments import Intervention
 from civae_core.attributes import Attribute, AttributeRoles
 from civae_core.counterfactual import act
 from civae_core.data import PreparedData
-from civae_core.errors import DataError
+from civae_core.errors import DataError, UsageError
 from civae_core.inference import edit
 from civae_core.inference.edit import EditedPicture, edit_pictures
 from civae_core.inference.pictures import Picture, Pictures
@@ -79,6 +80,31 @@ def test_results_do_not_depend_on_the_batch(
     for one, other in zip(together, apart, strict=True):
         difference = one.edits[0].image_CHW.int() - other.edits[0].image_CHW.int()
         assert difference.abs().max() <= 1, "rounding only"
+
+
+def test_a_long_sweep_takes_fewer_pictures_at_a_time(
+    stored: StoredModel, pictures: list[Picture], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edit, "MOST_BYTES", 4 * pictures[0].pixels_CHW.numel())
+
+    def taken_before_the_first_result(interventions: int) -> int:
+        rest = iter(pictures)
+        next(edit_pictures(stored, rest, [{"Young": 0.0}] * interventions, stated={}))
+        return len(pictures) - len(list(rest))
+
+    assert [taken_before_the_first_result(n) for n in (0, 1, 2, 3, 40)] == [4, 4, 2, 1, 1]
+
+
+@pytest.mark.parametrize(("treat", "stated"), [({"Young": 1e30}, {}), ({"Young": 1.0}, {"Skin_Tone": -1e38})])
+def test_values_under_which_no_picture_comes_out_are_refused_not_shown_in_black(
+    stored: StoredModel, pictures: list[Picture], treat: Intervention, stated: dict[str, float]
+) -> None:
+    results = edit_pictures(stored, pictures, [{"Young": 0.5}, treat], stated=stated)
+    with pytest.raises(UsageError) as caught:
+        list(results)
+    assert caught.value.message.startswith(f"{pictures[0].name}: no picture comes out under Young=")
+    assert ("Young=1e+30" in caught.value.message) == (treat["Young"] == 1e30)
+    assert ("Skin_Tone=-1e+38" in caught.value.message) == bool(stated)
 
 
 def test_errors_keep_their_place_among_the_pictures(

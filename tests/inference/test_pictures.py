@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from civae_core.attributes import Attribute
 from civae_core.data import PreparedData
 from civae_core.errors import DataError, UsageError
 from civae_core.inference.pictures import Picture, Pictures
@@ -35,6 +36,15 @@ def test_files_folders_and_patterns(tmp_path: Path) -> None:
     assert named([f"{tmp_path}/**/*.[jJ][pP]*"]) == [str(two)]
     assert named([f"{tmp_path}/many/[ab].*"]) == [str(three), str(two)]
     assert named([one, one]) == [str(one)] * 2
+
+
+def test_what_macos_leaves_beside_a_picture_is_none(tmp_path: Path) -> None:
+    one = photo(tmp_path / "me.jpg")
+    (tmp_path / "._me.jpg").write_bytes(b"\0\5\x16\7 Mac OS X")
+    assert named([tmp_path]) == [str(one)]
+    one.unlink()
+    with pytest.raises(UsageError, match="a folder without images"):
+        named([tmp_path])
 
 
 def test_a_file_with_brackets_in_its_name_is_itself(tmp_path: Path) -> None:
@@ -134,3 +144,14 @@ def test_a_table_states_what_is_known_of_photographs(tmp_path: Path) -> None:
     assert a.known == {"Young": 1.0, "Age": 44.5}
     assert b.known == {"Young": 0.0}, "−1 means 0, and an empty cell is unknown"
     assert c.known == {}
+
+
+def test_what_a_table_says_beyond_training_is_one_sentence_an_attribute(tmp_path: Path) -> None:
+    age, male = Attribute("Age", "continuous", 20.0, 60.0, 40.0, 10.0), Attribute("Male", "binary")
+    files = [photo(tmp_path / f"{name}.png") for name in "abcd"]
+    (tmp_path / "labels.csv").write_text("file_name,Age,Male\na.png,60,1\nb.png,61,3\nc.png,5,\nd.png,,0\n")
+    pictures = Pictures([str(f) for f in [*files, files[1]]], FORMAT, table=tmp_path / "labels.csv")
+    a_of_b = f"{files[1]}: Age=61 (training saw 20 to 60), and 1 more"
+    assert pictures.beyond_training([age, male]) == [a_of_b, f"{files[1]}: Male=3 (training saw 0 to 1)"]
+    assert pictures.beyond_training([age, male], ["Male"]) == [a_of_b], "which --attr states instead"
+    assert pictures.beyond_training([male], {"Male": 1.0}) == []

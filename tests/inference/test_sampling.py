@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from civae_core.errors import UsageError
 from civae_core.inference import sampling
 from civae_core.inference.sampling import sample_images
 from civae_core.model.stored import StoredModel, load_model
@@ -73,3 +74,8 @@ def test_many_seeds_go_in_batches(stored: StoredModel, monkeypatch: pytest.Monke
     monkeypatch.setattr(sampling, "BATCH", 3)
     parts, _ = sample_images(stored, range(7), [{}] * 7)
     assert (whole.int() - parts.int()).abs().max() <= 1
+
+
+def test_values_under_which_no_picture_comes_out_are_refused(stored: StoredModel) -> None:
+    with pytest.raises(UsageError, match="no picture comes out under the stated values"):
+        sample_images(stored, [0, 1], [{}, {"Skin_Tone": 1e38}])

@@ -1,0 +1,17 @@
+"""One answer as one PNG file, with as many channels as the model has."""
+
+from pathlib import Path
+
+from torch import Tensor
+
+from civae_core.figures.pictures import to_picture, write_png
+
+
+def write_image(path: Path, image_CHW: Tensor) -> None:
+    """Writes an image, uint8 or float in [0, 1], as a grey PNG if C is 1 and a coloured one if it is 3.
+
+    Raises:
+        CivaeError: the folder cannot be written, or the disk is full.
+    """
+    picture = to_picture(image_CHW)
+    write_png(path, picture.convert("L") if image_CHW.shape[0] == 1 else picture)
