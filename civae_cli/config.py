@@ -2,12 +2,15 @@
 
 import json as json_module
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from civae_cli.options import ConfigOption, JsonFlag, QuietFlag, SetOption, VerboseFlag
 from civae_cli.terminal import terminal
+
+if TYPE_CHECKING:
+    from civae_core.config import Config
 
 app = typer.Typer(help="Write, show, check and convert configs.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -42,10 +45,10 @@ def show(
 
     Defaults are overridden by files in their order, these by --set.
     """
-    from civae_core.config import dump_config, load_config
+    from civae_core.config import dump_config
 
     out = terminal(quiet, verbose, json)
-    resolved = load_config([*(files or []), *(config or [])], sets or [])
+    _, resolved = _resolved(files, config, sets)
     out.result(resolved.model_dump(mode="json"), dump_config(resolved).rstrip("\n"))
 
 
@@ -62,11 +65,8 @@ def validate(
 
     Reports every problem at once, each with its line, and exits with 2 if there is any.
     """
-    from civae_core.config import load_config
-
     out = terminal(quiet, verbose, json)
-    paths = [*(files or []), *(config or [])]
-    load_config(paths, sets or [])
+    paths, _ = _resolved(files, config, sets)
     if out.as_json:
         out.json({"valid": True, "files": [str(path) for path in paths]})
     else:
@@ -103,3 +103,13 @@ def convert(
     converted = convert_file(old, images_per_epoch)
     result = {"config": converted.config.model_dump(mode="json"), "remarks": list(converted.remarks)}
     terminal(quiet, verbose, json).result(result, converted.text.rstrip("\n"))
+
+
+def _resolved(
+    files: list[Path] | None, config: list[Path] | None, sets: list[str] | None
+) -> tuple[list[Path], "Config"]:
+    """All the files that were named, in the order in which later ones win, and the config they add up to."""
+    from civae_core.config import load_config
+
+    paths = [*(files or []), *(config or [])]
+    return paths, load_config(paths, sets or [])

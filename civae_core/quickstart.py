@@ -16,6 +16,7 @@ from civae_core.errors import UsageError
 from civae_core.evaluation.evaluate import evaluate
 from civae_core.evaluation.output import write_evaluation
 from civae_core.figures.pictures import write_png
+from civae_core.machine import available_cores
 from civae_core.model.stored import load_model
 from civae_core.synthetic import ROLES
 from civae_core.training.device import choose_device
@@ -28,6 +29,7 @@ IMAGES = 24_000
 SIZE = 64
 OVERLAP = 0.5
 METHODS = ("ours", "cvae")
+NETWORK = ModelConfig(width=16, stages=[1, 2, 4, 8])
 TRUTHS = [TruthSpec("Young=flip", {"Young": "flip"})]
 
 
@@ -48,7 +50,6 @@ def quickstart(
     images: int = IMAGES,
     size: int = SIZE,
     device: str = "auto",
-    workers: int = 2,
 ) -> Quickstart:
     """Runs all steps in `out`; steps that are done already, also by a run that was stopped, are not repeated.
 
@@ -62,15 +63,15 @@ def quickstart(
         CivaeError: as the steps do.
     """
     choose_device(device)
-    step = 2 ** len(quickstart_config("ours", out, images).model.stages)
-    if size % step or not SMALLEST_FACE <= size <= LARGEST_FACE:
+    stride = 2 ** len(NETWORK.stages)
+    if size % stride or not SMALLEST_FACE <= size <= LARGEST_FACE:
         raise UsageError(
-            f"--size {size}: must be a multiple of {step} from {SMALLEST_FACE} to {LARGEST_FACE}",
+            f"--size {size}: must be a multiple of {stride} from {SMALLEST_FACE} to {LARGEST_FACE}",
             hint="64 is what the settings are made for",
         )
     log.info("1/4 making %s faces of %d px", f"{faces:,}", size)
     source = faces_source(count=faces, seed=0, overlap=OVERLAP, truths=TRUTHS, size=size, channels=3)
-    data = prepare(source, out / "data", workers=workers, max_bad=MaxBad("0", count=0)).data
+    data = prepare(source, out / "data", workers=available_cores(), max_bad=MaxBad("0", count=0)).data
     for step, name in enumerate(METHODS, start=2):
         log.info("%d/4 training %s", step, name)
         train(quickstart_config(name, out / "data", images), out / name, device=device)
@@ -90,7 +91,7 @@ def quickstart_config(method: str, data: Path, images: int = IMAGES) -> Config:
             covariates=[a.name for a in ROLES.covariates],
             descendants=[a.name for a in ROLES.descendants],
         ),
-        model=ModelConfig(width=16, stages=[1, 2, 4, 8]),
+        model=NETWORK,
         train=TrainConfig(
             images=images,
             batch_size=16,

@@ -45,3 +45,17 @@ def test_a_size_that_does_not_suit_is_refused_before_anything_is_written(tmp_pat
         quickstart(tmp_path / "out", size=size)
     assert caught.value.hint
     assert not (tmp_path / "out").exists()
+
+
+def test_faces_are_made_on_every_core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def prepare(*_: object, workers: int, **__: object) -> None:
+        asked.append(workers)
+        raise InterruptedError
+
+    monkeypatch.setattr("civae_core.quickstart.prepare", prepare)
+    monkeypatch.setattr("civae_core.quickstart.available_cores", lambda: 7)
+    with pytest.raises(InterruptedError):
+        quickstart(tmp_path / "out", device="cpu")
+    assert asked == [7]

@@ -6,7 +6,7 @@ Shape suffixes: N rows, C covariates, T treatments, F features.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -56,12 +56,6 @@ class Propensity:
 
     stages: tuple[Stage, ...]
 
-    def probability(self, x_NC: Tensor) -> Tensor:
-        """e(x) = P(t=1|x) [N], float64 in [0, 1], of a single binary treatment."""
-        if len(self.stages) != 1 or self.stages[0].kind != "binary":
-            raise ValueError("probability() is defined for one binary treatment; use log_density()")
-        return torch.sigmoid(self.stages[0].location(_as_float64(x_NC)))
-
     def mean(self, x_NC: Tensor) -> Tensor:
         """E[t_1|x] [N]: the first treatment's probability (binary) or expectation (continuous)."""
         location_N = self.stages[0].location(_as_float64(x_NC))
@@ -82,20 +76,12 @@ class CrossFit:
 
     folds: tuple[tuple[Tensor, Propensity], ...]
 
-    def gather(self, function: Callable[[Propensity, Tensor], Tensor]) -> Tensor:
-        """Applies `function(model, rows [M]) -> [M]` to every fold; float64 [N] in the order of the table."""
+    def mean(self, x_NC: Tensor) -> Tensor:
+        """Out-of-fold E[t_1|x], float64 [N] in the order of the table; for a binary treatment the propensity e(x)."""
         values_N = torch.empty(sum(len(rows_M) for rows_M, _ in self.folds), dtype=torch.float64)
         for rows_M, model in self.folds:
-            values_N[rows_M] = function(model, rows_M)
+            values_N[rows_M] = model.mean(x_NC[rows_M])
         return values_N
-
-    def mean(self, x_NC: Tensor) -> Tensor:
-        """Out-of-fold E[t_1|x] [N]; for a binary treatment the propensity e(x)."""
-        return self.gather(lambda model, rows_M: model.mean(x_NC[rows_M]))
-
-    def log_density(self, t_NT: Tensor, x_NC: Tensor) -> Tensor:
-        """Out-of-fold log p(t|x) [N], in nats."""
-        return self.gather(lambda model, rows_M: model.log_density(t_NT[rows_M], x_NC[rows_M]))
 
 
 def fit_propensity(x_NC: Tensor, t_NT: Tensor, kinds: Sequence[Kind], *, ridge: float = 1.0) -> Propensity:

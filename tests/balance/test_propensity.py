@@ -42,14 +42,14 @@ def test_agrees_with_sklearn(ridge: float) -> None:
     design = fit_design(x_NC.double())
     features = design(x_NC.double())[:, 1:].numpy()
     reference = LogisticRegression(C=1.0 / ridge, tol=1e-10, max_iter=1000).fit(features, t_N.numpy())
-    ours_N = fit_propensity(x_NC, t_N[:, None], ["binary"], ridge=ridge).probability(x_NC)
+    ours_N = fit_propensity(x_NC, t_N[:, None], ["binary"], ridge=ridge).mean(x_NC)
     np.testing.assert_allclose(ours_N.numpy(), reference.predict_proba(features)[:, 1], atol=1e-6)
 
 
 def test_perfect_separation_stays_finite_and_sure() -> None:
     x_NC = torch.linspace(-1, 1, 200)[:, None]
     t_N = (x_NC[:, 0] > 0).float()
-    e_N = fit_propensity(x_NC, t_N[:, None], ["binary"], ridge=1e-6).probability(x_NC)
+    e_N = fit_propensity(x_NC, t_N[:, None], ["binary"], ridge=1e-6).mean(x_NC)
     assert e_N.isfinite().all()
     assert e_N[t_N == 1].min() > 0.5 > e_N[t_N == 0].max()
     assert e_N[-1] > 0.999
@@ -57,12 +57,12 @@ def test_perfect_separation_stays_finite_and_sure() -> None:
 
 def test_no_covariates_gives_the_base_rate() -> None:
     t_NT = torch.tensor([1.0, 0.0, 0.0, 0.0] * 25)[:, None]
-    e_N = fit_propensity(torch.empty(100, 0), t_NT, ["binary"]).probability(torch.empty(5, 0))
+    e_N = fit_propensity(torch.empty(100, 0), t_NT, ["binary"]).mean(torch.empty(5, 0))
     assert torch.allclose(e_N, torch.full((5,), 0.25, dtype=torch.float64))
 
 
 def test_an_empty_arm_is_improbable_not_an_error() -> None:
-    e_N = fit_propensity(torch.randn(50, 2), torch.ones(50, 1), ["binary"]).probability(torch.randn(3, 2))
+    e_N = fit_propensity(torch.randn(50, 2), torch.ones(50, 1), ["binary"]).mean(torch.randn(3, 2))
     assert ((e_N > 0.9) & (e_N < 1.0)).all()
 
 
@@ -104,7 +104,7 @@ def test_cross_fit_covers_every_row_once_without_seeing_it() -> None:
     rows_M, _ = fitted.folds[0]
     others = torch.ones(203, dtype=torch.bool)
     others[rows_M] = False
-    alone = fit_propensity(x_NC[others], t_N[others, None], ["binary"]).probability(x_NC[rows_M])
+    alone = fit_propensity(x_NC[others], t_N[others, None], ["binary"]).mean(x_NC[rows_M])
     assert torch.allclose(fitted.mean(x_NC)[rows_M], alone, atol=1e-9)
     assert torch.equal(cross_fit(x_NC, t_N[:, None], ["binary"], seed=3).mean(x_NC), fitted.mean(x_NC))
 

@@ -55,7 +55,7 @@ def test_without_confounding_the_weights_are_flat() -> None:
 def test_overlap_weights_are_one_minus_own_propensity() -> None:
     x_NC, t_N = confounded(500)
     model = fit_propensity(x_NC, t_N[:, None], ["binary"])
-    e_N = model.probability(x_NC)
+    e_N = model.mean(x_NC)
     expected_N = torch.where(t_N == 1, 1 - e_N, e_N)
     assert torch.allclose(overlap_weights(model, x_NC, t_N[:, None]), expected_N)
 
