@@ -90,6 +90,11 @@ def make_folder(path: Path) -> None:
         raise describe_os_error(error, path) from error
 
 
+def is_macos_leftover(path: Path) -> bool:
+    """Whether a file is a `._name`, which macOS writes beside `name` on foreign disks and which holds none of it."""
+    return path.name.startswith("._")
+
+
 def sha256_of(path: Path) -> str:
     """The hex SHA-256 of a file's bytes, read in blocks."""
     with path.open("rb") as file:

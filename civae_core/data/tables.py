@@ -19,6 +19,7 @@ import numpy as np
 from civae_core.attributes import nearest
 from civae_core.data.splits import split_code
 from civae_core.errors import DataError
+from civae_core.files import is_macos_leftover
 
 FILE_COLUMN = "file_name"
 SPLIT_COLUMN = "split"
@@ -88,6 +89,7 @@ def find_table(folder: Path) -> Path:
         DataError: there is none, or there are several to choose from.
     """
     tables = sorted(path for path in folder.iterdir() if path.suffix.lower() in (".csv", ".tsv", ".jsonl"))
+    tables = [path for path in tables if not is_macos_leftover(path)]
     named = [path for path in tables if path.stem.lower() == "metadata"]
     found = named or tables
     if len(found) == 1:

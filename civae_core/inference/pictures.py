@@ -15,6 +15,7 @@ from civae_core.data.images import load_photo
 from civae_core.data.selection import parse_selection
 from civae_core.data.tables import read_table
 from civae_core.errors import DataError, UsageError
+from civae_core.files import is_macos_leftover
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")
 
@@ -121,7 +122,8 @@ class Pictures:
             return
         path = Path(argument)
         if path.is_dir():
-            found = sorted(p for p in path.iterdir() if _is_image(p))
+            found = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+            found = [p for p in found if not is_macos_leftover(p)]
             if not found:
                 raise UsageError(
                     f"{argument}: a folder without images", hint=f"looked for {', '.join(SUFFIXES)}"
@@ -145,11 +147,6 @@ class Pictures:
             raise UsageError(
                 f"{argument}: images are {has[0]}×{has[1]}×{has[1]}, the model takes {wants[0]}×{wants[1]}×{wants[1]}"
             )
-
-
-def _is_image(path: Path) -> bool:
-    """Whether a file is one by its name; macOS puts a `._me.jpg` without pixels beside me.jpg on foreign disks."""
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith("._") and path.is_file()
 
 
 def _prepared_picture(data: PreparedData, split: str, number: int, row: int) -> Picture:

@@ -114,6 +114,22 @@ def test_celeba_is_read_in_every_layout(kind: str, tmp_path: Path, jpegs: list[b
     np.testing.assert_array_equal(batch.images[1], decode(jpegs[4], source.preprocessing))
 
 
+@pytest.mark.parametrize("kind", ["official, zipped", "folder of kaggle's zip"])
+def test_what_macos_leaves_beside_and_in_a_zip_is_not_read(
+    kind: str, tmp_path: Path, jpegs: list[bytes]
+) -> None:
+    root = layout(kind, tmp_path / "celeba", jpegs)
+    (archive,) = root.rglob("*.zip")
+    with zipfile.ZipFile(archive, "a") as opened:
+        for name in [f"__MACOSX/{IMAGES}/._{NAMES[0]}", "__MACOSX/._list_attr_celeba.csv"]:
+            opened.writestr(name, b"\0\5\x16\7 Mac OS X")
+    archive.with_name(f"._{archive.name}").write_bytes(b"\0\5\x16\7 Mac OS X")
+    # Sorted first, so that whoever opens every zip meets it before the one that it stands beside.
+    (archive.parent / f"._{IMAGES}.zip").write_bytes(b"\0\5\x16\7 Mac OS X")
+    source = open_source(str(root), SourceOptions(size=8))
+    assert source.reader.read(range(COUNT)).kept.tolist() == list(range(COUNT))
+
+
 def test_celebas_crop_can_be_set(tmp_path: Path, jpegs: list[bytes]) -> None:
     root = layout("kaggle", tmp_path / "celeba", jpegs)
     assert open_source(str(root), SourceOptions(crop=178)).preprocessing.crop == 178

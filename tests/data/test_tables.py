@@ -142,6 +142,8 @@ def test_finding_the_table(tmp_path: Path) -> None:
         find_table(tmp_path)
     other = write(tmp_path, CSV, "labels.tsv")
     assert find_table(tmp_path) == other
+    (tmp_path / "._labels.tsv").write_bytes(b"\0\5\x16\7 Mac OS X")
+    assert find_table(tmp_path) == other
     write(tmp_path, CSV, "labels.csv")
     with pytest.raises(DataError, match="several tables"):
         find_table(tmp_path)

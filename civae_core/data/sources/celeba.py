@@ -18,6 +18,7 @@ from civae_core.data.sources.celeba_lists import read_attributes, read_partition
 from civae_core.data.sources.files import FolderFiles, ZipFiles, open_archive
 from civae_core.data.tables import numbered_lines
 from civae_core.errors import DataError
+from civae_core.files import is_macos_leftover
 
 CROP = 150
 """Default side of the centred square: the face without most of the background."""
@@ -140,6 +141,9 @@ def _image_folders(root: Path) -> Iterator[Path]:
 def _archives(root: Path, stem: str) -> list[Path]:
     """Zips that may hold CelebA, by their name; others are not opened."""
     found = (
-        path for pattern in ("*.zip", "*/*.zip") for path in root.glob(pattern) if path.stem.startswith(stem)
+        path
+        for pattern in ("*.zip", "*/*.zip")
+        for path in root.glob(pattern)
+        if path.stem.startswith(stem) and not is_macos_leftover(path)
     )
     return sorted(path for path in found if "celeba" in path.stem.lower() or path.stem.startswith("archive"))
