@@ -13,6 +13,7 @@ from civae_core.assignments import parse_treatments
 from civae_core.errors import UsageError
 from civae_core.figures.grids import image_grid
 from civae_core.figures.pictures import write_png
+from civae_core.files import make_folder
 from civae_core.inference.png import write_image
 from civae_core.inference.sampling import sample_images
 from civae_core.model.stored import StoredModel
@@ -63,6 +64,7 @@ def write_samples(
 ) -> list[dict[str, Any]]:
     """One PNG a seed and, last, samples.png with all of them; their records."""
     images_NCHW, labels = sample_images(stored, seeds, [stated] * len(seeds))
+    make_folder(folder)
     records: list[dict[str, Any]] = []
     for seed, image_CHW, values in zip(seeds, images_NCHW, labels, strict=True):
         path = folder / f"seed-{seed:05d}.png"
@@ -99,6 +101,7 @@ def write_grids(
             images_NCHW, _ = sample_images(stored, [seed] * len(down), [subject | cell for cell in wanted])
             columns.append((f"{names[0]}={value:g}", images_NCHW))
         row_labels = [f"{names[1]}={other:g}" for other in down if other is not None]
+        make_folder(folder)
         path = folder / f"grid-seed-{seed:05d}.png"
         write_png(path, image_grid(columns, row_labels or None))
         records.append({"output": str(path), "seed": seed, "grid": grid, "stated": dict(stated)})
