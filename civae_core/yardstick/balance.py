@@ -1,0 +1,82 @@
+"""What a scorer is taught, and with which weights, so that it reads no attribute off another one.
+
+In confounded data a scorer learns that old people are men. It would then see a change of Male in every faultless
+counterfactual of age, and report a leak that is not there. So each attribute is learned in a population where it is
+independent of the others, by inverse-propensity weights as in training (METHOD 4.1).
+"""
+
+import logging
+
+import torch
+from torch import Tensor
+
+from civae_core.attributes import Attribute, AttributeRoles
+from civae_core.balance import training_weights
+from civae_core.errors import DataError
+
+log = logging.getLogger(__name__)
+
+WEIGHT_CAP = 20.0
+FEWEST_OF_A_CLASS = 8
+
+
+def learnable(table: tuple[Attribute, ...], labels_NA: Tensor) -> list[int]:
+    """Columns that vary enough to be learned; says which do not.
+
+    Raises:
+        DataError: none does.
+    """
+    kept: list[int] = []
+    dropped: list[int] = []
+    for column, attribute in enumerate(table):
+        known_M = labels_NA[:, column]
+        known_M = known_M[known_M.isfinite()]
+        if attribute.kind == "binary":
+            varies = min(int((known_M > 0.5).sum()), int((known_M <= 0.5).sum())) >= FEWEST_OF_A_CLASS
+        else:
+            varies = len(known_M) >= FEWEST_OF_A_CLASS and float(known_M.std()) > 0.0
+        (kept if varies else dropped).append(column)
+    if dropped:
+        log.warning(
+            "too few examples to learn a scorer of: %s", ", ".join(table[column].name for column in dropped)
+        )
+    if not kept:
+        raise DataError("no attribute of the table varies enough to train a scorer on")
+    return kept
+
+
+def balanced_weights(labels_NA: Tensor, attributes: list[Attribute], roles: AttributeRoles) -> Tensor:
+    """Weights [N, A], of mean 1 in each column among the labelled, 0 where the label is missing.
+
+    Column a has the capped, capped inverse propensities of attribute a given those that are not consequences:
+    of a treatment given covariates and held-out attributes, of any other given those and the treatments.
+    """
+    descendants = {attribute.name for attribute in roles.descendants}
+    treatments = {attribute.name for attribute in roles.treatments}
+    known_NA = labels_NA.isfinite()
+    mean_A = labels_NA.nan_to_num(0.0).sum(0) / known_NA.sum(0).clamp(min=1)
+    # An unknown label of another attribute tells nothing: its mean does no harm there.
+    filled_NA = torch.where(known_NA, labels_NA, mean_A)
+    weights_NA = torch.zeros_like(labels_NA)
+    for column, attribute in enumerate(attributes):
+        causes = [
+            other
+            for other, candidate in enumerate(attributes)
+            if other != column
+            and candidate.name not in descendants
+            and not (attribute.name in treatments and candidate.name in treatments)
+        ]
+        rows_N = known_NA[:, column]
+        x_MC, t_M1 = filled_NA[rows_N][:, causes], labels_NA[rows_N, column][:, None]
+        w_M = training_weights(x_MC, t_M1, [attribute.kind], "inverse", WEIGHT_CAP)
+        weights_NA[rows_N, column] = _equal_classes(w_M, t_M1[:, 0]) if attribute.kind == "binary" else w_M
+    return weights_NA
+
+
+def _equal_classes(weights_M: Tensor, labels_M: Tensor) -> Tensor:
+    """The weights of both classes scaled to the same sum, so that a rare attribute is not simply never seen."""
+    scaled_M = weights_M.clone()
+    for label in (0, 1):
+        members_M = (labels_M > 0.5) == bool(label)
+        scaled_M[members_M] *= 0.5 * len(weights_M) / weights_M[members_M].sum()
+    return scaled_M

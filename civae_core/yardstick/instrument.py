@@ -1,0 +1,120 @@
+"""A trained yardstick: what it sees in images, and how well it sees."""
+
+import json
+from dataclasses import dataclass, field
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from civae_core.attributes import Attribute
+from civae_core.model.distributions import DiagonalNormal
+from civae_core.yardstick.networks import AttributeScorer, LatentSpace
+
+Quality = dict[str, dict[str, float]]
+"""By attribute: accuracy, auc, worst_group_accuracy and n of a binary one; r2, mae and n of a continuous one."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the instruments see in a batch of images, in float32."""
+
+    outputs_BA: Tensor
+    """One number for each of the yardstick's attributes: a logit, or a standardised value."""
+    features_BF: Tensor
+    """What the scorer reads the attributes from."""
+    latent: DiagonalNormal
+    """The posterior of an unconditional VAE."""
+
+
+@dataclass(frozen=True)
+class YardstickCard:
+    """What travels with the weights."""
+
+    attributes: tuple[Attribute, ...]
+    """Columns of the table that could be learned, in its order."""
+    size: int
+    channels: int
+    data: dict[str, str]
+    """Name and fingerprint of the prepared data."""
+    roles: dict[str, list[str]]
+    """Names by role; the balance of training depends on them."""
+    images: int
+    seed: int
+    photos: Quality
+    """On held-out photographs."""
+    blurred: Quality
+    """On the same, blurred as a reconstruction may be."""
+    reconstructions: dict[str, Quality] = field(default_factory=dict)
+    """On the reconstructions (τ = 0) of models that it was tried on, by run."""
+
+    def to_json(self) -> str:
+        values = {**self.__dict__, "attributes": [attribute.to_dict() for attribute in self.attributes]}
+        return json.dumps(values, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> "YardstickCard":
+        """
+        Raises:
+            KeyError, TypeError, ValueError: the text is damaged.
+        """
+        values: dict[str, Any] = json.loads(text)
+        attributes = tuple(Attribute.from_dict(entry) for entry in values.pop("attributes"))
+        return cls(attributes=attributes, **values)
+
+
+class Networks(nn.Module):
+    """The scorer and the latent space, as one module with one state."""
+
+    def __init__(self, size: int, channels: int, attributes: int) -> None:
+        super().__init__()
+        self.scorer = AttributeScorer(size, channels, attributes)
+        self.latent = LatentSpace(size, channels)
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """Networks in evaluation mode on one device, with their card."""
+
+    networks: Networks
+    card: YardstickCard
+    path: Path | None = None
+
+    @property
+    def attributes(self) -> tuple[Attribute, ...]:
+        return self.card.attributes
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the weights, which names the yardstick in reports."""
+        digest = sha256()
+        for name, tensor in sorted(self.networks.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    @property
+    def name(self) -> str:
+        """How reports call it."""
+        return f"scorer {self.fingerprint[:8]}"
+
+    def index(self, name: str) -> int:
+        """Column of an attribute in `Reading.outputs_BA`.
+
+        Raises:
+            KeyError: it was not learned.
+        """
+        for position, attribute in enumerate(self.attributes):
+            if attribute.name == name:
+                return position
+        raise KeyError(name)
+
+    @torch.no_grad()
+    def read(self, y_BCHW: Tensor) -> Reading:
+        """Looks at images, floats [B,C,S,S] on the yardstick's device; values beyond [0,1] are clamped first."""
+        y_BCHW = y_BCHW.float().clamp(0.0, 1.0)
+        outputs_BA, features_BF = self.networks.scorer(y_BCHW)
+        return Reading(outputs_BA.float(), features_BF.float(), self.networks.latent.encode(y_BCHW))

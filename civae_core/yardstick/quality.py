@@ -1,0 +1,75 @@
+"""How well a scorer tells each attribute, on whatever images it is shown."""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from civae_core.attributes import Attribute
+from civae_core.ranking import auc
+from civae_core.yardstick.instrument import Quality, Yardstick
+
+SMALLEST_GROUP = 8
+"""Groups with fewer images say nothing about the worst one."""
+
+
+def score_quality(
+    outputs_NA: Tensor, labels_NA: Tensor, attributes: Sequence[Attribute], arms_N: Tensor | None = None
+) -> Quality:
+    """Compares outputs with labels.
+
+    Args:
+        outputs_NA: logits, or standardised values, as in `Reading.outputs_BA`.
+        labels_NA: labels in raw units, NaN where missing, in the same columns.
+        attributes: what the columns are.
+        arms_N: the treatment that splits the images into groups, NaN where missing; without it a group is all images
+            of one label.
+
+    Returns:
+        By attribute: accuracy, auc (absent where a class is missing), worst_group_accuracy (the smallest accuracy
+        among images of one label in one arm, of at least 8) and n; of a continuous attribute r2, mae in raw units, n.
+        Attributes without a label are absent.
+    """
+    outputs_NA, labels_NA = outputs_NA.double().cpu(), labels_NA.double().cpu()
+    found: Quality = {}
+    for column, attribute in enumerate(attributes):
+        known_N = labels_NA[:, column].isfinite()
+        if known_N.any():
+            output_M, label_M = outputs_NA[known_N, column], labels_NA[known_N, column]
+            if attribute.kind == "continuous":
+                found[attribute.name] = _continuous(output_M, label_M, attribute)
+            else:
+                arm_M = torch.zeros_like(label_M) if arms_N is None else arms_N.cpu()[known_N]
+                found[attribute.name] = _binary(output_M, label_M, arm_M)
+    return found
+
+
+def read_outputs(yardstick: Yardstick, batches: Iterable[Tensor]) -> Tensor:
+    """The scorer's outputs [N, A] for batches of images in [0,1], on the CPU."""
+    return torch.cat([yardstick.read(y_BCHW).outputs_BA.cpu() for y_BCHW in batches])
+
+
+def _binary(output_M: Tensor, label_M: Tensor, arm_M: Tensor) -> dict[str, float]:
+    right_M = ((output_M > 0) == (label_M > 0.5)).double()
+    found = {"accuracy": float(right_M.mean()), "n": len(label_M)}
+    if 0 < int(label_M.sum()) < len(label_M):
+        found["auc"] = auc(output_M, label_M)
+    groups = [
+        right_M[(label_M == label) & (arm_M == arm)]
+        for label in (0, 1)
+        for arm in arm_M[arm_M.isfinite()].unique()
+    ]
+    accuracies = [float(group.mean()) for group in groups if len(group) >= SMALLEST_GROUP]
+    if accuracies:
+        found["worst_group_accuracy"] = min(accuracies)
+    return found
+
+
+def _continuous(output_M: Tensor, label_M: Tensor, attribute: Attribute) -> dict[str, float]:
+    shift, scale = attribute.shift_and_scale
+    error_M = output_M * scale + shift - label_M
+    spread = float((label_M - label_M.mean()).square().sum())
+    found = {"mae": float(error_M.abs().mean()), "n": len(label_M)}
+    if spread > 0.0:
+        found["r2"] = 1.0 - float(error_M.square().sum()) / spread
+    return found

@@ -1,0 +1,66 @@
+"""A yardstick as one safetensors file, whose metadata is its card."""
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from civae_core.errors import DataError, UsageError
+from civae_core.files import atomic_file
+from civae_core.model.stored import load_weights, read_tensors, write_tensors
+from civae_core.yardstick.instrument import Networks, Yardstick, YardstickCard
+
+FORMAT = 1
+_KEY, _FORMAT_KEY = "civae_yardstick", "civae_yardstick_format"
+
+
+def save_yardstick(yardstick: Yardstick, path: Path) -> None:
+    """Writes a file that is whole or absent.
+
+    Raises:
+        CivaeError: the folder cannot be written, or the disk is full.
+    """
+    metadata = {_KEY: yardstick.card.to_json(), _FORMAT_KEY: str(FORMAT)}
+    with atomic_file(path) as temporary:
+        write_tensors(temporary, yardstick.networks.state_dict(), metadata)
+
+
+def load_yardstick(path: Path, device: torch.device | str = "cpu") -> Yardstick:
+    """Reads a yardstick.
+
+    Raises:
+        UsageError: there is no such file.
+        DataError: it is truncated, foreign, of a newer format, or does not fit its own card.
+    """
+    if not path.is_file():
+        raise UsageError(f"{path}: no such scorer file", hint="train one with `civae train-scorer`")
+    card = _read_card(path)
+    networks = Networks(card.size, card.channels, len(card.attributes))
+    load_weights(networks, read_tensors(path), path)
+    return Yardstick(networks.to(device).eval().requires_grad_(False), card, path)
+
+
+def _read_card(path: Path) -> YardstickCard:
+    try:
+        with safe_open(path, framework="pt") as opened:
+            metadata = opened.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise DataError(
+            f"{path}: not a readable safetensors file ({error})",
+            hint="it may be truncated; train it again with `civae train-scorer`",
+        ) from error
+    if _KEY not in metadata:
+        raise DataError(
+            f"{path}: a safetensors file, but not a scorer's", hint="train one with `civae train-scorer`"
+        )
+    try:
+        newer = int(metadata[_FORMAT_KEY]) > FORMAT
+        card = None if newer else YardstickCard.from_json(metadata[_KEY])
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: its metadata is damaged ({error})", hint="train it again") from error
+    if card is None:
+        raise DataError(
+            f"{path}: written in format {metadata[_FORMAT_KEY]}, this version reads up to {FORMAT}",
+            hint="update civae",
+        )
+    return card
