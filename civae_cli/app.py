@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from civae_cli import config
+from civae_cli.benchmark import benchmark
 from civae_cli.counterfactual import counterfactual
 from civae_cli.doctor import doctor
 from civae_cli.errors import CivaeGroup
@@ -49,6 +50,7 @@ app.command("train")(train)
 app.command("sample")(sample)
 app.command("counterfactual")(counterfactual)
 app.command("evaluate")(evaluate)
+app.command("benchmark")(benchmark)
 app.command("info")(info)
 app.add_typer(config.app, name="config")
 app.command("doctor")(doctor)

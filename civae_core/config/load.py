@@ -43,10 +43,10 @@ def load_config(
         ConfigError: with every problem found, each at its file, line and column.
     """
     sources = [read_file(Path(file), order) for order, file in enumerate(files)]
-    sources += [_parse_set(text, len(files) + order) for order, text in enumerate(sets)]
+    sources += [parse_set(text, len(files) + order) for order, text in enumerate(sets)]
     unusable = [p for source in sources for p in source.problems if source.tree is None]
     if unusable:
-        raise ConfigError(unusable, hint=_syntax_hint(unusable))
+        raise ConfigError(unusable, hint=syntax_hint(unusable))
 
     merged = Document(tree={})
     for source in sources:
@@ -54,12 +54,12 @@ def load_config(
         merged.problems += source.problems
     for key, value in (overrides or {}).items():
         if value is not None:
-            merge(merged, _nested(tuple(key.split(".")), value, Place(len(sources), 0, 0, "command line")))
+            merge(merged, nested(tuple(key.split(".")), value, Place(len(sources), 0, 0, "command line")))
 
     config, problems = validate(merged)
     problems += merged.problems
     if problems or config is None:
-        raise ConfigError(_in_reading_order(problems), hint=_hint(problems))
+        raise ConfigError(in_reading_order(problems), hint=_hint(problems))
     return config
 
 
@@ -107,7 +107,7 @@ def merge(base: Document, over: Document, path: KeyPath = ()) -> None:
             places.update({known: place for known, place in newer.items() if known[: len(here)] == here})
 
 
-def _parse_set(text: str, order: int) -> Document:
+def parse_set(text: str, order: int) -> Document:
     """`train.lr=1e-4` as the tree {"train": {"lr": 0.0001}}."""
     source = f"--set {text}"
     place = Place(order, 0, 0, source)
@@ -118,12 +118,12 @@ def _parse_set(text: str, order: int) -> Document:
     document = parse_yaml(value, source, order, positions=False)
     if document.problems and document.tree is None:
         return document
-    nested = _nested(path, document.tree, place)
-    nested.problems = [Problem(p.place, f"{name}.{p.key}", p.message) for p in document.problems]
-    return nested
+    made = nested(path, document.tree, place)
+    made.problems = [Problem(p.place, f"{name}.{p.key}", p.message) for p in document.problems]
+    return made
 
 
-def _nested(path: tuple[str, ...], value: Any, place: Place) -> Document:
+def nested(path: tuple[str, ...], value: Any, place: Place) -> Document:
     """A document that holds one value at `path`, everything in it written at `place`."""
     document = Document(tree=value)
     for part in reversed(path):
@@ -140,7 +140,8 @@ def _nested(path: tuple[str, ...], value: Any, place: Place) -> Document:
     return document
 
 
-def _in_reading_order(problems: Sequence[Problem]) -> list[Problem]:
+def in_reading_order(problems: Sequence[Problem]) -> list[Problem]:
+    """By source, line and column; what stands nowhere comes last."""
     last = Place(1_000_000, 0, 0, "")
     return sorted(problems, key=lambda problem: problem.place or last)
 
@@ -154,7 +155,8 @@ def _hint(problems: Sequence[Problem]) -> str:
     return "`civae config init` prints every key with its meaning and default"
 
 
-def _syntax_hint(problems: Sequence[Problem]) -> str:
+def syntax_hint(problems: Sequence[Problem]) -> str:
+    """What to do about files that cannot be parsed."""
     if any("cannot read" in problem.message for problem in problems):
         return "`civae config init > train.yml` writes a commented config to start from"
     if any("\\t" in problem.message for problem in problems):

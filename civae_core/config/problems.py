@@ -3,13 +3,15 @@
 import copy
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from civae_core.attributes import nearest
 from civae_core.config.schema import Config
 from civae_core.config.yaml import Document, KeyPath, Place, Problem, dotted
+
+Schema = TypeVar("Schema", bound=BaseModel)
 
 # Stand in for what `data` requires where that is missing or wrong, so that the rest can still be checked.
 _STAND_INS: dict[str, Any] = {"path": "?", "treatment": ["?"]}
@@ -19,33 +21,44 @@ def known_keys(model: type[BaseModel] = Config, prefix: KeyPath = ()) -> Iterato
     """Every key of the schema as a path, sections before their contents."""
     for name, field in model.model_fields.items():
         yield (*prefix, name)
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from known_keys(field.annotation, (*prefix, name))
+        for section in (field.annotation, *get_args(field.annotation)):  # an optional section is a union
+            if isinstance(section, type) and issubclass(section, BaseModel):
+                yield from known_keys(section, (*prefix, name))
 
 
 def validate(document: Document) -> tuple[Config | None, list[Problem]]:
-    """Checks a merged tree against the schema, going on past errors so that all are found at once.
+    """Checks a merged tree against the schema of a training's config.
 
     Returns:
         The config (None when there are problems), and the problems in the schema's order.
     """
+    return validate_as(Config, document)
+
+
+def validate_as(schema: type[Schema], document: Document) -> tuple[Schema | None, list[Problem]]:
+    """Checks a merged tree against any schema, going on past errors so that all are found at once.
+
+    Returns:
+        The checked values (None when there are problems), and the problems in the schema's order.
+    """
     tree: dict[str, Any] = copy.deepcopy(document.tree)
-    tree.setdefault("data", {})
+    if "data" in schema.model_fields:
+        tree.setdefault("data", {})
     problems: list[Problem] = []
     reported: list[KeyPath] = []
     while True:
         try:
-            config = Config.model_validate(tree)
+            checked = schema.model_validate(tree)
         except ValidationError as error:
             fresh = [e for e in error.errors() if not _below(e["loc"], reported)]
             if not fresh:
                 return None, problems
             for details in fresh:
-                problems.append(_describe(dict(details), document))
+                problems.append(_describe(dict(details), document, schema))
                 reported.append(details["loc"])
                 _repair(tree, details["loc"])
         else:
-            return (None if problems else config), problems
+            return (None if problems else checked), problems
 
 
 def _below(path: KeyPath, reported: list[KeyPath]) -> bool:
@@ -59,24 +72,24 @@ def _repair(tree: dict[str, Any], path: KeyPath) -> None:
         tree["data"] = dict(_STAND_INS)
     elif section == "data" and key in _STAND_INS:
         tree["data"][key] = _STAND_INS[str(key)]
-    elif key is not None:
+    elif key is not None and isinstance(tree.get(str(section)), dict):
         tree[str(section)].pop(key, None)
     elif section is not None:
         tree.pop(str(section), None)
 
 
-def _describe(error: dict[str, Any], document: Document) -> Problem:
+def _describe(error: dict[str, Any], document: Document, schema: type[BaseModel]) -> Problem:
     path: KeyPath = error["loc"]
     kind: str = error["type"]
     if kind == "extra_forbidden":
-        return Problem(document.keys.get(path), dotted(path), f"unknown key{_did_you_mean(path)}")
+        return Problem(document.keys.get(path), dotted(path), f"unknown key{_did_you_mean(path, schema)}")
     if kind == "missing":
         place = _nearest_place(path, document)
         in_file = place if place and place.line else None  # a flag elsewhere is not to blame
         return Problem(in_file, dotted(path), "missing, and it has no default")
     if kind == "value_error":
         message = str(error["ctx"]["error"])
-        return Problem(_place_of_mention(message, path, document), *_split_key(message, path))
+        return Problem(_place_of_mention(message, path, document), *_split_key(message, path, schema))
     place = document.values.get(path) or _nearest_place(path, document)
     return Problem(place, dotted(path), _wrong_value(kind, error))
 
@@ -123,10 +136,10 @@ def _show(value: Any) -> str:
     return repr(value)
 
 
-def _did_you_mean(path: KeyPath) -> str:
+def _did_you_mean(path: KeyPath, schema: type[BaseModel]) -> str:
     """Looks in the key's own section first, then everywhere."""
     name, section = str(path[-1]), path[:-1]
-    everywhere = list(known_keys())
+    everywhere = list(known_keys(schema))
     siblings = {str(key[-1]): key for key in everywhere if key[:-1] == section}
     others = {str(key[-1]): key for key in reversed(everywhere) if key[:-1] != section}
     if name in others:
@@ -168,9 +181,9 @@ def _at(tree: Any, path: KeyPath) -> Any:
     return tree
 
 
-def _split_key(message: str, section: KeyPath) -> tuple[str, str]:
+def _split_key(message: str, section: KeyPath, schema: type[BaseModel]) -> tuple[str, str]:
     """`"treatment: needs …"` within data as (`data.treatment`, `needs …`)."""
     match = re.match(r"([a-z_.]+): (.*)", message, re.DOTALL)
-    if match and (*section, *match[1].split(".")) in set(known_keys()):
+    if match and (*section, *match[1].split(".")) in set(known_keys(schema)):
         return dotted((*section, *match[1].split("."))), match[2]
     return dotted(section), message

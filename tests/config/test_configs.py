@@ -9,7 +9,11 @@ from civae_core.config.celeba import ATTRIBUTES, CAUSED_BY
 from civae_core.synthetic import ROLES
 
 FOLDER = Path(__file__).parents[2] / "configs"
-FILES = sorted(FOLDER.glob("*.yml"))
+BENCHMARKS = {
+    "benchmark.yml",
+    "overlap-sweep.yml",
+}  # read by `civae benchmark`: tests/benchmark/test_benchmark_load.py
+FILES = sorted(file for file in FOLDER.glob("*.yml") if file.name not in BENCHMARKS)
 CELEBA = [file for file in FILES if file.name.startswith(("celeba", "original"))]
 
 

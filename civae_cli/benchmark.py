@@ -1,0 +1,103 @@
+"""`civae benchmark`: ours and the baselines on one data set with one budget, in one table."""
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from civae_cli.options import DeviceOption, JsonFlag, QuietFlag, SetOption, VerboseFlag
+from civae_cli.terminal import terminal
+
+
+def benchmark(
+    config: Annotated[
+        Path, typer.Argument(metavar="CONFIG", help="A benchmark file, or a config of `civae train`.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for everything.")],
+    set_: SetOption = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", metavar="METHOD", help="Train and score only this method; repeatable."),
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option("--seeds", metavar="0-2", help="Seeds of training, in place of the file's.")
+    ] = None,
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", min=1, metavar="N", help="Processes, which share the cores.")
+    ] = 1,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, metavar="N", help="Score at most N images.")
+    ] = None,
+    scorer: Annotated[
+        bool, typer.Option("--scorer/--no-scorer", help="Judge with an independent scorer too.")
+    ] = True,
+    device: DeviceOption = "auto",
+    json: JsonFlag = False,
+    quiet: QuietFlag = False,
+    verbose: VerboseFlag = False,
+) -> None:
+    """Train ours and the baselines with one budget and score them in one table.
+
+    Each method is trained with each seed on each data set. The same command again goes on where it stopped; a
+    training that fails does not keep the others from going on.
+
+    \b
+    Examples:
+      civae benchmark configs/celeba-64-young.yml --out benchmarks/young --seeds 0-2
+      civae benchmark configs/overlap-sweep.yml --out sweep --jobs 2
+    """
+    from civae_core.benchmark.load import load_benchmark
+    from civae_core.benchmark.run import run_benchmark
+    from civae_core.benchmark.table import benchmark_tables
+    from civae_core.errors import CivaeError
+
+    voice = terminal(quiet, verbose, json)
+    found = run_benchmark(
+        load_benchmark(config, set_ or []),
+        out,
+        only=only or [],
+        seeds=None if seeds is None else parse_seeds(seeds),
+        device=device,
+        jobs=jobs,
+        limit=limit,
+        scorer=scorer,
+    )
+    for table in benchmark_tables(found.numbers):
+        voice.table(table)
+    written = [str(path) for path in (found.report, found.figure) if path is not None]
+    voice.say(f"wrote {' and '.join(written)}")
+    voice.result(found.numbers, str(found.results))
+    if found.failed:
+        raise CivaeError(
+            f"{len(found.failed)} of {found.worked_on} cells failed: {describe_failures(found.failed)}",
+            hint="the others are kept; run the same command again to try these once more",
+        )
+
+
+def describe_failures(failed: dict[str, str]) -> str:
+    """`cell: what went wrong`, cells of one reason together."""
+    cells: dict[str, list[str]] = {}
+    for cell, reason in failed.items():
+        cells.setdefault(reason, []).append(cell)
+    return "; ".join(
+        f"{names[0]}{f' and {len(names) - 1} more' if names[1:] else ''}: {reason}"
+        for reason, names in cells.items()
+    )
+
+
+def parse_seeds(text: str) -> list[int]:
+    """`0-2` or `0,3,5-7` as numbers, each once.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    from civae_core.errors import UsageError
+
+    seeds: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
+        if match is None or int(match[2] or match[1]) < int(match[1]):
+            raise UsageError(f"--seeds {text}: is no list of seeds", hint="write 0-2, or 0,1,2")
+        seeds += range(int(match[1]), int(match[2] or match[1]) + 1)
+    return list(dict.fromkeys(seeds))

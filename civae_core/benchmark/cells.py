@@ -1,0 +1,160 @@
+"""What a benchmark consists of: a cell is one method trained with one seed on one data set, and scored there."""
+
+import json
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from civae_core import __version__
+from civae_core.benchmark.load import Benchmark
+from civae_core.config import Config
+from civae_core.data import PreparedData
+from civae_core.errors import UsageError
+from civae_core.evaluation.evaluate import evaluate
+from civae_core.evaluation.instruments import Instruments
+from civae_core.evaluation.measures import NOT_COMPETING
+from civae_core.files import write_json
+from civae_core.model.stored import find_model_file, load_model, read_card
+from civae_core.training.checkpoint import last_checkpoint
+from civae_core.training.device import choose_device
+from civae_core.training.loop import train
+from civae_core.training.run_folder import RunFolder
+from civae_core.yardstick import load_yardstick
+
+log = logging.getLogger(__name__)
+
+RUN_FILE = "evaluation.json"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training of a benchmark and where it lives."""
+
+    data: str
+    method: str
+    seed: int
+    config: Config
+    run: Path
+
+    @property
+    def name(self) -> str:
+        return f"{self.data}/{self.method}-seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How every cell is scored."""
+
+    limit: int | None = None
+    """Score at most this many images."""
+    scorer: Path | None = None
+    """File of the independent networks; None scores without them."""
+    fingerprint: str | None = None
+    """Of the scorer's weights."""
+
+
+def plan_cells(benchmark: Benchmark, data: Iterable[tuple[str, Path]], out: Path) -> list[Cell]:
+    """All cells, in the order of work: the first seed of all methods on all data comes first.
+
+    Args:
+        data: name and folder of each data set.
+        out: the benchmark's folder.
+    """
+    sets = list(data)
+    return [
+        Cell(name, method, seed, _config_of(config, path, seed), out / "runs" / name / f"{method}-seed{seed}")
+        for seed in benchmark.seeds
+        for name, path in sets
+        for method, config in benchmark.methods.items()
+    ]
+
+
+def _config_of(config: Config, path: Path, seed: int) -> Config:
+    return config.model_copy(
+        update={
+            "data": config.data.model_copy(update={"path": str(path)}),
+            "train": config.train.model_copy(update={"seed": seed}),
+        }
+    )
+
+
+def run_cell(cell: Cell, scoring: Scoring, device: str) -> None:
+    """Trains and scores a cell, going on from whatever is done; its evaluation.json is then in its run.
+
+    Raises:
+        CivaeError: as training and evaluation do. PreemptedError and InterruptedRunError: a signal asked to stop.
+    """
+    began = time.monotonic()
+    data = PreparedData.open(cell.config.data.path)
+    if not is_trained(cell, data):
+        train(cell.config, cell.run, device=device)
+    if kept_evaluation(cell, data, scoring) is not None:
+        return
+    chosen = choose_device(device)
+    yardstick = None if scoring.scorer is None else load_yardstick(scoring.scorer, chosen)
+    found = evaluate(
+        [load_model(cell.run, chosen)],
+        data,
+        limit=scoring.limit,
+        instruments=Instruments(yardstick=yardstick),
+    )
+    numbers = {
+        **found.numbers,
+        "benchmark": {**_scored_how(cell, data, scoring), "seconds": round(time.monotonic() - began, 1)},
+    }
+    write_json(cell.run / RUN_FILE, numbers)
+
+
+def is_trained(cell: Cell, data: PreparedData) -> bool:
+    """Whether the cell's run has all its images, of this data and under this config.
+
+    Raises:
+        UsageError: the folder holds a run under another config, on other data, or trained for longer.
+    """
+    folder = RunFolder(cell.run)
+    checkpoint = last_checkpoint(folder.checkpoints)
+    if checkpoint is None:
+        return False
+    folder.require_same(cell.config)
+    card = read_card(find_model_file(checkpoint))
+    if card.data["fingerprint"] != data.fingerprint:
+        raise UsageError(
+            f"{cell.run}: holds a run on other images than {data.path}", hint="name another --out"
+        )
+    settings = cell.config.train
+    if card.images_seen >= settings.images + settings.batch_size:
+        raise UsageError(
+            f"{cell.run}: has seen {card.images_seen:,} images, more than train.images {settings.images:,}",
+            hint="all cells share one budget: raise base.train.images, or name another --out",
+        )
+    return card.images_seen >= settings.images
+
+
+def kept_evaluation(cell: Cell, data: PreparedData, scoring: Scoring) -> dict[str, Any] | None:
+    """The evaluation that an earlier call left, if it was made in the same way."""
+    try:
+        numbers = json.loads((cell.run / RUN_FILE).read_text(encoding="utf-8"))
+        known = numbers["benchmark"]
+        same = all(known.get(key) == value for key, value in _scored_how(cell, data, scoring).items())
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None  # none yet, written by another command, or edited
+    return dict(numbers) if same else None
+
+
+def _scored_how(cell: Cell, data: PreparedData, scoring: Scoring) -> dict[str, Any]:
+    return {
+        "civae": __version__,
+        "images": cell.config.train.images,
+        "data": data.fingerprint,
+        "limit": scoring.limit,
+        "scorer": scoring.fingerprint,
+    }
+
+
+def own_entry(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """The scores of the one model that was evaluated, whatever it is called there."""
+    (entry,) = (entry for name, entry in evaluation["methods"].items() if name not in NOT_COMPETING)
+    return dict(entry)

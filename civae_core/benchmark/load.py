@@ -1,0 +1,205 @@
+"""From a benchmark file to one checked config per method; every problem is reported at its place.
+
+What a method's objective is defined by (BASELINE_DEFAULTS: β, σ, prior and weights) is the method's own: a method
+with another objective than the base takes none of it from the base, only what the method itself states. All else,
+that is the network, the data, the budget and the optimiser, is shared.
+"""
+
+import copy
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from civae_core.benchmark.schema import DEFAULT_METHODS, BenchmarkFile, FacesConfig
+from civae_core.config.load import (
+    ConfigError,
+    in_reading_order,
+    merge,
+    nested,
+    parse_set,
+    read_file,
+    syntax_hint,
+)
+from civae_core.config.problems import validate, validate_as
+from civae_core.config.schema import BASELINE_DEFAULTS, Config
+from civae_core.config.yaml import Document, KeyPath, Place, Problem, dotted
+from civae_core.synthetic import ROLES
+
+RESERVED = ("copy", "truth")
+"""Names of what every evaluation adds by itself."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+_PER_CELL = {("data", "path"): "all methods share one data set", ("train", "seed"): "seeds stand in `seeds`"}
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A checked benchmark. The configs' `data.path` is that of given data, and a placeholder where faces are made."""
+
+    methods: dict[str, Config]
+    changes: dict[str, dict[str, Any]]
+    """What each method states beside the base."""
+    seeds: tuple[int, ...]
+    faces: FacesConfig | None
+
+
+def load_benchmark(file: Path, sets: Sequence[str] = ()) -> Benchmark:
+    """Reads a benchmark file, or a config of `civae train`, which is a base with the default methods.
+
+    Args:
+        file: YAML.
+        sets: `base.train.images=…` as given to --set; the value is YAML.
+
+    Raises:
+        ConfigError: with every problem found, each at its file, line and column.
+    """
+    sources = [_with_base(read_file(file), file)]
+    sources += [parse_set(text, 2 + order) for order, text in enumerate(sets)]
+    unusable = [p for source in sources for p in source.problems if source.tree is None]
+    if unusable:
+        raise ConfigError(unusable, hint=syntax_hint(unusable))
+    merged = Document(tree={})
+    for source in sources:
+        merge(merged, source)
+        merged.problems += source.problems
+
+    checked, problems = validate_as(BenchmarkFile, merged)
+    problems += merged.problems
+    if checked is None or problems:
+        raise ConfigError(in_reading_order(problems), hint=_HINT)
+    configs, problems = _method_configs(merged, checked)
+    if problems:
+        raise ConfigError(in_reading_order(problems), hint=_HINT)
+    seeds = checked.seeds if checked.seeds is not None else [next(iter(configs.values())).train.seed]
+    return Benchmark(configs, _changes(checked), tuple(dict.fromkeys(seeds)), checked.faces)
+
+
+_HINT = (
+    "configs/benchmark.yml shows the form; under `base` and in methods stand the keys of `civae config init`"
+)
+
+
+def _with_base(document: Document, file: Path) -> Document:
+    """The document with its base: a plain training config becomes one, a file's name is replaced by the file."""
+    tree = document.tree
+    if not isinstance(tree, dict):
+        return document
+    if "base" not in tree and "data" in tree:
+        wrapped = Document({"base": tree}, problems=document.problems)
+        for ours, theirs in ((wrapped.keys, document.keys), (wrapped.values, document.values)):
+            ours.update({("base", *path): place for path, place in theirs.items()})
+        wrapped.keys[("base",)] = wrapped.values[("base",)]
+        return wrapped
+    if isinstance(tree.get("base"), str):
+        base = read_file(file.parent / tree["base"], order=1)
+        if base.tree is None:
+            return base
+        named = document.keys[("base",)]
+        document.forget(("base",))
+        tree["base"] = base.tree
+        document.keys[("base",)] = named
+        for ours, theirs in ((document.keys, base.keys), (document.values, base.values)):
+            ours.update({("base", *path): place for path, place in theirs.items()})
+        document.problems += base.problems
+    return document
+
+
+def _changes(checked: BenchmarkFile) -> dict[str, dict[str, Any]]:
+    return DEFAULT_METHODS if checked.methods is None else checked.methods
+
+
+def _method_configs(merged: Document, checked: BenchmarkFile) -> tuple[dict[str, Config], list[Problem]]:
+    """Each method's config, and what is wrong with base and methods, said once."""
+    base = _below(merged, ("base",))
+    found: dict[tuple[Place | None, str], Problem] = {}
+
+    def report(problem: Problem) -> None:
+        found.setdefault((problem.place, problem.message), problem)
+
+    if checked.faces is not None:
+        if "path" in _section(base.tree, "data"):
+            message = "cannot stand beside `faces`, which are made and found by the benchmark"
+            report(Problem(base.keys[("data", "path")], "base.data.path", message))
+        _use_faces(base)
+    configs: dict[str, Config] = {}
+    for name, values in _changes(checked).items():
+        here = ("methods", name)
+        for problem in _name_problems(name, merged.keys.get(here)):
+            report(problem)
+        changes = (
+            _below(merged, here)
+            if checked.methods is not None
+            else nested((), copy.deepcopy(values), Place(1_000, 0, 0, "default methods"))
+        )
+        for path, why in _PER_CELL.items():
+            if path in changes.keys:
+                report(Problem(changes.keys[path], dotted((*here, *path)), f"cannot differ by method: {why}"))
+        config, problems = validate(_method_document(base, changes))
+        own = {*changes.keys.values(), *changes.values.values()}
+        for problem in problems:
+            prefix = here if problem.place in own else ("base",)
+            key = ".".join(filter(None, (dotted(prefix), problem.key)))
+            report(Problem(problem.place, key, problem.message))
+        if config is not None:
+            configs[name] = config
+    if checked.methods is not None and not checked.methods:
+        report(Problem(merged.keys.get(("methods",)), "methods", "names no method"))
+    return configs, list(found.values())
+
+
+def _method_document(base: Document, changes: Document) -> Document:
+    """The base with a method's changes laid upon it, without what defines another objective than the method's."""
+    document = _below(base, ())
+    theirs = base.tree.get("objective", "intact")
+    ours = changes.tree.get("objective", theirs)
+    if ours != theirs:
+        for objective in (theirs, ours):
+            for section, defaults in BASELINE_DEFAULTS.get(str(objective), {}).items():
+                for key in defaults:
+                    if isinstance(document.tree.get(section), dict) and key in document.tree[section]:
+                        del document.tree[section][key]
+                        document.forget((section, key))
+    merge(document, changes)
+    return document
+
+
+def _use_faces(base: Document) -> None:
+    """Gives the base a stand-in for the faces' folder and, where it states no roles, the faces' own."""
+    data = base.tree.setdefault("data", {})
+    if not isinstance(data, dict):
+        return
+    if not {"treatment", "covariates", "descendants"} & data.keys():
+        data["treatment"] = [a.name for a in ROLES.treatments]
+        data["covariates"] = [a.name for a in ROLES.covariates]
+        data["descendants"] = [a.name for a in ROLES.descendants]
+    data["path"] = "faces"
+
+
+def _name_problems(name: str, place: Place | None) -> list[Problem]:
+    key = f"methods.{name}"
+    if name in RESERVED:
+        return [Problem(place, key, "the name stands for what every evaluation adds by itself")]
+    if not _NAME.fullmatch(name):
+        message = "names a folder, so it takes letters, digits and . _ + - only"
+        return [Problem(place, key, message)]
+    return []
+
+
+def _below(document: Document, path: KeyPath) -> Document:
+    """A copy of what stands at `path`, with its places."""
+    tree: Any = document.tree
+    for part in path:
+        tree = tree[part]
+    cut = len(path)
+
+    def places(known: Mapping[KeyPath, Place]) -> dict[KeyPath, Place]:
+        return {there[cut:]: place for there, place in known.items() if there[:cut] == path}
+
+    return Document(copy.deepcopy(tree), places(document.keys), places(document.values))
+
+
+def _section(tree: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = tree.get(name)
+    return found if isinstance(found, dict) else {}

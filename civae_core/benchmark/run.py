@@ -1,0 +1,146 @@
+"""A benchmark from start to finish: data, scorer, cells, and what came of them."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from civae_core.attributes import AttributeRoles, nearest
+from civae_core.benchmark.cells import Cell, Scoring, plan_cells
+from civae_core.benchmark.load import Benchmark
+from civae_core.benchmark.outcome import balance_of, collect
+from civae_core.benchmark.output import write_results
+from civae_core.benchmark.schema import FacesConfig
+from civae_core.benchmark.work import work_through
+from civae_core.data import PreparedData
+from civae_core.data.pack import MaxBad
+from civae_core.data.prepare import prepare
+from civae_core.data.sources.base import TruthSpec
+from civae_core.data.sources.faces import faces_source
+from civae_core.errors import UsageError
+from civae_core.files import make_folder, write_json
+from civae_core.machine import available_cores
+from civae_core.training.device import choose_device
+from civae_core.training.setup import assign_roles
+from civae_core.yardstick import save_yardstick, yardstick_for
+
+log = logging.getLogger(__name__)
+
+RESULTS = "benchmark.json"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a benchmark left behind."""
+
+    numbers: dict[str, Any]
+    results: Path
+    report: Path
+    figure: Path | None
+    """Error against overlap, where there are several overlaps."""
+    worked_on: int
+    """Cells that this call was about."""
+    failed: dict[str, str]
+    """What went wrong, by the cell's name."""
+
+
+def run_benchmark(
+    benchmark: Benchmark,
+    out: Path,
+    *,
+    only: Sequence[str] = (),
+    seeds: Sequence[int] | None = None,
+    device: str = "auto",
+    jobs: int = 1,
+    limit: int | None = None,
+    scorer: bool = True,
+) -> Finished:
+    """Trains and scores every cell in `out` and writes benchmark.json, report.html and, over overlaps, overlap.png.
+
+    What is done already is not repeated; a cell that fails does not keep the others from going on.
+
+    Args:
+        only: methods to work on; the results have what is there of the others.
+        seeds: seeds of training in place of the benchmark's.
+        jobs: processes that share the cores.
+        limit: score at most this many images of each data set.
+        scorer: judge with an independent scorer, trained once on the data with the most overlap.
+
+    Raises:
+        UsageError: an unknown method, a device that is not there, or columns that the data lacks; nothing is trained.
+        PreemptedError, InterruptedRunError: a signal asked to stop; what was done is kept.
+        CivaeError: the data cannot be made or read, or the folder not be written.
+    """
+    for name in only:
+        if name not in benchmark.methods:
+            near = nearest(name, benchmark.methods)
+            known = ", ".join(benchmark.methods)
+            hint = f"did you mean {near}?" if near else f"the methods are {known}"
+            raise UsageError(f"--only {name}: the benchmark has no such method", hint=hint)
+    choose_device(device)
+    if seeds is not None:
+        benchmark = replace(benchmark, seeds=tuple(dict.fromkeys(seeds)))
+    make_folder(out)
+    data = _data_sets(benchmark, out)
+    # Every column is looked up before anything costly; the first method's roles stand for the question.
+    roles, *_ = [assign_roles(config, data[0][1]) for config in benchmark.methods.values()]
+    balance = {name: balance_of(prepared, roles) for name, prepared in data}
+    scoring = _scoring(data[0][1], roles, out, device, limit) if scorer else Scoring(limit)
+    cells = plan_cells(benchmark, [(name, prepared.path) for name, prepared in data], out)
+    chosen = [cell for cell in cells if not only or cell.method in only]
+    errors: dict[str, str] = {}
+
+    def done(cell: Cell, error: str | None) -> None:
+        if error is not None:
+            log.error("%s: %s", cell.name, error)
+            errors[cell.name] = error
+        write_json(out / RESULTS, collect(benchmark, data, cells, scoring, errors, balance))
+
+    work_through(chosen, scoring, device, jobs, done)
+    numbers = collect(benchmark, data, cells, scoring, errors, balance)
+    write_json(out / RESULTS, numbers)
+    report, figure = write_results(numbers, out)
+    return Finished(numbers, out / RESULTS, report, figure, len(chosen), errors)
+
+
+def _data_sets(benchmark: Benchmark, out: Path) -> list[tuple[str, PreparedData]]:
+    """Name and data, the most overlap first."""
+    config = next(iter(benchmark.methods.values()))
+    if benchmark.faces is None:
+        data = PreparedData.open(config.data.path)
+        return [(data.path.resolve().name or "data", data)]
+    treatment = config.data.treatment[0]
+    overlaps = sorted(set(benchmark.faces.overlap), reverse=True)
+    return [
+        (
+            f"overlap-{overlap}",
+            _faces(benchmark.faces, overlap, treatment, out / "data" / f"overlap-{overlap}"),
+        )
+        for overlap in overlaps
+    ]
+
+
+def _faces(faces: FacesConfig, overlap: float, treatment: str, folder: Path) -> PreparedData:
+    """Built-in faces whose truth is known where the treatment is flipped, as `civae prepare-data` makes them."""
+    source = faces_source(
+        count=faces.n,
+        seed=faces.seed,
+        overlap=overlap,
+        truths=[TruthSpec(f"{treatment}=flip", {treatment: "flip"})],
+        size=faces.size,
+        channels=3,
+    )
+    if not (folder / "dataset.yml").exists():
+        log.info("making %s faces of %d px at overlap %s", f"{faces.n:,}", faces.size, overlap)
+    return prepare(source, folder, workers=available_cores(), max_bad=MaxBad("0", count=0)).data
+
+
+def _scoring(data: PreparedData, roles: AttributeRoles, out: Path, device: str, limit: int | None) -> Scoring:
+    """One scorer judges all cells: that of the data with the most overlap, where attributes are best told apart."""
+    yardstick = yardstick_for(data, roles, choose_device(device))
+    file = yardstick.path
+    if file is None:  # the cache could not be written
+        file = out / "scorer.safetensors"
+        save_yardstick(yardstick, file)
+    return Scoring(limit, file, yardstick.fingerprint)

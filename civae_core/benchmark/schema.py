@@ -1,0 +1,51 @@
+"""A benchmark file: one base training, and what each method changes in it."""
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from civae_core.config.schema import Count, Section
+
+
+def _one_or_many(value: object) -> object:
+    return value if isinstance(value, list) else [value]
+
+
+Overlap = Annotated[float, Field(gt=0, le=1)]
+
+
+class FacesConfig(Section):
+    """Built-in faces that the benchmark prepares itself, once for each overlap."""
+
+    n: Annotated[int, Field(ge=100)] = 10_000
+    """Faces to make, held-out ones included."""
+    size: Count = 32
+    """Side of the images in pixels."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of subjects and noise; the same subjects at every overlap."""
+    overlap: Annotated[list[Overlap], BeforeValidator(_one_or_many), Field(min_length=1)] = [0.5]  # noqa: RUF012
+    """How freely the treatment is assigned: 1 at random, towards 0 by the covariates alone; one or several."""
+
+
+class BenchmarkFile(Section):
+    """What `civae benchmark` is told."""
+
+    base: dict[str, Any]
+    """The training that all methods share, as for `civae train`, or a file that holds it."""
+    faces: FacesConfig | None = None
+    """Data to make; left out, base.data.path is the data."""
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = None
+    """Seeds of training, each its own run; left out, base.train.seed."""
+    methods: dict[str, dict[str, Any]] | None = None
+    """Name and changes to the base; left out, ours and all baselines."""
+
+
+DEFAULT_METHODS: dict[str, dict[str, Any]] = {
+    "cvae": {"objective": "cvae"},
+    "original": {"objective": "original"},
+    "xt": {"objective": "intact", "model": {"prior": "xt"}, "loss": {"weights": "none"}},
+    "x": {"objective": "intact", "model": {"prior": "x"}, "loss": {"weights": "none"}},
+    "ours": {"objective": "intact"},
+}
+"""The plain CVAE, the original project, the lab report's equation unweighted, the balanced prior of the published
+method, and the base itself."""

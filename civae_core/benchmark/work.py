@@ -1,0 +1,192 @@
+"""Working through cells, in this process or in several; what one cell raises does not lose the others."""
+
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing import connection
+from multiprocessing.context import SpawnProcess
+from typing import TYPE_CHECKING
+
+from civae_core.errors import CivaeError, InterruptedRunError, PreemptedError
+from civae_core.machine import available_cores
+from civae_core.training.stopping import INTERRUPTED, stop_on_signals
+
+if TYPE_CHECKING:
+    from civae_core.benchmark.cells import Cell, Scoring
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.3
+
+
+def work_through(
+    cells: Sequence["Cell"],
+    scoring: "Scoring",
+    device: str,
+    jobs: int,
+    done: Callable[["Cell", str | None], None],
+) -> None:
+    """Runs the cells in order.
+
+    Args:
+        jobs: processes; 1 works in this one.
+        done: called after each cell with None, or with the sentence of what went wrong.
+
+    Raises:
+        PreemptedError, InterruptedRunError: a signal asked to stop; what was trained is saved.
+    """
+    if jobs == 1 or len(cells) < 2:
+        _here(cells, scoring, device, done)
+    else:
+        _in_processes(cells, scoring, device, min(jobs, len(cells)), done)
+
+
+def _here(
+    cells: Sequence["Cell"],
+    scoring: "Scoring",
+    device: str,
+    done: Callable[["Cell", str | None], None],
+) -> None:
+    # Training catches signals itself; this is for those that arrive while a cell is scored.
+    with stop_on_signals() as stop:
+        for number, cell in enumerate(cells, start=1):
+            log.info("%d/%d %s", number, len(cells), cell.name)
+            done(cell, _attempt(cell, scoring, device))
+            if stop.reason:
+                raise _stopped(stop.reason)
+
+
+def _stopped(reason: int) -> CivaeError:
+    kind = InterruptedRunError if reason == INTERRUPTED else PreemptedError
+    return kind("stopped; what was done is kept", hint="run the same command again to continue")
+
+
+def _attempt(cell: "Cell", scoring: "Scoring", device: str) -> str | None:
+    """Runs a cell; the sentence of what went wrong, if anything did."""
+    from civae_core.benchmark.cells import run_cell
+
+    try:
+        run_cell(cell, scoring, device)
+    except (PreemptedError, InterruptedRunError):
+        raise
+    except Exception as error:
+        log.debug("%s: %s", cell.name, traceback.format_exc())
+        return _sentence(error)
+    return None
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, CivaeError):
+        return error.message
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+
+
+def _in_processes(
+    cells: Sequence["Cell"],
+    scoring: "Scoring",
+    device: str,
+    jobs: int,
+    done: Callable[["Cell", str | None], None],
+) -> None:
+    """A process for each cell, so that one that is killed, as when memory runs out, takes no other with it."""
+    context = multiprocessing.get_context("spawn")
+    threads = max(available_cores() // jobs, 1)
+    waiting = list(enumerate(cells, start=1))
+    running: dict[object, tuple[Cell, SpawnProcess, connection.Connection]] = {}
+    level = logging.getLogger("civae_core").level
+    with stop_on_signals() as stop:
+        try:
+            while waiting or running:
+                while waiting and len(running) < jobs and not stop.reason:
+                    number, cell = waiting.pop(0)
+                    log.info("%d/%d %s", number, len(cells), cell.name)
+                    receiving, sending = context.Pipe(duplex=False)
+                    task = (sending, cell, scoring, device, threads, level)
+                    process = context.Process(target=_work, args=task, name=cell.name)
+                    with _few_threads(threads):
+                        process.start()
+                    sending.close()
+                    running[process.sentinel] = (cell, process, receiving)
+                if stop.reason:
+                    break
+                for sentinel in connection.wait([p.sentinel for _, p, _ in running.values()], POLL_SECONDS):
+                    cell, process, receiving = running.pop(sentinel)
+                    done(cell, _result_of(process, receiving))
+        finally:
+            _stop([process for _, process, _ in running.values()])
+        if stop.reason:
+            raise _stopped(stop.reason)
+
+
+def _result_of(process: SpawnProcess, receiving: connection.Connection) -> str | None:
+    """What an ended process said went wrong, or that it ended without a word."""
+    process.join()
+    try:
+        said: tuple[str | None] | None = receiving.recv() if receiving.poll() else None
+    except EOFError:
+        said = None
+    receiving.close()
+    if said is not None:
+        return said[0]
+    if process.exitcode == -9:
+        return "its process was killed; often memory ran out (use fewer --jobs)"
+    return f"its process ended with code {process.exitcode} and no result"
+
+
+def _stop(processes: Sequence[SpawnProcess]) -> None:
+    """Asks processes to save and end, as a scheduler would, and waits until they have."""
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.join()
+
+
+@contextmanager
+def _few_threads(threads: int) -> Iterator[None]:
+    """Processes started meanwhile use at most so many threads, in the libraries that read this on loading too."""
+    before = os.environ.get("OMP_NUM_THREADS")
+    if before is None:
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop("OMP_NUM_THREADS", None)
+
+
+def _work(
+    sending: connection.Connection, cell: "Cell", scoring: "Scoring", device: str, threads: int, level: int
+) -> None:
+    # Ctrl-C reaches the whole group; the parent passes it on to those who have something to save.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    import torch
+
+    from civae_core.progress import set_quiet
+
+    torch.set_num_threads(min(threads, torch.get_num_threads()))
+    logger = logging.getLogger("civae_core")
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter(f"{cell.name}: %(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(level)
+    set_quiet(True)
+    try:
+        sending.send((_attempt(cell, scoring, device),))
+    except (PreemptedError, InterruptedRunError) as error:
+        raise SystemExit(error.exit_code) from None
+    finally:
+        sending.close()
+
+
+def _leave_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
