@@ -1,0 +1,124 @@
+"""Does the intended change show? The independent scorer looks for it in the counterfactuals (METHOD 6)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from civae_core.attributes import Attribute
+from civae_core.evaluation.asked import Answer, Asked, Seen
+from civae_core.evaluation.bootstrap import bootstrap_mean
+from civae_core.ranking import auc
+from civae_core.yardstick import Yardstick
+
+
+class EffectivenessTally:
+    """The scorer's verdict on the treatments that a question changes, against the values that were intended.
+
+    At τ = 1 as `effectiveness`, at τ = 0 as `effectiveness_mean_image`. Each maps a treatment to scores over the
+    images in which that treatment changes (an image that had the intended value already proves nothing):
+
+    - `accuracy` of a binary one, with its interval: the share of counterfactuals in which the scorer sees the
+      intended value (its logit is on that side of 0);
+    - `f1`: harmonic mean of precision and recall for the value 1, intended against seen, and `auc`: the probability
+      that a counterfactual meant to be 1 scores above one meant to be 0; both absent where only one value was
+      intended;
+    - `mae` of a continuous one, with its interval: mean |seen − intended| in raw units, and `correlation` of the two,
+      absent where either does not vary.
+
+    Absent are treatments that no image changes, that the scorer could not learn, and doses of a binary treatment
+    between 0 and 1, for which a scorer of two classes has no right answer.
+    """
+
+    def __init__(self, yardstick: Yardstick, treatments: Sequence[Attribute]) -> None:
+        """
+        Args:
+            treatments: the model's, in the order of `Asked.t_new_BT`.
+        """
+        learned = {attribute.name for attribute in yardstick.attributes}
+        self._places = [place for place, attribute in enumerate(treatments) if attribute.name in learned]
+        self._columns = [yardstick.index(treatments[place].name) for place in self._places]
+        # The scorer standardises by the data that it learned from, a model by its own.
+        self._attributes = [yardstick.attributes[column] for column in self._columns]
+        self._kept: dict[str, list[Tensor]] = {}
+
+    def add(self, asked: Asked, answer: Answer, seen: Seen | None) -> None:
+        """
+        Raises:
+            ValueError: there is no reading.
+        """
+        if seen is None:
+            raise ValueError("effectiveness needs a scorer")
+        intended_BT = asked.t_new_BT[:, self._places]
+        kept = {
+            "intended": intended_BT,
+            "changed": intended_BT != asked.t_BT[:, self._places],
+            "seen": seen.with_noise.outputs_BA[:, self._columns],
+        }
+        if seen.mean is not None:
+            kept["seen_mean"] = seen.mean.outputs_BA[:, self._columns]
+        for name, values_BT in kept.items():
+            self._kept.setdefault(name, []).append(values_BT.detach().cpu())
+
+    def per_image(self) -> dict[str, Tensor]:
+        """`effective` [N]: 1 where the scorer sees each binary treatment that the question changes as intended, or 0.
+
+        It says nothing of an image in which nothing changes.
+        """
+        judged = [
+            place
+            for place, attribute in enumerate(self._attributes)
+            if attribute.kind == "binary" and bool(self._judged(place).any())
+        ]
+        if not judged:
+            return {}
+        right_NT = (self._all("seen") > 0) == (self._all("intended") > 0.5)
+        return {"effective": right_NT[:, judged].all(dim=1).double()}
+
+    def summary(self, seed: int) -> dict[str, Any]:
+        entries = {"effectiveness": self._scores("seen", seed)}
+        if "seen_mean" in self._kept:
+            entries["effectiveness_mean_image"] = self._scores("seen_mean", seed)
+        return {key: entry for key, entry in entries.items() if entry}
+
+    def _all(self, name: str) -> Tensor:
+        return torch.cat(self._kept[name])
+
+    def _judged(self, place: int) -> Tensor:
+        """Bool [N]: images in which this treatment changes to something that can be told right from wrong."""
+        changed_N, intended_N = self._all("changed")[:, place], self._all("intended")[:, place]
+        if self._attributes[place].kind == "binary":
+            return changed_N & ((intended_N <= 0) | (intended_N >= 1))
+        return changed_N
+
+    def _scores(self, name: str, seed: int) -> dict[str, Any]:
+        seen_NT, intended_NT = self._all(name).double(), self._all("intended").double()
+        scores: dict[str, Any] = {}
+        for place, attribute in enumerate(self._attributes):
+            judged_N = self._judged(place)
+            if judged_N.any():
+                seen_M, intended_M = seen_NT[judged_N, place], intended_NT[judged_N, place]
+                score = _binary if attribute.kind == "binary" else _continuous
+                scores[attribute.name] = score(seen_M, intended_M, attribute, seed)
+        return scores
+
+
+def _binary(logit_M: Tensor, intended_M: Tensor, _: Attribute, seed: int) -> dict[str, Any]:
+    meant_M, found_M = intended_M > 0.5, logit_M > 0
+    entry: dict[str, Any] = {"accuracy": bootstrap_mean((meant_M == found_M).double(), seed=seed).to_dict()}
+    if meant_M.any() and not meant_M.all():
+        hits = int((meant_M & found_M).sum())
+        entry["f1"] = 2 * hits / (int(meant_M.sum()) + int(found_M.sum()))
+        entry["auc"] = auc(logit_M, meant_M.double())
+    return entry
+
+
+def _continuous(value_M: Tensor, intended_M: Tensor, attribute: Attribute, seed: int) -> dict[str, Any]:
+    shift, scale = attribute.shift_and_scale
+    raw_M = value_M * scale + shift
+    entry: dict[str, Any] = {"mae": bootstrap_mean((raw_M - intended_M).abs(), seed=seed).to_dict()}
+    pair_2M = torch.stack([raw_M, intended_M])
+    if len(raw_M) > 1 and float(pair_2M.std(dim=1).min()) > 0.0:
+        entry["correlation"] = float(torch.corrcoef(pair_2M)[0, 1])
+    return entry

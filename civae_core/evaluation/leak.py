@@ -1,0 +1,185 @@
+"""What else changed? How far an intervention moves the scorer's view of attributes that it should leave alone.
+
+All shifts are those of *raising* the first treatment that changes (`Asked.direction_B`): flips of both kinds would
+cancel each other. They are taken at one noise level: at τ = 1 the counterfactual against the input, which is what a
+null intervention returns there; at τ = 0 the mean image against the reconstruction. A blurred image is never held
+against a sharp one. Images in which no treatment changes take no part.
+"""
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from civae_core.attributes import Attribute, AttributeRoles
+from civae_core.evaluation.asked import Answer, Asked, Seen
+from civae_core.evaluation.bootstrap import bootstrap_mean
+from civae_core.ranking import auc
+from civae_core.yardstick import Yardstick
+
+READABLE_AUC = 0.7
+"""AUC on the inputs from which on the scorer can tell an attribute."""
+
+
+def watched(roles: AttributeRoles, yardstick: Yardstick, do: Collection[str]) -> list[Attribute]:
+    """Attributes that should stay as they are and that the scorer knows.
+
+    Those are covariates, held-out attributes and the treatments that the intervention leaves alone: no descendants.
+
+    Args:
+        do: names of the treatments that the question sets.
+    """
+    learned = {attribute.name for attribute in yardstick.attributes}
+    untouched = tuple(attribute for attribute in roles.treatments if attribute.name not in do)
+    candidates = roles.covariates + roles.held_out + untouched
+    return [attribute for attribute in candidates if attribute.name in learned]
+
+
+class LeakTally:
+    """Shifts of the scorer's outputs for watched attributes; logits, or standard deviations of a continuous one.
+
+    Entries, each by attribute:
+
+    - `shift`: mean over images of ±(output(y') − output(y)), + where the treatment is raised, with its interval;
+    - `leak`: the shift minus the one that the true counterfactual shows, image by image, where the truth is known
+      (`leak_reference: truth`). A scorer is never perfectly blind to the treatment, and what it sees in the truth
+      is no leak. Elsewhere (`leak_reference: input`) the shift itself. Returning the truth leaks exactly 0;
+    - `leak_standardised`: the leak in standard deviations of the scorer's output over the inputs, so that attributes
+      can be compared;
+    - `worst_leak`: the largest of these by size, with its attribute and interval, among the attributes that the
+      scorer can tell on the inputs (AUC of at least 0.7; of a continuous one, for its upper half). The others' scores
+      hardly vary, so that next to nothing is many standard deviations. Being the largest of several, it is never
+      quite 0 for a model that is not exact;
+    - `leak_auc`: AUC of the attribute's factual label from the scorer's output on y', minus the AUC on the reference
+      (y* or y, as for `leak`). Where an attribute is flipped or destroyed in everybody, the mean shift is 0 and
+      this is far below 0. Absent for continuous attributes and where a class is missing.
+
+    `leak_mean_image`, `worst_leak_mean_image` are `leak` and `worst_leak` at τ = 0, in the same units.
+    """
+
+    def __init__(self, yardstick: Yardstick, attributes: Sequence[Attribute], labels_NA: Tensor) -> None:
+        """
+        Args:
+            attributes: which to watch.
+            labels_NA: their factual labels, one row for each row of the prepared data, NaN where missing.
+        """
+        self._attributes = list(attributes)
+        self._columns = [yardstick.index(attribute.name) for attribute in attributes]
+        self._labels_NA = labels_NA
+        self._kept: dict[str, list[Tensor]] = {}
+        self._against_truth = True
+
+    def add(self, asked: Asked, answer: Answer, seen: Seen | None) -> None:
+        """
+        Raises:
+            ValueError: there is no reading.
+        """
+        if seen is None or asked.seen is None:
+            raise ValueError("leak needs a scorer")
+        before_BA = asked.seen.outputs_BA[:, self._columns]
+        after_BA = seen.with_noise.outputs_BA[:, self._columns]
+        sign_B1 = asked.direction_B.to(before_BA)[:, None]
+        kept = {
+            "sign": sign_B1,
+            "label": self._labels_NA[asked.rows_B.cpu()],
+            "before": before_BA,
+            "after": after_BA,
+            "shift": sign_B1 * (after_BA - before_BA),
+        }
+        if asked.seen_truth is not None:
+            truth_BA = asked.seen_truth.outputs_BA[:, self._columns]
+            kept |= {"truth": truth_BA, "true_shift": sign_B1 * (truth_BA - before_BA)}
+        else:
+            self._against_truth = False
+        if seen.mean is not None and seen.reconstruction is not None:
+            moved_BA = seen.mean.outputs_BA - seen.reconstruction.outputs_BA
+            kept["mean_shift"] = sign_B1 * moved_BA[:, self._columns]
+        for name, values_BA in kept.items():
+            self._kept.setdefault(name, []).append(values_BA.detach().cpu().double())
+
+    def per_image(self) -> dict[str, Tensor]:
+        """`leak.<attribute>` [N] in standard deviations, of those that can be the worst; 0 where nothing changes."""
+        if not self._attributes:
+            return {}
+        leak_NA = self._leak("shift") / self._spread()
+        return {f"leak.{self._attributes[column].name}": leak_NA[:, column] for column in self._readable()}
+
+    def summary(self, seed: int) -> dict[str, Any]:
+        changed_N = self._changed()
+        if not self._attributes or not changed_N.any():
+            return {}
+        leak_MA, spread_A = self._leak("shift")[changed_N], self._spread()
+        entries: dict[str, Any] = {
+            "leak_reference": "truth" if self._against_truth else "input",
+            "leak": self._means(leak_MA, seed),
+            "shift": self._means(self._all("shift")[changed_N], seed),
+            "leak_standardised": self._means(leak_MA / spread_A, seed),
+            "leak_auc": self._auc_changes(changed_N),
+            "worst_leak": self._worst(leak_MA / spread_A, seed),
+        }
+        if "mean_shift" in self._kept:
+            mean_leak_MA = self._leak("mean_shift")[changed_N]
+            entries["leak_mean_image"] = self._means(mean_leak_MA, seed)
+            entries["worst_leak_mean_image"] = self._worst(mean_leak_MA / spread_A, seed)
+        return {key: entry for key, entry in entries.items() if entry}
+
+    def _all(self, name: str) -> Tensor:
+        return torch.cat(self._kept[name])
+
+    def _changed(self) -> Tensor:
+        """Bool [N]: images in which a treatment changes."""
+        return self._all("sign")[:, 0] != 0
+
+    def _leak(self, name: str) -> Tensor:
+        shift_NA = self._all(name)
+        return shift_NA - self._all("true_shift") if self._against_truth else shift_NA
+
+    def _spread(self) -> Tensor:
+        """Standard deviation [A] of the scorer's outputs over the inputs; 1 for an output that never varies."""
+        spread_A = self._all("before").std(dim=0, correction=0)
+        return torch.where(spread_A > 0, spread_A, torch.ones_like(spread_A))
+
+    def _means(self, values_MA: Tensor, seed: int) -> dict[str, dict[str, float]]:
+        return {
+            attribute.name: bootstrap_mean(values_MA[:, column], seed=seed).to_dict()
+            for column, attribute in enumerate(self._attributes)
+        }
+
+    def _worst(self, leak_MA: Tensor, seed: int) -> dict[str, Any]:
+        readable = self._readable()
+        if not readable:
+            return {}
+        column = max(readable, key=lambda column: float(leak_MA[:, column].mean().abs()))
+        interval = bootstrap_mean(leak_MA[:, column], seed=seed).to_dict()
+        return {"attribute": self._attributes[column].name, **interval}
+
+    def _auc_changes(self, changed_N: Tensor) -> dict[str, float]:
+        reference = "truth" if self._against_truth else "before"
+        changes = {}
+        for column, attribute in enumerate(self._attributes):
+            if attribute.kind == "binary":
+                after = self._auc("after", column, changed_N)
+                before = self._auc(reference, column, changed_N)
+                if after is not None and before is not None:
+                    changes[attribute.name] = after - before
+        return changes
+
+    def _readable(self) -> list[int]:
+        """Columns of the attributes that the scorer can tell in the inputs."""
+        everyone_N = torch.ones(len(self._all("sign")), dtype=torch.bool)
+        found = {c: self._auc("before", c, everyone_N) for c in range(len(self._attributes))}
+        return [column for column, value in found.items() if value is not None and value >= READABLE_AUC]
+
+    def _auc(self, name: str, column: int, among_N: Tensor) -> float | None:
+        """AUC of some images' outputs for their factual labels, or for the upper half of continuous ones."""
+        label_N = self._all("label")[:, column]
+        known_N = among_N & label_N.isfinite()
+        label_M = label_N[known_N]
+        if not len(label_M):
+            return None
+        binary = self._attributes[column].kind == "binary"
+        positive_M = label_M > (0.5 if binary else label_M.median())
+        if not positive_M.any() or positive_M.all():
+            return None
+        return auc(self._all(name)[known_N, column], positive_M.double())

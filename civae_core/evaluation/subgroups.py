@@ -1,0 +1,144 @@
+"""Who is served worst? The same scores within groups of subjects, and the gap between the worst and the best."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from civae_core.attributes import AttributeRoles
+from civae_core.evaluation.bootstrap import Interval, bootstrap_mean, bootstrap_ratio
+
+FEWEST = 30
+"""Images that a group needs for its score to say anything."""
+MOST_JOINT = 6
+"""With more binary covariates, groups are those of each covariate alone."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Subjects who share covariates and the direction of the intervention."""
+
+    label: str
+    members_N: Tensor
+    """Bool [N]."""
+
+
+def groups_of(
+    x_NX: Tensor, t_NT: Tensor, t_new_NT: Tensor, roles: AttributeRoles, fewest: int = FEWEST
+) -> list[Group]:
+    """Cells of the binary covariates × how the treatments change, each of at least `fewest` images.
+
+    Where joint cells of that size hold less than half of the images (many covariates, or few images), the groups are
+    those of each covariate alone, so that one image is in several. Images in which no treatment changes are in no
+    group: every score of them is trivially good, and they would always make the best group.
+
+    Args:
+        x_NX: covariates, in the order of the roles.
+        t_NT: factual treatments.
+        t_new_NT: intended treatments.
+    """
+    binary = [column for column, attribute in enumerate(roles.covariates) if attribute.kind == "binary"]
+    changes = _changes(t_NT, t_new_NT, roles)
+    if len(binary) <= MOST_JOINT:
+        joint = [g for g in _cells(x_NX, binary, roles, changes) if int(g.members_N.sum()) >= fewest]
+        covered = sum(int(group.members_N.sum()) for group in joint)
+        changed = sum(int(change.members_N.sum()) for change in changes)
+        if len(joint) > 1 and 2 * covered >= changed:
+            return joint
+    alone = [group for column in binary for group in _cells(x_NX, [column], roles, changes)]
+    return [group for group in alone if int(group.members_N.sum()) >= fewest]
+
+
+def subgroup_scores(per_image: Mapping[str, Tensor], groups: Sequence[Group], seed: int) -> dict[str, Any]:
+    """The entry `subgroups` of a method: by measure its worst and best group, their gap, and all groups.
+
+    Measures: `relative_effect_error` (within a group, Σ error / Σ size of the effect), `effectiveness` (share seen as
+    intended) and `leak` (of the attribute that leaks most in that group, in standard deviations). What `per_image`
+    has no values for is absent.
+
+    Args:
+        per_image: values [N] by name, as the tallies keep them.
+        groups: at least two make a comparison; fewer make none.
+    """
+    if len(groups) < 2:
+        return {}
+    found: dict[str, Any] = {}
+    if {"error", "size"} <= set(per_image):
+        error_N, size_N = per_image["error"], per_image["size"]
+        touched = [group for group in groups if float(size_N[group.members_N].sum()) > 0.0]
+        found["relative_effect_error"] = _compared(
+            touched, lambda m: bootstrap_ratio(error_N[m], size_N[m], seed=seed), worst_is_high=True
+        )
+    if "effective" in per_image:
+        right_N = per_image["effective"]
+        found["effectiveness"] = _compared(
+            groups, lambda m: bootstrap_mean(right_N[m], seed=seed), worst_is_high=False
+        )
+    leaks = {
+        name.removeprefix("leak."): values for name, values in per_image.items() if name.startswith("leak.")
+    }
+    if leaks:
+        found["leak"] = _leaks_compared(groups, leaks, seed)
+    return {"subgroups": found} if any(found.values()) else {}
+
+
+def _compared(
+    groups: Sequence[Group], score: Callable[[Tensor], Interval], *, worst_is_high: bool
+) -> dict[str, Any]:
+    rows = [_row(group, score(group.members_N)) for group in groups]
+    ranked = sorted(rows, key=lambda row: row["mean"], reverse=worst_is_high)
+    return _summary(ranked, abs(ranked[0]["mean"] - ranked[-1]["mean"])) if ranked else {}
+
+
+def _leaks_compared(groups: Sequence[Group], leaks: Mapping[str, Tensor], seed: int) -> dict[str, Any]:
+    names = list(leaks)
+    leak_NA = torch.stack([leaks[name] for name in names], dim=1)
+    rows = []
+    for group in groups:
+        mean_A = leak_NA[group.members_N].mean(dim=0)
+        worst = int(mean_A.abs().argmax())
+        interval = bootstrap_mean(leak_NA[group.members_N, worst], seed=seed)
+        rows.append({**_row(group, interval), "attribute": names[worst]})
+    ranked = sorted(rows, key=lambda row: -abs(row["mean"]))
+    return _summary(ranked, abs(ranked[0]["mean"]) - abs(ranked[-1]["mean"]))
+
+
+def _summary(ranked: list[dict[str, Any]], gap: float) -> dict[str, Any]:
+    return {"worst": ranked[0], "best": ranked[-1], "gap": gap, "groups": ranked}
+
+
+def _row(group: Group, interval: Interval) -> dict[str, Any]:
+    return {"group": group.label, "n": int(group.members_N.sum()), **interval.to_dict()}
+
+
+def _changes(t_NT: Tensor, t_new_NT: Tensor, roles: AttributeRoles) -> list[Group]:
+    """Images by how the treatments that change do so: `Young 1 → 0`, or for a continuous one `Age raised`."""
+    parts: list[list[str]] = [[] for _ in range(len(t_NT))]
+    for column, attribute in enumerate(roles.treatments):
+        for row, (old, new) in enumerate(
+            zip(t_NT[:, column].tolist(), t_new_NT[:, column].tolist(), strict=True)
+        ):
+            if old != new:
+                way = "raised" if new > old else "lowered"
+                text = f"{old:g} → {new:g}" if attribute.kind == "binary" else way
+                parts[row].append(f"{attribute.name} {text}")
+    labels = [", ".join(part) for part in parts]
+    return [
+        Group(label, torch.tensor([other == label for other in labels], dtype=torch.bool))
+        for label in sorted(set(labels) - {""})
+    ]
+
+
+def _cells(x_NX: Tensor, columns: list[int], roles: AttributeRoles, changes: list[Group]) -> list[Group]:
+    known_N = x_NX[:, columns].isfinite().all(dim=1)
+    cells = []
+    for values in x_NX[known_N][:, columns].unique(dim=0).tolist() if columns else [[]]:
+        shares_N = (x_NX[:, columns] == torch.tensor(values)).all(dim=1) if columns else known_N
+        names = [
+            f"{roles.covariates[column].name}={value:g}"
+            for column, value in zip(columns, values, strict=True)
+        ]
+        cells += [Group(", ".join([*names, change.label]), shares_N & change.members_N) for change in changes]
+    return cells

@@ -1,0 +1,107 @@
+"""Groups of subjects: which there are, and the scores within them against loops over the images."""
+
+import json
+
+import pytest
+import torch
+
+from civae_core.attributes import Attribute, AttributeRoles
+from civae_core.evaluation.subgroups import Group, groups_of, subgroup_scores
+
+MALE, HAT, TONE = Attribute("Male", "binary"), Attribute("Hat", "binary"), Attribute("Tone", "continuous")
+YOUNG, AGE = Attribute("Young", "binary"), Attribute("Age", "continuous")
+
+
+def covariates(*counts: int) -> torch.Tensor:
+    """Rows of (Male, Hat, Tone): so many of (0,0), (0,1), (1,0) and (1,1)."""
+    cells = [(0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0)]
+    rows = [(*cell, 0.1 * i) for cell, count in zip(cells, counts, strict=True) for i in range(count)]
+    return torch.tensor(rows)
+
+
+def sizes(groups: list[Group]) -> dict[str, int]:
+    return {group.label: int(group.members_N.sum()) for group in groups}
+
+
+def test_groups_are_joint_cells_by_direction() -> None:
+    roles = AttributeRoles((YOUNG,), (MALE, HAT, TONE))
+    x_NX = covariates(10, 10, 8, 3)
+    t_NT = (torch.arange(len(x_NX)) % 2).float()[:, None]
+    groups = groups_of(x_NX, t_NT, 1 - t_NT, roles, fewest=4)
+    assert sizes(groups) == {
+        "Male=0, Hat=0, Young 0 → 1": 5,
+        "Male=0, Hat=0, Young 1 → 0": 5,
+        "Male=0, Hat=1, Young 0 → 1": 5,
+        "Male=0, Hat=1, Young 1 → 0": 5,
+        "Male=1, Hat=0, Young 0 → 1": 4,
+        "Male=1, Hat=0, Young 1 → 0": 4,
+    }
+    first = groups[0].members_N
+    assert torch.equal(first, (x_NX[:, :2] == 0).all(dim=1) & (t_NT[:, 0] == 0))
+
+
+def test_where_joint_cells_are_too_small_covariates_stand_alone() -> None:
+    roles = AttributeRoles((YOUNG,), (MALE, HAT, TONE))
+    x_NX, zeros = covariates(6, 6, 6, 6), torch.zeros(24, 1)
+    assert sizes(groups_of(x_NX, zeros, zeros + 1, roles, fewest=7)) == {
+        "Male=0, Young 0 → 1": 12, "Male=1, Young 0 → 1": 12, "Hat=0, Young 0 → 1": 12, "Hat=1, Young 0 → 1": 12
+    }  # fmt: skip
+    assert groups_of(x_NX, zeros, zeros + 1, roles, fewest=13) == []
+
+
+def test_directions_alone_and_continuous_treatments() -> None:
+    t_NT = torch.tensor([[20.0, 1.0], [40.0, 1.0], [60.0, 0.0]])
+    t_new_NT = torch.tensor([[50.0, 0.0], [50.0, 0.0], [50.0, 0.0]])
+    groups = groups_of(torch.zeros(3, 0), t_NT, t_new_NT, AttributeRoles((AGE, YOUNG), ()), fewest=1)
+    assert sizes(groups) == {"Age lowered": 1, "Age raised, Young 1 → 0": 2}
+
+
+def test_images_in_which_nothing_changes_are_in_no_group() -> None:
+    roles, x_NX = AttributeRoles((YOUNG,), (MALE, HAT, TONE)), covariates(4, 4, 4, 4)
+    t_NT = (torch.arange(16) % 4 > 0).float()[:, None]  # a quarter is old already
+    groups = groups_of(x_NX, t_NT, torch.zeros(16, 1), roles, fewest=3)
+    assert list(sizes(groups).values()) == [3, 3, 3, 3]
+    assert all(label.endswith("Young 1 → 0") for label in sizes(groups))
+    mostly_null_NT = (torch.arange(16) % 4 == 0).float()[:, None]
+    groups = groups_of(x_NX, mostly_null_NT, torch.zeros(16, 1), roles, fewest=1)
+    assert len(groups) == 4 and "Male=0, Hat=0, Young 1 → 0" in sizes(groups), "half of those that change"
+    assert groups_of(x_NX, t_NT, t_NT, roles, fewest=1) == []
+
+
+def test_scores_agree_with_a_loop() -> None:
+    generator = torch.Generator().manual_seed(0)
+    count = 60
+    error_N, size_N = torch.rand(2, count, generator=generator, dtype=torch.float64) + 0.1
+    right_N = (torch.rand(count, generator=generator) < 0.7).double()
+    leak_NA = torch.randn(count, 2, generator=generator, dtype=torch.float64) + torch.tensor([0.5, 0.0])
+    groups = [Group(name, torch.arange(count) % 3 == i) for i, name in enumerate("abc")]
+    per_image = {"error": error_N, "size": size_N, "effective": right_N}
+    per_image |= {"leak.Male": leak_NA[:, 0], "leak.Hat": leak_NA[:, 1]}
+    found = subgroup_scores(per_image, groups, seed=0)["subgroups"]
+    json.dumps(found, allow_nan=False)
+
+    ratios = {g.label: float(error_N[g.members_N].sum() / size_N[g.members_N].sum()) for g in groups}
+    worst = max(ratios, key=lambda name: ratios[name])
+    entry = found["relative_effect_error"]
+    assert entry["worst"]["group"] == worst and entry["worst"]["n"] == 20
+    assert entry["worst"]["mean"] == pytest.approx(ratios[worst])
+    assert entry["gap"] == pytest.approx(max(ratios.values()) - min(ratios.values()))
+    assert [row["mean"] for row in entry["groups"]] == pytest.approx(sorted(ratios.values(), reverse=True))
+
+    shares = {g.label: float(right_N[g.members_N].mean()) for g in groups}
+    assert found["effectiveness"]["worst"]["mean"] == pytest.approx(min(shares.values()))
+    assert found["effectiveness"]["best"]["mean"] == pytest.approx(max(shares.values()))
+
+    leaks = {g.label: leak_NA[g.members_N].mean(dim=0) for g in groups}
+    most = max(leaks, key=lambda name: float(leaks[name].abs().max()))
+    assert found["leak"]["worst"]["group"] == most
+    assert found["leak"]["worst"]["attribute"] == ("Male", "Hat")[int(leaks[most].abs().argmax())]
+    assert abs(found["leak"]["worst"]["mean"]) == pytest.approx(float(leaks[most].abs().max()))
+
+
+def test_one_group_is_no_comparison_and_what_was_not_measured_is_absent() -> None:
+    whole = Group("all", torch.ones(4, dtype=torch.bool))
+    assert subgroup_scores({"effective": torch.ones(4)}, [whole], seed=0) == {}
+    assert subgroup_scores({}, [whole, whole], seed=0) == {}
+    untouched = {"error": torch.ones(4), "size": torch.zeros(4)}
+    assert subgroup_scores(untouched, [whole, whole], seed=0) == {}
