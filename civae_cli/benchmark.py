@@ -1,6 +1,7 @@
 """`civae benchmark`: ours and the baselines on one data set with one budget, in one table."""
 
 import re
+import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -63,7 +64,7 @@ def benchmark(
         limit=limit,
         scorer=scorer,
     )
-    for table in benchmark_tables(found.numbers):
+    for table in benchmark_tables(found.numbers, shutil.get_terminal_size().columns):
         voice.table(table)
     written = [str(path) for path in (found.report, found.figure) if path is not None]
     voice.say(f"wrote {' and '.join(written)}")

@@ -1,8 +1,30 @@
 """Where a benchmark's results are written for people: a page and, over overlaps, a figure."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from civae_core.benchmark.figure import figure_bytes, overlap_figure
+from civae_core.benchmark.report import render_benchmark
+from civae_core.files import atomic_file, write_text
 
-def write_results(numbers: dict[str, Any], out: Path) -> tuple[Path, Path | None]:
-    return out / "report.html", None
+
+def write_results(results: Mapping[str, Any], out: Path) -> tuple[Path, Path | None]:
+    """Writes report.html and, where there are two overlaps, overlap.png and overlap.svg; returns page and PNG.
+
+    Args:
+        results: the content of benchmark.json.
+
+    Raises:
+        CivaeError: the folder cannot be written.
+    """
+    figure = overlap_figure(results)
+    picture, svg = None, None
+    if figure is not None:
+        picture, svg = out / "overlap.png", figure_bytes(figure, "svg").decode()
+        with atomic_file(picture) as temporary:
+            temporary.write_bytes(figure_bytes(figure, "png"))
+        write_text(out / "overlap.svg", svg)
+    page = out / "report.html"
+    write_text(page, render_benchmark(results, svg))
+    return page, picture

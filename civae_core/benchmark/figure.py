@@ -1,0 +1,210 @@
+"""Error against overlap: one line for each method, drawn without a display."""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from civae_core.evaluation.measures import NOT_COMPETING
+from civae_core.evaluation.naming import ordered
+from civae_core.evaluation.values import Value, as_value
+
+# Okabe and Ito's colours, which colour-blind readers can tell apart; yellow is too pale for lines.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+OURS = "ours"
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One measure over the overlaps."""
+
+    key: str
+    title: str
+    ideal: str
+    copy_label: str | None = None
+    """What copying the input scores, where that is a line worth drawing."""
+    magnitude: bool = False
+    """Whether the sign is without meaning here."""
+
+
+PANELS = (
+    Panel(
+        "relative_effect_error",
+        "relative effect error",
+        "0 is a perfect counterfactual",
+        copy_label="returning the input unchanged",
+    ),
+    Panel("worst_leak", "worst leak, in sd of the score", "0 is ideal", magnitude=True),
+)
+
+
+def overlap_figure(results: Mapping[str, Any]) -> Figure | None:
+    """The figure, with a panel for each measure at hand; None unless there are two overlaps with numbers.
+
+    Error bars are the standard deviation over runs; bands are the 95 % intervals over images.
+
+    Args:
+        results: the content of benchmark.json.
+    """
+    data = [d for d in results["data"] if "overlap" in d and results["summary"][d["name"]]]
+    panels = [panel for panel in PANELS if _lines(panel, data, results["summary"])]
+    if len(data) < 2 or not panels:
+        return None
+    figure = Figure(figsize=(6.4 * len(panels) + 0.4, 4.6), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    methods = [m for m in ordered(_union(results["summary"])) if m not in NOT_COMPETING]
+    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        _draw(axes, panel, data, results["summary"], methods)
+    figure.text(
+        0.01,
+        -0.01,
+        "Bars: ± standard deviation over trainings. Bands: 95 % interval over test images.\n"
+        "In brackets: subjects whose treatment is all but certain, with a propensity outside [0.05, 0.95].",
+        fontsize=7.5,
+        color="#444444",
+        va="top",
+    )
+    return figure
+
+
+def figure_bytes(figure: Figure, form: str) -> bytes:
+    """The figure as `png` or `svg`; the same results give the same bytes."""
+    buffer = io.BytesIO()
+    metadata = {"Date": None} if form == "svg" else {}
+    with matplotlib.rc_context({"svg.hashsalt": "civae"}):
+        figure.savefig(buffer, format=form, bbox_inches="tight", pad_inches=0.12, metadata=metadata)
+    return buffer.getvalue()
+
+
+def _union(summary: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(method for methods in summary.values() for method in methods))
+
+
+def _lines(
+    panel: Panel, data: Sequence[Mapping[str, Any]], summary: Mapping[str, Mapping[str, Any]]
+) -> dict[str, list[tuple[float, Value]]]:
+    """Overlap and value by method, the most overlap first."""
+    lines: dict[str, list[tuple[float, Value]]] = {}
+    for entry in sorted(data, key=lambda d: -d["overlap"]):
+        for method, scores in summary[entry["name"]].items():
+            value = as_value(scores.get(panel.key))
+            if value is not None and method not in NOT_COMPETING:
+                lines.setdefault(method, []).append((entry["overlap"], value))
+    return lines
+
+
+def _draw(
+    axes: Axes,
+    panel: Panel,
+    data: Sequence[Mapping[str, Any]],
+    summary: Mapping[str, Mapping[str, Any]],
+    methods: Sequence[str],
+) -> None:
+    lines = _lines(panel, data, summary)
+    overlaps = sorted({entry["overlap"] for entry in data}, reverse=True)
+    span = overlaps[0] - overlaps[-1]
+    top = 1.0 if panel.copy_label else 0.0
+    ends: list[tuple[float, str, str]] = []
+    for number, method in enumerate(methods):
+        if method not in lines:
+            continue
+        colour, marker = PALETTE[number % len(PALETTE)], MARKERS[number % len(MARKERS)]
+        shift = (number - (len(methods) - 1) / 2) * 0.009 * span  # so that equal lines remain visible
+        x = [overlap + shift for overlap, _ in lines[method]]
+        mean = [_sized(panel, v.mean) for _, v in lines[method]]
+        width = 2.4 if method == OURS else 1.4
+        axes.errorbar(
+            x,
+            mean,
+            yerr=[v.sd or 0.0 for _, v in lines[method]],
+            color=colour,
+            marker=marker,
+            markersize=5,
+            linewidth=width,
+            capsize=3,
+            zorder=3 if method == OURS else 2,
+        )
+        bounds = [
+            sorted((_sized(panel, v.lo), _sized(panel, v.hi))) for _, v in lines[method] if _has_interval(v)
+        ]
+        if len(bounds) == len(x):
+            axes.fill_between(
+                x, [b[0] for b in bounds], [b[1] for b in bounds], color=colour, alpha=0.13, lw=0
+            )
+            top = max(top, *(b[1] for b in bounds))
+        top = max(top, *(m + (v.sd or 0.0) for m, (_, v) in zip(mean, lines[method], strict=True)))
+        ends.append((mean[-1], method, colour))
+    axes.set_ylim(0, top * 1.07 or 1.0)
+    axes.set_xlim(
+        overlaps[0] + 0.06 * span, overlaps[-1] - 0.24 * span
+    )  # the hardest on the right, then names
+    _label(axes, ends, overlaps[-1] - 0.035 * span)
+    if panel.copy_label:
+        axes.axhline(1.0, color="#666666", linestyle="--", linewidth=1, zorder=1)
+        axes.text(overlaps[0] + 0.05 * span, 1.01, panel.copy_label, fontsize=8, color="#666666", va="bottom")
+    axes.set_xticks(overlaps, [_tick(overlap, data) for overlap in overlaps], fontsize=8.5)
+    axes.set_xlabel(
+        "overlap: how freely the treatment was assigned (1 at random, towards 0 by the covariates)"
+    )
+    axes.xaxis.label.set_fontsize(8.5)
+    axes.set_title(f"{panel.title} ({panel.ideal})", fontsize=10, loc="left")
+    axes.grid(axis="y", color="#e4e4e4", linewidth=0.8)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
+def _label(axes: Axes, ends: list[tuple[float, str, str]], x: float) -> None:
+    """Writes each line's name beside its end, pushed apart where they would overlap."""
+    low, high = axes.get_ylim()
+    left, right = axes.get_xlim()
+    gap = 0.05 * (high - low)
+    ends = sorted(ends)
+    heights = spread_apart([y for y, _, _ in ends], gap, 0.0, 1.0 if high > 1.0 else high)
+    for (y, method, colour), at in zip(ends, heights, strict=True):
+        axes.annotate(
+            method,
+            (x, y),
+            xytext=(x + 0.06 * (right - left), at),
+            fontsize=9,
+            color=colour,
+            weight="bold" if method == OURS else "normal",
+            va="center",
+            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "alpha": 0.6},
+        )
+
+
+def spread_apart(heights: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Ascending heights moved as little as it takes to lie `gap` apart, and within the limits where they fit."""
+    groups: list[tuple[float, int]] = []  # the mean height of neighbours that touch, and how many they are
+    for height in heights:
+        groups.append((min(max(height, low + gap / 2), high - gap / 2), 1))
+        while len(groups) > 1:
+            (below, n), (above, m) = groups[-2:]
+            if above - below >= gap * (n + m) / 2:
+                break
+            middle = (below * n + above * m) / (n + m)
+            half = gap * (n + m) / 2
+            groups[-2:] = [(max(min(middle, high - half), low + half), n + m)]
+    return [middle + gap * (place - (count - 1) / 2) for middle, count in groups for place in range(count)]
+
+
+def _tick(overlap: float, data: Sequence[Mapping[str, Any]]) -> str:
+    balance = next(entry["balance"] for entry in data if entry["overlap"] == overlap)
+    share = next((b["share_extreme"] for b in balance.values() if "share_extreme" in b), None)
+    return f"{overlap:g}" + ("" if share is None else f"\n[{100 * share:.0f} %]")
+
+
+def _sized(panel: Panel, number: float | None) -> float:
+    value = number or 0.0
+    return abs(value) if panel.magnitude else value
+
+
+def _has_interval(value: Value) -> bool:
+    return value.lo is not None and value.hi is not None

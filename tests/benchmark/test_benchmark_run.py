@@ -1,0 +1,210 @@
+"""Benchmarks from end to end: one command, resumed, with failing cells, in several processes."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from civae_cli.app import app
+from civae_cli.benchmark import parse_seeds
+from civae_core.benchmark import cells as cells_module
+from civae_core.config.schema import Config
+from civae_core.data import PreparedData
+from civae_core.errors import PreemptedError, UsageError
+
+FACES = """
+faces: {n: 300, size: 32, overlap: [0.3, 1.0]}
+seeds: [0, 1]
+base:
+  model: {width: 8, stages: [1, 2], latent: 8}
+  train: {images: 64, batch_size: 16, log_every: 64, checkpoint_every: 64, sample_every: 64, validate_images: 16}
+methods:
+  cvae: {objective: cvae}
+  ours: {}
+"""
+GIVEN = """
+base:
+  data: {path: PATH, treatment: Young, covariates: [Male]}
+  model: {width: 8, stages: [1, 2], latent: 8}
+  train: {images: 64, batch_size: 16, log_every: 64, checkpoint_every: 64, sample_every: 64, validate_images: 16}
+methods:
+  broken: {model: {stages: [1, 1, 1, 1, 1, 1, 1]}}
+  original: {objective: original}
+  ours: {}
+"""
+
+Write = Callable[[str], Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path, faces: PreparedData) -> Write:
+    def make(text: str) -> Path:
+        file = tmp_path / "bench.yml"
+        file.write_text(text.replace("PATH", str(faces.path)), encoding="utf-8")
+        return file
+
+    return make
+
+
+def civae(*arguments: object) -> tuple[int, str, str]:
+    command = ["benchmark", *map(str, arguments), "--no-scorer"]
+    result = CliRunner().invoke(app, command, env={"COLUMNS": "80"})
+    return result.exit_code, result.stdout, result.stderr
+
+
+def checkpoints(out: Path) -> dict[str, int]:
+    files = sorted(out.glob("runs/*/*/checkpoints/step-*/*.safetensors"))
+    return {str(file.relative_to(out)): file.stat().st_mtime_ns for file in files}
+
+
+def test_a_sweep_trains_every_cell_once_and_leaves_table_figure_and_page(
+    write: Write, tmp_path: Path
+) -> None:
+    file, out = write(FACES), tmp_path / "out"
+    code, stdout, stderr = civae(file, "--out", out)
+    assert (code, stdout) == (0, f"{out / 'benchmark.json'}\n")
+    order = re.findall(r"^\d/8 (\S+)$", stderr, re.MULTILINE)
+    first = [f"overlap-{o}/{m}-seed0" for o in ("1.0", "0.3") for m in ("cvae", "ours")]
+    assert order == [*first, *(name.replace("seed0", "seed1") for name in first)]
+
+    results = json.loads((out / "benchmark.json").read_text(encoding="utf-8"))
+    assert [cell["status"] for cell in results["cells"]] == ["done"] * 8
+    assert [data["overlap"] for data in results["data"]] == [1.0, 0.3]
+    easy, hard = (data["balance"]["Young"] for data in results["data"])
+    assert easy["effective_sample_share"] > hard["effective_sample_share"]
+    for name in ("overlap-1.0", "overlap-0.3"):
+        summary = results["summary"][name]
+        assert set(summary) == {"copy", "cvae", "ours"}
+        assert summary["copy"]["relative_effect_error"]["mean"] == 1.0
+        runs = [
+            cell["numbers"]["psnr_reconstruction"]["mean"]
+            for cell in results["cells"]
+            if (cell["data"], cell["method"]) == (name, "ours")
+        ]
+        assert len(set(runs)) == 2  # the seeds gave different models
+        assert summary["ours"]["psnr_reconstruction"]["mean"] == pytest.approx(np.mean(runs))
+        assert summary["ours"]["psnr_reconstruction"]["sd"] == pytest.approx(np.std(runs, ddof=1))
+    assert Image.open(out / "overlap.png").width > 400
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "<svg" in page and "8 of 8 trainings" in page and "http-equiv" not in page
+    assert not re.search(r'(?:src|href)="(?!#|data:)', page)
+
+    before = checkpoints(out)
+    picture = (out / "overlap.svg").read_bytes()
+    assert len(before) == 16
+    code, _, stderr = civae(file, "--out", out)
+    assert code == 0 and checkpoints(out) == before
+    assert "training" not in stderr and "images/s" not in stderr
+    assert (out / "overlap.svg").read_bytes() == picture
+
+    # Another limit scores again, and trains nothing.
+    code, stdout, stderr = civae(file, "--out", out, "--limit", 7, "--json", "-q")
+    assert checkpoints(out) == before
+    assert {data["asked"]["n"] for data in json.loads(stdout)["data"]} == {7}
+
+
+def test_a_cell_that_fails_leaves_the_others_and_the_exit_code_one(write: Write, tmp_path: Path) -> None:
+    file, out = write(GIVEN), tmp_path / "out"
+    code, stdout, stderr = civae(file, "--out", out, "--seeds", "0-1", "-q")
+    assert (code, stdout) == (1, f"{out / 'benchmark.json'}\n")
+    assert "2 of 6 cells failed: faces/broken-seed0 and 1 more: model.stages: 7 stages need" in stderr
+    assert "hint: " in stderr and "Traceback" not in stderr
+    results = json.loads((out / "benchmark.json").read_text(encoding="utf-8"))
+    by_status = {cell["method"]: cell["status"] for cell in results["cells"]}
+    assert by_status == {"broken": "failed", "original": "done", "ours": "done"}
+    assert set(results["summary"]["faces"]) == {"copy", "original", "ours"}
+    assert results["summary"]["faces"]["ours"]["bits_per_dim"]["runs"]
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "faces/broken-seed1: model.stages: 7 stages" in page and "<svg" not in page
+    assert not (out / "overlap.png").exists()
+
+
+def test_only_and_seeds_choose_what_is_worked_on_and_keep_what_is_there(write: Write, tmp_path: Path) -> None:
+    file, out = write(GIVEN), tmp_path / "out"
+    assert civae(file, "--out", out, "--only", "ours")[0] == 0
+    code, stdout, _ = civae(file, "--out", out, "--only", "original", "--json")
+    status = {cell["method"]: cell["status"] for cell in json.loads(stdout)["cells"]}
+    assert code == 0 and status == {"broken": "pending", "original": "done", "ours": "done"}
+    code, _, stderr = civae(file, "--out", out, "--only", "our")
+    assert code == 2 and "--only our: the benchmark has no such method" in stderr
+    assert "did you mean ours?" in stderr
+
+
+def test_several_processes_give_the_same_numbers(write: Write, tmp_path: Path) -> None:
+    file = write(GIVEN)
+    for out, jobs in (("one", 1), ("two", 2)):
+        assert (
+            civae(file, "--out", tmp_path / out, "--jobs", jobs, "--only", "ours", "--only", "broken")[0] == 1
+        )
+    one, two = (
+        json.loads((tmp_path / out / "benchmark.json").read_text(encoding="utf-8")) for out in ("one", "two")
+    )
+    assert two["summary"] == one["summary"]
+    strip = [{k: v for k, v in cell.items() if k != "seconds"} for cell in one["cells"]]
+    assert [{k: v for k, v in cell.items() if k != "seconds"} for cell in two["cells"]] == strip
+
+
+def test_a_stop_keeps_what_is_done_and_ends_the_whole_benchmark(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, out = write(FACES), tmp_path / "out"
+    trained: list[str] = []
+
+    def train(config: Config, run: Path, **options: Any) -> object:
+        if len(trained) == 1:
+            raise PreemptedError("stopped at 16 images, after saving")
+        trained.append(run.name)
+        return real(config, run, **options)
+
+    real = cells_module.train
+    monkeypatch.setattr(cells_module, "train", train)
+    code, _, stderr = civae(file, "--out", out)
+    assert code == 75 and "after saving" in stderr
+    results = json.loads((out / "benchmark.json").read_text(encoding="utf-8"))
+    assert [cell["status"] for cell in results["cells"]] == ["done"] + ["pending"] * 7
+
+
+def test_an_unexpected_exception_is_a_failed_cell_too(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cells_module, "evaluate", lambda *_a, **_k: 1 / 0)
+    code, _, stderr = civae(write(GIVEN), "--out", tmp_path / "out", "--only", "ours")
+    assert (
+        code == 1 and "1 of 1 cells failed: faces/ours-seed0: ZeroDivisionError: division by zero" in stderr
+    )
+
+
+def test_a_run_with_another_config_or_budget_is_never_taken_for_the_cell(
+    write: Write, tmp_path: Path
+) -> None:
+    file, out = write(GIVEN), tmp_path / "out"
+    assert civae(file, "--out", out, "--only", "ours")[0] == 0
+    before = checkpoints(out)
+    for change, sentence in (
+        ("base.train.lr=1e-2", "another config: train.lr"),
+        ("base.train.images=32", "has seen 64 images, more than train.images 32"),
+    ):
+        code, _, stderr = civae(file, "--out", out, "--only", "ours", "--set", change)
+        assert code == 1 and sentence in stderr
+        assert checkpoints(out) == before
+
+
+def test_the_roles_columns_are_looked_up_before_anything_is_trained(write: Write, tmp_path: Path) -> None:
+    file, out = write(GIVEN), tmp_path / "out"
+    code, _, stderr = civae(file, "--out", out, "--set", "base.data.covariates=[Mael]")
+    assert code == 2 and "Mael" in stderr
+    assert not (out / "runs").exists()
+
+
+def test_seeds_are_ranges_and_lists() -> None:
+    assert parse_seeds("0-2") == [0, 1, 2]
+    assert parse_seeds("3, 5-6,5") == [3, 5, 6]
+    for text in ("", "2-1", "a", "1-", "-1"):
+        with pytest.raises(UsageError, match="--seeds"):
+            parse_seeds(text)
