@@ -130,9 +130,7 @@ def _draw(
             capsize=3,
             zorder=3 if method == OURS else 2,
         )
-        bounds = [
-            sorted((_sized(panel, v.lo), _sized(panel, v.hi))) for _, v in lines[method] if _has_interval(v)
-        ]
+        bounds = [found for _, v in lines[method] if (found := _bounds(panel, v)) is not None]
         if len(bounds) == len(x):
             axes.fill_between(
                 x, [b[0] for b in bounds], [b[1] for b in bounds], color=colour, alpha=0.13, lw=0
@@ -206,5 +204,11 @@ def _sized(panel: Panel, number: float | None) -> float:
     return abs(value) if panel.magnitude else value
 
 
-def _has_interval(value: Value) -> bool:
-    return value.lo is not None and value.hi is not None
+def _bounds(panel: Panel, value: Value) -> tuple[float, float] | None:
+    """The interval; of a magnitude, that of the number without its sign."""
+    if value.lo is None or value.hi is None:
+        return None
+    if not panel.magnitude:
+        return value.lo, value.hi
+    smallest, largest = sorted((abs(value.lo), abs(value.hi)))
+    return (0.0 if value.lo < 0.0 < value.hi else smallest), largest

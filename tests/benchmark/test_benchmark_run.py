@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from typer.testing import CliRunner
 from civae_cli.app import app
 from civae_cli.benchmark import parse_seeds
 from civae_core.benchmark import cells as cells_module
+from civae_core.benchmark import run as run_module
 from civae_core.config.schema import Config
 from civae_core.data import PreparedData
 from civae_core.errors import PreemptedError, UsageError
+from civae_core.yardstick import load_yardstick, yardstick_for
 
 FACES = """
 faces: {n: 300, size: 32, overlap: [0.3, 1.0]}
@@ -200,6 +203,27 @@ def test_the_roles_columns_are_looked_up_before_anything_is_trained(write: Write
     code, _, stderr = civae(file, "--out", out, "--set", "base.data.covariates=[Mael]")
     assert code == 2 and "Mael" in stderr
     assert not (out / "runs").exists()
+
+
+def test_one_scorer_of_the_data_with_the_most_overlap_judges_all(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CIVAE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(run_module, "yardstick_for", partial(yardstick_for, images=64))
+    command = ["benchmark", str(write(FACES)), "--out", str(tmp_path / "out"), "--only", "ours"]
+    code = CliRunner().invoke(app, [*command, "--seeds", "0"]).exit_code
+    results = json.loads((tmp_path / "out" / "benchmark.json").read_text(encoding="utf-8"))
+    assert code == 0
+    for name in ("overlap-1.0", "overlap-0.3"):
+        assert set(results["summary"][name]) == {"copy", "ours", "truth"}
+    (file,) = (tmp_path / "cache").glob("scorers/*.safetensors")
+    scorer = load_yardstick(file)
+    assert results["scorer"] == scorer.fingerprint
+    assert scorer.card.data["fingerprint"] == results["data"][0]["fingerprint"]
+    # Without it the cells are scored again, since these numbers were made in another way.
+    assert CliRunner().invoke(app, [*command, "--seeds", "0", "--no-scorer"]).exit_code == 0
+    results = json.loads((tmp_path / "out" / "benchmark.json").read_text(encoding="utf-8"))
+    assert results["scorer"] is None and set(results["summary"]["overlap-0.3"]) == {"copy", "ours"}
 
 
 def test_seeds_are_ranges_and_lists() -> None:

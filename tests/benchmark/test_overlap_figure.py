@@ -45,6 +45,9 @@ def test_a_leak_is_a_second_panel_of_magnitudes() -> None:
     assert list(leak.containers[0][0].get_ydata()) == [0.5, 0.75]
     band = leak.collections[-1].get_paths()[0].get_extents()
     assert band.ymax == pytest.approx(0.95)  # of −0.75 − 0.2
+    crossing = overlap_figure(results(worst_leak=(-0.125, 0.125)))
+    assert crossing is not None
+    assert crossing.axes[0].collections[-1].get_paths()[0].get_extents().ymin == 0.0
 
 
 def test_without_two_overlaps_there_is_no_figure() -> None:
