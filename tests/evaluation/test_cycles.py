@@ -1,0 +1,57 @@
+"""Composition and reversibility against hand-written rounds, and the trivial case."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from civae_core.counterfactual import abduct, predict
+from civae_core.data import PreparedData
+from civae_core.data.labelled import labelled_rows
+from civae_core.evaluation.cycles import cycle_scores
+from civae_core.evaluation.methods import TrainedModel
+from civae_core.evaluation.metrics import ssim
+from civae_core.evaluation.question import Question, ask
+from civae_core.model.stored import StoredModel
+
+MakeStored = Callable[..., StoredModel]
+CPU = torch.device("cpu")
+
+
+def question_of(stored: StoredModel, faces: PreparedData) -> Question:
+    roles = stored.card.roles
+    return ask(faces, roles, labelled_rows(faces, roles, "test")[:6])[0]
+
+
+def test_rounds_agree_with_those_made_by_hand(make_stored: MakeStored, faces: PreparedData) -> None:
+    stored = make_stored()
+    question = question_of(stored, faces)
+    found = cycle_scores(TrainedModel("ours", stored), faces, question, CPU, seed=0)
+    asked, model = question.batch(faces, slice(None), CPU), stored.model
+    for noise in (0.0, 1.0):
+        back = null = asked.y_BCHW
+        for cycle in range(1, 11):
+            there = predict(model, abduct(model, back, asked.x_BX, asked.t_BT), asked.t_new_BT, noise=noise)
+            away = abduct(model, there.image_BCHW.clamp(0, 1), asked.x_BX, asked.t_new_BT)
+            back = predict(model, away, asked.t_BT, noise=noise).image_BCHW.clamp(0, 1)
+            same = predict(model, abduct(model, null, asked.x_BX, asked.t_BT), asked.t_BT, noise=noise)
+            null = same.image_BCHW.clamp(0, 1)
+            if cycle in (1, 10):
+                for name, image in (("reversibility", back), ("composition", null)):
+                    entry = found[name][f"noise_{noise:g}"]
+                    l1 = float((image - asked.y_BCHW).abs().mean())
+                    assert entry[f"l1_{cycle}"]["mean"] == pytest.approx(l1, abs=1e-6)
+                    similarity = float(ssim(image, asked.y_BCHW).mean())
+                    assert entry[f"ssim_{cycle}"]["mean"] == pytest.approx(similarity, abs=1e-5)
+
+
+def test_composition_at_noise_1_is_nothing_and_says_that_it_is_trivial(
+    make_stored: MakeStored, faces: PreparedData
+) -> None:
+    for objective in ("intact", "original"):
+        stored = make_stored(objective)
+        method = TrainedModel("any", stored)
+        found = cycle_scores(method, faces, question_of(stored, faces), CPU, seed=0, limit=3)["composition"]
+        assert found["noise_1"]["trivial"] is True and "trivial" not in found["noise_0"]
+        assert found["noise_1"]["l1_10"]["mean"] == pytest.approx(0.0, abs=1e-6)
+        assert found["noise_0"]["l1_1"]["mean"] > 0.01
