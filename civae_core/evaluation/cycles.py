@@ -19,6 +19,8 @@ from civae_core.evaluation.question import Question
 CYCLES = (1, 10)
 """After how many rounds the distance is taken."""
 BATCH = 64
+MOST_IMAGES = 64
+"""Ten rounds there and back are twenty counterfactuals of each image."""
 
 
 def cycle_scores(
@@ -27,7 +29,7 @@ def cycle_scores(
     question: Question,
     device: torch.device,
     seed: int,
-    limit: int = 256,
+    limit: int = MOST_IMAGES,
 ) -> dict[str, Any]:
     """The entries `composition` and `reversibility` of a model, each at `noise_0` and `noise_1` (τ).
 

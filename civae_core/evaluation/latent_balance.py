@@ -1,0 +1,111 @@
+"""Does the latent code still tell the treatment? Balance of what inference carries over to t' (METHOD 6).
+
+η, the latent noise standardised under the prior (M5), is what a counterfactual keeps of its subject; with N(0,I) it
+is z. Given the covariates it should say nothing of the treatment. The comparison is always conditional on x: that z
+and t go together where x and t do is no fault.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from civae_core.balance import cross_fit
+from civae_core.counterfactual import abduct
+from civae_core.data import PreparedData
+from civae_core.data.labelled import LabelledRows, evenly_spread
+from civae_core.evaluation.methods import TrainedModel
+from civae_core.ranking import auc
+
+MOST_IMAGES = 4_000
+BATCH = 64
+_RIDGE = 1.0
+_FEWEST_IN_AN_ARM = 30
+
+
+def latent_balance(
+    method: TrainedModel,
+    data: PreparedData,
+    chosen: LabelledRows,
+    treatment: int,
+    device: torch.device,
+    seed: int,
+) -> dict[str, Any]:
+    """The entry `balance` of one binary treatment; empty where an arm has fewer than 30 images.
+
+    `auc_x` is the held-out AUC of the treatment from the covariates, `auc_x_and_z` from covariates and η together,
+    `difference` the second minus the first: 0 is ideal, below 0 is the cost of fitting more inputs.
+    `kl_between_arms` is the symmetrised divergence of the two arms' η given x, in nats, as in `kl_between_arms`.
+
+    Args:
+        chosen: held-out rows.
+        treatment: which of the treatments.
+    """
+    chosen = chosen[evenly_spread(len(chosen), MOST_IMAGES)]
+    t_N = chosen.t_NT[:, treatment].double()
+    if min(int((t_N == arm).sum()) for arm in (0, 1)) < _FEWEST_IN_AN_ARM:
+        return {}
+    eta_NZ = abducted_noise(method, data, chosen, device).double()
+    x_NX = chosen.x_NX.double()
+    auc_x = _held_out_auc(x_NX, t_N, seed)
+    auc_both = _held_out_auc(torch.cat([x_NX, eta_NZ], dim=1), t_N, seed)
+    return {
+        "balance": {
+            "auc_x": auc_x,
+            "auc_x_and_z": auc_both,
+            "difference": auc_both - auc_x,
+            "kl_between_arms": kl_between_arms(eta_NZ, x_NX, t_N),
+        }
+    }
+
+
+def abducted_noise(
+    method: TrainedModel, data: PreparedData, chosen: LabelledRows, device: torch.device
+) -> Tensor:
+    """η [N, Z] of (M5), at the posterior's mean."""
+    parts = []
+    for start in range(0, len(chosen), BATCH):
+        y_BCHW, x_BX, t_BT = chosen[start : start + BATCH].read(data, device)
+        parts.append(abduct(method.stored.model, y_BCHW, x_BX, t_BT).eta_BZ.cpu())
+    return torch.cat(parts)
+
+
+def kl_between_arms(eta_NZ: Tensor, x_NX: Tensor, t_N: Tensor) -> float:
+    """½ KL(1‖0) + ½ KL(0‖1) in nats of Gaussians for η given x and arm, averaged over all images' x.
+
+    Each arm has a ridge regression of η on x with a residual variance of its own in each dimension; dimensions are
+    taken as independent, as in the posterior. What the same estimate gives where nothing differs, from noise in the
+    fitted means, is subtracted; the result is never below 0.
+
+    Args:
+        eta_NZ: float64.
+        x_NX: covariates; X may be 0.
+        t_N: 0 or 1.
+    """
+    scale_X = x_NX.std(0).clamp(min=1e-8) if x_NX.shape[1] else x_NX.new_ones(0)
+    inputs_NX = torch.cat([x_NX.new_ones(len(x_NX), 1), (x_NX - x_NX.mean(0)) / scale_X], dim=1)
+    means, variances, noise_N = [], [], x_NX.new_zeros(len(x_NX))
+    for arm in (0, 1):
+        rows_MX, target_MZ = inputs_NX[t_N == arm], eta_NZ[t_N == arm]
+        penalty_XX = _RIDGE * torch.eye(inputs_NX.shape[1], dtype=torch.float64)
+        penalty_XX[0, 0] = 0.0
+        gram_XX = rows_MX.T @ rows_MX + penalty_XX
+        weights_XZ = torch.linalg.solve(gram_XX, rows_MX.T @ target_MZ)
+        residual_MZ = target_MZ - rows_MX @ weights_XZ
+        freedom = max(len(rows_MX) - inputs_NX.shape[1], 1)
+        variances.append((residual_MZ.square().sum(0) / freedom).clamp(min=1e-12))
+        means.append(inputs_NX @ weights_XZ)
+        # Variance of a fitted mean, in units of the residual variance: the same for every dimension.
+        noise_N = noise_N + (inputs_NX * torch.linalg.solve(gram_XX, inputs_NX.T).T).sum(1)
+    inverse_Z = 0.5 * (1 / variances[0] + 1 / variances[1])
+    apart_N = ((means[1] - means[0]).square() * inverse_Z).sum(1)
+    spread = 0.5 * (variances[0] / variances[1] + variances[1] / variances[0]) - 1
+    by_chance_N = noise_N * eta_NZ.shape[1]
+    return max(float(0.5 * (apart_N - by_chance_N).mean() + 0.5 * spread.sum()), 0.0)
+
+
+def _held_out_auc(inputs_NC: Tensor, t_N: Tensor, seed: int) -> float:
+    """AUC of predictions that were fitted without the image; 0.5 without inputs."""
+    if not inputs_NC.shape[1]:
+        return 0.5
+    return auc(cross_fit(inputs_NC, t_N[:, None], ["binary"], seed=seed).mean(inputs_NC), t_N)

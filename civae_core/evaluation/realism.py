@@ -1,0 +1,241 @@
+"""Do counterfactuals look like photographs of the data? FID and KID, over the features of a named extractor.
+
+Numbers of different extractors, or of different numbers of images, are not comparable: both are stated with them.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from civae_core.data import PreparedData
+from civae_core.data.labelled import evenly_spread
+from civae_core.errors import DataError, UsageError
+from civae_core.evaluation.asked import Answer, Asked, Seen
+from civae_core.yardstick import Yardstick, load_yardstick
+
+MOST_REFERENCES = 10_000
+"""Training images whose features are compared with, at most."""
+MOST_FOR_KID = 10_000
+SUBSETS, SUBSET_SIZE = 100, 100
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """A network whose features are compared; images [B,C,S,S] in [0,1] to features [B,F]."""
+
+    name: str
+    features: Callable[[Tensor], Tensor]
+
+
+def extractor_for(choice: str, yardstick: Yardstick | None, device: torch.device) -> Extractor | None:
+    """The extractor that is named.
+
+    Args:
+        choice: `scorer` for the yardstick's own features (none without a yardstick), `inception` for the Inception v3
+            of torch-fidelity with the weights where that library keeps them, or a file: another yardstick
+            (.safetensors), or Inception's weights.
+
+    Raises:
+        UsageError: a library or file that is not there; nothing is ever downloaded.
+        DataError: a file that cannot be read as either.
+    """
+    if choice == "scorer":
+        return None if yardstick is None else of_yardstick(yardstick)
+    if choice == "inception":
+        return _inception(default_inception_weights(), device)
+    path = Path(choice)
+    if not path.is_file():
+        raise UsageError(
+            f"--extractor {choice}: neither scorer, inception nor a file",
+            hint="name a scorer's .safetensors file or Inception's weights",
+        )
+    if path.suffix == ".safetensors":
+        return of_yardstick(load_yardstick(path, device))
+    return _inception(path, device)
+
+
+def of_yardstick(yardstick: Yardstick) -> Extractor:
+    """The features that a scorer reads attributes from."""
+    return Extractor(yardstick.name, lambda y_BCHW: yardstick.read(y_BCHW).features_BF)
+
+
+def default_inception_weights() -> Path:
+    """Where torch-fidelity keeps the weights that it downloads elsewhere."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / "weights-inception-2015-12-05-6726825d.pth"
+
+
+def _inception(weights: Path, device: torch.device) -> Extractor:
+    try:
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+    except ImportError as error:
+        raise UsageError(
+            "--extractor: Inception needs torch-fidelity", hint="pip install 'civae[inception]'"
+        ) from error
+    if not weights.is_file():
+        raise UsageError(
+            f"--extractor inception: no weights at {weights}",
+            hint="put torch-fidelity's weights-inception-2015-12-05 there, or name their file; civae never downloads",
+        )
+    try:
+        # The library unpickles whatever the file holds. This load refuses all but tensors, so that none runs code.
+        torch.load(weights, map_location="cpu", weights_only=True)
+        network = FeatureExtractorInceptionV3(
+            "inception", ["2048"], feature_extractor_weights_path=str(weights)
+        )
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        raise DataError(f"{weights}: not the weights of torch-fidelity's Inception v3 ({reason})") from error
+    network = network.to(device).eval().requires_grad_(False)
+
+    def features(y_BCHW: Tensor) -> Tensor:
+        bytes_BCHW = (y_BCHW.clamp(0, 1) * 255).round().to(torch.uint8)
+        rgb_BCHW = bytes_BCHW.expand(-1, 3, -1, -1) if bytes_BCHW.shape[1] == 1 else bytes_BCHW
+        found_BF: Tensor = network(rgb_BCHW)[0]
+        return found_BF.float()
+
+    return Extractor(f"Inception v3 ({weights.name})", features)
+
+
+class RunningMoments:
+    """Mean and covariance of features that come in batches, in float64: memory does not grow with their number."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._sum_F: Tensor | None = None
+        self._products_FF: Tensor | None = None
+
+    def add(self, features_BF: Tensor) -> None:
+        rows_BF = features_BF.detach().cpu().double()
+        self.count += len(rows_BF)
+        sum_F, products_FF = rows_BF.sum(0), rows_BF.T @ rows_BF
+        self._sum_F = sum_F if self._sum_F is None else self._sum_F + sum_F
+        self._products_FF = products_FF if self._products_FF is None else self._products_FF + products_FF
+
+    def mean_and_covariance(self) -> tuple[Tensor, Tensor]:
+        """Mean [F] and unbiased covariance [F, F].
+
+        Raises:
+            ValueError: fewer than two rows.
+        """
+        if self._sum_F is None or self._products_FF is None or self.count < 2:
+            raise ValueError("a covariance needs at least two images")
+        mean_F = self._sum_F / self.count
+        covariance_FF = (self._products_FF - self.count * torch.outer(mean_F, mean_F)) / (self.count - 1)
+        return mean_F, covariance_FF
+
+
+def frechet_distance(one: RunningMoments, other: RunningMoments) -> float:
+    """‖μ₁ − μ₂‖² + tr(Σ₁ + Σ₂ − 2 (Σ₁Σ₂)^½) (Heusel et al. 2017), never below 0.
+
+    The trace of the root is the sum of the roots of the eigenvalues of Σ₁^½ Σ₂ Σ₁^½, which is symmetric.
+    """
+    (mean_1_F, covariance_1_FF), (mean_2_F, covariance_2_FF) = (
+        moments.mean_and_covariance() for moments in (one, other)
+    )
+    values_F, vectors_FF = torch.linalg.eigh(covariance_1_FF)
+    root_FF = (vectors_FF * values_F.clamp(min=0).sqrt()) @ vectors_FF.T
+    shared_F = torch.linalg.eigvalsh(root_FF @ covariance_2_FF @ root_FF).clamp(min=0)
+    traces = covariance_1_FF.trace() + covariance_2_FF.trace() - 2 * shared_F.sqrt().sum()
+    return max(float((mean_1_F - mean_2_F).square().sum() + traces), 0.0)
+
+
+def kernel_distance(one_NF: Tensor, other_MF: Tensor, seed: int) -> dict[str, float]:
+    """KID (Bińkowski et al. 2018): the unbiased MMD² under (x·y/F + 1)³, mean and sd over random subsets.
+
+    Where there are fewer images than a subset has, one subset holds them all.
+
+    Raises:
+        ValueError: fewer than two rows on a side.
+    """
+    size = min(SUBSET_SIZE, len(one_NF), len(other_MF))
+    if size < 2:
+        raise ValueError("a kernel distance needs at least two images")
+    subsets = SUBSETS if size < min(len(one_NF), len(other_MF)) else 1
+    generator = torch.Generator().manual_seed(seed)
+    values = []
+    for _ in range(subsets):
+        parts = [rows[torch.randperm(len(rows), generator=generator)[:size]] for rows in (one_NF, other_MF)]
+        values.append(_mmd(*(part.double() for part in parts)))
+    value_S = torch.tensor(values, dtype=torch.float64)
+    return {"mean": float(value_S.mean()), "sd": float(value_S.std()) if subsets > 1 else 0.0}
+
+
+def _mmd(one_SF: Tensor, other_SF: Tensor) -> float:
+    def kernel(a_SF: Tensor, b_SF: Tensor) -> Tensor:
+        return (a_SF @ b_SF.T / a_SF.shape[1] + 1) ** 3
+
+    within = sum(
+        kernel(rows, rows).sum() - kernel(rows, rows).diagonal().sum() for rows in (one_SF, other_SF)
+    )
+    size = len(one_SF)
+    return float(within / (size * (size - 1)) - 2 * kernel(one_SF, other_SF).mean())
+
+
+@dataclass(frozen=True)
+class RealFeatures:
+    """What counterfactuals are compared with: features of training images."""
+
+    extractor: Extractor
+    moments: RunningMoments
+    sample_MF: Tensor
+    """The features that KID draws from."""
+
+
+@torch.no_grad()
+def real_features(data: PreparedData, extractor: Extractor, device: torch.device) -> RealFeatures | None:
+    """Features of the train split, evenly spread: other people than those asked about, so that copying them scores
+    what two samples of photographs differ by, not 0. None where the split has fewer than two images.
+    """
+    rows = data.rows("train")
+    if len(rows) < 2:
+        return None
+    rows = rows[evenly_spread(len(rows), MOST_REFERENCES)]
+    moments, kept = RunningMoments(), []
+    for part in rows.split(BATCH):
+        features_BF = extractor.features(data.images(part).to(device).float() / 255)
+        moments.add(features_BF)
+        kept.append(features_BF.cpu().float())
+    return RealFeatures(extractor, moments, torch.cat(kept))
+
+
+class RealismTally:
+    """Collects the features of counterfactuals at τ = 1.
+
+    Entry `realism`: `fid`, `kid` (mean and sd over subsets), `extractor`, `n` counterfactuals and `n_reference`
+    training images. FID is biased upwards in small sets, by more the fewer images there are.
+    """
+
+    def __init__(self, real: RealFeatures) -> None:
+        self._real = real
+        self._moments = RunningMoments()
+        self._sample: list[Tensor] = []
+        self._kept = 0
+
+    def add(self, asked: Asked, answer: Answer, seen: Seen | None = None) -> None:
+        features_BF = self._real.extractor.features(answer.with_noise_BCHW.clamp(0, 1)).detach().cpu().float()
+        self._moments.add(features_BF)
+        taken_BF = features_BF[: max(MOST_FOR_KID - self._kept, 0)]
+        self._sample.append(taken_BF)
+        self._kept += len(taken_BF)
+
+    def per_image(self) -> dict[str, Tensor]:
+        return {}
+
+    def summary(self, seed: int) -> dict[str, Any]:
+        if self._moments.count < 2:
+            return {}
+        fid = frechet_distance(self._moments, self._real.moments)
+        entry = {
+            "fid": fid,
+            "kid": kernel_distance(torch.cat(self._sample), self._real.sample_MF, seed),
+            "extractor": self._real.extractor.name,
+            "n": self._moments.count,
+            "n_reference": self._real.moments.count,
+        }
+        return {"realism": entry} if math.isfinite(fid) else {}
