@@ -85,7 +85,7 @@ def noise(seed: int = 0) -> Tensor:
 
 def read_off(before_NA: Tensor) -> Tensor:
     """Labels of Male, Hat and Tone that the outputs tell without a mistake."""
-    return torch.stack([before_NA[:, 3] > 0, before_NA[:, 2] > 0, 0.1 * before_NA[:, 0] + 0.5], dim=1).float()
+    return torch.stack([before_NA[:, 3] > 0, before_NA[:, 2] > 0, 0.1 * before_NA[:, 0] + 3.0], dim=1).float()
 
 
 SIGN_N = 1 - 2 * (torch.arange(COUNT) % 2).float()
@@ -148,7 +148,9 @@ def test_what_the_scorer_cannot_tell_is_reported_but_never_the_worst(make_asked:
 
 def test_the_mean_image_is_held_against_the_reconstruction(make_asked: MakeAsked) -> None:
     before_NA = outputs(Male=noise(), Hat=noise(1))
-    blurred_NA = before_NA - 4.0
+    blurred_NA = before_NA - outputs(
+        Male=4.0 + 2.0 * SIGN_N, Hat=3.0 * SIGN_N
+    )  # blur takes the young for women
     mean_NA = blurred_NA + outputs(Hat=0.7 * SIGN_N)
     labels_NA = read_off(before_NA)
     tally = tallied(make_asked, before_NA, before_NA, None, mean_NA, blurred_NA, labels_NA=labels_NA)
@@ -192,6 +194,11 @@ def test_images_whose_treatment_stays_take_no_part(make_asked: MakeAsked) -> Non
     t_NT[:10] = 0.0
     some = tallied(make_asked, before_NA, before_NA + 1, t_NT=t_NT).summary(0)
     assert some["shift"]["Male"]["mean"] == pytest.approx(1.0, abs=1e-6), "not 10/40 of it"
+    assert some["leak"] == some["shift"]
+    label_N = (torch.arange(COUNT) % 4 > 1).float()
+    destroyed_NA = torch.cat([outputs(Male=label_N)[:10], outputs()[10:]])
+    auc = tallied(make_asked, outputs(Male=label_N), destroyed_NA, t_NT=t_NT).summary(0)["leak_auc"]
+    assert auc["Male"] == 0.0, "destroyed only where nothing was asked"
 
 
 def test_a_step_of_the_first_treatment_that_changes_gives_the_sign(make_asked: MakeAsked) -> None:

@@ -47,6 +47,12 @@ def test_where_joint_cells_are_too_small_covariates_stand_alone() -> None:
         "Male=0, Young 0 → 1": 12, "Male=1, Young 0 → 1": 12, "Hat=0, Young 0 → 1": 12, "Hat=1, Young 0 → 1": 12
     }  # fmt: skip
     assert groups_of(x_NX, zeros, zeros + 1, roles, fewest=13) == []
+    # Two joint cells are large enough, but hold 10 of 26 images.
+    x_NX = covariates(5, 5, 8, 8)
+    t_NT = torch.tensor([0.0] * 10 + [0.0, 1.0] * 8)[:, None]
+    labels = set(sizes(groups_of(x_NX, t_NT, 1 - t_NT, roles, fewest=5)))
+    raised = {f"{name}, Young 0 → 1" for name in ("Male=0", "Male=1", "Hat=0", "Hat=1")}
+    assert labels == raised | {"Male=1, Young 1 → 0"}
 
 
 def test_directions_alone_and_continuous_treatments() -> None:
@@ -73,7 +79,7 @@ def test_scores_agree_with_a_loop() -> None:
     count = 60
     error_N, size_N = torch.rand(2, count, generator=generator, dtype=torch.float64) + 0.1
     right_N = (torch.rand(count, generator=generator) < 0.7).double()
-    leak_NA = torch.randn(count, 2, generator=generator, dtype=torch.float64) + torch.tensor([0.5, 0.0])
+    leak_NA = torch.randn(count, 2, generator=generator, dtype=torch.float64) + torch.tensor([-2.0, 0.0])
     groups = [Group(name, torch.arange(count) % 3 == i) for i, name in enumerate("abc")]
     per_image = {"error": error_N, "size": size_N, "effective": right_N}
     per_image |= {"leak.Male": leak_NA[:, 0], "leak.Hat": leak_NA[:, 1]}
