@@ -17,6 +17,7 @@ from civae_cli.prepare_data import prepare_data
 from civae_cli.quickstart import quickstart
 from civae_cli.sample import sample
 from civae_cli.train import train
+from civae_cli.train_scorer import train_scorer
 from civae_core import __version__
 
 app = typer.Typer(
@@ -49,6 +50,7 @@ app.command("prepare-data")(prepare_data)
 app.command("train")(train)
 app.command("sample")(sample)
 app.command("counterfactual")(counterfactual)
+app.command("train-scorer")(train_scorer)
 app.command("evaluate")(evaluate)
 app.command("benchmark")(benchmark)
 app.command("info")(info)

@@ -111,5 +111,5 @@ def _evaluate(out: Path, data: PreparedData, device: str) -> Quickstart:
     found = evaluate([load_model(out / name, chosen) for name in METHODS], data)
     report, picture = out / "report.html", out / "faces.png"
     numbers = write_evaluation(found, report)
-    write_png(picture, found.pictures[0][1])
+    write_png(picture, found.pictures[0].image)
     return Quickstart(found.numbers, picture, report, numbers)

@@ -6,15 +6,12 @@ Everything that is measured over images is a `Tally`: batches go in, and only on
 kept, so that memory stays flat however many images there are.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from civae_core.yardstick import Reading, Yardstick
+from civae_core.yardstick import Reading, Yardstick
 
 
 @dataclass(frozen=True)

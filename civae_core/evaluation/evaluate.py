@@ -1,13 +1,12 @@
-"""The evaluation of trained models on prepared data: against the truth where it is known (METHOD 6)."""
+"""The evaluation of methods on prepared data: by independent networks, and against the truth where it is known."""
 
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+import torch
 
 from civae_core.attributes import AttributeRoles
 from civae_core.balance.diagnostics import overlap_report
@@ -15,14 +14,18 @@ from civae_core.data import PreparedData
 from civae_core.data.labelled import evenly_spread, labelled_rows
 from civae_core.data.splits import Split
 from civae_core.errors import DataError, UsageError
-from civae_core.evaluation.asked import Method, Tally
+from civae_core.evaluation.asked import Method
 from civae_core.evaluation.instruments import Instruments
 from civae_core.evaluation.methods import CopyInput, TrainedModel, TrueCounterfactual
+from civae_core.evaluation.model_scores import model_scores, reconstruction_quality
 from civae_core.evaluation.naming import name_methods
 from civae_core.evaluation.question import Question, ask
-from civae_core.evaluation.scores import counterfactual_scores, reconstruction_scores
+from civae_core.evaluation.scores import counterfactual_scores
+from civae_core.evaluation.seeds import summarise
 from civae_core.evaluation.sheets import answer_sheets
-from civae_core.evaluation.tally import CounterfactualTally
+from civae_core.evaluation.subgroups import groups_of, subgroup_scores
+from civae_core.evaluation.tallies import tally_maker
+from civae_core.figures.pictures import Picture
 from civae_core.model.stored import StoredModel
 
 log = logging.getLogger(__name__)
@@ -32,11 +35,16 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The numbers as in `evaluate --json`, the pictures with captions, and the overlap by treatment."""
+    """The numbers as in `evaluate --json`, and the pictures that go with them."""
 
     numbers: dict[str, Any]
-    pictures: list[tuple[str, Image.Image]]
-    overlap: dict[str, Any]
+    pictures: list[Picture]
+
+    @property
+    def overlap(self) -> dict[str, Any]:
+        """The overlap reports by treatment."""
+        found: dict[str, Any] = self.numbers["overlap"]
+        return found
 
 
 def evaluate(
@@ -52,10 +60,11 @@ def evaluate(
 
     Where the data knows the truth under interventions on the models' treatments, counterfactuals are held against
     it, on the images that have it: `methods` has the scores of the first such intervention, `other_interventions`
-    those of the others. Elsewhere only reconstructions are scored.
+    those of the others. Elsewhere the first treatment is changed, and judged by the instruments alone.
 
     Args:
-        models: the first is the one in question, the others are held against it.
+        models: the first is the one in question, the others are held against it; runs that differ in nothing but
+            their seed are summarised as one method.
         split: the images to score.
         limit: score at most this many images, spread over the split.
         seed: of bootstrap and posterior draws.
@@ -69,69 +78,62 @@ def evaluate(
     _require_same_format(models[0], data)
     methods = name_methods(models)
     chosen = labelled_rows(data, roles, split)
-    question, *others = ask(data, roles, chosen[evenly_spread(len(chosen), limit or len(chosen))])
-    device = next(models[0].model.parameters()).device
-
-    entries = reconstruction_scores(methods, data, question.chosen, device, seed)
-    found = [
-        counterfactual_scores(
-            methods_asked(methods, asked, instruments),
-            data,
-            asked,
-            partial(tallies_for, asked),
-            yardstick=instruments.yardstick,
-            device=device,
-            seed=seed,
-        )
-        for asked in (question, *others)
-    ]
-    entries = {name: scored.entries | entries.get(name, {}) for name, scored in found[0].items()}
-    further = [
-        {
-            "do": other.do,
-            "n": len(other.chosen),
-            "methods": {name: scored.entries for name, scored in scores.items()},
-        }
-        for other, scores in zip(others, found[1:], strict=True)
-    ]
-    return Evaluation(
-        numbers={
-            "schema": SCHEMA,
-            "data": data.name,
-            "fingerprint": data.fingerprint,
-            "split": split,
-            "n": len(question.chosen),
-            "noise": 1.0,
-            "seed": seed,
-            "treatment": [a.name for a in roles.treatments],
-            "covariates": [a.name for a in roles.covariates],
-            "descendants": [a.name for a in roles.descendants],
-            "do": question.do,
-            "images_seen": {method.name: method.stored.card.images_seen for method in methods},
-            "methods": {name: entry for name, entry in entries.items() if entry},
-            **({"other_interventions": further} if further else {}),
-        },
-        pictures=[
-            picture for q in (question, *others) for picture in answer_sheets(methods, data, q, device)
-        ],
-        overlap=overlap_by_treatment(data, roles),
+    questions = ask(data, roles, chosen[evenly_spread(len(chosen), limit or len(chosen))])
+    return evaluate_questions(
+        questions, methods, data, roles, split=split, seed=seed, instruments=instruments, models=methods
     )
 
 
-def methods_asked(
-    methods: Sequence[TrainedModel], question: Question, instruments: Instruments
-) -> list[Method]:
-    """The methods of one table: copying the input, the models and, where a yardstick can judge it, the truth."""
-    judged = question.truth is not None and instruments.yardstick is not None
-    return [CopyInput(), *methods, *([TrueCounterfactual()] if judged else [])]
-
-
-def tallies_for(question: Question) -> list[Tally]:
-    """What is measured of one method's answers to a question."""
-    tallies: list[Tally] = []
-    if question.truth is not None:
-        tallies.append(CounterfactualTally())
-    return tallies
+def evaluate_questions(
+    questions: Sequence[Question],
+    methods: Sequence[Method],
+    data: PreparedData,
+    roles: AttributeRoles,
+    *,
+    split: str,
+    seed: int,
+    instruments: Instruments,
+    models: Sequence[TrainedModel] = (),
+) -> Evaluation:
+    """Scores the answers of any methods; `models` are those among them of which more than answers can be judged."""
+    device = _device_of(models, instruments)
+    question, *others = questions
+    scored = [
+        _score_question(q, methods, data, roles, device=device, seed=seed, instruments=instruments)
+        for q in questions
+    ]
+    entries = {
+        name: entry | (model_scores(model, data, question, device, seed, instruments) if model else {})
+        for name, entry in scored[0].items()
+        for model in [next((m for m in models if m.name == name), None)]
+    }
+    groups = {method.name: method.group for method in models}
+    further = [
+        {"do": other.do, "n": len(other.chosen), "methods": _by_group(found, groups)}
+        for other, found in zip(others, scored[1:], strict=True)
+    ]
+    pictured = _first_of_each_group(methods, groups)
+    yardstick = instruments.yardstick
+    numbers = {
+        "schema": SCHEMA,
+        "data": data.name,
+        "fingerprint": data.fingerprint,
+        "split": split,
+        "n": len(question.chosen),
+        "noise": 1.0,
+        "seed": seed,
+        "treatment": [a.name for a in roles.treatments],
+        "covariates": [a.name for a in roles.covariates],
+        "descendants": [a.name for a in roles.descendants],
+        "do": question.do,
+        "images_seen": {model.name: model.stored.card.images_seen for model in models},
+        "methods": _by_group(entries, groups),
+        **({"other_interventions": further} if further else {}),
+        "overlap": overlap_by_treatment(data, roles),
+        **({"scorer": reconstruction_quality(yardstick, models, data)} if yardstick else {}),
+    }
+    pictures = [picture for q in questions for picture in answer_sheets(pictured, data, q, device)]
+    return Evaluation(numbers, pictures)
 
 
 def overlap_by_treatment(data: PreparedData, roles: AttributeRoles) -> dict[str, Any]:
@@ -145,6 +147,60 @@ def overlap_by_treatment(data: PreparedData, roles: AttributeRoles) -> dict[str,
         a.name: overlap_report(train.x_NX, train.t_NT[:, i], names, a.name, a.kind, is_binary).to_dict()
         for i, a in enumerate(roles.treatments)
     }
+
+
+def _score_question(
+    question: Question,
+    methods: Sequence[Method],
+    data: PreparedData,
+    roles: AttributeRoles,
+    *,
+    device: torch.device,
+    seed: int,
+    instruments: Instruments,
+) -> dict[str, dict[str, Any]]:
+    """Entries by method: the copy first and, where a yardstick can judge it, the truth last."""
+    judged = question.truth is not None and instruments.yardstick is not None
+    asked: list[Method] = [CopyInput(), *methods, *([TrueCounterfactual()] if judged else [])]
+    found = counterfactual_scores(
+        asked,
+        data,
+        question,
+        tally_maker(question, data, roles, instruments, device),
+        yardstick=instruments.yardstick,
+        device=device,
+        seed=seed,
+    )
+    groups = groups_of(question.chosen.x_NX, question.chosen.t_NT, question.t_new_NT, roles)
+    return {
+        name: scored.entries | subgroup_scores(scored.per_image, groups, seed)
+        for name, scored in found.items()
+    }
+
+
+def _by_group(entries: dict[str, dict[str, Any]], groups: dict[str, str]) -> dict[str, dict[str, Any]]:
+    """Entries that are not empty, those of one group's runs as one."""
+    gathered: dict[str, list[dict[str, Any]]] = {}
+    for name, entry in entries.items():
+        gathered.setdefault(groups.get(name, name), []).append(entry)
+    return {
+        name: summarise(found) if len(found) > 1 else found[0]
+        for name, found in gathered.items()
+        if any(found)
+    }
+
+
+def _first_of_each_group(methods: Sequence[Method], groups: dict[str, str]) -> list[Method]:
+    first: dict[str, Method] = {}
+    for method in methods:
+        first.setdefault(groups.get(method.name, method.name), method)
+    return list(first.values())
+
+
+def _device_of(models: Sequence[TrainedModel], instruments: Instruments) -> torch.device:
+    if models:
+        return next(models[0].stored.model.parameters()).device
+    return torch.device("cpu") if instruments.yardstick is None else instruments.yardstick.device
 
 
 def _require_same_format(stored: StoredModel, data: PreparedData) -> None:

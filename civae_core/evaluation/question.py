@@ -1,10 +1,8 @@
 """What a model is asked in an evaluation: interventions, with the true answers where the data knows them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,9 +13,7 @@ from civae_core.counterfactual import act
 from civae_core.data import PreparedData, Truth
 from civae_core.data.labelled import LabelledRows
 from civae_core.evaluation.asked import Asked
-
-if TYPE_CHECKING:
-    from civae_core.yardstick import Yardstick
+from civae_core.yardstick import Yardstick
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from PIL import Image
 
 from civae_core.evaluation.measures import (
     NOT_COMPETING,
@@ -18,15 +17,14 @@ from civae_core.evaluation.measures import (
 from civae_core.evaluation.naming import MEANINGS, ordered
 from civae_core.evaluation.question import do_text
 from civae_core.evaluation.values import ABSENT, Value, as_value
-from civae_core.figures.pictures import png_bytes
+from civae_core.figures.pictures import Picture, png_bytes
 
 _TEMPLATE = "report.html.j2"
 
 
 def render_evaluation(
     evaluation: Mapping[str, Any],
-    pictures: Sequence[tuple[str, Image.Image]],
-    overlap: Mapping[str, Any] | None,
+    pictures: Sequence[Picture],
 ) -> str:
     """The page's HTML.
 
@@ -34,8 +32,7 @@ def render_evaluation(
         evaluation: the dictionary of `evaluate --json`. Beside the keys of that schema, `treatment`,
             `covariates` and `descendants` (names or lists of names) and `do` (a mapping) say what was asked.
             Absent keys leave their part out; unknown ones are passed over.
-        pictures: caption and picture, embedded in this order.
-        overlap: `OverlapReport.to_dict()` of the treatment, or a mapping from each treatment's name to one.
+        pictures: embedded in this order.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -48,14 +45,15 @@ def render_evaluation(
     return environment.get_template(_TEMPLATE).render(
         asked=_asked(evaluation),
         headline=_headline(methods),
-        overlaps=[_overlap(report) for report in _reports(overlap)],
+        overlaps=[_overlap(report) for report in (evaluation.get("overlap") or {}).values()],
         pictures=[
             {
-                "caption": caption,
-                "data": base64.b64encode(png_bytes(picture)).decode(),
-                "width": picture.width,
+                "title": picture.title,
+                "caption": picture.caption,
+                "data": base64.b64encode(png_bytes(picture.image)).decode(),
+                "width": picture.image.width,
             }
-            for caption, picture in pictures
+            for picture in pictures
         ],
         methods=[{"name": name, "meaning": MEANINGS.get(name, "")} for name in ordered(methods)],
         sections=_sections(methods),
@@ -209,12 +207,6 @@ def _glossary(evaluation: Mapping[str, Any]) -> list[dict[str, str]]:
     return [
         {"title": title, "meaning": meaning} for title, meaning in {m.title: m.meaning for m in shown}.items()
     ]
-
-
-def _reports(overlap: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
-    if not overlap:
-        return []
-    return [overlap] if "verdict" in overlap else list(overlap.values())
 
 
 def _overlap(report: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,10 +1,8 @@
 """The scores of methods over held-out images, streamed: one value per image is kept, never the images."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,41 +16,50 @@ from civae_core.evaluation.metrics import SSIM_WINDOW, bits_per_dim, psnr, ssim
 from civae_core.evaluation.question import Question
 from civae_core.progress import progress
 from civae_core.randomness import generator_for
-
-if TYPE_CHECKING:
-    from civae_core.yardstick import Yardstick
+from civae_core.yardstick import Yardstick
 
 BATCH = 64
 
 
+@dataclass(frozen=True)
+class Scored:
+    """One method's entries in the evaluation, and the values per image that they come from."""
+
+    entries: dict[str, Any]
+    per_image: dict[str, Tensor]
+
+    @classmethod
+    def of(cls, tallies: Sequence[Tally], seed: int) -> "Scored":
+        entries: dict[str, Any] = {}
+        per_image: dict[str, Tensor] = {}
+        for tally in tallies:
+            entries |= tally.summary(seed)
+            per_image |= tally.per_image()
+        return cls(entries, per_image)
+
+
 def reconstruction_scores(
-    methods: Sequence[TrainedModel], data: PreparedData, chosen: LabelledRows, device: torch.device, seed: int
-) -> dict[str, dict[str, Any]]:
-    """PSNR and SSIM of each method's reconstruction (τ = 0) and bits per dimension, with intervals."""
-    found: dict[str, dict[str, list[Tensor]]] = {method.name: {} for method in methods}
-    with progress("evaluate reconstructions", len(chosen)) as bar:
+    method: TrainedModel, data: PreparedData, chosen: LabelledRows, device: torch.device, seed: int
+) -> dict[str, Any]:
+    """PSNR and SSIM of a model's reconstructions (τ = 0) and bits per dimension, with intervals."""
+    found: dict[str, list[Tensor]] = {}
+    with progress(f"evaluate reconstructions of {method.name}", len(chosen)) as bar:
         for start in range(0, len(chosen), BATCH):
             y_BCHW, x_BX, t_BT = chosen[start : start + BATCH].read(data, device)
-            for method in methods:
-                model = method.stored.model
-                noise_BZ = torch.randn(
-                    len(y_BCHW), model.latent, generator=generator_for(seed, "evaluate", start)
-                ).to(device)
-                mean_BCHW = method.reconstruct(y_BCHW, x_BX, t_BT).clamp(0, 1)
-                nats_B = method.negative_elbo(y_BCHW, x_BX, t_BT, noise_BZ)
-                values = {
-                    "psnr_reconstruction": psnr(mean_BCHW, y_BCHW),
-                    "bits_per_dim": bits_per_dim(nats_B, y_BCHW[0].numel()),
-                }
-                if data.size >= SSIM_WINDOW:
-                    values["ssim_reconstruction"] = ssim(mean_BCHW, y_BCHW)
-                for name, values_B in values.items():
-                    found[method.name].setdefault(name, []).append(values_B.cpu())
+            generator = generator_for(seed, "evaluate", start)
+            noise_BZ = torch.randn(len(y_BCHW), method.stored.model.latent, generator=generator).to(device)
+            mean_BCHW = method.reconstruct(y_BCHW, x_BX, t_BT).clamp(0, 1)
+            nats_B = method.negative_elbo(y_BCHW, x_BX, t_BT, noise_BZ)
+            values = {
+                "psnr_reconstruction": psnr(mean_BCHW, y_BCHW),
+                "bits_per_dim": bits_per_dim(nats_B, y_BCHW[0].numel()),
+            }
+            if data.size >= SSIM_WINDOW:
+                values["ssim_reconstruction"] = ssim(mean_BCHW, y_BCHW)
+            for name, values_B in values.items():
+                found.setdefault(name, []).append(values_B.cpu())
             bar.advance(len(y_BCHW))
-    return {
-        name: {key: bootstrap_mean(torch.cat(parts), seed=seed).to_dict() for key, parts in values.items()}
-        for name, values in found.items()
-    }
+    return {key: bootstrap_mean(torch.cat(parts), seed=seed).to_dict() for key, parts in found.items()}
 
 
 def counterfactual_scores(
@@ -84,20 +91,3 @@ def counterfactual_scores(
                     tally.add(asked, answer, seen)
             bar.advance(len(asked.y_BCHW))
     return {name: Scored.of(kept, seed) for name, kept in tallies.items()}
-
-
-@dataclass(frozen=True)
-class Scored:
-    """One method's entries in the evaluation, and the values per image that they come from."""
-
-    entries: dict[str, Any]
-    per_image: dict[str, Tensor]
-
-    @classmethod
-    def of(cls, tallies: Sequence[Tally], seed: int) -> Scored:
-        entries: dict[str, Any] = {}
-        per_image: dict[str, Tensor] = {}
-        for tally in tallies:
-            entries |= tally.summary(seed)
-            per_image |= tally.per_image()
-        return cls(entries, per_image)

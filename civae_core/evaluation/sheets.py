@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from civae_core.data import PreparedData
@@ -12,13 +11,14 @@ from civae_core.evaluation.asked import Method
 from civae_core.evaluation.question import Question, do_text
 from civae_core.figures.effects import effect_grid
 from civae_core.figures.grids import image_grid
+from civae_core.figures.pictures import Picture
 
 GRID_ROWS = 8
 
 
 def answer_sheets(
     methods: Sequence[Method], data: PreparedData, question: Question, device: torch.device
-) -> list[tuple[str, Image.Image]]:
+) -> list[Picture]:
     """Captioned sheets of some subjects: the first method's answers, each method's, and what they change."""
     rows = evenly_spread(len(question.chosen), GRID_ROWS)
     asked = question.batch(data, rows, device)
@@ -31,21 +31,31 @@ def answer_sheets(
     after = [] if asked.truth_BCHW is None else [("truth", asked.truth_BCHW)]
     labels = _row_labels(question, rows)
     sheet = image_grid([*before, ("counterfactual", first.with_noise_BCHW), *after], labels)
+    do = do_text(question.do)
+    suffix = do.replace("=", "-").replace(", ", "_")
     pictures = [
-        (
-            f"Held-out images under do({do_text(question.do)}), with their own fine detail re-applied (τ = 1).",
+        Picture(
+            f"sheet_{suffix}",
+            f"do({do})",
+            f"Held-out images under do({do}), with their own fine detail re-applied (τ = 1).",
             sheet,
         )
     ]
     if len(methods) > 1:
         others = [(name, answer.with_noise_BCHW) for name, answer in answers.items()]
+        all_methods = image_grid([before[0], *others, *after], labels)
         pictures.append(
-            (f"do({do_text(question.do)}) by each method.", image_grid([before[0], *others, *after], labels))
+            Picture(f"methods_{suffix}", f"do({do}), by method", f"do({do}) by each method.", all_methods)
         )
     changes = [(name, answer.with_noise_BCHW - y_BCHW) for name, answer in answers.items()]
     changes += [(name, images_BCHW - y_BCHW) for name, images_BCHW in after]
     pictures.append(
-        (f"do({do_text(question.do)}): where, and how, the input is changed.", effect_grid(changes, labels))
+        Picture(
+            f"changes_{suffix}",
+            f"What do({do}) changes",
+            f"do({do}): where, and how, the input is changed.",
+            effect_grid(changes, labels),
+        )
     )
     return pictures
 

@@ -1,6 +1,7 @@
-"""Between image tensors and pictures: conversion, PNG bytes, atomic PNG files."""
+"""Between image tensors and pictures: conversion, PNG bytes, atomic PNG files; and pictures of a report."""
 
 import io
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -8,6 +9,18 @@ from PIL import Image
 from torch import Tensor
 
 from civae_core.files import atomic_file
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of a report with the words that go with it."""
+
+    name: str
+    """Stem of a file name, such as `ridges`."""
+    title: str
+    caption: str
+    """What a reader who does not program should look for in it."""
+    image: Image.Image
 
 
 def to_uint8(images: Tensor) -> Tensor:

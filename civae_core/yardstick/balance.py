@@ -6,6 +6,7 @@ independent of the others, by inverse-propensity weights as in training (METHOD 
 """
 
 import logging
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -16,7 +17,6 @@ from civae_core.errors import DataError
 
 log = logging.getLogger(__name__)
 
-WEIGHT_CAP = 20.0
 FEWEST_OF_A_CLASS = 8
 
 
@@ -45,11 +45,19 @@ def learnable(table: tuple[Attribute, ...], labels_NA: Tensor) -> list[int]:
     return kept
 
 
-def balanced_weights(labels_NA: Tensor, attributes: list[Attribute], roles: AttributeRoles) -> Tensor:
+def balanced_weights(
+    labels_NA: Tensor, attributes: Sequence[Attribute], roles: AttributeRoles, cap: float
+) -> Tensor:
     """Weights [N, A], of mean 1 in each column among the labelled, 0 where the label is missing.
 
-    Column a has the capped, capped inverse propensities of attribute a given those that are not consequences:
-    of a treatment given covariates and held-out attributes, of any other given those and the treatments.
+    Column a has the stabilised inverse propensities of attribute a given those that are not consequences: of a
+    treatment given covariates and held-out attributes, of any other given those and the treatments. Both classes of
+    a binary attribute are then given the same sum, so that a rare one counts.
+
+    Args:
+        labels_NA: labels in raw units, NaN where missing.
+        attributes: what the columns are.
+        cap: largest inverse propensity, as a multiple of their mean.
     """
     descendants = {attribute.name for attribute in roles.descendants}
     treatments = {attribute.name for attribute in roles.treatments}
@@ -68,7 +76,7 @@ def balanced_weights(labels_NA: Tensor, attributes: list[Attribute], roles: Attr
         ]
         rows_N = known_NA[:, column]
         x_MC, t_M1 = filled_NA[rows_N][:, causes], labels_NA[rows_N, column][:, None]
-        w_M = training_weights(x_MC, t_M1, [attribute.kind], "inverse", WEIGHT_CAP)
+        w_M = training_weights(x_MC, t_M1, [attribute.kind], "inverse", cap)
         weights_NA[rows_N, column] = _equal_classes(w_M, t_M1[:, 0]) if attribute.kind == "binary" else w_M
     return weights_NA
 

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -11,8 +12,9 @@ import torch
 from civae_core.attributes import AttributeRoles
 from civae_core.data import PreparedData
 from civae_core.errors import CivaeError
-from civae_core.yardstick.fit import IMAGES, names_by_role, train_yardstick
+from civae_core.yardstick.fit import IMAGES, RECIPE, names_by_role, train_yardstick
 from civae_core.yardstick.instrument import Yardstick
+from civae_core.yardstick.networks import LATENT, LATENT_WIDTHS, SCORER_WIDTHS, WORKING_SIZE
 from civae_core.yardstick.stored import FORMAT, load_yardstick, save_yardstick
 
 log = logging.getLogger(__name__)
@@ -25,33 +27,37 @@ def yardstick_for(
 
     A cache that cannot be read or written costs a warning, never the yardstick.
     """
-    path = cached_path(data, roles, images=images, seed=seed)
-    if path.is_file():
-        try:
+    try:
+        path = cached_path(data, roles, images=images, seed=seed)
+        if path.is_file():
             found = load_yardstick(path, device)
             log.info("scorer of %s: %s", data.name, path)
             return found
-        except CivaeError as error:
-            log.warning("%s; training it again", error.message)
+    except (CivaeError, OSError) as error:
+        log.warning("%s; training a scorer again", error)
     log.info("training an independent scorer on %s, once for this data and question", data.name)
     trained = train_yardstick(data, roles, images=images, seed=seed, device=device)
     try:
+        path = cached_path(data, roles, images=images, seed=seed)
         save_yardstick(trained, path)
     except CivaeError as error:
-        log.warning("%s; the scorer is not kept", error.message)
+        log.warning("%s; the scorer is not kept", error)
         return trained
-    return Yardstick(trained.networks, trained.card, path)
+    return replace(trained, path=path)
 
 
 def cached_path(data: PreparedData, roles: AttributeRoles, *, images: int, seed: int) -> Path:
     """Where the yardstick of some data, question and settings is kept.
 
-    Under $CIVAE_CACHE, else $XDG_CACHE_HOME/civae, else ~/.cache/civae.
+    Raises:
+        CivaeError: there is no folder for it.
     """
     key = {
         "format": FORMAT,
         "data": data.fingerprint,
         "roles": names_by_role(roles),
+        "recipe": asdict(RECIPE),
+        "networks": [WORKING_SIZE, SCORER_WIDTHS, LATENT_WIDTHS, LATENT],
         "images": images,
         "seed": seed,
     }
@@ -60,8 +66,16 @@ def cached_path(data: PreparedData, roles: AttributeRoles, *, images: int, seed:
 
 
 def cache_folder() -> Path:
-    """The user's folder for what can be made again."""
+    """The folder for what can be made again: $CIVAE_CACHE, else $XDG_CACHE_HOME/civae, else ~/.cache/civae.
+
+    Raises:
+        CivaeError: none is named and the user has no home.
+    """
     if named := os.environ.get("CIVAE_CACHE"):
         return Path(named)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "civae"
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "civae"
+    try:
+        return Path.home() / ".cache" / "civae"
+    except RuntimeError as error:
+        raise CivaeError("there is no home folder to keep a cache in", hint="set CIVAE_CACHE") from error

@@ -101,6 +101,10 @@ class Yardstick:
         """How reports call it."""
         return f"scorer {self.fingerprint[:8]}"
 
+    @property
+    def device(self) -> torch.device:
+        return next(self.networks.parameters()).device
+
     def index(self, name: str) -> int:
         """Column of an attribute in `Reading.outputs_BA`.
 

@@ -34,9 +34,12 @@ class PreactivationBlock(nn.Module):
         self.conv1 = nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False)
         self.norm2 = nn.BatchNorm2d(channels_out)
         self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False)
-        self.shortcut: nn.Module = nn.Identity()
-        if stride > 1 or channels_in != channels_out:
-            self.shortcut = nn.Conv2d(channels_in, channels_out, stride, stride, bias=False)
+        shortcut: list[nn.Module] = []
+        if stride > 1:
+            shortcut.append(nn.AvgPool2d(stride, ceil_mode=True))  # an odd side is rounded up, as conv1 does
+        if channels_in != channels_out:
+            shortcut.append(nn.Conv2d(channels_in, channels_out, 1, bias=False))
+        self.shortcut = nn.Sequential(*shortcut)
 
     def forward(self, h_BCHW: Tensor) -> Tensor:
         r_BCHW = self.conv1(F.relu(self.norm1(h_BCHW)))

@@ -1,13 +1,13 @@
 """How well a scorer tells each attribute, on whatever images it is shown."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from civae_core.attributes import Attribute
 from civae_core.ranking import auc
-from civae_core.yardstick.instrument import Quality, Yardstick
+from civae_core.yardstick.instrument import Quality
 
 SMALLEST_GROUP = 8
 """Groups with fewer images say nothing about the worst one."""
@@ -42,11 +42,6 @@ def score_quality(
                 arm_M = torch.zeros_like(label_M) if arms_N is None else arms_N.cpu()[known_N]
                 found[attribute.name] = _binary(output_M, label_M, arm_M)
     return found
-
-
-def read_outputs(yardstick: Yardstick, batches: Iterable[Tensor]) -> Tensor:
-    """The scorer's outputs [N, A] for batches of images in [0,1], on the CPU."""
-    return torch.cat([yardstick.read(y_BCHW).outputs_BA.cpu() for y_BCHW in batches])
 
 
 def _binary(output_M: Tensor, label_M: Tensor, arm_M: Tensor) -> dict[str, float]:

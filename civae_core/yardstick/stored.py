@@ -34,13 +34,18 @@ def load_yardstick(path: Path, device: torch.device | str = "cpu") -> Yardstick:
     """
     if not path.is_file():
         raise UsageError(f"{path}: no such scorer file", hint="train one with `civae train-scorer`")
-    card = _read_card(path)
+    card = read_yardstick_card(path)
     networks = Networks(card.size, card.channels, len(card.attributes))
     load_weights(networks, read_tensors(path), path)
     return Yardstick(networks.to(device).eval().requires_grad_(False), card, path)
 
 
-def _read_card(path: Path) -> YardstickCard:
+def read_yardstick_card(path: Path) -> YardstickCard:
+    """What a scorer file says of itself, without its weights.
+
+    Raises:
+        DataError: it is truncated, foreign, damaged or of a newer format.
+    """
     try:
         with safe_open(path, framework="pt") as opened:
             metadata = opened.metadata() or {}

@@ -13,6 +13,7 @@ from civae_core.evaluation.report import render_evaluation
 from civae_core.evaluation.table import evaluation_table
 from civae_core.evaluation.values import Value, as_value
 from civae_core.figures import image_grid
+from civae_core.figures.pictures import Picture
 
 
 def evaluation() -> dict[str, Any]:
@@ -95,7 +96,7 @@ def test_an_attribute_may_have_any_name() -> None:
 
 
 def test_report_states_the_numbers_with_dashes_for_absent_ones() -> None:
-    html = render_evaluation(evaluation(), [], None)
+    html = render_evaluation(evaluation(), [])
     assert cells(html, "relative effect error") == ["1.00", "0.66", "0.21"]
     assert cells(html, "relative effect error, noise 0") == ["–", "–", "0.34"]
     assert cells(html, "average effect error") == ["–", "–", "0.14"]
@@ -110,13 +111,15 @@ def test_report_states_the_numbers_with_dashes_for_absent_ones() -> None:
 def test_report_embeds_pictures_and_overlap_and_asks_no_network() -> None:
     x_NC = (torch.rand(300, 2, generator=torch.Generator().manual_seed(0)) < 0.5).float()
     found = overlap_report(x_NC, x_NC[:, 0].roll(1), ["Male", "Smiling"], "Young", "binary", [True, True])
-    pictures = [("original | truth", image_grid([("original", torch.zeros(2, 3, 32, 32))]))]
-    html = render_evaluation(evaluation(), pictures, found.to_dict())
+    pictures = [
+        Picture("sheet", "A sheet", "original | truth", image_grid([("a", torch.zeros(2, 3, 32, 32))]))
+    ]
+    html = render_evaluation(evaluation() | {"overlap": {"Young": found.to_dict()}}, pictures)
+    assert "<h3>A sheet</h3>" in html
     assert html.count("data:image/png;base64,") == 1
     assert found.verdict.replace("'", "&#39;") in html
     assert html.count("<rect") == 40
     assert not re.search(r"(?:src|href)=\"(?!data:)", html)
-    assert render_evaluation(evaluation(), [], {"Young": found.to_dict()}).count("<rect") == 40
 
 
 def test_what_belongs_to_the_worst_is_named_and_runs_have_a_spread() -> None:
@@ -133,7 +136,7 @@ def test_what_belongs_to_the_worst_is_named_and_runs_have_a_spread() -> None:
     }
     shown["scorer"] = {"name": "scorer 3f", "photos": {"Male": {"accuracy": 0.98, "auc": 0.99}}}
     shown["scorer"]["reconstructions"] = {"ours": {"Male": {"accuracy": 0.9}}}
-    html = render_evaluation(shown, [], None)
+    html = render_evaluation(shown, [])
     assert "<small>Male</small><small>-0.50 – -0.30</small>" in html
     assert "0.14 ± 0.01<small>3 runs</small>" in html
     assert html.index(">g1<") < html.index(">g2<") and "Male=1, Young 0 → 1" in html
@@ -149,18 +152,18 @@ def test_names_are_escaped() -> None:
     hostile["data"] = "<script>alert(1)</script>"
     hostile["methods"]["<b>x</b>"] = {"ate_error": 0.5, "leak": {"<i>y</i>": 1.0}}
     html = render_evaluation(
-        hostile, [("<u>caption</u>", image_grid([("a", torch.zeros(1, 3, 16, 16))]))], None
+        hostile, [Picture("a", "<s>t</s>", "<u>caption</u>", image_grid([("a", torch.zeros(1, 3, 16, 16))]))]
     )
-    for tag in ("<script>", "<b>x", "<i>y", "<u>"):
+    for tag in ("<script>", "<b>x", "<i>y", "<u>", "<s>"):
         assert tag not in html
 
 
 def test_an_evaluation_without_anything_still_renders() -> None:
-    assert "No method was measured" in render_evaluation({}, [], None)
+    assert "No method was measured" in render_evaluation({}, [])
     reconstruction_only = {
         "methods": {"ours": {"psnr_reconstruction": {"mean": 24.0, "lo": 23.0, "hi": 25.0}}}
     }
-    html = render_evaluation(reconstruction_only, [], None)
+    html = render_evaluation(reconstruction_only, [])
     assert 'headline">' not in html and cells(html, "PSNR of reconstructions (dB)") == ["24.0"]
 
 

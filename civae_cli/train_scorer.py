@@ -1,0 +1,137 @@
+"""`civae train-scorer`: an independent network that judges counterfactuals."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from civae_cli.options import ConfigOption, DeviceOption, JsonFlag, QuietFlag, VerboseFlag
+from civae_cli.terminal import terminal
+
+if TYPE_CHECKING:
+    from civae_core.attributes import AttributeRoles
+    from civae_core.data import PreparedData
+
+
+def train_scorer(
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Prepared data.", show_default=False)],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="FILE", help="File to write.", show_default=False)
+    ],
+    config: ConfigOption = None,
+    treatment: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="What models will intervene on; repeatable, wins over --config."),
+    ] = None,
+    descendant: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="What the treatment itself may change; repeatable, wins over --config."
+        ),
+    ] = None,
+    images: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Images shown in training [default: 24000]."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of weights, order and augmentation.")] = 0,
+    on: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--on",
+            metavar="RUN",
+            help="Try the scorer on this model's reconstructions too; repeatable.",
+        ),
+    ] = None,
+    device: DeviceOption = "auto",
+    json: JsonFlag = False,
+    quiet: QuietFlag = False,
+    verbose: VerboseFlag = False,
+) -> None:
+    """Train an independent scorer of every attribute, for `evaluate` to judge counterfactuals with.
+
+    Each attribute is learned as if it were independent of all that the treatment does not cause, so that the
+    scorer does not read one off another. Without treatment and descendants all attributes are treated alike. Prints
+    the file's path; how well the scorer reads held-out images goes to stderr, and into the file.
+
+    \b
+    Example:
+      civae train-scorer data/celeba-64 --treatment Young --descendant Gray_Hair --out scorer.safetensors
+    """
+    from dataclasses import replace
+
+    from civae_core.data import PreparedData
+    from civae_core.model.stored import load_model
+    from civae_core.training.device import choose_device
+    from civae_core.yardstick import save_yardstick, train_yardstick
+    from civae_core.yardstick.fit import IMAGES
+    from civae_core.yardstick.table import quality_table
+    from civae_core.yardstick.trial import quality_on_reconstructions, require_same_format
+
+    voice = terminal(quiet, verbose, json)
+    chosen = choose_device(device)
+    prepared = PreparedData.open(data)
+    roles = _roles(prepared, config, treatment, descendant)
+    models = {str(path): load_model(path, chosen) for path in on or []}
+    for stored in models.values():
+        require_same_format(stored, prepared)
+    _require_writable(out)
+    scorer = train_yardstick(prepared, roles, images=images or IMAGES, seed=seed, device=chosen)
+    tried = {name: quality_on_reconstructions(scorer, stored, prepared) for name, stored in models.items()}
+    card = replace(scorer.card, reconstructions=tried)
+    save_yardstick(replace(scorer, card=card), out)
+    voice.table(quality_table(card))
+    voice.result(
+        {
+            "scorer": str(out),
+            "fingerprint": scorer.fingerprint,
+            "data": card.data,
+            "roles": card.roles,
+            "attributes": [attribute.name for attribute in card.attributes],
+            "images": card.images,
+            "seed": card.seed,
+            "photos": card.photos,
+            "blurred": card.blurred,
+            "reconstructions": card.reconstructions,
+        },
+        str(out),
+    )
+
+
+def _roles(
+    data: "PreparedData",
+    config: list[Path] | None,
+    treatment: list[str] | None,
+    descendant: list[str] | None,
+) -> "AttributeRoles":
+    from civae_core.attributes import AttributeRoles
+    from civae_core.config.load import load_config
+    from civae_core.errors import UsageError
+
+    if not config and not treatment:
+        if descendant:
+            raise UsageError(
+                f"--descendant {descendant[0]}: needs a treatment that it descends from",
+                hint="name it with --treatment",
+            )
+        return AttributeRoles.assign(data.attributes, [], [])
+    flags = {"data.path": str(data.path), "data.treatment": treatment, "data.descendants": descendant}
+    found = load_config(config or [], (), flags).data
+    return AttributeRoles.assign(data.attributes, found.treatment, found.covariates, found.descendants)
+
+
+def _require_writable(out: Path) -> None:
+    """Before the work: the file can be written, and what stands there is an earlier scorer, if anything."""
+    from civae_core.errors import DataError, UsageError
+    from civae_core.files import make_folder
+    from civae_core.yardstick.stored import read_yardstick_card
+
+    if out.is_dir():
+        raise UsageError(f"--out {out}: is a folder", hint="name a file, such as scorer.safetensors")
+    if out.exists():
+        try:
+            read_yardstick_card(out)
+        except DataError as error:
+            raise UsageError(
+                f"--out {out}: exists and is no scorer", hint="name another file, or delete that one"
+            ) from error
+    make_folder(out.parent)

@@ -1,0 +1,52 @@
+"""What can be judged of a trained model beyond its answers: reconstruction, cycles, and its latent code."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from civae_core.data import PreparedData
+from civae_core.evaluation.cycles import cycle_scores
+from civae_core.evaluation.instruments import Instruments
+from civae_core.evaluation.latent_balance import latent_balance
+from civae_core.evaluation.methods import TrainedModel
+from civae_core.evaluation.question import Question
+from civae_core.evaluation.scores import reconstruction_scores
+from civae_core.evaluation.tallies import first_binary_treatment
+from civae_core.yardstick import Yardstick
+from civae_core.yardstick.trial import quality_on_reconstructions
+
+
+def model_scores(
+    method: TrainedModel,
+    data: PreparedData,
+    question: Question,
+    device: torch.device,
+    seed: int,
+    instruments: Instruments,
+) -> dict[str, Any]:
+    """The entries of a model on a question's images: reconstruction, composition, reversibility, balance of z."""
+    entries = reconstruction_scores(method, data, question.chosen, device, seed)
+    entries |= cycle_scores(method, data, question, device, seed)
+    treatment = first_binary_treatment(question, method.stored.card.roles)
+    if treatment is not None:
+        entries |= latent_balance(method, data, question.chosen, treatment, device, seed)
+    return entries
+
+
+def reconstruction_quality(
+    yardstick: Yardstick, models: Sequence[TrainedModel], data: PreparedData
+) -> dict[str, Any]:
+    """The entry `scorer`: its name, and how well it tells attributes on photographs and on reconstructions (τ = 0).
+
+    Both are held-out images of the valid split, so that the judge is not tried on what it judges.
+    """
+    return {
+        "name": yardstick.name,
+        "fingerprint": yardstick.fingerprint,
+        "trained_on": yardstick.card.data["name"],
+        "photos": yardstick.card.photos,
+        "reconstructions": {
+            model.name: quality_on_reconstructions(yardstick, model.stored, data) for model in models
+        },
+    }

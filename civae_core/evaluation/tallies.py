@@ -1,0 +1,49 @@
+"""Which scores a question gets: what the data knows and the instruments can judge decides."""
+
+from collections.abc import Callable
+
+import torch
+
+from civae_core.attributes import AttributeRoles
+from civae_core.data import PreparedData
+from civae_core.evaluation.asked import Tally
+from civae_core.evaluation.effectiveness import EffectivenessTally
+from civae_core.evaluation.instruments import Instruments
+from civae_core.evaluation.leak import LeakTally, watched
+from civae_core.evaluation.minimality import MinimalityTally, latent_references
+from civae_core.evaluation.question import Question
+from civae_core.evaluation.realism import RealismTally, real_features
+from civae_core.evaluation.tally import CounterfactualTally
+
+
+def tally_maker(
+    question: Question,
+    data: PreparedData,
+    roles: AttributeRoles,
+    instruments: Instruments,
+    device: torch.device,
+) -> Callable[[], list[Tally]]:
+    """A function that makes one method's tallies; what they compare with is read once, here."""
+    makers: list[Callable[[], Tally]] = []
+    if question.truth is not None:
+        makers.append(CounterfactualTally)
+    if (yardstick := instruments.yardstick) is not None:
+        attributes = watched(roles, yardstick, question.do)
+        columns = [data.column(attribute.name) for attribute in attributes]
+        labels_NA = torch.stack(columns, dim=1) if columns else torch.zeros(len(data), 0)
+        makers.append(lambda: EffectivenessTally(yardstick, roles.treatments))
+        makers.append(lambda: LeakTally(yardstick, attributes, labels_NA))
+        if (treatment := first_binary_treatment(question, roles)) is not None:
+            references = latent_references(data, question.chosen, treatment, yardstick, device)
+            makers.append(lambda: MinimalityTally(references))
+    if (extractor := instruments.extractor) is not None:
+        real = real_features(data, extractor, device)
+        if real is not None:
+            makers.append(lambda: RealismTally(real))
+    return lambda: [make() for make in makers]
+
+
+def first_binary_treatment(question: Question, roles: AttributeRoles) -> int | None:
+    """Place of the first binary treatment that the question changes."""
+    changed = (a.kind == "binary" and a.name in question.do for a in roles.treatments)
+    return next((place for place, is_changed in enumerate(changed) if is_changed), None)

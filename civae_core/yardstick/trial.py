@@ -1,0 +1,109 @@
+"""How well a yardstick reads images whose labels are known: photographs, blurred ones, a model's reconstructions."""
+
+import logging
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor
+
+from civae_core.attributes import require_name
+from civae_core.counterfactual import abduct
+from civae_core.data import PreparedData
+from civae_core.data.labelled import evenly_spread, labelled_rows
+from civae_core.errors import UsageError
+from civae_core.model.stored import StoredModel
+from civae_core.yardstick.degrade import blurred
+from civae_core.yardstick.instrument import Quality, Yardstick
+from civae_core.yardstick.quality import score_quality
+
+log = logging.getLogger(__name__)
+
+BATCH = 64
+MOST_TESTED = 2_000
+
+
+def split_rows(data: PreparedData) -> tuple[Tensor, Tensor]:
+    """Rows to train on, and held-out rows to try the scorer on: never those of the test split, which it will judge.
+
+    Without a valid split a tenth of the training images is set aside.
+    """
+    train_N, valid_N = data.rows("train"), data.rows("valid")
+    if not len(train_N):
+        train_N, valid_N = valid_N, train_N
+    if not len(valid_N) and len(train_N) > 1:
+        log.warning("%s: no valid split; the scorer is tried on a tenth of the images set aside", data.path)
+        aside_N = torch.zeros(len(train_N), dtype=torch.bool)
+        aside_N[::10] = True
+        train_N, valid_N = train_N[~aside_N], train_N[aside_N]
+    return train_N, valid_N[evenly_spread(len(valid_N), MOST_TESTED)]
+
+
+def quality_on_photos(
+    yardstick: Yardstick, data: PreparedData, rows_N: Tensor, *, blur: float = 0.0
+) -> Quality:
+    """The scorer's quality on photographs, sharp or blurred by a σ that is a share of their side."""
+
+    def batches() -> Iterator[Tensor]:
+        for rows_B in rows_N.split(BATCH):
+            y_BCHW = data.images(rows_B).to(yardstick.device).float() / 255
+            yield blurred(y_BCHW, blur * data.size) if blur else y_BCHW
+
+    return quality_on(yardstick, data, rows_N, batches())
+
+
+def quality_on_reconstructions(yardstick: Yardstick, stored: StoredModel, data: PreparedData) -> Quality:
+    """The scorer's quality on a model's reconstructions f(z,t) at the posterior's mean (τ = 0) of held-out images.
+
+    Images without the attributes that the model takes are left out.
+
+    Raises:
+        UsageError: the model takes images of another format, or attributes that the data has not.
+        DataError: no held-out image has them all.
+    """
+    require_same_format(stored, data)
+    split, tested_N = ("valid" if len(data.rows("valid")) else "train"), split_rows(data)[1]
+    chosen = labelled_rows(data, stored.card.roles, split)  # type: ignore[arg-type]
+    chosen = chosen[torch.isin(chosen.rows_N, tested_N)]
+
+    def batches() -> Iterator[Tensor]:
+        for items_B in torch.arange(len(chosen)).split(BATCH):
+            seen = abduct(stored.model, *chosen[items_B].read(data, yardstick.device))
+            yield seen.reconstruction.mean_BCHW
+
+    return quality_on(yardstick, data, chosen.rows_N, batches())
+
+
+def require_same_format(stored: StoredModel, data: PreparedData) -> None:
+    """
+    Raises:
+        UsageError: the model takes images of another format, or attributes that the data has not.
+    """
+    wants = stored.card.preprocessing
+    if (wants["size"], wants["channels"]) != (data.size, data.channels):
+        raise UsageError(
+            f"{stored.path}: takes images of {wants['channels']}×{wants['size']}×{wants['size']}, "
+            f"those of {data.path} are {data.channels}×{data.size}×{data.size}"
+        )
+    known = [attribute.name for attribute in data.attributes]
+    for attribute in stored.card.roles.inputs:
+        require_name(attribute.name, known, str(data.path))
+
+
+def quality_on(
+    yardstick: Yardstick, data: PreparedData, rows_N: Tensor, batches: Iterable[Tensor]
+) -> Quality:
+    """The scorer's quality on batches of images in [0,1] that show the subjects of `rows_N`, in that order.
+
+    Groups are by the first treatment that the yardstick was balanced for, if it is binary.
+    """
+    outputs = [yardstick.read(y_BCHW).outputs_BA.cpu() for y_BCHW in batches]
+    if not outputs:
+        return {}
+    labels_NA = torch.stack([data.column(a.name)[rows_N] for a in yardstick.attributes], dim=1)
+    return score_quality(torch.cat(outputs), labels_NA, yardstick.attributes, _arms(yardstick, data, rows_N))
+
+
+def _arms(yardstick: Yardstick, data: PreparedData, rows_N: Tensor) -> Tensor | None:
+    first = next(iter(yardstick.card.roles["treatments"]), None)
+    kinds = {attribute.name: attribute.kind for attribute in data.attributes}
+    return data.column(first)[rows_N] if first is not None and kinds[first] == "binary" else None
