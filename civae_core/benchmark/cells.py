@@ -87,12 +87,12 @@ def run_cell(cell: Cell, scoring: Scoring, device: str) -> None:
     Raises:
         CivaeError: as training and evaluation do. PreemptedError and InterruptedRunError: a signal asked to stop.
     """
-    began = time.monotonic()
     data = PreparedData.open(cell.config.data.path)
     if not is_trained(cell, data):
         train(cell.config, cell.run, device=device)
     if kept_evaluation(cell, data, scoring) is not None:
         return
+    began = time.monotonic()
     chosen = choose_device(device)
     yardstick = None if scoring.scorer is None else load_yardstick(scoring.scorer, chosen)
     found = evaluate(
@@ -103,7 +103,10 @@ def run_cell(cell: Cell, scoring: Scoring, device: str) -> None:
     )
     numbers = {
         **found.numbers,
-        "benchmark": {**_scored_how(cell, data, scoring), "seconds": round(time.monotonic() - began, 1)},
+        "benchmark": {
+            **_scored_how(cell, data, scoring),
+            "seconds": round(trained_seconds(RunFolder(cell.run).metrics) + time.monotonic() - began, 1),
+        },
     }
     write_json(cell.run / RUN_FILE, numbers)
 
@@ -131,6 +134,23 @@ def is_trained(cell: Cell, data: PreparedData) -> bool:
             hint="all cells share one budget: raise base.train.images, or name another --out",
         )
     return card.images_seen >= settings.images
+
+
+def trained_seconds(metrics: Path) -> float:
+    """How long a run was trained in all, however often it was stopped, by the speeds that it recorded.
+
+    A stretch that was trained again after a stop counts once; a record that was deleted counts nothing.
+    """
+    speeds: dict[int, float] = {}
+    lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.is_file() else []
+    for values in map(json.loads, lines):
+        if values.get("images_per_second"):
+            speeds[values["images"]] = values["images_per_second"]
+    seconds, before = 0.0, 0
+    for images, speed in sorted(speeds.items()):
+        seconds += (images - before) / speed
+        before = images
+    return seconds
 
 
 def kept_evaluation(cell: Cell, data: PreparedData, scoring: Scoring) -> dict[str, Any] | None:

@@ -226,6 +226,15 @@ def test_one_scorer_of_the_data_with_the_most_overlap_judges_all(
     assert results["scorer"] is None and set(results["summary"]["overlap-0.3"]) == {"copy", "ours"}
 
 
+def test_the_seconds_of_a_cell_are_those_of_all_its_trainings(tmp_path: Path) -> None:
+    record = tmp_path / "metrics.jsonl"
+    assert cells_module.trained_seconds(record) == 0
+    lines = [(100, 50.0), (200, 25.0), (200, None), (300, 10.0), (300, 20.0), (310, 5.0)]
+    rows = [{"images": n, **({"images_per_second": speed} if speed else {})} for n, speed in lines]
+    record.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    assert cells_module.trained_seconds(record) == 100 / 50 + 100 / 25 + 100 / 20 + 10 / 5
+
+
 def test_seeds_are_ranges_and_lists() -> None:
     assert parse_seeds("0-2") == [0, 1, 2]
     assert parse_seeds("3, 5-6,5") == [3, 5, 6]
