@@ -14,6 +14,7 @@ from civae_core.data.sources.faces import faces_source
 from civae_core.data.sources.resolve import LARGEST_FACE, SMALLEST_FACE
 from civae_core.errors import UsageError
 from civae_core.evaluation.evaluate import evaluate
+from civae_core.evaluation.instruments import choose_instruments
 from civae_core.evaluation.output import write_evaluation
 from civae_core.figures.pictures import write_png
 from civae_core.machine import available_cores
@@ -76,7 +77,7 @@ def quickstart(
         log.info("%d/4 training %s", step, name)
         train(quickstart_config(name, out / "data", images), out / name, device=device)
     log.info("4/4 evaluating against the true counterfactuals")
-    return _evaluate(out, data, device)
+    return _evaluate(out, data, images, device)
 
 
 def quickstart_config(method: str, data: Path, images: int = IMAGES) -> Config:
@@ -106,9 +107,12 @@ def quickstart_config(method: str, data: Path, images: int = IMAGES) -> Config:
     )
 
 
-def _evaluate(out: Path, data: PreparedData, device: str) -> Quickstart:
+def _evaluate(out: Path, data: PreparedData, images: int, device: str) -> Quickstart:
     chosen = choose_device(device)
-    found = evaluate([load_model(out / name, chosen) for name in METHODS], data)
+    models = [load_model(out / name, chosen) for name in METHODS]
+    # The judge learns as long as the models do.
+    instruments = choose_instruments(data, models[0].card.roles, chosen, scorer_images=images)
+    found = evaluate(models, data, instruments=instruments)
     report, picture = out / "report.html", out / "faces.png"
     numbers = write_evaluation(found, report)
     write_png(picture, found.pictures[0].image)

@@ -1,6 +1,9 @@
 """Small networks, attribute tables, prepared faces and trained runs that tests of several folders share."""
 
+import atexit
 import os
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,10 @@ from civae_core.training.loop import train as run_training
 # One thread here and in subprocesses: sums then have one order, and several test runs can share a machine.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
+
+# Scorers are cached: never in the cache of whoever runs the tests.
+os.environ["CIVAE_CACHE"] = tempfile.mkdtemp(prefix="civae-tests-")
+atexit.register(shutil.rmtree, os.environ["CIVAE_CACHE"], ignore_errors=True)
 
 YOUNG, MALE = Attribute("Young", "binary"), Attribute("Male", "binary")
 AGE = Attribute("Age", "continuous", low=0.0, high=100.0, mean=40.0, std=10.0)

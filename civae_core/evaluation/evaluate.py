@@ -75,8 +75,7 @@ def evaluate(
         DataError: the split has no labelled images, or the table lacks one of the model's attributes.
     """
     roles = models[0].card.roles
-    _require_same_format(models[0], data)
-    methods = name_methods(models)
+    methods = require_comparable(models, data)
     chosen = labelled_rows(data, roles, split)
     questions = ask(data, roles, chosen[evenly_spread(len(chosen), limit or len(chosen))])
     return evaluate_questions(
@@ -203,7 +202,15 @@ def _device_of(models: Sequence[TrainedModel], instruments: Instruments) -> torc
     return torch.device("cpu") if instruments.yardstick is None else instruments.yardstick.device
 
 
-def _require_same_format(stored: StoredModel, data: PreparedData) -> None:
+def require_comparable(models: Sequence[StoredModel], data: PreparedData) -> list[TrainedModel]:
+    """The models under their names, if they can be compared on this data.
+
+    Raises:
+        UsageError: a model was trained for another question than the first, or the images have another format.
+        DataError: the table lacks one of the model's attributes.
+    """
+    methods = name_methods(models)
+    stored = models[0]
     wants = stored.card.preprocessing
     if (data.size, data.channels) != (wants["size"], wants["channels"]):
         raise UsageError(
@@ -214,6 +221,7 @@ def _require_same_format(stored: StoredModel, data: PreparedData) -> None:
     missing = [a.name for a in stored.card.roles.inputs if a.name not in columns]
     if missing:
         raise DataError(f"--data {data.path}: has no column {missing[0]}, which the model was trained with")
+    return methods
 
 
 def default_data(stored: StoredModel) -> PreparedData:

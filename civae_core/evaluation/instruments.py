@@ -1,9 +1,19 @@
 """The independent networks that an evaluation judges images with; none of them took part in training."""
 
+import logging
 from dataclasses import dataclass
+from pathlib import Path
 
-from civae_core.evaluation.realism import Extractor
-from civae_core.yardstick import Yardstick
+import torch
+
+from civae_core.attributes import AttributeRoles
+from civae_core.data import PreparedData
+from civae_core.errors import UsageError
+from civae_core.evaluation.realism import Extractor, extractor_for
+from civae_core.yardstick import Yardstick, load_yardstick, yardstick_for
+from civae_core.yardstick.fit import IMAGES
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -14,3 +24,42 @@ class Instruments:
     """Attribute scorer and latent space: effectiveness, leak, minimality."""
     extractor: Extractor | None = None
     """Features for FID and KID."""
+
+
+def choose_instruments(
+    data: PreparedData,
+    roles: AttributeRoles,
+    device: torch.device,
+    *,
+    scorer: str = "auto",
+    scorer_images: int = IMAGES,
+    extractor: str = "scorer",
+) -> Instruments:
+    """The instruments that are named.
+
+    Args:
+        scorer: `auto` takes the scorer of this data and question from the cache, or trains it now; `none` does
+            without; else a file written by `civae train-scorer`.
+        scorer_images: images that a scorer is shown in training, if it must be trained.
+        extractor: of features for FID and KID: `none`, or as in `extractor_for`.
+
+    Raises:
+        UsageError: a file or library that is not there, or a scorer of images of another format.
+        DataError: a file that cannot be read.
+    """
+    yardstick = None
+    if scorer == "auto":
+        yardstick = yardstick_for(data, roles, device, images=scorer_images)
+    elif scorer != "none":
+        yardstick = load_yardstick(Path(scorer), device)
+        card = yardstick.card
+        if (card.size, card.channels) != (data.size, data.channels):
+            raise UsageError(
+                f"--scorer {scorer}: looks at images of {card.channels}×{card.size}×{card.size}, "
+                f"those of {data.path} are {data.channels}×{data.size}×{data.size}",
+                hint="train one on this data with `civae train-scorer`",
+            )
+        if card.data["fingerprint"] != data.fingerprint:
+            log.warning("the scorer was trained on %s, not on this data", card.data["name"])
+    found = None if extractor == "none" else extractor_for(extractor, yardstick, device)
+    return Instruments(yardstick, found)

@@ -35,7 +35,7 @@ def yardstick_for(
             return found
     except (CivaeError, OSError) as error:
         log.warning("%s; training a scorer again", error)
-    log.info("training an independent scorer on %s, once for this data and question", data.name)
+    log.info("training an independent scorer on %s, once for this data", data.name)
     trained = train_yardstick(data, roles, images=images, seed=seed, device=device)
     try:
         path = cached_path(data, roles, images=images, seed=seed)

@@ -15,7 +15,8 @@ from civae_core.training.loop import train
 
 
 def civae(*arguments: object) -> tuple[int, str, str]:
-    result = CliRunner().invoke(app, ["evaluate", *map(str, arguments)], env={"COLUMNS": "80"})
+    quick = ["--scorer-images", "64"]
+    result = CliRunner().invoke(app, ["evaluate", *map(str, arguments), *quick], env={"COLUMNS": "80"})
     return result.exit_code, result.stdout, result.stderr
 
 
@@ -36,7 +37,7 @@ def test_numbers_go_to_stdout_and_beside_the_report(run: Path) -> None:
     numbers = json.loads(stdout)
     assert code == 0 and stdout.count("\n") == 1
     assert numbers == json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
-    assert (numbers["n"], numbers["split"], set(numbers["methods"])) == (8, "test", {"copy", "ours"})
+    assert (numbers["n"], numbers["split"], set(numbers["methods"])) == (8, "test", {"copy", "ours", "truth"})
     assert numbers["methods"]["copy"]["relative_effect_error"]["mean"] == 1.0
 
 
@@ -64,19 +65,54 @@ def test_several_runs_stand_in_one_table(
     code, stdout, stderr = civae(run, *against, "--limit", 4, "--json")
     numbers = json.loads(stdout)
     assert code == 0
-    assert list(numbers["methods"]) == ["copy", "ours", "cvae", "original", f"ours ({longer.name})"]
+    assert list(numbers["methods"]) == ["copy", "ours", "cvae", "original", f"ours ({longer.name})", "truth"]
     assert numbers["methods"]["ours"] == numbers["methods"][f"ours ({longer.name})"]
     assert numbers["images_seen"]["cvae"] == 64
     assert all(name in stderr for name in ("copy", "cvae", "original"))
 
 
 def test_without_truth_the_table_has_reconstructions_only(run: Path) -> None:
-    code, stdout, stderr = civae(run, "--split", "train", "--limit", 4, "--json")
+    code, stdout, stderr = civae(run, "--split", "train", "--limit", 4, "--scorer", "none", "--json")
     assert code == 0
     assert set(json.loads(stdout)["methods"]["ours"]) == {
-        "psnr_reconstruction", "ssim_reconstruction", "bits_per_dim"
+        "psnr_reconstruction", "ssim_reconstruction", "bits_per_dim", "composition", "reversibility"
     }  # fmt: skip
     assert "effect" not in stderr
+
+
+def test_without_truth_the_scorer_still_judges(run: Path) -> None:
+    code, stdout, _ = civae(run, "--split", "train", "--limit", 8, "--json")
+    methods = json.loads(stdout)["methods"]
+    assert code == 0 and list(methods) == ["copy", "ours"]
+    for entry in methods.values():
+        assert {"effectiveness", "leak", "minimality", "realism"} <= set(entry)
+        assert entry["leak_reference"] == "input" and "relative_effect_error" not in entry
+    assert methods["copy"]["leak"]["Male"]["mean"] == 0.0
+    assert methods["copy"]["minimality"]["cld"]["mean"] == pytest.approx(0.2954, abs=1e-4)
+
+
+def test_a_scorer_is_trained_once_or_read_from_a_file_that_fits(
+    run: Path, faces: PreparedData, tmp_path: Path
+) -> None:
+    assert "training an independent scorer" not in civae(run, "--limit", 4)[2], "an earlier test has made it"
+    made = CliRunner().invoke(
+        app,
+        ["train-scorer", str(faces.path), "--out", str(tmp_path / "s.safetensors"), "--images", "32", "-q"],
+    )
+    assert made.exit_code == 0
+    code, stdout, _ = civae(run, "--limit", 4, "--scorer", tmp_path / "s.safetensors", "--json")
+    scorer = json.loads(stdout)["scorer"]
+    assert code == 0 and scorer["name"] == f"scorer {scorer['fingerprint'][:8]}"
+    assert set(scorer["reconstructions"]) == {"ours"} and "Male" in scorer["photos"]
+    code, _, stderr = civae(run, "--limit", 4, "--scorer", run / "config.yml")
+    assert code == 3 and "config.yml" in stderr and "hint:" in stderr
+    code, _, stderr = civae(run, "--limit", 4, "--extractor", "incepton")
+    assert code == 2 and "incepton" in stderr
+
+
+def test_figures_are_files_too(run: Path, tmp_path: Path) -> None:
+    code, _, _ = civae(run, "--limit", 8, "--figures", tmp_path / "figures")
+    assert code == 0 and (tmp_path / "figures" / "sheet_Young-flip.png").is_file()
 
 
 def test_named_data_is_scored_instead_of_the_models_own(
@@ -96,7 +132,8 @@ def test_refusals_come_before_the_work(
     def never(*arguments: object, **more: object) -> None:
         raise AssertionError("scored before it was refused")
 
-    monkeypatch.setattr("civae_core.evaluation.evaluate.reconstruction_scores", never)
+    monkeypatch.setattr("civae_core.evaluation.evaluate.counterfactual_scores", never)
+    monkeypatch.setattr("civae_core.evaluation.instruments.yardstick_for", never)
     if command == "prepared":
         small = tmp_path / "small"
         prepare = ["prepare-data", "synthetic:faces", "--n", "30", "--size", "48", "--workers", "1"]

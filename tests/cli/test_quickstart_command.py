@@ -39,7 +39,7 @@ def test_it_leaves_picture_page_and_numbers(first: tuple[Path, Result]) -> None:
     html = (out / "report.html").read_text(encoding="utf-8")
     assert "Overlap for Young" in html and not re.search(r'(src|href)=(?!"data:)', html)
     numbers = json.loads((out / "evaluation.json").read_text(encoding="utf-8"))
-    assert set(numbers["methods"]) == {"copy", "cvae", "ours"} and numbers["n"] == 20
+    assert set(numbers["methods"]) == {"copy", "cvae", "ours", "truth"} and numbers["n"] == 20
     for name in ("copy", "cvae", "ours"):
         assert set(numbers["methods"][name]["relative_effect_error"]) == {"mean", "lo", "hi"}
     assert sorted(path.name for path in out.iterdir()) == [
@@ -53,8 +53,8 @@ def test_it_says_what_it_does_and_shows_one_table(first: tuple[Path, Result]) ->
         assert step in result.stderr
     assert f"picture: {out / 'faces.png'}" in result.stderr
     table = result.stderr[result.stderr.index("measure ") :]
-    assert re.search(r"relative effect error +1\.00 +\d\.\d\d +\d\.\d\d\n", table)
-    assert re.search(r"\n +\[1\.00, 1\.00\] +\[\d.*\] +\[\d.*\]\n", table), "with intervals"
+    assert re.search(r"relative effect error +1\.00 +\d\.\d\d +\d\.\d\d +0\.00\n", table)
+    assert re.search(r"\n +\[1\.00, 1\.00\] +\[\d.*\] +\[\d.*\] +\[0.*\]\n", table), "with intervals"
 
 
 def test_a_second_call_trains_nothing_again(first: tuple[Path, Result]) -> None:

@@ -144,7 +144,7 @@ def test_what_belongs_to_the_worst_is_named_and_runs_have_a_spread() -> None:
     assert html.count("<dt>average effect error</dt>") == 1
     text = table_text(shown, 140)
     assert "0.14 ± 0.01" in text and "standard deviation over runs" in text
-    assert re.search(r"worst leak.*-0\.40\n.*Male\n.*\[-0\.50, -0\.30\]", text)
+    assert re.search(r"worst leak.*-0\.40\n.*Male\n", text)
 
 
 def test_names_are_escaped() -> None:
