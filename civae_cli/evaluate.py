@@ -5,12 +5,18 @@ from typing import Annotated, Literal
 
 import typer
 
-from civae_cli.options import DeviceOption, JsonFlag, QuietFlag, VerboseFlag
+from civae_cli.options import ConfigOption, DeviceOption, JsonFlag, QuietFlag, VerboseFlag
+from civae_cli.roles import CovariateOption, DescendantOption, TreatmentOption, stated_roles
 from civae_cli.terminal import terminal
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run, a checkpoint or a model.safetensors.")],
+    run: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[RUN]", help="A run, a checkpoint or a model.safetensors.", show_default=False
+        ),
+    ] = None,
     data: Annotated[
         Path | None, typer.Option("--data", help="Prepared data [default: what the model was trained on].")
     ] = None,
@@ -18,6 +24,26 @@ def evaluate(
         list[Path] | None,
         typer.Option("--against", metavar="RUN2", help="Another run to compare; repeatable."),
     ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            "--images",
+            metavar="DIR",
+            help="Counterfactuals of any other program, with counterfactuals.csv; alone, or beside a RUN.",
+        ),
+    ] = None,
+    questions: Annotated[
+        Path | None,
+        typer.Option(
+            "--questions",
+            metavar="DIR",
+            help="Write the questions for another program there (sources and counterfactuals.csv); score nothing.",
+        ),
+    ] = None,
+    config: ConfigOption = None,
+    treatment: TreatmentOption = None,
+    covariate: CovariateOption = None,
+    descendant: DescendantOption = None,
     split: Annotated[
         Literal["train", "valid", "test"], typer.Option("--split", help="Images to score.")
     ] = "test",
@@ -57,7 +83,7 @@ def evaluate(
     quiet: QuietFlag = False,
     verbose: VerboseFlag = False,
 ) -> None:
-    """Score models on held-out images, against the truth where it is known.
+    """Score models, or other programs' images, on held-out images, against the truth where it is known.
 
     Writes evaluation.json and report.html into the run, or beside --report. Copying the input is always among the
     methods. Runs that differ in nothing but their seed are summarised as one method.
@@ -66,10 +92,14 @@ def evaluate(
     Examples:
       civae evaluate runs/young --against runs/young-cvae
       civae evaluate runs/young-0 --against runs/young-1 --against runs/young-2
+      civae evaluate --data data/faces --treatment Young --questions theirs
+      civae evaluate --data data/faces --treatment Young --images theirs
     """
     from civae_core.data import PreparedData
-    from civae_core.evaluation.evaluate import default_data, require_comparable
+    from civae_core.errors import UsageError
+    from civae_core.evaluation.evaluate import default_data, evaluate_foreign, require_comparable
     from civae_core.evaluation.evaluate import evaluate as run_evaluation
+    from civae_core.evaluation.foreign import open_foreign, write_split_questions
     from civae_core.evaluation.instruments import choose_instruments
     from civae_core.evaluation.output import report_folder, write_evaluation
     from civae_core.evaluation.table import evaluation_tables
@@ -80,22 +110,37 @@ def evaluate(
 
     voice = terminal(quiet, verbose, json)
     chosen = choose_device(device)
-    models = [load_model(path, chosen) for path in [run, *(against or [])]]
-    prepared = PreparedData.open(data) if data is not None else default_data(models[0])
-    require_comparable(models, prepared)
-    page = report or report_folder(run) / "report.html"
+    models = [load_model(path, chosen) for path in [*([run] if run else []), *(against or [])]]
+    if not models and images is None and questions is None:
+        raise UsageError("nothing to score", hint="name a RUN, or --images DIR")
+    if not models and data is None:
+        raise UsageError("--data is not given", hint="name the prepared data that the images answer")
+    prepared = default_data(models[0]) if data is None else PreparedData.open(data)
+    if models:
+        require_comparable(models, prepared)
+    roles = (
+        models[0].card.roles if models else stated_roles(prepared, config, treatment, covariate, descendant)
+    )
+    if not roles.treatments:
+        raise UsageError("no treatment is named", hint="name it with --treatment, or with --config")
+    if questions is not None:
+        table = write_split_questions(prepared, roles, questions, split=split, limit=limit)
+        voice.say(f"wrote {table}; fill its answers in and score them with --images {questions}")
+        voice.result({"questions": str(table)}, str(table))
+        return
+    foreign = None if images is None else open_foreign(images, prepared, [a.name for a in roles.treatments])
+    folder = report_folder(run or (against or [])[0]) if models else (images or Path())
+    page = report or folder / "report.html"
     make_folder(page.parent)  # before the work, since it may not be writable
     instruments = choose_instruments(
-        prepared,
-        models[0].card.roles,
-        chosen,
-        scorer=scorer,
-        scorer_images=scorer_images or IMAGES,
-        extractor=extractor,
+        prepared, roles, chosen, scorer=scorer, scorer_images=scorer_images or IMAGES, extractor=extractor
     )
-    found = run_evaluation(models, prepared, split=split, limit=limit, seed=seed, instruments=instruments)
+    if foreign is None:
+        found = run_evaluation(models, prepared, split=split, limit=limit, seed=seed, instruments=instruments)
+    else:
+        found = evaluate_foreign(foreign, models, prepared, roles, seed=seed, instruments=instruments)
     numbers = write_evaluation(found, page, figures)
-    for table in evaluation_tables(found.numbers):
-        voice.table(table)
+    for shown in evaluation_tables(found.numbers):
+        voice.table(shown)
     voice.say(f"wrote {page} and {numbers}")
     voice.result(found.numbers, str(numbers))

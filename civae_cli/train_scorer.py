@@ -1,16 +1,13 @@
 """`civae train-scorer`: an independent network that judges counterfactuals."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from civae_cli.options import ConfigOption, DeviceOption, JsonFlag, QuietFlag, VerboseFlag
+from civae_cli.roles import DescendantOption, TreatmentOption, stated_roles
 from civae_cli.terminal import terminal
-
-if TYPE_CHECKING:
-    from civae_core.attributes import AttributeRoles
-    from civae_core.data import PreparedData
 
 
 def train_scorer(
@@ -19,16 +16,8 @@ def train_scorer(
         Path, typer.Option("--out", "-o", metavar="FILE", help="File to write.", show_default=False)
     ],
     config: ConfigOption = None,
-    treatment: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="What models will intervene on; repeatable, wins over --config."),
-    ] = None,
-    descendant: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME", help="What the treatment itself may change; repeatable, wins over --config."
-        ),
-    ] = None,
+    treatment: TreatmentOption = None,
+    descendant: DescendantOption = None,
     images: Annotated[
         int | None,
         typer.Option(min=1, metavar="N", help="Images shown in training [default: 24000]."),
@@ -70,7 +59,7 @@ def train_scorer(
     voice = terminal(quiet, verbose, json)
     chosen = choose_device(device)
     prepared = PreparedData.open(data)
-    roles = _roles(prepared, config, treatment, descendant)
+    roles = stated_roles(prepared, config, treatment, descendant=descendant)
     models = {str(path): load_model(path, chosen) for path in on or []}
     for stored in models.values():
         require_same_format(stored, prepared)
@@ -95,28 +84,6 @@ def train_scorer(
         },
         str(out),
     )
-
-
-def _roles(
-    data: "PreparedData",
-    config: list[Path] | None,
-    treatment: list[str] | None,
-    descendant: list[str] | None,
-) -> "AttributeRoles":
-    from civae_core.attributes import AttributeRoles
-    from civae_core.config.load import load_config
-    from civae_core.errors import UsageError
-
-    if not config and not treatment:
-        if descendant:
-            raise UsageError(
-                f"--descendant {descendant[0]}: needs a treatment that it descends from",
-                hint="name it with --treatment",
-            )
-        return AttributeRoles.assign(data.attributes, [], [])
-    flags = {"data.path": str(data.path), "data.treatment": treatment, "data.descendants": descendant}
-    found = load_config(config or [], (), flags).data
-    return AttributeRoles.assign(data.attributes, found.treatment, found.covariates, found.descendants)
 
 
 def _require_writable(out: Path) -> None:

@@ -132,7 +132,7 @@ def read_table(path: Path) -> Table:
             columns = {
                 name: _Column(name) for name in row if name and name not in (FILE_COLUMN, SPLIT_COLUMN)
             }
-        name = _safe_name(row[FILE_COLUMN], path, line)
+        name = safe_name(row[FILE_COLUMN], path, line)
         if name in lines_by_name:
             raise DataError(f"{path}:{line}: {name} is already in line {lines_by_name[name]}")
         lines_by_name[name] = line
@@ -202,7 +202,7 @@ def _no_file_column(path: Path, names: Iterable[str]) -> DataError:
     )
 
 
-def _safe_name(cell: Cell, path: Path, line: int) -> str:
+def safe_name(cell: Cell, path: Path, line: int) -> str:
     """A name below the image folder, with forward slashes; tables may come from strangers."""
     if cell is not None and not isinstance(cell, str):
         raise DataError(f"{path}:{line}: {FILE_COLUMN} is {cell!r}, not a text")

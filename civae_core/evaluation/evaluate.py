@@ -15,6 +15,7 @@ from civae_core.data.labelled import evenly_spread, labelled_rows
 from civae_core.data.splits import Split
 from civae_core.errors import DataError, UsageError
 from civae_core.evaluation.asked import Method
+from civae_core.evaluation.foreign import ForeignImages, answering, foreign_questions
 from civae_core.evaluation.instruments import Instruments
 from civae_core.evaluation.methods import CopyInput, TrainedModel, TrueCounterfactual
 from civae_core.evaluation.model_scores import model_scores, reconstruction_quality
@@ -80,6 +81,33 @@ def evaluate(
     questions = ask(data, roles, chosen[evenly_spread(len(chosen), limit or len(chosen))])
     return evaluate_questions(
         questions, methods, data, roles, split=split, seed=seed, instruments=instruments, models=methods
+    )
+
+
+def evaluate_foreign(
+    foreign: ForeignImages,
+    models: Sequence[StoredModel],
+    data: PreparedData,
+    roles: AttributeRoles,
+    *,
+    seed: int = 0,
+    instruments: Instruments = Instruments(),
+) -> Evaluation:
+    """Scores pictures of other programs and, asked the same, models beside them.
+
+    Raises:
+        UsageError, DataError: the pictures do not fit the data or the roles.
+    """
+    named = require_comparable(models, data) if models else []
+    return evaluate_questions(
+        foreign_questions(foreign, data, roles),
+        [*answering(foreign, roles, data), *named],
+        data,
+        roles,
+        split="listed",
+        seed=seed,
+        instruments=instruments,
+        models=named,
     )
 
 

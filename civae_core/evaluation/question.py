@@ -35,7 +35,8 @@ class Question:
 
     chosen: LabelledRows
     t_new_NT: Tensor
-    do: Intervention
+    do: Mapping[str, float | str]
+    """Values by treatment, `flip`, or in words where they differ from image to image."""
     truth: KnownTruth | None
 
     def batch(

@@ -150,3 +150,33 @@ def test_refusals_come_before_the_work(
         assert "hint: train one" in stderr
     assert stdout == "" and "Traceback" not in stderr
     assert not (run / "report.html").exists() and not (run / "evaluation.json").exists()
+
+
+def test_another_program_is_asked_and_scored(run: Path, faces: PreparedData, tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    roles = ["--data", faces.path, "--treatment", "Young", "--covariate", "Male", "--descendant", "Gray_Hair"]
+    code, stdout, stderr = civae(*roles, "--questions", theirs, "--limit", 6)
+    assert (code, stdout) == (0, f"{theirs / 'counterfactuals.csv'}\n") and "--images" in stderr
+    code, _, stderr = civae(*roles, "--questions", theirs)
+    assert code == 2 and "already" in stderr
+    (theirs / "answers").mkdir()
+    for number, source in enumerate(sorted((theirs / "sources").iterdir())):
+        shutil.copy(source, theirs / "answers" / f"{number:06d}.png")
+    code, stdout, _ = civae(*roles, "--images", theirs, "--json")
+    numbers = json.loads(stdout)
+    assert code == 0 and list(numbers["methods"]) == ["copy", "theirs", "truth"]
+    assert numbers["n"] == 6 and (theirs / "report.html").is_file()
+    code, stdout, _ = civae(run, "--images", theirs, "--json")
+    assert code == 0 and set(json.loads(stdout)["methods"]) == {"copy", "theirs", "ours", "truth"}
+
+
+def test_what_there_is_to_score_must_be_said(faces: PreparedData, tmp_path: Path) -> None:
+    for arguments, message in (
+        ((), "nothing to score"),
+        (("--images", tmp_path), "--data is not given"),
+        (("--images", tmp_path, "--data", faces.path), "no treatment is named"),
+        (("--images", tmp_path, "--data", faces.path, "--treatment", "Young"), "has no table"),
+        (("--images", tmp_path, "--data", faces.path, "--treatment", "Yuong"), "did you mean Young?"),
+    ):
+        code, stdout, stderr = civae(*arguments)
+        assert (code, stdout) == (2, "") and message in stderr and "hint:" in stderr

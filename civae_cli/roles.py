@@ -1,0 +1,60 @@
+"""Roles of attributes, as a command line or a config states them."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from civae_core.attributes import AttributeRoles
+    from civae_core.data import PreparedData
+
+TreatmentOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--treatment",
+        metavar="NAME",
+        help="What is intervened on, without a model or config; repeatable, wins over --config.",
+    ),
+]
+CovariateOption = Annotated[
+    list[str] | None,
+    typer.Option("--covariate", metavar="NAME", help="What the treatment does not change; repeatable."),
+]
+DescendantOption = Annotated[
+    list[str] | None,
+    typer.Option("--descendant", metavar="NAME", help="What the treatment itself may change; repeatable."),
+]
+
+
+def stated_roles(
+    data: "PreparedData",
+    config: list[Path] | None = None,
+    treatment: list[str] | None = None,
+    covariate: list[str] | None = None,
+    descendant: list[str] | None = None,
+) -> "AttributeRoles":
+    """Roles of the table's attributes; without a config or a treatment every attribute is held out.
+
+    Raises:
+        UsageError: an unknown name, or a descendant without a treatment.
+    """
+    from civae_core.attributes import AttributeRoles
+    from civae_core.config.load import load_config
+    from civae_core.errors import UsageError
+
+    if not config and not treatment:
+        if descendant:
+            raise UsageError(
+                f"--descendant {descendant[0]}: needs a treatment that it descends from",
+                hint="name it with --treatment",
+            )
+        return AttributeRoles.assign(data.attributes, [], covariate or [])
+    flags = {
+        "data.path": str(data.path),
+        "data.treatment": treatment,
+        "data.covariates": covariate,
+        "data.descendants": descendant,
+    }
+    found = load_config(config or [], (), flags).data
+    return AttributeRoles.assign(data.attributes, found.treatment, found.covariates, found.descendants)
