@@ -16,6 +16,7 @@ from civae_core.data.splits import Split
 from civae_core.errors import DataError, UsageError
 from civae_core.evaluation.asked import Method
 from civae_core.evaluation.foreign import ForeignImages, answering, foreign_questions
+from civae_core.evaluation.illustrate import illustrate
 from civae_core.evaluation.instruments import Instruments
 from civae_core.evaluation.methods import CopyInput, TrainedModel, TrueCounterfactual
 from civae_core.evaluation.model_scores import model_scores, reconstruction_quality
@@ -141,7 +142,7 @@ def evaluate_questions(
     ]
     pictured = _first_of_each_group(methods, groups)
     yardstick = instruments.yardstick
-    numbers = {
+    numbers: dict[str, Any] = {
         "schema": SCHEMA,
         "data": data.name,
         "fingerprint": data.fingerprint,
@@ -160,6 +161,8 @@ def evaluate_questions(
         **({"scorer": reconstruction_quality(yardstick, models, data)} if yardstick else {}),
     }
     pictures = [picture for q in questions for picture in answer_sheets(pictured, data, q, device)]
+    if drawn := [method for method in pictured if isinstance(method, TrainedModel)]:
+        pictures += illustrate(drawn, data, question, numbers["overlap"], device, seed)
     return Evaluation(numbers, pictures)
 
 

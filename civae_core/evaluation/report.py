@@ -210,27 +210,11 @@ def _glossary(evaluation: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def _overlap(report: Mapping[str, Any]) -> dict[str, Any]:
-    """What the page shows of an overlap report.
-
-    Bars are shares of their own arm, since arms differ in size; the tallest bar of both is 100.
-    """
-    histogram = report.get("histogram") or {}
-    shares = {arm: [count / max(sum(counts), 1) for count in counts] for arm, counts in histogram.items()}
-    tallest = max((share for bars in shares.values() for share in bars), default=0.0) or 1.0
+    """What the page says of an overlap report; its histogram is among the pictures."""
     return {
         "treatment": report.get("treatment", ""),
         "level": report.get("level", "unknown"),
         "verdict": report["verdict"],
-        "arms": [
-            {
-                "name": arm,
-                "bars": [
-                    {"count": count, "height": 100.0 * share / tallest}
-                    for count, share in zip(histogram[arm], bars, strict=True)
-                ],
-            }
-            for arm, bars in shares.items()
-        ],
         "balance": [
             {
                 "covariate": row["covariate"],

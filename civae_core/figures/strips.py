@@ -1,4 +1,4 @@
-"""One subject at several doses of a treatment, side by side."""
+"""Subjects at several doses of a treatment, side by side."""
 
 from collections.abc import Sequence
 
@@ -35,33 +35,65 @@ def strip(
     Raises:
         ValueError: no images, or labels or marks that do not match them.
     """
-    count = len(images_KCHW)
+    return sweep_sheet(images_KCHW[None], labels, marks, title=title, scale=scale)
+
+
+def sweep_sheet(
+    images_SKCHW: Tensor,
+    labels: Sequence[str],
+    marks: Sequence[bool] | None = None,
+    row_labels: Sequence[str] | None = None,
+    *,
+    title: str | None = None,
+    scale: int | None = None,
+) -> Image.Image:
+    """Sweeps of several subjects over the same doses, one below the other, marked as a strip is.
+
+    Args:
+        images_SKCHW: K images of each of S subjects.
+        labels, marks: K of each, for all subjects.
+        row_labels: S texts at the left of the rows.
+        title, scale: as for `strip`.
+
+    Raises:
+        ValueError: no images, or labels or marks that do not match them.
+    """
+    subjects, count = images_SKCHW.shape[:2]
     marks = [False] * count if marks is None else marks
-    if not count or len(labels) != count or len(marks) != count:
+    if not subjects or not count or len(labels) != count or len(marks) != count:
         raise ValueError(f"{count} images, {len(labels)} labels and {len(marks)} marks do not make a strip")
-    height, width = images_KCHW.shape[2:]
+    if row_labels is not None and len(row_labels) != subjects:
+        raise ValueError(f"{len(row_labels)} row labels for {subjects} rows")
+    height, width = images_SKCHW.shape[3:]
     scale = scale or natural_scale(max(height, width))
     cell_width, cell_height = width * scale, height * scale
     type_ = Typesetter()
     lines = [type_.broken(label, cell_width) for label in labels]
     widths = [max([cell_width, *map(type_.width, label)]) for label in lines]
+    rows = [label.split("\n") for label in row_labels or []]
+    margin = max([type_.width(line) for label in rows for line in label], default=0)
+    left_edge = GAP + (margin + _BETWEEN if margin else 0)
     top = GAP + (type_.line_height + GAP if title else 0)
     images_top = top + max(len(label) for label in lines) * type_.line_height + GAP
+    tops = [images_top + s * (cell_height + _BETWEEN) for s in range(subjects)]
     foot = type_.line_height + GAP if any(marks) else 0
-    sheet_width = 2 * GAP + sum(widths) + _BETWEEN * (count - 1)
+    sheet_width = left_edge + sum(widths) + _BETWEEN * (count - 1) + GAP
     for text in (title or "", OUTSIDE_NOTE if foot else ""):
         sheet_width = max(sheet_width, type_.width(text) + 2 * GAP)
-    sheet = Image.new("RGB", (sheet_width, images_top + cell_height + GAP + foot), PAPER)
+    sheet = Image.new("RGB", (sheet_width, tops[-1] + cell_height + GAP + foot), PAPER)
     if title:
         type_.draw(sheet, [title], (GAP, GAP, sheet_width, GAP + type_.line_height), centred=False)
-    left = GAP
+    for label, y in zip(rows, tops, strict=False):
+        type_.draw(sheet, label, (GAP, y, GAP + margin, y + cell_height), centred=False)
+    left = left_edge
     for k in range(count):
         ink = WARNING_INK if marks[k] else INK
         type_.draw(sheet, lines[k], (left, top, left + widths[k], images_top - GAP), ink=ink)
         x = left + (widths[k] - cell_width) // 2
-        place(sheet, magnified(to_picture(images_KCHW[k]), scale), (x, images_top))
-        if marks[k]:
-            _dashed_frame(sheet, (x, images_top, x + cell_width, images_top + cell_height))
+        for images_KCHW, y in zip(images_SKCHW, tops, strict=True):
+            place(sheet, magnified(to_picture(images_KCHW[k]), scale), (x, y))
+            if marks[k]:
+                _dashed_frame(sheet, (x, y, x + cell_width, y + cell_height))
         left += widths[k] + _BETWEEN
     if foot:
         note_box = (GAP, sheet.height - foot, sheet_width, sheet.height - GAP // 2)

@@ -16,7 +16,7 @@ from civae_core.data.prepare import prepare
 from civae_core.data.sources.base import TruthSpec
 from civae_core.data.sources.faces import faces_source
 from civae_core.errors import DataError, UsageError
-from civae_core.evaluation import cycles, scores
+from civae_core.evaluation import average_effects, calibration, cycles, latents, scores
 from civae_core.evaluation import evaluate as module
 from civae_core.evaluation.asked import Answer, Asked
 from civae_core.evaluation.evaluate import default_data, evaluate
@@ -225,7 +225,7 @@ def test_images_pass_through_in_batches(
     stored = make_stored()
     whole = evaluate([stored], faces).numbers["methods"]["ours"]
     seen.clear()
-    for streaming in (scores, cycles):
+    for streaming in (scores, cycles, average_effects, latents, calibration):
         monkeypatch.setattr(streaming, "BATCH", 8)
     batched = evaluate([stored], faces).numbers["methods"]["ours"]
     assert max(seen) == 8 == GRID_ROWS
