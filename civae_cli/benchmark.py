@@ -31,8 +31,26 @@ def benchmark(
         int | None, typer.Option("--limit", min=1, metavar="N", help="Score at most N images.")
     ] = None,
     scorer: Annotated[
-        bool, typer.Option("--scorer/--no-scorer", help="Judge with an independent scorer too.")
-    ] = True,
+        str,
+        typer.Option(
+            "--scorer",
+            metavar="auto|none|FILE",
+            help="Independent network that judges all cells: that of the data with the most overlap, trained once "
+            "and cached, none, or a file of `civae train-scorer`.",
+        ),
+    ] = "auto",
+    scorer_images: Annotated[
+        int | None,
+        typer.Option("--scorer-images", min=1, metavar="N", help="Images it learns from [default: 24000]."),
+    ] = None,
+    extractor: Annotated[
+        str,
+        typer.Option(
+            "--extractor",
+            metavar="scorer|inception|none|FILE",
+            help="Features for FID and KID: the scorer's, Inception's, none, or those of a file.",
+        ),
+    ] = "scorer",
     device: DeviceOption = "auto",
     json: JsonFlag = False,
     quiet: QuietFlag = False,
@@ -52,6 +70,7 @@ def benchmark(
     from civae_core.benchmark.run import run_benchmark
     from civae_core.benchmark.table import benchmark_tables
     from civae_core.errors import CivaeError
+    from civae_core.yardstick.fit import IMAGES
 
     voice = terminal(quiet, verbose, json)
     found = run_benchmark(
@@ -63,6 +82,8 @@ def benchmark(
         jobs=jobs,
         limit=limit,
         scorer=scorer,
+        scorer_images=scorer_images or IMAGES,
+        extractor=extractor,
     )
     for table in benchmark_tables(found.numbers, shutil.get_terminal_size().columns):
         voice.table(table)

@@ -16,6 +16,7 @@ from civae_core.errors import UsageError
 from civae_core.evaluation.evaluate import evaluate
 from civae_core.evaluation.instruments import Instruments
 from civae_core.evaluation.measures import NOT_COMPETING
+from civae_core.evaluation.realism import extractor_for
 from civae_core.files import write_json
 from civae_core.model.stored import find_model_file, load_model, read_card
 from civae_core.training.checkpoint import last_checkpoint
@@ -54,6 +55,8 @@ class Scoring:
     """File of the independent networks; None scores without them."""
     fingerprint: str | None = None
     """Of the scorer's weights."""
+    extractor: str = "none"
+    """Of features for FID and KID, as in `extractor_for`."""
 
 
 def plan_cells(benchmark: Benchmark, data: Iterable[tuple[str, Path]], out: Path) -> list[Cell]:
@@ -95,11 +98,12 @@ def run_cell(cell: Cell, scoring: Scoring, device: str) -> None:
     began = time.monotonic()
     chosen = choose_device(device)
     yardstick = None if scoring.scorer is None else load_yardstick(scoring.scorer, chosen)
+    extractor = None if scoring.extractor == "none" else extractor_for(scoring.extractor, yardstick, chosen)
     found = evaluate(
         [load_model(cell.run, chosen)],
         data,
         limit=scoring.limit,
-        instruments=Instruments(yardstick=yardstick),
+        instruments=Instruments(yardstick, extractor),
     )
     numbers = {
         **found.numbers,
@@ -171,6 +175,7 @@ def _scored_how(cell: Cell, data: PreparedData, scoring: Scoring) -> dict[str, A
         "data": data.fingerprint,
         "limit": scoring.limit,
         "scorer": scoring.fingerprint,
+        "extractor": scoring.extractor,
     }
 
 

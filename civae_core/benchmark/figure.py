@@ -18,6 +18,7 @@ from civae_core.evaluation.values import Value, as_value
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 OURS = "ours"
+COPY, COPY_LABEL = "copy", "returning the input unchanged"
 
 
 @dataclass(frozen=True)
@@ -27,19 +28,12 @@ class Panel:
     key: str
     title: str
     ideal: str
-    copy_label: str | None = None
-    """What copying the input scores, where that is a line worth drawing."""
     magnitude: bool = False
     """Whether the sign is without meaning here."""
 
 
 PANELS = (
-    Panel(
-        "relative_effect_error",
-        "relative effect error",
-        "0 is a perfect counterfactual",
-        copy_label="returning the input unchanged",
-    ),
+    Panel("relative_effect_error", "relative effect error", "0 is a perfect counterfactual"),
     Panel("worst_leak", "worst leak, in sd of the score", "0 is ideal", magnitude=True),
 )
 
@@ -53,7 +47,7 @@ def overlap_figure(results: Mapping[str, Any]) -> Figure | None:
         results: the content of benchmark.json.
     """
     data = [d for d in results["data"] if "overlap" in d and results["summary"][d["name"]]]
-    panels = [panel for panel in PANELS if _lines(panel, data, results["summary"])]
+    panels = [panel for panel in PANELS if _lines(panel, data, results["summary"]).keys() - {COPY}]
     if len(data) < 2 or not panels:
         return None
     figure = Figure(figsize=(6.4 * len(panels) + 0.4, 4.6), dpi=120, layout="constrained")
@@ -89,12 +83,12 @@ def _union(summary: Mapping[str, Mapping[str, Any]]) -> list[str]:
 def _lines(
     panel: Panel, data: Sequence[Mapping[str, Any]], summary: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, list[tuple[float, Value]]]:
-    """Overlap and value by method, the most overlap first."""
+    """Overlap and value by method, copying the input included, the most overlap first."""
     lines: dict[str, list[tuple[float, Value]]] = {}
     for entry in sorted(data, key=lambda d: -d["overlap"]):
         for method, scores in summary[entry["name"]].items():
             value = as_value(scores.get(panel.key))
-            if value is not None and method not in NOT_COMPETING:
+            if value is not None and method != "truth":
                 lines.setdefault(method, []).append((entry["overlap"], value))
     return lines
 
@@ -109,7 +103,8 @@ def _draw(
     lines = _lines(panel, data, summary)
     overlaps = sorted({entry["overlap"] for entry in data}, reverse=True)
     span = overlaps[0] - overlaps[-1]
-    top = 1.0 if panel.copy_label else 0.0
+    copied = [(overlap, _sized(panel, value.mean)) for overlap, value in lines.get(COPY, [])]
+    top = max([0.0, *(height for _, height in copied)])
     ends: list[tuple[float, str, str]] = []
     for number, method in enumerate(methods):
         if method not in lines:
@@ -118,11 +113,12 @@ def _draw(
         shift = (number - (len(methods) - 1) / 2) * 0.009 * span  # so that equal lines remain visible
         x = [overlap + shift for overlap, _ in lines[method]]
         mean = [_sized(panel, v.mean) for _, v in lines[method]]
+        one_run = all(v.sd is None for _, v in lines[method])
         width = 2.4 if method == OURS else 1.4
         axes.errorbar(
             x,
             mean,
-            yerr=[v.sd or 0.0 for _, v in lines[method]],
+            yerr=None if one_run else [v.sd or 0.0 for _, v in lines[method]],
             color=colour,
             marker=marker,
             markersize=5,
@@ -143,9 +139,11 @@ def _draw(
         overlaps[0] + 0.06 * span, overlaps[-1] - 0.24 * span
     )  # the hardest on the right, then names
     _label(axes, ends, overlaps[-1] - 0.035 * span)
-    if panel.copy_label:
-        axes.axhline(1.0, color="#666666", linestyle="--", linewidth=1, zorder=1)
-        axes.text(overlaps[0] + 0.05 * span, 1.01, panel.copy_label, fontsize=8, color="#666666", va="bottom")
+    if copied:
+        grey = "#666666"
+        axes.plot(*zip(*copied, strict=True), color=grey, linestyle="--", linewidth=1, zorder=1)
+        at = copied[0][1] + 0.012 * top
+        axes.text(copied[0][0], at, COPY_LABEL, fontsize=8, color=grey, va="bottom")
     axes.set_xticks(overlaps, [_tick(overlap, data) for overlap in overlaps], fontsize=8.5)
     axes.set_xlabel(
         "overlap: how freely the treatment was assigned (1 at random, towards 0 by the covariates)"
@@ -164,7 +162,7 @@ def _label(axes: Axes, ends: list[tuple[float, str, str]], x: float) -> None:
     left, right = axes.get_xlim()
     gap = 0.05 * (high - low)
     ends = sorted(ends)
-    heights = spread_apart([y for y, _, _ in ends], gap, 0.0, 1.0 if high > 1.0 else high)
+    heights = spread_apart([y for y, _, _ in ends], gap, 0.0, high)
     for (y, method, colour), at in zip(ends, heights, strict=True):
         axes.annotate(
             method,

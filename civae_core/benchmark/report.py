@@ -37,7 +37,7 @@ def render_benchmark(results: Mapping[str, Any], figure_svg: str | None) -> str:
         seeds=", ".join(map(str, results["seeds"])),
         images=" or ".join(f"{budget:,}" for budget in sorted(budgets)),
         methods=[
-            {"name": name, "meaning": MEANINGS.get(name, ""), "changes": _changes(method["changes"])}
+            {"name": name, "meaning": meaning_of(method["config"]), "changes": _changes(method["changes"])}
             for name, method in results["methods"].items()
         ],
         data=[_data_set(data, results["summary"][data["name"]]) for data in results["data"]],
@@ -52,6 +52,20 @@ def render_benchmark(results: Mapping[str, Any], figure_svg: str | None) -> str:
         ],
         glossary=_glossary(results["summary"]),
     )
+
+
+def meaning_of(config: Mapping[str, Any]) -> str:
+    """What a method is, read off its settings rather than its name, which may be any."""
+    if config["objective"] != "intact":
+        return MEANINGS[config["objective"]]
+    prior = {"xt": "learned prior p(z|x,t)", "x": "balanced prior p(z|x)", "standard": "prior N(0, I)"}
+    weights = {
+        "none": "no weights",
+        "inverse": "inverse-propensity weights",
+        "overlap": "overlap weights",
+    }
+    settings = [prior[config["model"]["prior"]], weights[config["loss"]["weights"]]]
+    return ", ".join([*settings, "latent and pixel noise abducted"])
 
 
 def _data_set(data: Mapping[str, Any], methods: Mapping[str, Any]) -> dict[str, Any]:

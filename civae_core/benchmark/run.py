@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from civae_core.attributes import AttributeRoles, nearest
+from civae_core.attributes import nearest
 from civae_core.benchmark.cells import Cell, Scoring, plan_cells
 from civae_core.benchmark.load import Benchmark
 from civae_core.benchmark.outcome import balance_of, collect
@@ -19,11 +19,13 @@ from civae_core.data.prepare import prepare
 from civae_core.data.sources.base import TruthSpec
 from civae_core.data.sources.faces import faces_source
 from civae_core.errors import UsageError
+from civae_core.evaluation.instruments import Instruments, choose_instruments
 from civae_core.files import make_folder, write_json
 from civae_core.machine import available_cores
 from civae_core.training.device import choose_device
 from civae_core.training.setup import assign_roles
-from civae_core.yardstick import save_yardstick, yardstick_for
+from civae_core.yardstick import save_yardstick
+from civae_core.yardstick.fit import IMAGES
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +56,9 @@ def run_benchmark(
     device: str = "auto",
     jobs: int = 1,
     limit: int | None = None,
-    scorer: bool = True,
+    scorer: str = "auto",
+    scorer_images: int = IMAGES,
+    extractor: str = "scorer",
 ) -> Finished:
     """Trains and scores every cell in `out` and writes benchmark.json, report.html and, over overlaps, overlap.png.
 
@@ -65,7 +69,8 @@ def run_benchmark(
         seeds: seeds of training in place of the benchmark's.
         jobs: processes that share the cores.
         limit: score at most this many images of each data set.
-        scorer: judge with an independent scorer, trained once on the data with the most overlap.
+        scorer, scorer_images, extractor: as in `choose_instruments`; one scorer, of the data with the most overlap,
+            judges all cells.
 
     Raises:
         UsageError: an unknown method, a device that is not there, or columns that the data lacks; nothing is trained.
@@ -86,7 +91,16 @@ def run_benchmark(
     # Every column is looked up before anything costly; the first method's roles stand for the question.
     roles, *_ = [assign_roles(config, data[0][1]) for config in benchmark.methods.values()]
     balance = {name: balance_of(prepared, roles) for name, prepared in data}
-    scoring = _scoring(data[0][1], roles, out, device, limit) if scorer else Scoring(limit)
+    # Attributes are told apart best where overlap is best, so that data's scorer judges all.
+    instruments = choose_instruments(
+        data[0][1],
+        roles,
+        choose_device(device),
+        scorer=scorer,
+        scorer_images=scorer_images,
+        extractor=extractor,
+    )
+    scoring = _scoring(instruments, extractor, limit, out)
     cells = plan_cells(benchmark, [(name, prepared.path) for name, prepared in data], out)
     chosen = [cell for cell in cells if not only or cell.method in only]
     errors: dict[str, str] = {}
@@ -136,11 +150,14 @@ def _faces(faces: FacesConfig, overlap: float, treatment: str, folder: Path) -> 
     return prepare(source, folder, workers=available_cores(), max_bad=MaxBad("0", count=0)).data
 
 
-def _scoring(data: PreparedData, roles: AttributeRoles, out: Path, device: str, limit: int | None) -> Scoring:
-    """One scorer judges all cells: that of the data with the most overlap, where attributes are best told apart."""
-    yardstick = yardstick_for(data, roles, choose_device(device))
+def _scoring(instruments: Instruments, extractor: str, limit: int | None, out: Path) -> Scoring:
+    """How all cells are scored: by the same instruments, which each process loads for itself."""
+    yardstick = instruments.yardstick
+    extractor = "none" if instruments.extractor is None else extractor
+    if yardstick is None:
+        return Scoring(limit, extractor=extractor)
     file = yardstick.path
     if file is None:  # the cache could not be written
         file = out / "scorer.safetensors"
         save_yardstick(yardstick, file)
-    return Scoring(limit, file, yardstick.fingerprint)
+    return Scoring(limit, file, yardstick.fingerprint, extractor)

@@ -1,17 +1,19 @@
 """A benchmark's results as tables on the terminal."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from rich import box
+from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
-from civae_core.evaluation.measures import ARROWS, best_methods, measures_present
+from civae_core.evaluation.measures import ARROWS, Measure, best_methods, measures_present
 from civae_core.evaluation.naming import ordered
 from civae_core.evaluation.values import ABSENT
 
-NAMES_WIDTH, NUMBER_WIDTH = 24, len("0.00282 ± 0.00002")
+NAMES_WIDTH, GAP = 24, 2
 
 
 def benchmark_tables(results: Mapping[str, Any], width: int = 80) -> list[Table]:
@@ -31,39 +33,46 @@ def benchmark_tables(results: Mapping[str, Any], width: int = 80) -> list[Table]
 
 def _tables_of(data: Mapping[str, Any], methods: Mapping[str, Any], width: int) -> Iterator[Table]:
     title = f"{data['name']}, {data['asked']['n']} {data['asked']['split']} images"
-    pages = _pages(ordered(methods), max((width - NAMES_WIDTH) // (NUMBER_WIDTH + 1), 1))
+    rows = [_row(measure, methods) for measure in measures_present(methods) if measure.headline]
+    columns = {
+        name: max([len(name), *(cell_len(cells[name].plain) for _, cells in rows)])
+        for name in ordered(methods)
+    }
+    pages = _pages(list(columns), max((width - NAMES_WIDTH) // (max(columns.values()) + GAP), 1))
+    spread = any("±" in cell.plain for _, cells in rows for cell in cells.values())
+    legend = "↓ lower, ↑ higher, →0 nearer 0 is better" + (" · ± sd over runs" if spread else "")
     for number, names in enumerate(pages):
-        last = number == len(pages) - 1
         table = Table(
             title=title if number == 0 else f"{title}, continued",
             title_justify="left",
-            caption=Text("↓ lower, ↑ higher, →0 nearer 0 is better · ± standard deviation over runs")
-            if last
-            else None,
+            caption=Text(legend) if number == len(pages) - 1 else None,
             caption_justify="left",
             box=box.SIMPLE_HEAD,
             show_edge=False,
             pad_edge=False,
             padding=(0, 1, 0, 0),
         )
-        table.add_column("measure", min_width=NAMES_WIDTH - 1)
+        table.add_column("measure", min_width=NAMES_WIDTH)
         for name in names:
-            table.add_column(Text(name), justify="right", min_width=NUMBER_WIDTH)
-        for measure in measures_present(methods):
-            if not measure.headline:
-                continue
-            best = best_methods(methods, measure)  # of all, on whichever page they stand
-            cells = []
-            for name in names:
-                value = measure.value(methods[name])
-                text = ABSENT if value is None else value.text(measure.decimals)
-                cells.append(Text(text, style="bold" if name in best else ""))
-            table.add_row(Text(f"{ARROWS[measure.better]} {measure.title}"), *cells)
+            table.add_column(Text(name), justify="right", min_width=columns[name], no_wrap=True)
+        for heading, cells in rows:
+            table.add_row(heading, *(cells[name] for name in names))
         yield table
+
+
+def _row(measure: Measure, methods: Mapping[str, Any]) -> tuple[Text, dict[str, Text]]:
+    """A measure's title, and its number by method."""
+    best = best_methods(methods, measure)  # of all, on whichever page they stand
+    cells = {}
+    for name, entry in methods.items():
+        value = measure.value(entry)
+        text = ABSENT if value is None else value.text(measure.decimals)
+        cells[name] = Text(text, style="bold" if name in best else "")
+    return Text(f"{ARROWS[measure.better]} {measure.title}"), cells
 
 
 def _pages(names: Sequence[str], most: int) -> list[Sequence[str]]:
     """Names in groups of nearly one size, at most so many in each."""
     count = -(-len(names) // most)
-    size = -(-len(names) // count)
-    return [names[start : start + size] for start in range(0, len(names), size)]
+    bounds = [round(len(names) * i / count) for i in range(count + 1)]
+    return [names[start:stop] for start, stop in pairwise(bounds)]

@@ -17,12 +17,17 @@ def results(**measures: tuple[float, float]) -> dict[str, Any]:
         }
 
     names = ("hard", "easy")
+    copies = {"relative_effect_error": {"mean": 1.0}, "worst_leak": {"mean": 0.625}}
+    copies = {key: copies[key] for key in measures}
     return {
         "data": [
             {"name": name, "overlap": overlap, "balance": {"Young": {"share_extreme": share}}}
             for name, overlap, share in zip(names, (0.25, 1.0), (0.5, 0.0), strict=True)
         ],
-        "summary": {name: {"copy": {}, "ours": entry(i), "x": entry(i)} for i, name in enumerate(names)},
+        "summary": {
+            name: {"copy": copies, "truth": entry(i), "ours": entry(i), "x": entry(i)}
+            for i, name in enumerate(names)
+        },
     }
 
 
@@ -42,6 +47,8 @@ def test_a_leak_is_a_second_panel_of_magnitudes() -> None:
     figure = overlap_figure(results(relative_effect_error=(0.5, 0.25), worst_leak=(-0.75, 0.5)))
     assert figure is not None
     leak = figure.axes[1]
+    copies = [line.get_ydata().tolist() for line in leak.lines if line.get_linestyle() == "--"]
+    assert copies == [[0.625, 0.625]]  # which is not 1 here: what the truth moves, a copy leaves
     assert list(leak.containers[0][0].get_ydata()) == [0.5, 0.75]
     band = leak.collections[-1].get_paths()[0].get_extents()
     assert band.ymax == pytest.approx(0.95)  # of −0.75 − 0.2
@@ -50,10 +57,24 @@ def test_a_leak_is_a_second_panel_of_magnitudes() -> None:
     assert crossing.axes[0].collections[-1].get_paths()[0].get_extents().ymin == 0.0
 
 
+def test_one_training_has_no_error_bars() -> None:
+    found = results(relative_effect_error=(0.5, 0.25))
+    with_bars = overlap_figure(found)
+    for methods in found["summary"].values():
+        for method in ("ours", "x"):
+            del methods[method]["relative_effect_error"]["sd"]
+    without = overlap_figure(found)
+    assert with_bars is not None and without is not None
+    assert [bars.has_yerr for bars in with_bars.axes[0].containers] == [True, True]
+    assert [bars.has_yerr for bars in without.axes[0].containers] == [False, False]
+
+
 def test_without_two_overlaps_there_is_no_figure() -> None:
     found = results(relative_effect_error=(0.5, 0.25))
     assert overlap_figure({**found, "data": found["data"][:1]}) is None
     assert overlap_figure({**found, "summary": {"hard": {}, "easy": {}}}) is None
+    only_copies = {name: {"copy": methods["copy"]} for name, methods in found["summary"].items()}
+    assert overlap_figure({**found, "summary": only_copies}) is None
 
 
 def test_names_lie_apart_and_move_as_little_as_they_must() -> None:
