@@ -55,10 +55,17 @@ def overlap_figure(results: Mapping[str, Any]) -> Figure | None:
     methods = [m for m in ordered(_union(results["summary"])) if m not in NOT_COMPETING]
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         _draw(axes, panel, data, results["summary"], methods)
+    barred = any(
+        value.sd is not None
+        for panel in panels
+        for line in _lines(panel, data, results["summary"]).values()
+        for _, value in line
+    )
     figure.text(
         0.01,
         -0.01,
-        "Bars: ± standard deviation over trainings. Bands: 95 % interval over test images.\n"
+        ("Bars: ± standard deviation over trainings. " if barred else "One training each. ")
+        + "Bands: 95 % interval over test images.\n"
         "In brackets: subjects whose treatment is all but certain, with a propensity outside [0.05, 0.95].",
         fontsize=7.5,
         color="#444444",

@@ -67,6 +67,8 @@ def test_one_training_has_no_error_bars() -> None:
     assert with_bars is not None and without is not None
     assert [bars.has_yerr for bars in with_bars.axes[0].containers] == [True, True]
     assert [bars.has_yerr for bars in without.axes[0].containers] == [False, False]
+    assert with_bars.texts[0].get_text().startswith("Bars: ± standard deviation over trainings. Bands")
+    assert without.texts[0].get_text().startswith("One training each. Bands")
 
 
 def test_without_two_overlaps_there_is_no_figure() -> None:
