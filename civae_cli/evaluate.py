@@ -1,5 +1,6 @@
 """`civae evaluate`: how good are a model's reconstructions and counterfactuals?"""
 
+import shutil
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -140,7 +141,7 @@ def evaluate(
     else:
         found = evaluate_foreign(foreign, models, prepared, roles, seed=seed, instruments=instruments)
     numbers = write_evaluation(found, page, figures)
-    for shown in evaluation_tables(found.numbers):
+    for shown in evaluation_tables(found.numbers, shutil.get_terminal_size().columns):
         voice.table(shown)
     voice.say(f"wrote {page} and {numbers}")
     voice.result(found.numbers, str(numbers))

@@ -1,5 +1,6 @@
 """`civae quickstart`: from nothing to counterfactuals of the built-in faces, in minutes."""
 
+import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -37,7 +38,7 @@ def quickstart(
 
     voice = terminal(quiet, verbose, json)
     found = run_quickstart(out, faces=faces or FACES, images=images or IMAGES, size=size, device=device)
-    for table in evaluation_tables(found.numbers):
+    for table in evaluation_tables(found.numbers, shutil.get_terminal_size().columns):
         voice.table(table)
     voice.say(f"picture: {found.picture}\nreport:  {found.report}")
     voice.result(found.numbers, str(found.report))

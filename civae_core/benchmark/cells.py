@@ -104,6 +104,7 @@ def run_cell(cell: Cell, scoring: Scoring, device: str) -> None:
         data,
         limit=scoring.limit,
         instruments=Instruments(yardstick, extractor),
+        pictures=False,
     )
     numbers = {
         **found.numbers,

@@ -57,6 +57,7 @@ def evaluate(
     limit: int | None = None,
     seed: int = 0,
     instruments: Instruments = Instruments(),
+    pictures: bool = True,
 ) -> Evaluation:
     """Scores models, and copying the input, on held-out images.
 
@@ -71,6 +72,7 @@ def evaluate(
         limit: score at most this many images, spread over the split.
         seed: of bootstrap and posterior draws.
         instruments: independent networks that judge the images; what needs one that is missing is not scored.
+        pictures: draw them, too.
 
     Raises:
         UsageError: a model was trained for another question than the first, or the images have another format.
@@ -81,7 +83,15 @@ def evaluate(
     chosen = labelled_rows(data, roles, split)
     questions = ask(data, roles, chosen[evenly_spread(len(chosen), limit or len(chosen))])
     return evaluate_questions(
-        questions, methods, data, roles, split=split, seed=seed, instruments=instruments, models=methods
+        questions,
+        methods,
+        data,
+        roles,
+        split=split,
+        seed=seed,
+        instruments=instruments,
+        models=methods,
+        pictures=pictures,
     )
 
 
@@ -122,6 +132,7 @@ def evaluate_questions(
     seed: int,
     instruments: Instruments,
     models: Sequence[TrainedModel] = (),
+    pictures: bool = True,
 ) -> Evaluation:
     """Scores the answers of any methods; `models` are those among them of which more than answers can be judged."""
     device = _device_of(models, instruments)
@@ -140,7 +151,6 @@ def evaluate_questions(
         {"do": other.do, "n": len(other.chosen), "methods": _by_group(found, groups)}
         for other, found in zip(others, scored[1:], strict=True)
     ]
-    pictured = _first_of_each_group(methods, groups)
     yardstick = instruments.yardstick
     numbers: dict[str, Any] = {
         "schema": SCHEMA,
@@ -160,10 +170,13 @@ def evaluate_questions(
         "overlap": overlap_by_treatment(data, roles),
         **({"scorer": reconstruction_quality(yardstick, models, data)} if yardstick else {}),
     }
-    pictures = [picture for q in questions for picture in answer_sheets(pictured, data, q, device)]
-    if drawn := [method for method in pictured if isinstance(method, TrainedModel)]:
-        pictures += illustrate(drawn, data, question, numbers["overlap"], device, seed)
-    return Evaluation(numbers, pictures)
+    if not pictures:
+        return Evaluation(numbers, [])
+    pictured = _first_of_each_group(methods, groups)
+    drawn = [picture for q in questions for picture in answer_sheets(pictured, data, q, device)]
+    if of_models := [method for method in pictured if isinstance(method, TrainedModel)]:
+        drawn += illustrate(of_models, data, question, numbers["overlap"], device, seed)
+    return Evaluation(numbers, drawn)
 
 
 def overlap_by_treatment(data: PreparedData, roles: AttributeRoles) -> dict[str, Any]:

@@ -25,7 +25,7 @@ def answer_sheets(
     y_BCHW = asked.y_BCHW
     answers = {method.name: method.answer(asked) for method in methods}
     first = answers[methods[0].name]
-    before = [("original", y_BCHW)]
+    before = [("photograph", y_BCHW)]
     if first.reconstruction_BCHW is not None:
         before.append(("reconstruction", first.reconstruction_BCHW))
     after = [] if asked.truth_BCHW is None else [("truth", asked.truth_BCHW)]

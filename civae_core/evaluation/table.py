@@ -1,9 +1,11 @@
-"""The evaluation as a table on the terminal."""
+"""Scores of methods as tables on the terminal: a row for each main measure, a column for each method."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from rich import box
+from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
@@ -12,75 +14,97 @@ from civae_core.evaluation.naming import ordered
 from civae_core.evaluation.question import do_text
 from civae_core.evaluation.values import ABSENT
 
-MOST_DIGITS = len("[0.28, 0.30]")
+MEASURE_WIDTH, GAP = 24, 2
+LONGEST_NOTE = 14
+"""Names of attributes stand below their numbers; longer ones, such as those of groups, are left to the report."""
 
 
-def evaluation_table(evaluation: Mapping[str, Any]) -> Table:
-    """One row per main measure, one column per method; absent numbers as a dash. The report has all measures.
-
-    Some have their 95 % interval on a second line, so that four methods fit into 80 columns.
+def evaluation_tables(evaluation: Mapping[str, Any], width: int = 80) -> list[Table]:
+    """The tables of each intervention that was scored, the main one first.
 
     Args:
         evaluation: the dictionary of `evaluate --json`; keys that are absent or unknown are passed over.
+        width: characters in a line.
     """
-    methods = evaluation.get("methods", {})
-    names = ordered(methods)
-    table = Table(
-        title=_title(evaluation),
-        title_justify="left",
-        caption=Text(
-            "↓ lower, ↑ higher, →0 nearer 0 is better · in brackets: 95 % interval over images"
-            + (" · ± standard deviation over runs" if _has_runs(methods) else "")
-        ),
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-    )
-    table.add_column("measure")
-    for name in names:
-        # Names may break, numbers may not.
-        widest = max([*map(len, name.split()), MOST_DIGITS])
-        table.add_column(Text(name), justify="right", min_width=widest)
-    for measure in measures_present(methods):
-        if measure.headline:
-            cells = _cells(measure, methods, names)
-            table.add_row(Text(f"{ARROWS[measure.better]} {measure.title}"), *cells)
-    return table
-
-
-def _cells(measure: Measure, methods: Mapping[str, Any], names: list[str]) -> list[Text]:
-    best = best_methods(methods, measure)
-    cells = []
-    for name in names:
-        value = measure.value(methods[name])
-        text = Text(ABSENT if value is None else value.text(measure.decimals))
-        if name in best:
-            text.stylize("bold")
-        if value is not None and value.note:
-            text.append(f"\n{value.note}", style="dim")
-        if value is not None and measure.interval:
-            interval = value.interval_text(measure.decimals, between=", ")
-            text.append(f"\n[{interval}]" if interval else "", style="dim")
-        cells.append(text)
-    return cells
-
-
-def evaluation_tables(evaluation: Mapping[str, Any]) -> list[Table]:
-    """One table for each intervention that was scored, the main one first."""
     return [
-        evaluation_table({**evaluation, **other})
+        table
         for other in ({}, *evaluation.get("other_interventions", ()))
+        for shown in [{**evaluation, **other}]
+        for table in method_tables(_title(shown), shown.get("methods", {}), width)
     ]
 
 
-def _has_runs(methods: Mapping[str, Any]) -> bool:
-    values = (m.value(entry) for m in measures_present(methods) for entry in methods.values())
-    return any(value is not None and value.sd is not None for value in values)
+def method_tables(
+    title: str, methods: Mapping[str, Mapping[str, Any]], width: int = 80, *, intervals: bool = True
+) -> Iterator[Table]:
+    """The main measures, absent numbers as a dash; methods that do not fit into a line go to another table.
+
+    Args:
+        title: over the first table.
+        methods: entries by method, as in `evaluate --json`.
+        width: characters in a line.
+        intervals: show them, and the attribute that a number belongs to, on further lines of a cell.
+    """
+    rows = [_row(measure, methods, intervals) for measure in measures_present(methods) if measure.headline]
+    columns = {
+        name: max(
+            [len(name), *(cell_len(line) for _, cells in rows for line in cells[name].plain.split("\n"))]
+        )
+        for name in ordered(methods)
+    }
+    widest = max(columns.values(), default=1)
+    pages = _pages(list(columns), max((width - MEASURE_WIDTH) // (widest + GAP), 1))
+    texts = [cell.plain for _, cells in rows for cell in cells.values()]
+    legend = "↓ lower, ↑ higher, →0 nearer 0 is better"
+    legend += "\n± standard deviation over runs" if any("±" in text for text in texts) else ""
+    legend += "\nin brackets: 95 % interval over images" if any("[" in text for text in texts) else ""
+    for number, names in enumerate(pages):
+        table = Table(
+            title=Text(title if number == 0 else f"{title}, continued"),
+            title_justify="left",
+            caption=Text(legend) if number == len(pages) - 1 else None,
+            caption_justify="left",
+            box=box.SIMPLE_HEAD,
+            show_edge=False,
+            pad_edge=False,
+            padding=(0, 1, 0, 0),
+        )
+        table.add_column("measure", min_width=MEASURE_WIDTH)
+        for name in names:
+            table.add_column(Text(name), justify="right", min_width=columns[name], no_wrap=True)
+        for heading, cells in rows:
+            table.add_row(heading, *(cells[name] for name in names))
+        yield table
 
 
-def _title(evaluation: Mapping[str, Any]) -> Text:
+def _row(
+    measure: Measure, methods: Mapping[str, Mapping[str, Any]], intervals: bool
+) -> tuple[Text, dict[str, Text]]:
+    """A measure's title, and its cell by method."""
+    best = best_methods(methods, measure)  # of all, on whichever page they stand
+    cells = {}
+    for name, entry in methods.items():
+        value = measure.value(entry)
+        text = Text(
+            ABSENT if value is None else value.text(measure.decimals), style="bold" if name in best else ""
+        )
+        if value is not None and intervals:
+            if value.note and len(value.note) <= LONGEST_NOTE:
+                text.append(f"\n{value.note}", style="not bold dim")
+            interval = value.interval_text(measure.decimals, between=", ") if measure.interval else ""
+            text.append(f"\n[{interval}]" if interval else "", style="not bold dim")
+        cells[name] = text
+    return Text(f"{ARROWS[measure.better]} {measure.title}"), cells
+
+
+def _pages(names: Sequence[str], most: int) -> list[Sequence[str]]:
+    """Names in groups of nearly one size, at most so many in each; one empty group of none."""
+    count = max(-(-len(names) // most), 1)
+    bounds = [round(len(names) * i / count) for i in range(count + 1)]
+    return [names[start:stop] for start, stop in pairwise(bounds)]
+
+
+def _title(evaluation: Mapping[str, Any]) -> str:
     parts = [str(evaluation["data"])] if "data" in evaluation else []
     if "n" in evaluation:
         parts.append(f"{evaluation['n']} {evaluation.get('split', 'held-out')} images".replace("  ", " "))
@@ -88,4 +112,4 @@ def _title(evaluation: Mapping[str, Any]) -> Text:
         parts.append(f"noise {evaluation['noise']:g}")
     if evaluation.get("other_interventions"):
         parts.append(f"do({do_text(evaluation['do'])})")
-    return Text(", ".join(parts))
+    return ", ".join(parts)

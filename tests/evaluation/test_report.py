@@ -10,7 +10,7 @@ from civae_core.balance.diagnostics import overlap_report
 from civae_core.evaluation.measures import best_methods, measures_present, sections_present
 from civae_core.evaluation.naming import ordered
 from civae_core.evaluation.report import render_evaluation
-from civae_core.evaluation.table import evaluation_table
+from civae_core.evaluation.table import evaluation_tables
 from civae_core.evaluation.values import Value, as_value
 from civae_core.figures import image_grid
 from civae_core.figures.pictures import Picture
@@ -169,7 +169,8 @@ def test_an_evaluation_without_anything_still_renders() -> None:
 def table_text(shown: dict[str, Any], width: int) -> str:
     console = Console(width=width, force_terminal=False)
     with console.capture() as capture:
-        console.print(evaluation_table(shown))
+        for table in evaluation_tables(shown, width):
+            console.print(table)
     return capture.get()
 
 
