@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from civae_core.balance import cross_fit
+from civae_core.balance.design import MAX_INPUTS_FOR_PRODUCTS, fit_design
 from civae_core.counterfactual import abduct
 from civae_core.data import PreparedData
 from civae_core.data.labelled import LabelledRows, evenly_spread
@@ -47,8 +48,11 @@ def latent_balance(
         return {}
     eta_NZ = abducted_noise(method, data, chosen, device).double()
     x_NX = chosen.x_NX.double()
-    auc_x = _held_out_auc(x_NX, t_N, seed)
-    auc_both = _held_out_auc(torch.cat([x_NX, eta_NZ], dim=1), t_N, seed)
+    # Both fits see the covariates in the same form, products included: a form that one of them lacks would pass for
+    # something that z tells, or hide it.
+    features_NF = fit_design(x_NX)(x_NX)[:, 1:]
+    auc_x = _held_out_auc(features_NF, t_N, seed)
+    auc_both = _held_out_auc(torch.cat([features_NF, eta_NZ], dim=1), t_N, seed)
     return {
         "balance": {
             "auc_x": auc_x,
@@ -74,8 +78,8 @@ def kl_between_arms(eta_NZ: Tensor, x_NX: Tensor, t_N: Tensor) -> float:
     """½ KL(1‖0) + ½ KL(0‖1) in nats of Gaussians for η given x and arm, averaged over all images' x.
 
     Each arm has a ridge regression of η on x with a residual variance of its own in each dimension; dimensions are
-    taken as independent, as in the posterior. What the same estimate gives where nothing differs, from noise in the
-    fitted means, is subtracted; the result is never below 0.
+    taken as independent, as in the posterior. What is expected where nothing differs, from noise in the fitted means
+    and variances, is subtracted; a balanced code therefore scores about 0, and may score a little below.
 
     Args:
         eta_NZ: float64.
@@ -84,7 +88,7 @@ def kl_between_arms(eta_NZ: Tensor, x_NX: Tensor, t_N: Tensor) -> float:
     """
     scale_X = x_NX.std(0).clamp(min=1e-8) if x_NX.shape[1] else x_NX.new_ones(0)
     inputs_NX = torch.cat([x_NX.new_ones(len(x_NX), 1), (x_NX - x_NX.mean(0)) / scale_X], dim=1)
-    means, variances, noise_N = [], [], x_NX.new_zeros(len(x_NX))
+    means, variances, noise_N, chance = [], [], x_NX.new_zeros(len(x_NX)), -1.0
     for arm in (0, 1):
         rows_MX, target_MZ = inputs_NX[t_N == arm], eta_NZ[t_N == arm]
         penalty_XX = _RIDGE * torch.eye(inputs_NX.shape[1], dtype=torch.float64)
@@ -94,18 +98,22 @@ def kl_between_arms(eta_NZ: Tensor, x_NX: Tensor, t_N: Tensor) -> float:
         residual_MZ = target_MZ - rows_MX @ weights_XZ
         freedom = max(len(rows_MX) - inputs_NX.shape[1], 1)
         variances.append((residual_MZ.square().sum(0) / freedom).clamp(min=1e-12))
+        chance += 0.5 * freedom / max(freedom - 2, 1)  # the mean of F, the ratio of two such variances
         means.append(inputs_NX @ weights_XZ)
         # Variance of a fitted mean, in units of the residual variance: the same for every dimension.
         noise_N = noise_N + (inputs_NX * torch.linalg.solve(gram_XX, inputs_NX.T).T).sum(1)
     inverse_Z = 0.5 * (1 / variances[0] + 1 / variances[1])
     apart_N = ((means[1] - means[0]).square() * inverse_Z).sum(1)
-    spread = 0.5 * (variances[0] / variances[1] + variances[1] / variances[0]) - 1
+    spread_Z = 0.5 * (variances[0] / variances[1] + variances[1] / variances[0]) - 1
     by_chance_N = noise_N * eta_NZ.shape[1]
-    return max(float(0.5 * (apart_N - by_chance_N).mean() + 0.5 * spread.sum()), 0.0)
+    return float(0.5 * (apart_N - by_chance_N).mean() + 0.5 * (spread_Z - chance).sum())
 
 
 def _held_out_auc(inputs_NC: Tensor, t_N: Tensor, seed: int) -> float:
-    """AUC of predictions that were fitted without the image; 0.5 without inputs."""
+    """AUC of predictions, linear in the inputs, that were fitted without the image; 0.5 without inputs."""
     if not inputs_NC.shape[1]:
         return 0.5
+    # With this many inputs the propensity adds no products of its own; constant ones it drops.
+    padding = max(MAX_INPUTS_FOR_PRODUCTS + 1 - inputs_NC.shape[1], 0)
+    inputs_NC = torch.nn.functional.pad(inputs_NC, (0, padding))
     return auc(cross_fit(inputs_NC, t_N[:, None], ["binary"], seed=seed).mean(inputs_NC), t_N)

@@ -100,7 +100,7 @@ class MinimalityTally:
         return {}
 
     def summary(self, seed: int) -> dict[str, Any]:
-        values_N = torch.cat(self._values)
+        values_N = torch.cat(self._values) if self._values else torch.zeros(0)
         if not len(values_N):
             return {}
         cld = bootstrap_mean(values_N, seed=seed).to_dict()

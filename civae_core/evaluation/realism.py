@@ -4,6 +4,7 @@ Numbers of different extractors, or of different numbers of images, are not comp
 """
 
 import math
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,8 @@ class Extractor:
 
     name: str
     features: Callable[[Tensor], Tensor]
+    yardstick: Yardstick | None = None
+    """Whose features they are, where they are a scorer's: what it has read already is not read again."""
 
 
 def extractor_for(choice: str, yardstick: Yardstick | None, device: torch.device) -> Extractor | None:
@@ -62,7 +65,7 @@ def extractor_for(choice: str, yardstick: Yardstick | None, device: torch.device
 
 def of_yardstick(yardstick: Yardstick) -> Extractor:
     """The features that a scorer reads attributes from."""
-    return Extractor(yardstick.name, lambda y_BCHW: yardstick.read(y_BCHW).features_BF)
+    return Extractor(yardstick.name, lambda y_BCHW: yardstick.read(y_BCHW).features_BF, yardstick)
 
 
 def default_inception_weights() -> Path:
@@ -83,8 +86,15 @@ def _inception(weights: Path, device: torch.device) -> Extractor:
             hint="put torch-fidelity's weights-inception-2015-12-05 there, or name their file; civae never downloads",
         )
     try:
-        # The library unpickles whatever the file holds. This load refuses all but tensors, so that none runs code.
-        torch.load(weights, map_location="cpu", weights_only=True)
+        # The library unpickles whatever a file holds. So it is given a copy of what a load that refuses all but
+        # tensors has found, in a place that nobody else writes to.
+        state = torch.load(weights, map_location="cpu", weights_only=True)
+        with tempfile.TemporaryDirectory() as private:
+            checked = Path(private) / "inception.pth"
+            torch.save(state, checked)
+            network = FeatureExtractorInceptionV3(
+                "inception", ["2048"], feature_extractor_weights_path=str(checked)
+            )
         network = FeatureExtractorInceptionV3(
             "inception", ["2048"], feature_extractor_weights_path=str(weights)
         )
@@ -148,7 +158,7 @@ def frechet_distance(one: RunningMoments, other: RunningMoments) -> float:
 def kernel_distance(one_NF: Tensor, other_MF: Tensor, seed: int) -> dict[str, float]:
     """KID (Bińkowski et al. 2018): the unbiased MMD² under (x·y/F + 1)³, mean and sd over random subsets.
 
-    Where there are fewer images than a subset has, one subset holds them all.
+    Where one side has no more images than a subset, there is one subset of all of them, and no sd.
 
     Raises:
         ValueError: fewer than two rows on a side.
@@ -163,7 +173,7 @@ def kernel_distance(one_NF: Tensor, other_MF: Tensor, seed: int) -> dict[str, fl
         parts = [rows[torch.randperm(len(rows), generator=generator)[:size]] for rows in (one_NF, other_MF)]
         values.append(_mmd(*(part.double() for part in parts)))
     value_S = torch.tensor(values, dtype=torch.float64)
-    return {"mean": float(value_S.mean()), "sd": float(value_S.std()) if subsets > 1 else 0.0}
+    return {"mean": float(value_S.mean()), **({"sd": float(value_S.std())} if subsets > 1 else {})}
 
 
 def _mmd(one_SF: Tensor, other_SF: Tensor) -> float:
@@ -211,29 +221,40 @@ class RealismTally:
     training images. FID is biased upwards in small sets, by more the fewer images there are.
     """
 
-    def __init__(self, real: RealFeatures) -> None:
+    def __init__(self, real: RealFeatures, yardstick: Yardstick | None = None) -> None:
+        """`yardstick` is the one whose readings `add` is given."""
         self._real = real
+        self._is_read = yardstick is not None and real.extractor.yardstick is yardstick
         self._moments = RunningMoments()
-        self._sample: list[Tensor] = []
-        self._kept = 0
+        self._sample_MF: Tensor | None = None
+        self._stride = 1
 
     def add(self, asked: Asked, answer: Answer, seen: Seen | None = None) -> None:
-        features_BF = self._real.extractor.features(answer.with_noise_BCHW.clamp(0, 1)).detach().cpu().float()
+        if self._is_read and seen is not None:
+            features_BF = seen.with_noise.features_BF.detach().cpu().float()
+        else:
+            features_BF = (
+                self._real.extractor.features(answer.with_noise_BCHW.clamp(0, 1)).detach().cpu().float()
+            )
+        # Every stride-th image is kept for KID; where they become too many, every other one of them.
+        first = -self._moments.count % self._stride
+        taken_MF = features_BF[first :: self._stride]
+        self._sample_MF = taken_MF if self._sample_MF is None else torch.cat([self._sample_MF, taken_MF])
+        while len(self._sample_MF) > MOST_FOR_KID:
+            self._sample_MF = self._sample_MF[::2]
+            self._stride *= 2
         self._moments.add(features_BF)
-        taken_BF = features_BF[: max(MOST_FOR_KID - self._kept, 0)]
-        self._sample.append(taken_BF)
-        self._kept += len(taken_BF)
 
     def per_image(self) -> dict[str, Tensor]:
         return {}
 
     def summary(self, seed: int) -> dict[str, Any]:
-        if self._moments.count < 2:
+        if self._moments.count < 2 or self._sample_MF is None:
             return {}
         fid = frechet_distance(self._moments, self._real.moments)
         entry = {
             "fid": fid,
-            "kid": kernel_distance(torch.cat(self._sample), self._real.sample_MF, seed),
+            "kid": kernel_distance(self._sample_MF, self._real.sample_MF, seed),
             "extractor": self._real.extractor.name,
             "n": self._moments.count,
             "n_reference": self._real.moments.count,

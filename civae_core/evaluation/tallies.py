@@ -39,7 +39,7 @@ def tally_maker(
     if (extractor := instruments.extractor) is not None:
         real = real_features(data, extractor, device)
         if real is not None:
-            makers.append(lambda: RealismTally(real))
+            makers.append(lambda: RealismTally(real, instruments.yardstick))
     return lambda: [make() for make in makers]
 
 
