@@ -39,7 +39,8 @@ def ssim(a_NCHW: Tensor, b_NCHW: Tensor) -> Tensor:
     """Structural similarity [N] in [-1, 1] (Wang et al. 2004): Gaussian 11×11 window of σ 1.5, range 1.
 
     The mean over windows that lie wholly inside the image, per channel, then over channels: scikit-image's
-    `structural_similarity(gaussian_weights=True, use_sample_covariance=False, data_range=1)`.
+    `structural_similarity(gaussian_weights=True, use_sample_covariance=False, data_range=1)`. It is our own because
+    torchmetrics averages over a mirrored border too, and differs from it by up to 0.0015 on noisy images.
 
     Raises:
         ValueError: an image is smaller than the window.

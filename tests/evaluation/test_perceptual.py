@@ -1,0 +1,97 @@
+"""MS-SSIM against a slow reference, and LPIPS: absent with a word of why, or read from weights on the disk."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+from torch import Tensor
+
+from civae_core.evaluation.perceptual import ALEXNET_FILE, load_lpips, ms_ssim, ms_ssim_scales
+
+CPU = torch.device("cpu")
+
+
+def pair(size: int, channels: int = 3, noise: float = 0.1, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Smooth images and noisy copies of them."""
+    generator = torch.Generator().manual_seed(seed)
+    small = torch.rand(4, channels, size // 8, size // 8, generator=generator)
+    a_NCHW = torch.nn.functional.interpolate(small, size=(size, size), mode="bilinear")
+    return a_NCHW, (a_NCHW + noise * torch.randn(a_NCHW.shape, generator=generator)).clamp(0, 1)
+
+
+def by_hand(a_CHW: Tensor, b_CHW: Tensor, scales: int) -> float:
+    """Contrast × structure of each scale, luminance at the coarsest one too (Wang et al. 2003), by scipy's filters.
+
+    As the library does, contrast terms are averaged inside the border, the coarsest scale over its border too.
+    """
+    weights = np.array([0.0448, 0.2856, 0.3001, 0.2363, 0.1333][:scales])
+    weights = weights / weights.sum()
+    a, b = (image.double().numpy() for image in (a_CHW, b_CHW))
+
+    def smooth(image: np.ndarray) -> np.ndarray:
+        return np.stack([gaussian_filter(channel, 1.5, mode="mirror", radius=5) for channel in image])
+
+    product = 1.0
+    for scale in range(scales):
+        mean_a, mean_b = smooth(a), smooth(b)
+        variances = smooth(a * a) - mean_a**2 + smooth(b * b) - mean_b**2
+        similarity = (2 * (smooth(a * b) - mean_a * mean_b) + 0.03**2) / (variances + 0.03**2)
+        if scale == scales - 1:
+            similarity = similarity * (2 * mean_a * mean_b + 0.01**2) / (mean_a**2 + mean_b**2 + 0.01**2)
+        else:
+            similarity = similarity[:, 5:-5, 5:-5]
+        product *= max(similarity.mean(), 0.0) ** weights[scale]
+        half = a.shape[1] // 2
+        a, b = (image.reshape(len(image), half, 2, half, 2).mean((2, 4)) for image in (a, b))
+    return product
+
+
+@pytest.mark.parametrize(("size", "channels"), [(32, 3), (64, 3), (64, 1), (128, 3)])
+def test_it_agrees_with_a_reference_built_on_scipy(size: int, channels: int) -> None:
+    a_NCHW, b_NCHW = pair(size, channels)
+    expected = [by_hand(a, b, ms_ssim_scales(size)) for a, b in zip(a_NCHW, b_NCHW, strict=True)]
+    assert ms_ssim(a_NCHW, b_NCHW).tolist() == pytest.approx(expected, abs=1e-4)
+
+
+def test_identical_images_score_1_noise_less_and_opposites_a_number() -> None:
+    a_NCHW, b_NCHW = pair(64, noise=0.05)
+    _, c_NCHW = pair(64, noise=0.2)
+    torch.testing.assert_close(ms_ssim(a_NCHW, a_NCHW), torch.ones(4))
+    assert (ms_ssim(a_NCHW, c_NCHW) < ms_ssim(a_NCHW, b_NCHW)).all()
+    torch.testing.assert_close(ms_ssim(a_NCHW, b_NCHW), ms_ssim(b_NCHW, a_NCHW))
+    assert ms_ssim(a_NCHW, 1 - a_NCHW).isfinite().all(), "a negative contrast term has no fractional power"
+
+
+def test_scales_follow_the_size() -> None:
+    assert [ms_ssim_scales(size) for size in (8, 11, 32, 64, 128, 256)] == [0, 2, 2, 3, 4, 5]
+    with pytest.raises(ValueError, match="at least 11"):
+        ms_ssim(torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 8))
+
+
+def test_lpips_is_left_out_with_a_word_where_its_weights_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("torchvision")
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    with caplog.at_level(logging.INFO, "civae_core"):
+        assert load_lpips(CPU) is None
+    assert str(tmp_path / "checkpoints" / ALEXNET_FILE) in caplog.text
+
+
+def test_lpips_reads_its_backbone_from_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    models = pytest.importorskip("torchvision.models")
+    file = tmp_path / "checkpoints" / ALEXNET_FILE
+    file.parent.mkdir()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        torch.save(models.alexnet(weights=None).state_dict(), file)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    lpips = load_lpips(CPU)
+    assert lpips is not None
+    a_NCHW, near_NCHW = pair(64, channels=1, noise=0.05)
+    _, far_NCHW = pair(64, channels=1, noise=0.4)
+    assert lpips(a_NCHW, a_NCHW).abs().max() < 1e-6
+    assert (lpips(a_NCHW, near_NCHW) < lpips(a_NCHW, far_NCHW)).all()
