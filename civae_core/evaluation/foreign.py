@@ -1,46 +1,53 @@
-"""Counterfactuals made by any other program, read from a folder with a table, so that they can be scored as ours are.
+"""Counterfactuals made by any other program, scored as ours are; and the questions that it is to answer.
 
-The table, `counterfactuals.csv` (comma-, semicolon- or tab-separated), has a row for each picture:
-
-    file_name       the counterfactual, below the folder
-    source          the prepared image that it answers: `test[17]`, or that image's own file name
-    <treatment>     the value that was intended, one column for each treatment
-    reconstruction  (optional) the program's picture of the source without intervention
-    method          (optional) which of several programs; without it, all rows are one method's
+`foreign_table.py` says what the folder holds.
 """
 
 import csv
 import io
+import json
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from civae_core.attributes import AttributeRoles
-from civae_core.data import PreparedData, Truth
-from civae_core.data.images import load_photo
+from civae_core.data import PreparedData
 from civae_core.data.labelled import LabelledRows, evenly_spread, labelled_rows
-from civae_core.data.selection import parse_selection
-from civae_core.data.splits import SPLITS, Split
-from civae_core.data.tables import FILE_COLUMN, Cell, delimited_rows, open_text, safe_name
+from civae_core.data.splits import Split
+from civae_core.data.tables import FILE_COLUMN
 from civae_core.errors import DataError, UsageError
 from civae_core.evaluation.asked import Answer, Asked
-from civae_core.evaluation.question import KnownTruth, Question, ask, find_rows
-from civae_core.figures.pictures import to_picture, write_png
-from civae_core.files import write_text
+from civae_core.evaluation.foreign_table import (
+    FACTUAL,
+    SOURCE,
+    SOURCE_IMAGE,
+    TABLE,
+    Listed,
+    described_rows,
+    find_answers,
+    read_answers,
+    read_picture,
+    require_pictures,
+)
+from civae_core.evaluation.naming import MEANINGS
+from civae_core.evaluation.question import KnownTruth, Question, ask, do_text, find_rows
+from civae_core.files import write_json, write_text
+from civae_core.inference.png import write_image
+from civae_core.progress import progress
 
 log = logging.getLogger(__name__)
 
-TABLE = "counterfactuals.csv"
-SOURCE, RECONSTRUCTION, METHOD = "source", "reconstruction", "method"
+ORIGIN = "questions.json"
+"""Beside a table that we wrote: which data its row numbers belong to."""
 
 Key = tuple[int, tuple[float, ...]]
 """What is answered: a row of the prepared data, and the intended treatments."""
+Files = tuple[Path, Path | None]
+"""A counterfactual and, where there is one, the reconstruction of its source."""
 
 
 @dataclass(frozen=True)
@@ -48,38 +55,51 @@ class ForeignMethod:
     """One program's pictures; they are read when they are asked for."""
 
     name: str
-    files: Mapping[Key, tuple[Path, Path | None]]
-    preprocessing: Mapping[str, object]
+    treatments: tuple[str, ...]
+    """In the order of `Asked.t_new_BT`."""
+    files: Mapping[Key, Files]
+    data: PreparedData
 
     def answer(self, asked: Asked) -> Answer:
         """Reads the pictures that answer a batch.
 
-        Raises:
-            DataError: a file is missing, damaged, or of another size than the prepared images.
-        """
-        keys = [_key(int(row), t_T) for row, t_T in zip(asked.rows_B, asked.t_new_BT, strict=True)]
-        files = [self.files[key] for key in keys]
-        images_BCHW = torch.stack([self._read(file) for file, _ in files]).to(asked.y_BCHW.device)
-        if any(reconstruction is None for _, reconstruction in files):
-            return Answer(images_BCHW)
-        reconstructions = [self._read(file) for _, file in files if file is not None]
-        return Answer(images_BCHW, images_BCHW, torch.stack(reconstructions).to(asked.y_BCHW.device))
+        A program that gives reconstructions has one noise level: its counterfactual then also stands beside its
+        reconstruction (τ = 0), so that its blur is not taken for a change.
 
-    def _read(self, file: Path) -> Tensor:
-        require_size(file, int(str(self.preprocessing["size"])))
-        return load_photo(file, {**self.preprocessing, "crop": None, "crop_of": None}).float() / 255
+        Raises:
+            DataError: the program was not asked this, or a file has changed since the folder was opened.
+        """
+        files = [self._files_of(key) for key in _keys(asked.rows_B, asked.t_new_BT)]
+        device = asked.y_BCHW.device
+        images_BCHW = self._read([picture for picture, _ in files]).to(device)
+        reconstructions = [file for _, file in files if file is not None]
+        if not reconstructions:
+            return Answer(images_BCHW)
+        return Answer(images_BCHW, images_BCHW, self._read(reconstructions).to(device))
+
+    def _files_of(self, key: Key) -> Files:
+        found = self.files.get(key)
+        if found is None:
+            raise DataError(
+                f"{self.name} has no picture that answers {_key_text(key, self.treatments, self.data)}"
+            )
+        return found
+
+    def _read(self, files: Sequence[Path]) -> Tensor:
+        return torch.stack([read_picture(file, self.data) for file in files]).float() / 255
 
 
 @dataclass(frozen=True)
 class ForeignImages:
-    """All methods of a folder, which answer the same questions."""
+    """All methods of a folder, which answer the same questions, in the order of rows and then of values."""
 
     folder: Path
-    methods: tuple[ForeignMethod, ...]
+    treatments: tuple[str, ...]
     rows_N: Tensor
     t_new_NT: Tensor
     """Intended values, one column for each treatment that the table has."""
-    treatments: tuple[str, ...]
+    files: Mapping[str, Sequence[Files]]
+    """The pictures [N] of each method."""
 
 
 def open_foreign(
@@ -88,114 +108,98 @@ def open_foreign(
     treatments: Sequence[str],
     *,
     name: str | None = None,
-    table: str = TABLE,
+    table: str | None = None,
 ) -> ForeignImages:
-    """Reads a folder's table and checks that every picture is there; none of them is opened yet.
+    """Reads a folder's table, and every picture once, so that nothing is found to be wrong after the work.
 
     Args:
         treatments: attributes whose columns are the intended values; empty takes every column that is an attribute.
-        name: of the method where the table has no such column; left out, the folder's.
+        name: of the method in rows that name none; left out, the folder's.
+        table: a file name; left out, `counterfactuals.csv`, .tsv or .jsonl.
 
     Raises:
-        UsageError: there is no such folder or table, or a treatment without a column.
-        DataError: a row that cannot be understood, names a file that is not there or leaves the folder, or answers
-            what another row answers; or methods that answer different questions.
+        UsageError: there is no such folder or table.
+        DataError: the questions were written for other data; a row that cannot be understood, or answers what another
+            row answers; methods that answer different questions; or unusable pictures.
     """
-    path = folder / table
-    if not path.is_file():
-        raise UsageError(
-            f"--images {folder}: has no table {table}",
-            hint="`civae evaluate --questions DIR` writes one to fill in",
+    path = find_answers(folder, table)
+    _require_origin(folder, data)
+    chosen, listed = read_answers(path, folder, data, treatments, name or folder.resolve().name)
+    answers = _by_method(listed, path)
+    _require_same_questions(answers, chosen, path, data)
+    require_pictures(path, folder, listed, data)
+    keys = sorted(next(iter(answers.values())))
+    rows_N = torch.tensor([row for row, _ in keys])
+    learned = int(torch.isin(rows_N, data.rows("train")).sum())
+    if learned:
+        log.warning(
+            "%s: %d of %d answers are about images of the train split: of a program that was trained on "
+            "them, they say little",
+            path,
+            learned,
+            len(keys),
         )
-    sources = _Sources(data)
-    chosen: tuple[str, ...] | None = None
-    found: dict[str, dict[Key, tuple[Path, Path | None]]] = {}
-    for line, cells in delimited_rows(open_text(path), path):
-        if chosen is None:
-            chosen = _treatment_columns(cells, data, treatments, path)
-        where = f"{path}:{line}"
-        row = sources.row(_text(cells, SOURCE, where), where)
-        values = torch.tensor([_number(cells, column, where) for column in chosen], dtype=torch.float32)
-        picture = _file(folder, cells[FILE_COLUMN], path, line)
-        other = cells.get(RECONSTRUCTION)
-        reconstruction = _file(folder, other, path, line) if str(other or "").strip() else None
-        method = str(cells.get(METHOD) or "").strip() or name or folder.resolve().name
-        files = found.setdefault(method, {})
-        key = _key(row, values)
-        if key in files:
-            raise DataError(f"{where}: {method} has answered this already, with {files[key][0].name}")
-        files[key] = picture, reconstruction
-    if chosen is None:
-        raise DataError(f"{path}: has no rows")
-    _require_same_questions(found, path)
-    keys = list(next(iter(found.values())))
     return ForeignImages(
-        folder,
-        tuple(ForeignMethod(name, files, data.preprocessing) for name, files in found.items()),
-        torch.tensor([row for row, _ in keys]),
-        torch.tensor([list(values) for _, values in keys]),
-        chosen,
+        folder=folder,
+        treatments=chosen,
+        rows_N=rows_N,
+        t_new_NT=torch.tensor([values for _, values in keys]),
+        files={
+            method: [(found[key].picture, found[key].reconstruction) for key in keys]
+            for method, found in answers.items()
+        },
     )
 
 
 def foreign_questions(foreign: ForeignImages, data: PreparedData, roles: AttributeRoles) -> list[Question]:
-    """What the pictures answer: those whose truth the data knows first, the others, if any, as a second question.
+    """What the pictures answer: a question for each known truth, that with most answers first, and one for the rest.
+
+    A subject may be asked about several times, as in a sweep.
 
     Raises:
-        UsageError: a treatment of the question has no column in the table.
-        DataError: a source's treatment or covariate is unknown.
+        UsageError: a treatment of the table is none of the roles'.
+        DataError: a source's treatment or covariate is unknown, or no row intends a change.
     """
-    names = [attribute.name for attribute in roles.treatments]
-    for name in foreign.treatments:
-        if name not in names:
-            raise UsageError(f"--images {foreign.folder}: {name} has intended values, but is no treatment")
     rows_N = foreign.rows_N
-    t_NT = torch.stack([data.column(name)[rows_N] for name in names], dim=1)
-    covariates = [data.column(attribute.name)[rows_N] for attribute in roles.covariates]
-    x_NX = torch.stack(covariates, dim=1) if covariates else torch.zeros(len(rows_N), 0)
+    t_NT = _columns(data, [a.name for a in roles.treatments])[rows_N]
+    x_NX = _columns(data, [a.name for a in roles.covariates])[rows_N]
+    t_new_NT = _intended(foreign, data, roles)
     unknown_N = torch.cat([t_NT, x_NX], dim=1).isnan().any(dim=1)
     if unknown_N.any():
-        first = data.file_names[int(rows_N[unknown_N][0])]
+        (first,) = described_rows([int(rows_N[unknown_N][0])], data)
         raise DataError(
-            f"--images {foreign.folder}: {first} lacks a treatment or covariate in {data.path}, "
-            f"and {int(unknown_N.sum())} sources in all"
+            f"--images {foreign.folder}: {first} lacks a treatment or covariate in {data.path}; "
+            f"so do the sources of {int(unknown_N.sum()):,} of {len(rows_N):,} answers"
         )
-    t_new_NT = t_NT.clone()
-    for column, name in enumerate(foreign.treatments):
-        t_new_NT[:, names.index(name)] = foreign.t_new_NT[:, column]
-    chosen = LabelledRows(rows_N, x_NX, t_NT)
-    truth, places_N = _matching_truth(data, names, rows_N, t_new_NT)
-    known_N = places_N >= 0
-    if truth is not None and not known_N.all():
-        log.warning("the truth is known of %d of %d answers", int(known_N.sum()), len(known_N))
+    if bool((t_new_NT == t_NT).all()):
+        raise DataError(
+            f"--images {foreign.folder}: no row intends a change: {', '.join(foreign.treatments)} is what the "
+            "source has already",
+            hint="a treatment's column holds the value that was set, not the subject's own",
+        )
     questions = []
-    for kept_N, with_truth in ((known_N, True), (~known_N, False)):
-        if kept_N.any():
-            known = KnownTruth(truth, places_N[kept_N]) if with_truth and truth is not None else None
-            do = _described(names, t_NT[kept_N], t_new_NT[kept_N], foreign.treatments)
-            questions.append(Question(chosen[kept_N], t_new_NT[kept_N], do, known))
+    for kept_N, truth in _by_truth(data, [a.name for a in roles.treatments], rows_N, t_new_NT):
+        chosen = LabelledRows(rows_N[kept_N], x_NX[kept_N], t_NT[kept_N])
+        do = _described(roles, chosen.t_NT, t_new_NT[kept_N], foreign.treatments)
+        questions.append(Question(chosen, t_new_NT[kept_N], do, truth))
+    known = sum(len(question.chosen) for question in questions if question.truth is not None)
+    if 0 < known < len(rows_N):
+        log.warning(
+            "%s: the truth is known of %d of %d answers; the others are judged apart, without it",
+            foreign.folder,
+            known,
+            len(rows_N),
+        )
     return questions
 
 
 def answering(foreign: ForeignImages, roles: AttributeRoles, data: PreparedData) -> list[ForeignMethod]:
     """The methods, with their pictures found by all treatments of the question, also those they leave alone."""
-    names = [attribute.name for attribute in roles.treatments]
-    columns = [foreign.treatments.index(name) if name in foreign.treatments else None for name in names]
-    table_NT = torch.stack([data.column(name) for name in names], dim=1)
-
-    def whole(key: Key) -> Key:
-        row, values = key
-        kept = [
-            table_NT[row, place] if column is None else torch.tensor(values[column])
-            for place, column in enumerate(columns)
-        ]
-        return _key(row, torch.stack(kept))
-
+    keys = _keys(foreign.rows_N, _intended(foreign, data, roles))
+    treatments = tuple(attribute.name for attribute in roles.treatments)
     return [
-        ForeignMethod(
-            method.name, {whole(key): files for key, files in method.files.items()}, method.preprocessing
-        )
-        for method in foreign.methods
+        ForeignMethod(name, treatments, dict(zip(keys, files, strict=True)), data)
+        for name, files in foreign.files.items()
     ]
 
 
@@ -217,160 +221,152 @@ def write_split_questions(
 def write_questions(data: PreparedData, question: Question, roles: AttributeRoles, folder: Path) -> Path:
     """Writes what another program is to answer: the sources as PNG files, and the table to send back with answers.
 
-    Each row's `file_name` says where the answer is looked for; `source_image`, which is ignored on the way back, is
-    the picture to change. Returns the table's path.
+    Each row's `file_name` says where the answer is looked for. For the program, and ignored on the way back, are
+    `source_image`, the picture to change, and columns such as `factual_Male`: what is known of its subject. The table
+    comes last: where it is, all is. Returns its path.
 
     Raises:
         CivaeError: the folder cannot be written.
     """
-    names = [attribute.name for attribute in roles.treatments]
-    asked = [name for name in names if name in question.do]
-    place = {int(row): f"{split}[{i}]" for split in SPLITS for i, row in enumerate(data.rows(split).tolist())}
+    columns = [i for i, attribute in enumerate(roles.treatments) if attribute.name in question.do]
+    asked = [roles.treatments[i].name for i in columns]
+    facts_NF = torch.cat([question.chosen.t_NT, question.chosen.x_NX], dim=1)
+    factual = [f"{FACTUAL}{attribute.name}" for attribute in roles.inputs]
+    rows = question.chosen.rows_N.tolist()
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([FILE_COLUMN, SOURCE, "source_image", *asked])
-    for number, row in enumerate(question.chosen.rows_N.tolist()):
-        image = f"sources/{place[row].replace('[', '-').rstrip(']')}.png"
-        write_png(folder / image, to_picture(data.images(torch.tensor([row]))[0]))
-        values = [question.t_new_NT[number, names.index(name)].item() for name in asked]
-        writer.writerow([f"answers/{number:06d}.png", place[row], image, *(f"{value:g}" for value in values)])
+    writer.writerow([FILE_COLUMN, SOURCE, SOURCE_IMAGE, *asked, *factual])
+    written: set[str] = set()
+    with progress("writing questions", len(rows)) as bar:
+        for number, (row, source) in enumerate(zip(rows, described_rows(rows, data), strict=True)):
+            image = f"sources/{source.replace('[', '-').rstrip(']')}.png"
+            if image not in written:
+                write_image(folder / image, data.images(torch.tensor([row]))[0])
+                written.add(image)
+            values = [*question.t_new_NT[number, columns].tolist(), *facts_NF[number].tolist()]
+            # Nine digits bring a float32 back as it was: a rounded dose has no known truth.
+            writer.writerow([f"answers/{number:06d}.png", source, image, *(f"{v:.9g}" for v in values)])
+            bar.advance()
+    write_json(folder / ORIGIN, {"data": data.name, "fingerprint": data.fingerprint})
     write_text(folder / TABLE, text.getvalue())
     return folder / TABLE
 
 
-def require_size(file: Path, size: int) -> None:
-    """
-    Raises:
-        DataError: the file is no picture, or not `size` × `size` pixels.
-    """
+def _require_origin(folder: Path, data: PreparedData) -> None:
+    """Refuses answers to questions about other data, whose `test[17]` is somebody else."""
+    path = folder / ORIGIN
+    if not path.is_file():
+        return
     try:
-        with Image.open(file) as picture:
-            found = picture.size
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError) as error:
-        raise DataError(f"{file}: not a readable picture") from error
-    if found != (size, size):
+        origin = json.loads(path.read_text(encoding="utf-8"))
+        fingerprint = origin["fingerprint"]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise DataError(f"{path} is damaged", hint="write the questions again, or remove it") from error
+    if fingerprint != data.fingerprint:
         raise DataError(
-            f"{file}: {found[0]}×{found[1]} pixels, the prepared images have {size}×{size}",
-            hint="save the counterfactuals at the size of their sources",
+            f"{path}: the questions are about other data ({origin.get('data')}) than {data.path}",
+            hint="name with --data what they were written from",
         )
 
 
-class _Sources:
-    """From what a table calls an image to its row."""
-
-    def __init__(self, data: PreparedData) -> None:
-        self._data = data
-        self._rows: dict[str, int] = {}
-        self._repeated: set[str] = set()
-        for row, name in enumerate(data.file_names):
-            if name in self._rows:
-                self._repeated.add(name)
-            self._rows[name] = row
-
-    def row(self, source: str, where: str) -> int:
-        if source in self._repeated:
-            raise DataError(f"{where}: {self._data.path} has several images called {source}", hint=_HINT)
-        if source in self._rows:
-            return self._rows[source]
-        selection = parse_selection(f"{self._data.path}#{source}") if source.endswith("]") else None
-        if selection is None or selection.stop is None or selection.stop != selection.start + 1:
-            raise DataError(f"{where}: source {source!r} is no image of {self._data.path}", hint=_HINT)
-        try:
-            return int(selection.rows(self._data)[0])
-        except UsageError as error:
-            raise DataError(f"{where}: {error.message}", hint=error.hint) from error
-
-
-_HINT = "write the prepared image's file name, or its place in a split, such as test[17]"
-
-
-def _key(row: int, values_T: Tensor) -> Key:
-    return row, tuple(values_T.to(torch.float32).tolist())
-
-
-def _treatment_columns(
-    cells: Mapping[str, Cell], data: PreparedData, treatments: Sequence[str], path: Path
-) -> tuple[str, ...]:
-    columns = ", ".join(cells)
-    for column in (FILE_COLUMN, SOURCE):
-        if column not in cells:
-            raise DataError(f"{path}:1: no column {column}", hint=f"the columns are {columns}")
-    wanted = list(treatments) or [a.name for a in data.attributes]
-    found = tuple(name for name in wanted if name in cells)
-    if not found:
-        raise DataError(
-            f"{path}:1: no column says which treatment was intended ({', '.join(wanted[:6])})",
-            hint=f"the columns are {columns}",
-        )
+def _by_method(listed: Sequence[Listed], path: Path) -> dict[str, dict[Key, Listed]]:
+    found: dict[str, dict[Key, Listed]] = {}
+    for row in listed:
+        if row.method in MEANINGS:
+            raise DataError(
+                f"{path}:{row.line}: {row.method!r} is what a method of civae itself is called",
+                hint="name the program in a column `method`",
+            )
+        answers = found.setdefault(row.method, {})
+        first = next(iter(answers.values()), row)
+        earlier = answers.setdefault((row.row, row.values), row)
+        if earlier is not row:
+            raise DataError(
+                f"{path}:{row.line}: {row.method} has answered this already in line {earlier.line}"
+            )
+        if (row.reconstruction is None) != (first.reconstruction is None):
+            raise DataError(
+                f"{path}:{row.line}: {row.method} has a reconstruction in this line or in line {first.line}, "
+                "but not in both",
+                hint="give one for each row of a method, or for none",
+            )
     return found
 
 
-def _text(cells: Mapping[str, Cell], column: str, where: str) -> str:
-    text = str(cells.get(column) or "").strip()
-    if not text:
-        raise DataError(f"{where}: {column} is empty")
-    return text
-
-
-def _number(cells: Mapping[str, Cell], column: str, where: str) -> float:
-    text = _text(cells, column, where)
-    try:
-        value = float(text)
-    except ValueError as error:
-        raise DataError(f"{where}: {column} is {text!r}, not a number") from error
-    if not math.isfinite(value) or abs(value) > torch.finfo(torch.float32).max:
-        raise DataError(f"{where}: {column} is {text}, which is no value that can be intended")
-    return value
-
-
-def _file(folder: Path, cell: Cell, table: Path, line: int) -> Path:
-    file = folder / safe_name(cell, table, line)
-    if not file.is_file():
-        raise DataError(f"{table}:{line}: there is no file {file}")
-    if not file.resolve().is_relative_to(folder.resolve()):
-        raise DataError(f"{table}:{line}: {file} is a link that leaves the folder")
-    return file
-
-
-def _require_same_questions(found: Mapping[str, Mapping[Key, object]], path: Path) -> None:
-    (first, wanted), *others = found.items()
-    for name, files in others:
-        for has, lacks, who in ((wanted, files, name), (files, wanted, first)):
-            missing = [key for key in has if key not in lacks]
+def _require_same_questions(
+    answers: Mapping[str, Mapping[Key, Listed]], treatments: Sequence[str], path: Path, data: PreparedData
+) -> None:
+    (first, wanted), *others = answers.items()
+    for name, found in others:
+        for has, lacks, who in ((wanted, found, name), (found, wanted, first)):
+            missing = sorted(has.keys() - lacks.keys())
             if missing:
-                row, values = missing[0]
+                asked = _key_text(missing[0], treatments, data)
                 raise DataError(
-                    f"{path}: {who} has no answer for image {row} under {values}; {len(missing)} are missing in all",
+                    f"{path}: {who} has no answer for {asked}, as line {has[missing[0]].line} has; "
+                    f"it lacks {len(missing):,} in all",
                     hint="all methods of a table answer the same questions",
                 )
 
 
-def _matching_truth(
+def _intended(foreign: ForeignImages, data: PreparedData, roles: AttributeRoles) -> Tensor:
+    """Intended values [N,T] of all the roles' treatments; those that the table has no column for are left alone."""
+    names = [attribute.name for attribute in roles.treatments]
+    for name in foreign.treatments:
+        if name not in names:
+            raise UsageError(f"--images {foreign.folder}: {name} has intended values, but is no treatment")
+    t_new_NT = _columns(data, names)[foreign.rows_N]
+    for column, name in enumerate(foreign.treatments):
+        t_new_NT[:, names.index(name)] = foreign.t_new_NT[:, column]
+    return t_new_NT
+
+
+def _by_truth(
     data: PreparedData, names: list[str], rows_N: Tensor, t_new_NT: Tensor
-) -> tuple[Truth | None, Tensor]:
-    """The truth that knows most of the answers, and where each answer's truth stands in it, −1 where it does not."""
+) -> list[tuple[Tensor, KnownTruth | None]]:
+    """The answers [bool N] whose truth one intervention knows, for each that knows any, and those without."""
     columns = [[a.name for a in data.attributes].index(name) for name in names]
-    best: Truth | None = None
-    best_places_N = torch.full_like(rows_N, -1)
+    left_N = torch.ones_like(rows_N, dtype=torch.bool)
+    found: list[tuple[Tensor, KnownTruth | None]] = []
     for truth in data.truth:
         places_N = find_rows(truth.rows, rows_N)
-        agrees_N = (truth.table_MA[places_N.clamp(min=0)][:, columns] == t_new_NT).all(dim=1)
-        places_N = torch.where(agrees_N, places_N, -1)
+        known_NT = truth.table_MA[places_N.clamp(min=0)][:, columns]
+        # Another program may have written 0.3 in its own way.
+        agrees_N = torch.isclose(known_NT, t_new_NT, rtol=1e-5, atol=1e-7).all(dim=1)
+        kept_N = left_N & agrees_N & (places_N >= 0)
         # A truth under other interventions besides has other attributes changed as well.
-        if set(truth.do) <= set(names) and (places_N >= 0).sum() > (best_places_N >= 0).sum():
-            best, best_places_N = truth, places_N
-    return best, best_places_N
+        if set(truth.do) <= set(names) and kept_N.any():
+            found.append((kept_N, KnownTruth(truth, places_N[kept_N])))
+            left_N = left_N & ~kept_N
+    found.sort(key=lambda entry: -int(entry[0].sum()))
+    return [*found, (left_N, None)] if left_N.any() else found
 
 
 def _described(
-    names: list[str], t_NT: Tensor, t_new_NT: Tensor, asked: Sequence[str]
+    roles: AttributeRoles, t_NT: Tensor, t_new_NT: Tensor, asked: Sequence[str]
 ) -> dict[str, float | str]:
     """The interventions in short: `flip`, a value that all share, or `as listed`."""
     do: dict[str, float | str] = {}
-    for name in asked:
-        old_N, new_N = (t[:, names.index(name)] for t in (t_NT, t_new_NT))
-        if len(new_N.unique()) == 1:
-            do[name] = float(new_N[0])
-        else:
-            do[name] = "flip" if bool((new_N == 1 - old_N).all()) else "as listed"
+    for column, attribute in enumerate(roles.treatments):
+        if attribute.name in asked:
+            old_N, new_N = t_NT[:, column], t_new_NT[:, column]
+            if len(new_N.unique()) == 1:
+                do[attribute.name] = float(new_N[0])
+            else:
+                flipped = attribute.kind == "binary" and bool((new_N == 1 - old_N).all())
+                do[attribute.name] = "flip" if flipped else "as listed"
     return do
+
+
+def _columns(data: PreparedData, names: Sequence[str]) -> Tensor:
+    return torch.stack([data.column(name) for name in names], dim=1) if names else torch.zeros(len(data), 0)
+
+
+def _keys(rows_N: Tensor, t_new_NT: Tensor) -> list[Key]:
+    values = t_new_NT.to(torch.float32).tolist()
+    return [(row, tuple(value_T)) for row, value_T in zip(rows_N.tolist(), values, strict=True)]
+
+
+def _key_text(key: Key, treatments: Sequence[str], data: PreparedData) -> str:
+    (source,) = described_rows([key[0]], data)
+    return f"{source} under {do_text(dict(zip(treatments, key[1], strict=True)))}"

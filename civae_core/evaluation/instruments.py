@@ -9,6 +9,7 @@ import torch
 from civae_core.attributes import AttributeRoles
 from civae_core.data import PreparedData
 from civae_core.errors import UsageError
+from civae_core.evaluation.perceptual import Distance, load_lpips
 from civae_core.evaluation.realism import Extractor, extractor_for
 from civae_core.yardstick import Yardstick, load_yardstick, yardstick_for
 from civae_core.yardstick.fit import IMAGES
@@ -24,6 +25,8 @@ class Instruments:
     """Attribute scorer and latent space: effectiveness, leak, minimality."""
     extractor: Extractor | None = None
     """Features for FID and KID."""
+    lpips: Distance | None = None
+    """Perceptual distance."""
 
 
 def choose_instruments(
@@ -62,4 +65,4 @@ def choose_instruments(
         if card.data["fingerprint"] != data.fingerprint:
             log.warning("the scorer was trained on %s, not on this data", card.data["name"])
     found = None if extractor == "none" else extractor_for(extractor, yardstick, device)
-    return Instruments(yardstick, found)
+    return Instruments(yardstick, found, load_lpips(device))

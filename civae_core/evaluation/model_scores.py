@@ -26,7 +26,7 @@ def model_scores(
     instruments: Instruments,
 ) -> dict[str, Any]:
     """The entries of a model on a question's images: reconstruction, composition, reversibility, balance of z."""
-    entries = reconstruction_scores(method, data, question.chosen, device, seed)
+    entries = reconstruction_scores(method, data, question.chosen, device, seed, instruments.lpips)
     entries |= cycle_scores(method, data, question, device, seed)
     treatment = first_binary_treatment(question, method.stored.card.roles)
     if treatment is not None:

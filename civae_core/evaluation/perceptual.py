@@ -64,7 +64,8 @@ def load_lpips(device: torch.device) -> Distance | None:
         log.info("LPIPS is left out: it needs torchvision (pip install 'civae[lpips]')")
         return None
     if not weights.is_file():
-        log.info("LPIPS is left out: its backbone's weights are not at %s", weights)
+        log.info("LPIPS is left out: its weights are not on this machine")
+        log.debug("LPIPS looks for its backbone's weights at %s", weights)
         return None
     try:
         torch.load(weights, map_location="cpu", weights_only=True)  # refuses whatever could run code

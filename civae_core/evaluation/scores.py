@@ -13,6 +13,7 @@ from civae_core.evaluation.asked import Method, Tally, look
 from civae_core.evaluation.bootstrap import bootstrap_mean
 from civae_core.evaluation.methods import TrainedModel
 from civae_core.evaluation.metrics import SSIM_WINDOW, bits_per_dim, psnr, ssim
+from civae_core.evaluation.perceptual import Distance, ms_ssim
 from civae_core.evaluation.question import Question
 from civae_core.progress import progress
 from civae_core.randomness import generator_for
@@ -39,9 +40,14 @@ class Scored:
 
 
 def reconstruction_scores(
-    method: TrainedModel, data: PreparedData, chosen: LabelledRows, device: torch.device, seed: int
+    method: TrainedModel,
+    data: PreparedData,
+    chosen: LabelledRows,
+    device: torch.device,
+    seed: int,
+    lpips: Distance | None = None,
 ) -> dict[str, Any]:
-    """PSNR and SSIM of a model's reconstructions (τ = 0) and bits per dimension, with intervals."""
+    """PSNR, SSIM, MS-SSIM and LPIPS of a model's reconstructions (τ = 0) and bits per dimension, with intervals."""
     found: dict[str, list[Tensor]] = {}
     with progress(f"evaluate reconstructions of {method.name}", len(chosen)) as bar:
         for start in range(0, len(chosen), BATCH):
@@ -56,6 +62,9 @@ def reconstruction_scores(
             }
             if data.size >= SSIM_WINDOW:
                 values["ssim_reconstruction"] = ssim(mean_BCHW, y_BCHW)
+                values["ms_ssim_reconstruction"] = ms_ssim(mean_BCHW, y_BCHW)
+            if lpips is not None:
+                values["lpips_reconstruction"] = lpips(mean_BCHW, y_BCHW)
             for name, values_B in values.items():
                 found.setdefault(name, []).append(values_B.cpu())
             bar.advance(len(y_BCHW))

@@ -26,7 +26,7 @@ def tally_maker(
     """A function that makes one method's tallies; what they compare with is read once, here."""
     makers: list[Callable[[], Tally]] = []
     if question.truth is not None:
-        makers.append(CounterfactualTally)
+        makers.append(lambda: CounterfactualTally(instruments.lpips))
     if (yardstick := instruments.yardstick) is not None:
         attributes = watched(roles, yardstick, question.do)
         columns = [data.column(attribute.name) for attribute in attributes]

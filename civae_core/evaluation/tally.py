@@ -12,12 +12,14 @@ from torch import Tensor
 from civae_core.evaluation.asked import Answer, Asked, Seen
 from civae_core.evaluation.bootstrap import bootstrap_mean, bootstrap_ratio
 from civae_core.evaluation.metrics import SSIM_WINDOW, effect_terms, mse, psnr, ssim
+from civae_core.evaluation.perceptual import Distance, ms_ssim
 
 
 class CounterfactualTally:
     """Collects the errors of counterfactuals whose truth is known, at τ = 1 and, in short, at τ = 0."""
 
-    def __init__(self) -> None:
+    def __init__(self, lpips: Distance | None = None) -> None:
+        self._lpips = lpips
         self._values: dict[str, list[Tensor]] = {}
         self._effect_CHW: Tensor | None = None
         self._true_effect_CHW: Tensor | None = None
@@ -49,6 +51,9 @@ class CounterfactualTally:
             new["mean_image_error"] = effect_terms(y_BCHW, mean_BCHW, truth_BCHW).error_N
         if min(y_BCHW.shape[2:]) >= SSIM_WINDOW:
             new["ssim"] = ssim(estimate_BCHW, truth_BCHW)
+            new["ms_ssim"] = ms_ssim(estimate_BCHW, truth_BCHW)
+        if self._lpips is not None:
+            new["lpips"] = self._lpips(estimate_BCHW, truth_BCHW)
         for name, values_B in new.items():
             self._values.setdefault(name, []).append(values_B.detach().to("cpu").to(torch.float64))
         sign_B111 = asked.direction_B.to(y_BCHW)[:, None, None, None]
@@ -82,8 +87,8 @@ class CounterfactualTally:
         """The evaluation's entries of this method; what cannot be told (no true effect anywhere) is absent.
 
         relative_effect_error, relative_effect_error_mean_image (τ = 0), ate_error, mse_counterfactual,
-        psnr_counterfactual (dB), ssim_counterfactual, mse_off_effect, pehe (root mean square of (y'−y)−(y*−y) per
-        pixel and channel).
+        psnr_counterfactual (dB), ssim_counterfactual, ms_ssim_counterfactual, lpips_counterfactual, mse_off_effect,
+        pehe (root mean square of (y'−y)−(y*−y) per pixel and channel).
 
         Args:
             seed: of the bootstrap.
@@ -100,8 +105,9 @@ class CounterfactualTally:
             "pehe": squared.map(math.sqrt).to_dict(),
             "psnr_counterfactual": bootstrap_mean(values["psnr"], seed=seed).to_dict(),
         }
-        if "ssim" in values:
-            entries["ssim_counterfactual"] = bootstrap_mean(values["ssim"], seed=seed).to_dict()
+        for name in ("ssim", "ms_ssim", "lpips"):
+            if name in values:
+                entries[f"{name}_counterfactual"] = bootstrap_mean(values[name], seed=seed).to_dict()
         for name, numerator, denominator in (
             ("relative_effect_error", "error", "size"),
             ("relative_effect_error_mean_image", "mean_image_error", "size"),

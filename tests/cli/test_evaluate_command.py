@@ -75,7 +75,8 @@ def test_without_truth_the_table_has_reconstructions_only(run: Path) -> None:
     code, stdout, stderr = civae(run, "--split", "train", "--limit", 4, "--scorer", "none", "--json")
     assert code == 0
     assert set(json.loads(stdout)["methods"]["ours"]) == {
-        "psnr_reconstruction", "ssim_reconstruction", "bits_per_dim", "composition", "reversibility"
+        "psnr_reconstruction", "ssim_reconstruction", "ms_ssim_reconstruction", "bits_per_dim", "composition",
+        "reversibility"
     }  # fmt: skip
     assert "effect" not in stderr
 

@@ -30,9 +30,12 @@ from civae_core.model.stored import StoredModel
 MakeStored = Callable[..., StoredModel]
 COUNTERFACTUAL = {
     "relative_effect_error", "relative_effect_error_mean_image", "ate_error", "mse_counterfactual",
-    "psnr_counterfactual", "ssim_counterfactual", "mse_off_effect", "pehe",
+    "psnr_counterfactual", "ssim_counterfactual", "ms_ssim_counterfactual", "mse_off_effect", "pehe",
 }  # fmt: skip
-MODEL = {"psnr_reconstruction", "ssim_reconstruction", "bits_per_dim", "composition", "reversibility"}
+MODEL = {
+    "psnr_reconstruction", "ssim_reconstruction", "ms_ssim_reconstruction", "bits_per_dim", "composition",
+    "reversibility",
+}  # fmt: skip
 
 
 class Oracle(TrainedModel):

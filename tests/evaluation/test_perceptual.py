@@ -76,7 +76,7 @@ def test_lpips_is_left_out_with_a_word_where_its_weights_are_not(
 ) -> None:
     pytest.importorskip("torchvision")
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    with caplog.at_level(logging.INFO, "civae_core"):
+    with caplog.at_level(logging.DEBUG, "civae_core"):
         assert load_lpips(CPU) is None
     assert str(tmp_path / "checkpoints" / ALEXNET_FILE) in caplog.text
 

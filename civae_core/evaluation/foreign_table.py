@@ -1,0 +1,249 @@
+"""The table with which another program says what its pictures answer, read without trusting it.
+
+`counterfactuals.csv` (comma-, semicolon- or tab-separated; or .tsv, .jsonl) has a row for each picture:
+
+    file_name       the counterfactual, below the folder
+    source          the prepared image that it answers: `test[17]`, or that image's own file name
+    <treatment>     the value that was intended, one column for each treatment
+    reconstruction  (optional) the program's picture of the source without intervention
+    method          (optional) which of several programs; without it, all rows are one method's
+
+What is wrong is said with the row's line. docs/yardstick.md is the same for the other program's author.
+"""
+
+import logging
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from civae_core.data import PreparedData
+from civae_core.data.images import load_photo
+from civae_core.data.selection import parse_selection
+from civae_core.data.splits import SPLITS
+from civae_core.data.tables import FILE_COLUMN, Cell, _jsonl_rows, delimited_rows, open_text, safe_name
+from civae_core.errors import DataError, UsageError
+from civae_core.progress import progress
+
+log = logging.getLogger(__name__)
+
+STEM = "counterfactuals"
+TABLE = f"{STEM}.csv"
+SOURCE, RECONSTRUCTION, METHOD = "source", "reconstruction", "method"
+SOURCE_IMAGE, FACTUAL = "source_image", "factual_"
+"""In the tables that we write: the picture to change, and before an attribute's name what is known of its subject.
+Neither is read back."""
+
+SOURCE_HINT = "write the prepared image's file name, or its place in a split, such as test[17]"
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One row of the table: a picture, and what it answers."""
+
+    line: int
+    method: str
+    row: int
+    """Of the prepared data."""
+    values: tuple[float, ...]
+    """Intended treatments, as float32 has them."""
+    picture: Path
+    reconstruction: Path | None
+
+
+def find_answers(folder: Path, table: str | None = None) -> Path:
+    """The folder's table: the one named, below the folder or anywhere, else `counterfactuals.csv`, .tsv or .jsonl.
+
+    Raises:
+        UsageError: there is no such folder or table, or there are several.
+    """
+    where = f"--images {folder}"
+    if not folder.is_dir():
+        raise UsageError(f"{where}: no such folder")
+    names = [table] if table else [f"{STEM}{suffix}" for suffix in (".csv", ".tsv", ".jsonl")]
+    found = [folder / name for name in names if (folder / name).is_file()]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise UsageError(f"{where}: holds both {found[0].name} and {found[1].name}", hint="keep one of them")
+    raise UsageError(
+        f"{where}: has no table {names[0]}", hint="`civae evaluate --questions DIR` writes one to fill in"
+    )
+
+
+def read_answers(
+    path: Path, folder: Path, data: PreparedData, treatments: Sequence[str], name: str
+) -> tuple[tuple[str, ...], list[Listed]]:
+    """The treatments that the table has columns for, and its rows.
+
+    Args:
+        treatments: attributes whose columns are the intended values; empty takes every column that is an attribute.
+        name: of the method in rows that name none.
+
+    Raises:
+        DataError: a column is missing, or a row cannot be understood, or names a file outside the folder; or there
+            are no rows.
+    """
+    rows = _jsonl_rows(path) if path.suffix.lower() == ".jsonl" else delimited_rows(open_text(path), path)
+    sources = _Sources(data)
+    chosen: tuple[str, ...] = ()
+    listed = []
+    for line, cells in rows:
+        where = f"{path}:{line}"
+        chosen = chosen or _treatment_columns(cells, data, treatments, path)
+        row = sources.row(_text(cells, SOURCE, where), where)
+        values = torch.tensor([_number(cells, column, where) for column in chosen]).tolist()
+        picture = folder / safe_name(cells[FILE_COLUMN], path, line)
+        reconstruction = _other_file(folder, cells.get(RECONSTRUCTION), path, line)
+        method = str(cells.get(METHOD) or "").strip() or name
+        listed.append(Listed(line, method, row, tuple(values), picture, reconstruction))
+    if not listed:
+        raise DataError(f"{path}: has no rows")
+    return chosen, listed
+
+
+def require_pictures(path: Path, folder: Path, listed: Iterable[Listed], data: PreparedData) -> None:
+    """Opens every picture once: a bad one must stop an evaluation before the work, and none may be left out.
+
+    Raises:
+        DataError: pictures are missing, damaged, of another size than the prepared images, or links that leave the
+            folder; the first is named, and how many there are.
+    """
+    lines: dict[Path, int] = {}
+    for row in listed:
+        for file in (row.picture, row.reconstruction):
+            if file is not None:
+                lines.setdefault(file, row.line)
+    errors = []
+    inside = folder.resolve()
+    with progress(f"checking {folder}", len(lines)) as bar:
+        for file, line in lines.items():
+            try:
+                if not file.is_file():
+                    raise DataError(f"there is no file {file}")
+                if not file.resolve().is_relative_to(inside):
+                    raise DataError(f"{file} is a link that leaves the folder")
+                read_picture(file, data)
+            except DataError as error:
+                errors.append(DataError(f"{path}:{line}: {error.message}", hint=error.hint))
+            bar.advance()
+    if errors:
+        count = f"; {len(errors):,} of {len(lines):,} pictures are unusable" if len(errors) > 1 else ""
+        raise DataError(errors[0].message + count, hint=errors[0].hint)
+
+
+def read_picture(file: Path, data: PreparedData) -> torch.Tensor:
+    """A picture of another program as uint8 [C,S,S]; nothing is cropped or resized.
+
+    Raises:
+        DataError: it is missing, damaged, or not of the prepared images' size.
+    """
+    # Which alone refuses hostile files; at the right size it changes no pixel.
+    pixels_CHW = load_photo(file, {"size": data.size, "channels": data.channels})
+    with Image.open(file) as picture:
+        width, height = picture.size
+    if (width, height) != (data.size, data.size):
+        raise DataError(
+            f"{file}: {width}×{height} pixels, the prepared images have {data.size}×{data.size}",
+            hint="save the counterfactuals at the size of their sources, as `civae evaluate --questions` writes them",
+        )
+    return pixels_CHW
+
+
+class _Sources:
+    """From what a table calls an image to its row."""
+
+    def __init__(self, data: PreparedData) -> None:
+        self._data = data
+        self._splits = {split: data.rows(split).tolist() for split in SPLITS}
+        self._rows: dict[str, int] = {}
+        self._repeated: set[str] = set()
+        for row, name in enumerate(data.file_names):
+            if name in self._rows:
+                self._repeated.add(name)
+            self._rows[name] = row
+
+    def row(self, source: str, where: str) -> int:
+        if source in self._repeated:
+            raise DataError(
+                f"{where}: {self._data.path} has several images called {source}", hint=SOURCE_HINT
+            )
+        if source in self._rows:
+            return self._rows[source]
+        try:
+            selection = parse_selection(f"{self._data.path}#{source}")
+        except UsageError:
+            selection = None
+        if selection is None or selection.stop != selection.start + 1:
+            raise DataError(f"{where}: source {source!r} is no image of {self._data.path}", hint=SOURCE_HINT)
+        rows = self._splits[selection.split]
+        if selection.start >= len(rows):
+            count = f"{selection.split} has {len(rows):,} images, numbered from 0"
+            raise DataError(f"{where}: source {source} is outside the split", hint=count)
+        row: int = rows[selection.start]
+        return row
+
+
+def _treatment_columns(
+    cells: Mapping[str, Cell], data: PreparedData, treatments: Sequence[str], path: Path
+) -> tuple[str, ...]:
+    columns = ", ".join(cells)
+    for column in (FILE_COLUMN, SOURCE):
+        if column not in cells:
+            raise DataError(f"{path}:1: no column {column}", hint=f"the columns are {columns}")
+    attributes = [a.name for a in data.attributes]
+    wanted = list(treatments) or [name for name in cells if name in attributes]
+    found = tuple(name for name in wanted if name in cells)
+    if not found:
+        one_of = ", ".join((wanted or attributes)[:6])
+        raise DataError(
+            f"{path}:1: no column says which treatment was intended ({one_of})",
+            hint=f"the columns are {columns}",
+        )
+    known = {FILE_COLUMN, SOURCE, RECONSTRUCTION, METHOD, SOURCE_IMAGE, *found}
+    ignored = [name for name in cells if name and name not in known and not name.startswith(FACTUAL)]
+    if ignored:
+        log.warning("%s: not read: %s; treatments: %s", path, ", ".join(ignored), ", ".join(found))
+    return found
+
+
+def _text(cells: Mapping[str, Cell], column: str, where: str) -> str:
+    cell = cells.get(column)
+    text = "" if cell is None else str(cell).strip()
+    if not text:
+        raise DataError(f"{where}: {column} is empty")
+    return text
+
+
+def _number(cells: Mapping[str, Cell], column: str, where: str) -> float:
+    text = _text(cells, column, where)
+    try:
+        value = float(text)
+    except ValueError as error:
+        raise DataError(
+            f"{where}: {column} is {text!r}, not a number",
+            hint="write the value that was set, in the prepared data's units; 0 or 1 for a yes/no attribute",
+        ) from error
+    if not math.isfinite(value) or abs(value) > torch.finfo(torch.float32).max:
+        raise DataError(f"{where}: {column} is {text}, which is no value that can be intended")
+    return value
+
+
+def _other_file(folder: Path, cell: Cell, path: Path, line: int) -> Path | None:
+    if cell is None or not str(cell).strip():
+        return None
+    try:
+        return folder / safe_name(cell, path, line)
+    except DataError as error:
+        raise DataError(
+            f"{path}:{line}: {RECONSTRUCTION} {cell!r} names no file in the folder", hint=error.hint
+        ) from error
+
+
+def described_rows(rows: Iterable[int], data: PreparedData) -> Iterator[str]:
+    """Rows of the prepared data as tables name them, `test[17]`."""
+    places = {row: f"{split}[{i}]" for split in SPLITS for i, row in enumerate(data.rows(split).tolist())}
+    return (places[row] for row in rows)
