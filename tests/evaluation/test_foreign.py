@@ -1,6 +1,8 @@
 """Other programs' pictures: asked, answered, read back and scored; and tables that must be refused."""
 
 import csv
+import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,20 +14,26 @@ from PIL import Image
 from civae_core.attributes import AttributeRoles
 from civae_core.data import PreparedData
 from civae_core.data.labelled import labelled_rows
+from civae_core.data.pack import MaxBad
+from civae_core.data.prepare import prepare
+from civae_core.data.sources.base import TruthSpec
+from civae_core.data.sources.faces import faces_source
 from civae_core.errors import CivaeError, DataError, UsageError
 from civae_core.evaluation.evaluate import Evaluation, evaluate_questions
 from civae_core.evaluation.foreign import (
-    TABLE,
     ForeignImages,
     answering,
     foreign_questions,
     open_foreign,
     write_questions,
 )
+from civae_core.evaluation.foreign_table import TABLE, read_answers
 from civae_core.evaluation.instruments import Instruments
 from civae_core.evaluation.question import ask
 from civae_core.figures.pictures import to_picture
+from civae_core.inference.png import write_image
 
+CPU = torch.device("cpu")
 Row = dict[str, str]
 
 
@@ -188,10 +196,29 @@ def test_tables_and_pictures_that_cannot_be_scored(
     error = refused(folder, faces, face_roles)
     assert "which treatment was intended (Young)" in error.message and "file_name, source" in str(error.hint)
     write_rows(folder, [{**row, "method": "a" if i else "b"} for i, row in enumerate(rows)])
-    assert "has no answer for image" in refused(folder, faces, face_roles).message
+    message = refused(folder, faces, face_roles).message
+    assert f"a has no answer for test[0] under Young={float(rows[0]['Young']):g}, as line 2 has" in message
+    assert "it lacks 1 in all" in message
+    write_rows(folder, [{**row, "method": "copy"} for row in rows])
+    assert "what a method of civae itself is called" in refused(folder, faces, face_roles).message
+    write_rows(
+        folder, [{**row, "reconstruction": row["source_image"] if i else ""} for i, row in enumerate(rows)]
+    )
+    assert (
+        f"{TABLE}:3: theirs has a reconstruction in this line or in line 2"
+        in refused(folder, faces, face_roles).message
+    )
+    write_rows(folder, [{**row, "Young": row["factual_Young"]} for row in rows])
+    assert "no row intends a change" in refused(folder, faces, face_roles).message
     write_rows(folder, rows)
     (folder / rows[3]["file_name"]).write_bytes(b"not a picture")
-    assert "not a readable picture" in refused(folder, faces, face_roles).message
+    assert f"{TABLE}:5: " in refused(folder, faces, face_roles).message
+    assert refused(folder, faces, face_roles).message.endswith("answers/000003.png: not an image")
+    whole = (folder / rows[5]["file_name"]).read_bytes()
+    (folder / rows[5]["file_name"]).write_bytes(whole[: len(whole) // 2])
+    message = refused(folder, faces, face_roles).message
+    assert "000003.png" in message and message.endswith("; 2 of 12 pictures are unusable")
+    (folder / rows[5]["file_name"]).write_bytes(whole)
     Image.new("RGB", (48, 48)).save(folder / rows[3]["file_name"])
     assert "48×48 pixels, the prepared images have 32×32" in refused(folder, faces, face_roles).message
     secret = tmp_path / "secret.png"
@@ -203,12 +230,164 @@ def test_tables_and_pictures_that_cannot_be_scored(
     assert "--questions" in str(refused(folder, faces, face_roles).hint)
 
 
-def test_pictures_are_read_batch_by_batch(
-    folder: Path, faces: PreparedData, face_roles: AttributeRoles, monkeypatch: pytest.MonkeyPatch
+def test_pictures_are_read_batch_by_batch_and_only_for_what_was_answered(
+    folder: Path, faces: PreparedData, face_roles: AttributeRoles
 ) -> None:
     answer_all(folder, copied(folder))
     foreign: ForeignImages = open_foreign(folder, faces, ["Young"])
     (question,) = foreign_questions(foreign, faces, face_roles)
     (method,) = answering(foreign, face_roles, faces)
-    asked = question.batch(faces, slice(2, 5), torch.device("cpu"))
-    assert torch.equal(method.answer(asked).with_noise_BCHW, asked.y_BCHW)
+    asked = question.batch(faces, slice(2, 5), CPU)
+    Image.new("RGB", (32, 32)).save(folder / rows_of(folder)[0]["file_name"])
+    assert torch.equal(method.answer(asked).with_noise_BCHW, asked.y_BCHW), (
+        "pixel for pixel, outside the first"
+    )
+    everybody = labelled_rows(faces, face_roles, "test")
+    unasked = ask(faces, face_roles, everybody)[0].batch(faces, slice(12, 13), CPU)
+    with pytest.raises(DataError, match=r"theirs has no picture that answers test\[12\] under Young="):
+        method.answer(unasked)
+
+
+# Tables as programs and people write them.
+
+
+def test_json_lines_say_the_same(folder: Path, faces: PreparedData, face_roles: AttributeRoles) -> None:
+    answer_all(folder, copied(folder))
+    rows = [{**row, "Young": float(row["Young"])} for row in rows_of(folder)]
+    lines = "\n".join(json.dumps(row) for row in reversed(rows))
+    (folder / "counterfactuals.jsonl").write_text(lines, encoding="utf-8")
+    assert "holds both" in refused(folder, faces, face_roles).message
+    csv_says = open_foreign(folder, faces, ["Young"], table=TABLE)
+    (folder / TABLE).unlink()
+    found = open_foreign(folder, faces, ["Young"])
+    assert found.files == csv_says.files, "whatever the order of the rows"
+    assert torch.equal(found.rows_N, csv_says.rows_N) and torch.equal(found.t_new_NT, csv_says.t_new_NT)
+
+
+def test_names_with_spaces_and_letters_of_any_alphabet(
+    folder: Path, faces: PreparedData, face_roles: AttributeRoles
+) -> None:
+    answer_all(folder, copied(folder))
+    rows = rows_of(folder)
+    rows[4]["file_name"] = "Größe α, 年 1.png"
+    Image.open(folder / rows[4]["source_image"]).save(folder / rows[4]["file_name"])
+    write_rows(folder, rows, encoding="utf-8-sig", end="\r\n")
+    entry = scored(folder, faces, face_roles).numbers["methods"]["theirs"]
+    assert entry["relative_effect_error"]["mean"] == 1.0
+
+
+def test_columns_that_are_not_read_are_named(
+    folder: Path, faces: PreparedData, caplog: pytest.LogCaptureFixture
+) -> None:
+    answer_all(folder, copied(folder))
+    open_foreign(folder, faces, ["Young"])
+    assert "not read" not in caplog.text, "what we write ourselves is expected"
+    write_rows(folder, [{**row, "Male": "1", "note": "a"} for row in rows_of(folder)])
+    assert open_foreign(folder, faces, ["Young"]).treatments == ("Young",)
+    assert "not read: Male, note; treatments: Young" in caplog.text
+    assert open_foreign(folder, faces, []).treatments == ("Young", "Male")
+
+
+def test_a_name_that_two_images_bear_is_refused(folder: Path, faces: PreparedData) -> None:
+    answer_all(folder, copied(folder))
+    data = PreparedData.open(faces.path)
+    names = list(data.file_names)
+    first, second = (int(row) for row in data.rows("test")[:2])
+    names[second] = names[first]
+    data.__dict__["file_names"] = names
+    write_rows(folder, [{**rows_of(folder)[0], "source": names[first]}])
+    with pytest.raises(DataError, match=f"{TABLE}:2: .* has several images called {names[first]}"):
+        open_foreign(folder, data, ["Young"])
+
+
+def test_many_rows_are_read_quickly(folder: Path, faces: PreparedData) -> None:
+    doses = [{**row, "Young": f"{dose / 1000}"} for row in rows_of(folder) for dose in range(850)]
+    write_rows(folder, doses)
+    began = time.perf_counter()
+    _, listed = read_answers(folder / TABLE, folder, faces, ["Young"], "theirs")
+    assert time.perf_counter() - began < 10, "half a second on one core"
+    assert len({(row.row, row.values) for row in listed}) == len(doses) == 10_200
+
+
+def test_answers_about_training_images_and_about_other_data(
+    folder: Path, faces: PreparedData, drawn_twice: PreparedData, caplog: pytest.LogCaptureFixture
+) -> None:
+    answer_all(folder, copied(folder))
+    with pytest.raises(DataError, match=r"questions\.json: the questions are about other data"):
+        open_foreign(folder, drawn_twice, ["Young"])
+    rows = [{**row, "source": f"train[{i}]"} for i, row in enumerate(rows_of(folder))]
+    write_rows(folder, [*rows[:3], *rows_of(folder)[3:]])
+    open_foreign(folder, faces, ["Young"])
+    assert "3 of 12 answers are about images of the train split" in caplog.text
+
+
+# Which truth an answer is held against.
+
+
+@pytest.fixture(scope="module")
+def drawn_twice(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
+    """Grey faces whose truth is known young, old, of another tone and, first in the list, of the other sex."""
+    source = faces_source(
+        count=60,
+        seed=1,
+        overlap=1.0,
+        truths=[
+            TruthSpec("Male=flip", {"Male": "flip"}),
+            TruthSpec("Young=0", {"Young": 0.0}),
+            TruthSpec("Young=1", {"Young": 1.0}),
+            TruthSpec("Skin_Tone=0.7654321", {"Skin_Tone": 0.7654321}),
+        ],
+        size=32,
+        channels=1,
+    )
+    out = tmp_path_factory.mktemp("twice") / "faces"
+    return prepare(source, out, workers=1, max_bad=MaxBad.parse("0")).data
+
+
+def test_each_answer_is_held_against_the_truth_of_its_own_intervention(
+    drawn_twice: PreparedData, tmp_path: Path
+) -> None:
+    data = drawn_twice
+    roles = AttributeRoles.assign(data.attributes, ["Young"], ["Male"])
+    truths = {truth.name: truth for truth in data.truth}
+    lines = ["file_name,source,Young"]
+    for i, row in enumerate(data.rows("test").tolist()):
+        for dose in (1, 0) if i else (1,):
+            truth = truths[f"Young={dose}"]
+            place = truth.rows.tolist().index(row)
+            write_image(tmp_path / f"{i}-{dose}.png", truth.images(torch.tensor([place]))[0])
+            lines.append(f"{i}-{dose}.png,test[{i}],{dose}")
+    (tmp_path / TABLE).write_text("\n".join(lines), encoding="utf-8")
+    foreign = open_foreign(tmp_path, data, ["Young"], name="oracle")
+    young, old = foreign_questions(foreign, data, roles)
+    assert (young.do, old.do) == ({"Young": 1.0}, {"Young": 0.0}), "most answers first"
+    assert len(young.chosen) == len(old.chosen) + 1 == len(data.rows("test"))
+    (method,) = answering(foreign, roles, data)
+    for question in (young, old):
+        asked = question.batch(data, slice(None), CPU)
+        assert asked.truth_BCHW is not None
+        assert torch.equal(method.answer(asked).with_noise_BCHW, asked.truth_BCHW)
+        assert (asked.truth_BCHW != asked.y_BCHW).any()
+
+
+def test_a_continuous_dose_comes_back_as_it_was_asked(drawn_twice: PreparedData, tmp_path: Path) -> None:
+    data = drawn_twice
+    roles = AttributeRoles.assign(data.attributes, ["Young", "Skin_Tone"], ["Male"])
+    (question,) = (
+        q for q in ask(data, roles, labelled_rows(data, roles, "test")) if set(q.do) == {"Skin_Tone"}
+    )
+    write_questions(data, question, roles, tmp_path)
+    answer_all(tmp_path, copied(tmp_path))
+    with Image.open(tmp_path / rows_of(tmp_path)[0]["file_name"]) as picture:
+        assert picture.mode == "L", "grey data, grey sources"
+    foreign = open_foreign(tmp_path, data, ["Young", "Skin_Tone"])
+    (returned,) = foreign_questions(foreign, data, roles)
+    assert torch.equal(returned.t_new_NT, question.t_new_NT) and returned.truth is not None
+    assert returned.do == {"Skin_Tone": pytest.approx(0.7654321)}, "Young has no column and is left alone"
+    assert question.truth is not None
+    assert torch.equal(returned.truth.images(slice(None)), question.truth.images(slice(None)))
+    rows = rows_of(tmp_path)
+    for digits, known in ((6, True), (2, False)):
+        write_rows(tmp_path, [{**row, "Skin_Tone": f"{float(row['Skin_Tone']):.{digits}f}"} for row in rows])
+        (rounded,) = foreign_questions(open_foreign(tmp_path, data, ["Skin_Tone"]), data, roles)
+        assert (rounded.truth is not None) == known, "another program's rounding, but not another dose"

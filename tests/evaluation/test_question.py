@@ -1,0 +1,42 @@
+"""Questions as batches: the right picture, truth and direction for every item, also where a subject comes twice."""
+
+import torch
+
+from civae_core.attributes import AttributeRoles
+from civae_core.data import PreparedData
+from civae_core.data.labelled import labelled_rows
+from civae_core.evaluation.question import KnownTruth, Question, ask, direction, do_text
+
+CPU = torch.device("cpu")
+
+
+def test_a_subject_may_be_asked_about_several_times(faces: PreparedData) -> None:
+    roles = AttributeRoles.assign(faces.attributes, ["Young"], ["Male"])
+    question = ask(faces, roles, labelled_rows(faces, roles, "test"))[0]
+    assert question.truth is not None
+    items = torch.tensor([4, 0, 4, 4])
+    truth = KnownTruth(question.truth.truth, question.truth.places_N[items])
+    repeated = Question(question.chosen[items], torch.tensor([[0.0], [0.0], [1.0], [0.5]]), {}, truth)
+    asked = repeated.batch(faces, slice(0, 4), CPU)
+    assert torch.equal(asked.rows_B, faces.rows("test")[items])
+    assert torch.equal(asked.y_BCHW, faces.images(asked.rows_B).float() / 255)
+    assert torch.equal(asked.y_BCHW[0], asked.y_BCHW[2]) and not torch.equal(asked.y_BCHW[0], asked.y_BCHW[1])
+    assert torch.equal(asked.t_BT[:, 0], faces.column("Young")[asked.rows_B])
+    expected = [places.tolist().index(int(row)) for row in asked.rows_B for places in (faces.truth[0].rows,)]
+    assert asked.truth_BCHW is not None
+    assert torch.equal(asked.truth_BCHW, faces.truth[0].images(torch.tensor(expected)).float() / 255)
+    assert asked.direction_B.tolist() == torch.sign(repeated.t_new_NT - asked.t_BT)[:, 0].tolist()
+    last = repeated.batch(faces, slice(3, 99), CPU)
+    assert last.t_new_BT.tolist() == [[0.5]] and len(last.y_BCHW) == 1
+
+
+def test_the_first_treatment_that_changes_gives_the_direction() -> None:
+    t_BT = torch.tensor([[0.0, 5.0], [1.0, 5.0], [1.0, 5.0], [0.0, 5.0]])
+    t_new_BT = torch.tensor([[1.0, 2.0], [1.0, 2.0], [0.0, 9.0], [0.0, 5.0]])
+    assert direction(t_BT, t_new_BT).tolist() == [1.0, -1.0, -1.0, 0.0]
+
+
+def test_interventions_in_words() -> None:
+    assert do_text({"Young": "flip", "Age": 70.0, "Dose": 0.25, "Skin": "as listed"}) == (
+        "Young=flip, Age=70, Dose=0.25, Skin=as listed"
+    )
