@@ -15,12 +15,12 @@ CPU = torch.device("cpu")
 
 
 class Pictures:
-    """Stands in for prepared data: 32 px, `Left` a faint bright patch on the left, `Right` a plain one on the right.
+    """Stands in for prepared data: 16 px, `Left` a faint bright patch on the left, `Right` a plain one on the right.
 
     `agree` is the probability that both labels are equal; the test split has all four cells in equal numbers.
     """
 
-    name, fingerprint, path, size, channels = "pictures", "0" * 64, Path("pictures"), 32, 1
+    name, fingerprint, path, size, channels = "pictures", "0" * 64, Path("pictures"), 16, 1
     attributes = (Attribute("Left", "binary"), Attribute("Right", "binary"))
 
     def __init__(self, count: int = 600, agree: float = 0.9, faint: float = 0.2) -> None:
@@ -48,10 +48,10 @@ class Pictures:
 
 
 def draw(labels_N2: Tensor, generator: torch.Generator, faint: float) -> Tensor:
-    """Uint8 [N,1,32,32]: patches in noise."""
-    y_NCHW = 0.4 + 0.1 * torch.randn(len(labels_N2), 1, 32, 32, generator=generator)
-    y_NCHW[:, :, 12:20, 4:12] += faint * labels_N2[:, 0, None, None, None]
-    y_NCHW[:, :, 4:28, 20:28] += 0.5 * labels_N2[:, 1, None, None, None]
+    """Uint8 [N,1,16,16]: patches in noise."""
+    y_NCHW = 0.4 + 0.1 * torch.randn(len(labels_N2), 1, 16, 16, generator=generator)
+    y_NCHW[:, :, 6:10, 2:6] += faint * labels_N2[:, 0, None, None, None]
+    y_NCHW[:, :, 2:14, 10:14] += 0.5 * labels_N2[:, 1, None, None, None]
     return (255 * y_NCHW.clamp(0, 1)).round().to(torch.uint8)
 
 
