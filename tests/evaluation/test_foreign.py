@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -101,6 +102,20 @@ def test_copies_score_one_and_truths_zero(
     entry = found.numbers["methods"]["an oracle"]
     assert entry["relative_effect_error"]["mean"] == 0.0 and entry["ate_error"] == 0.0
     assert {picture.name for picture in found.pictures} == {"sheet_Young-flip", "changes_Young-flip"}
+
+
+def test_the_program_in_the_docs_is_scored(
+    folder: Path, faces: PreparedData, face_roles: AttributeRoles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "yardstick.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(folder.parent)
+    exec(program, {})
+    numbers = scored(folder, faces, face_roles).numbers
+    assert numbers["n"] == 12
+    assert 0.8 < numbers["methods"]["theirs"]["relative_effect_error"]["mean"] < 1.0, (
+        "grey hair is some of it"
+    )
 
 
 def test_the_questions_are_the_sources_themselves(folder: Path, faces: PreparedData) -> None:
@@ -248,6 +263,30 @@ def test_pictures_are_read_batch_by_batch_and_only_for_what_was_answered(
         method.answer(unasked)
 
 
+def test_reconstructions_are_read_and_refused_as_answers_are(
+    folder: Path, faces: PreparedData, face_roles: AttributeRoles
+) -> None:
+    answer_all(folder, copied(folder))
+    Image.new("RGB", (32, 32), (51, 102, 204)).save(folder / "flat.png")
+    rows = [{**row, "reconstruction": "flat.png"} for row in rows_of(folder)]
+    write_rows(folder, rows)
+    foreign = open_foreign(folder, faces, ["Young"])
+    (question,) = foreign_questions(foreign, faces, face_roles)
+    (method,) = answering(foreign, face_roles, faces)
+    answer = method.answer(question.batch(faces, slice(0, 2), CPU))
+    assert answer.mean_BCHW is not None and torch.equal(answer.mean_BCHW, answer.with_noise_BCHW)
+    assert answer.reconstruction_BCHW is not None
+    flat_3 = torch.tensor([0.2, 0.4, 0.8])
+    assert torch.allclose(answer.reconstruction_BCHW, flat_3[:, None, None].expand(2, 3, 32, 32))
+    rows[7]["reconstruction"] = "gone.png"
+    write_rows(folder, rows)
+    assert f"{TABLE}:9: there is no file" in refused(folder, faces, face_roles).message
+    rows[7]["reconstruction"] = "../flat.png"
+    write_rows(folder, rows)
+    message = refused(folder, faces, face_roles).message
+    assert f"{TABLE}:9: reconstruction '../flat.png' names no file in the folder" in message
+
+
 # Tables as programs and people write them.
 
 
@@ -326,7 +365,7 @@ def test_answers_about_training_images_and_about_other_data(
 
 @pytest.fixture(scope="module")
 def drawn_twice(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
-    """Grey faces whose truth is known young, old, of another tone and, first in the list, of the other sex."""
+    """Grey faces whose truth is known of the other sex, old, young, of another tone and, once more, old or young."""
     source = faces_source(
         count=60,
         seed=1,
@@ -336,6 +375,7 @@ def drawn_twice(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
             TruthSpec("Young=0", {"Young": 0.0}),
             TruthSpec("Young=1", {"Young": 1.0}),
             TruthSpec("Skin_Tone=0.7654321", {"Skin_Tone": 0.7654321}),
+            TruthSpec("Young=flip", {"Young": "flip"}),
         ],
         size=32,
         channels=1,
