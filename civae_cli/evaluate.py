@@ -129,6 +129,10 @@ def evaluate(
         voice.say(f"wrote {table}; fill its answers in and score them with --images {questions}")
         voice.result({"questions": str(table)}, str(table))
         return
+    if images is not None and limit is not None:
+        raise UsageError(
+            f"--limit {limit}: has no meaning with --images", hint="its table says what is scored"
+        )
     foreign = None if images is None else open_foreign(images, prepared, [a.name for a in roles.treatments])
     folder = report_folder(run or (against or [])[0]) if models else (images or Path())
     page = report or folder / "report.html"

@@ -8,6 +8,10 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from civae_core.balance.diagnostics import EXTREME
+from civae_core.figures.overlap import propensity_histogram
+from civae_core.figures.pictures import png_bytes
+
 _READABLE = 16  # with more attributes the numbers in the cells would be too small to read
 
 
@@ -48,29 +52,8 @@ def imbalance_figure(names: Sequence[str], matrix: Sequence[Sequence[float | Non
 
 
 def histogram_figure(overlap: dict[str, Any]) -> bytes:
-    """Histograms of the propensity, one arm above the axis and the other below it, as a PNG.
-
-    Args:
-        overlap: an `OverlapReport` as a dictionary, of a binary treatment.
-    """
-    edges = np.array(overlap["histogram_edges"])
-    centres, width = (edges[1:] + edges[:-1]) / 2, edges[1] - edges[0]
-    treated, control = np.array(overlap["histogram"]["1"]), np.array(overlap["histogram"]["0"])
-    figure = Figure(figsize=(6.4, 2.9), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    name = overlap["treatment"]
-    axes.bar(centres, treated / max(treated.sum(), 1), width * 0.94, color="#b2182b", label=f"{name} = 1")
-    axes.bar(centres, -control / max(control.sum(), 1), width * 0.94, color="#2166ac", label=f"{name} = 0")
-    axes.axhline(0, color="black", linewidth=0.8)
-    axes.set_xlim(0, 1)
-    axes.set_xlabel(f"probability of {name} = 1, judged by the covariates alone")
-    axes.set_ylabel("share of the arm")
-    axes.yaxis.set_major_formatter(lambda value, _: f"{100 * abs(value):.0f} %")
-    axes.legend(frameon=False, loc="best", fontsize=8)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    return _png(figure)
+    """The propensity of a binary treatment by arm, from an `OverlapReport` as a dictionary, as a PNG."""
+    return png_bytes(propensity_histogram(overlap, EXTREME))
 
 
 def _png(figure: Figure) -> bytes:

@@ -116,7 +116,7 @@ def read_table(path: Path) -> Table:
             repeated or leaves the folder, an infinite value, an unknown split, no rows or no attributes.
     """
     rows = iter(
-        _jsonl_rows(path) if path.suffix.lower() == ".jsonl" else delimited_rows(open_text(path), path)
+        jsonl_rows(path) if path.suffix.lower() == ".jsonl" else delimited_rows(open_text(path), path)
     )
     notes: list[str] = []
     file_names: list[str] = []
@@ -286,7 +286,7 @@ def _refuse_repeats(header: Sequence[str], path: Path) -> None:
         raise DataError(f"{path}:1: column {repeated[0]} appears twice")
 
 
-def _jsonl_rows(path: Path) -> Iterator[tuple[int, dict[str, Cell]]]:
+def jsonl_rows(path: Path) -> Iterator[tuple[int, dict[str, Cell]]]:
     header: set[str] | None = None
     for number, text in open_text(path):
         if not text.strip():

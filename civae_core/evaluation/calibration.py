@@ -41,6 +41,7 @@ def reliability(name: str, probability_N: Tensor, label_N: Tensor, bins: int = B
     count_K = count_K[kept]
     return Reliability(
         name=name,
+        centre_K=((edges[1:] + edges[:-1]) / 2)[kept].tolist(),
         confidence_K=confidence_K.tolist(),
         frequency_K=frequency_K.tolist(),
         interval_K=[

@@ -24,7 +24,7 @@ from civae_core.data import PreparedData
 from civae_core.data.images import load_photo
 from civae_core.data.selection import parse_selection
 from civae_core.data.splits import SPLITS
-from civae_core.data.tables import FILE_COLUMN, Cell, _jsonl_rows, delimited_rows, open_text, safe_name
+from civae_core.data.tables import FILE_COLUMN, Cell, delimited_rows, jsonl_rows, open_text, safe_name
 from civae_core.errors import DataError, UsageError
 from civae_core.progress import progress
 
@@ -87,7 +87,7 @@ def read_answers(
         DataError: a column is missing, or a row cannot be understood, or names a file outside the folder; or there
             are no rows.
     """
-    rows = _jsonl_rows(path) if path.suffix.lower() == ".jsonl" else delimited_rows(open_text(path), path)
+    rows = jsonl_rows(path) if path.suffix.lower() == ".jsonl" else delimited_rows(open_text(path), path)
     sources = _Sources(data)
     chosen: tuple[str, ...] = ()
     listed = []

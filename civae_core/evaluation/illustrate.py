@@ -1,5 +1,6 @@
 """The figures of an evaluation's report: sweeps, mean effects, what the latents hold, overlap and calibration."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,23 +16,25 @@ from civae_core.evaluation.average_effects import FROM_PRIOR, average_effects, d
 from civae_core.evaluation.calibration import calibration
 from civae_core.evaluation.latents import ArmPosteriors, divergence, posterior_kl, posteriors_by_arm, traverse
 from civae_core.evaluation.methods import TrainedModel
-from civae_core.evaluation.question import Question, do_text
-from civae_core.figures.calibration import reliability_plot
+from civae_core.evaluation.question import Question
+from civae_core.figures.calibration import FEWEST, reliability_plot
 from civae_core.figures.effects import effect_grid
 from civae_core.figures.grids import image_grid
 from civae_core.figures.overlap import propensity_histogram
-from civae_core.figures.pictures import Picture
+from civae_core.figures.pictures import Picture, at_most
 from civae_core.figures.ridges import Arm, RidgePanel, ridge_plot
 from civae_core.figures.strips import sweep_sheet
 from civae_core.randomness import generator_for
 
-SWEEP_SUBJECTS, SWEEP_DOSES = 4, 7
+SWEEP_SUBJECTS = 4
 _BEYOND = {"binary": 0.5, "continuous": 0.15}
 """How far a sweep leaves the range seen in training, as a share of it."""
 EFFECT_IMAGES, EFFECT_COVARIATES = 512, 3
 RIDGE_SUBJECTS, RIDGES = 2, 8
 TRAVERSED, TRAVERSAL = 6, 7
-PRIOR_DRAWS = 3
+PRIOR_DRAWS = 4
+_LARGEST = 128
+"""Pixels of a side in a sheet; larger images are shown smaller, for a page holds hundreds of them."""
 
 
 def illustrate(
@@ -48,12 +51,11 @@ def illustrate(
         overlap: overlap reports by treatment.
     """
     first = methods[0]
-    few = _subset(question, SWEEP_SUBJECTS)
     return [
         *propensity_figures(overlap),
-        *(sweep_figure(first, data, few, place, device) for place in range(len(_treatments(first)))),
+        *(sweep_figure(first, data, question, place, device) for place in range(len(_treatments(first)))),
         *mean_effect_figures(methods, data, _subset(question, EFFECT_IMAGES), device, seed),
-        ridge_figure(first, data, _subset(question, RIDGE_SUBJECTS), device),
+        *ridge_figures(first, data, question, device),
         traversal_figure(first, data, question, device),
         prior_figure(first, question, device, seed),
         *calibration_figures(first, data, question, device),
@@ -76,35 +78,52 @@ def propensity_figures(overlap: Mapping[str, Any]) -> list[Picture]:
     ]
 
 
-def doses(attribute: Attribute, count: int = SWEEP_DOSES) -> list[float]:
-    """Values of a treatment from below to above the range seen in training, evenly spaced."""
+def doses(attribute: Attribute) -> list[float]:
+    """Seven values of a treatment: five evenly spaced over the range seen in training, and one beyond either end."""
     reach = _BEYOND[attribute.kind] * (attribute.high - attribute.low)
-    values: list[float] = torch.linspace(
-        attribute.low - reach, attribute.high + reach, count, dtype=torch.float64
-    ).tolist()
-    return values
+    inside: list[float] = torch.linspace(attribute.low, attribute.high, 5, dtype=torch.float64).tolist()
+    return [attribute.low - reach, *inside, attribute.high + reach]
 
 
 def sweep_figure(
     method: TrainedModel, data: PreparedData, question: Question, place: int, device: torch.device
 ) -> Picture:
-    """Each subject of the question at several doses of one treatment, at τ = 1."""
+    """Some subjects of either arm beside their counterfactuals at several doses of one treatment, at τ = 1."""
     attribute = _treatments(method)[place]
     values = doses(attribute)
-    images_SKCHW = sweep_images(method, data, question, place, values, device)
-    old = question.chosen.t_NT[:, place].tolist()
+    old_N = question.chosen.t_NT[:, place]
+    few = _items(question, of_both_arms(old_N, attribute, SWEEP_SUBJECTS))
+    counterfactual_SKCHW = sweep_images(method, data, few, place, values, device)
+    photograph_SCHW, _, _ = few.chosen.read(data, torch.device("cpu"))
+    images_SKCHW = torch.cat([photograph_SCHW[:, None], counterfactual_SKCHW], dim=1)
+    between = "; what lies between 0 and 1 is interpolated" if attribute.kind == "binary" else ""
     return Picture(
         f"sweep_{attribute.name}",
         f"Doses of {attribute.name}",
-        f"Held-out subjects as they would look under other values of {attribute.name}, by {method.name} "
-        "(noise τ = 1). Framed values lie outside of what training saw: there the model extrapolates.",
+        f"Held-out photographs, and how their subjects would look under other values of {attribute.name}, by "
+        f"{method.name} (noise τ = 1: at a subject's own value the photograph comes back). Framed values lie "
+        f"outside of what training saw: there the model extrapolates{between}.",
         sweep_sheet(
-            images_SKCHW,
-            [f"{value:.3g}" for value in values],
-            [not attribute.in_range(value) for value in values],
-            [f"is {value:.3g}" for value in old],
+            _shown(images_SKCHW),
+            ["photograph", *(f"{attribute.name} = {value:.3g}" for value in values)],
+            [False, *(not attribute.in_range(value) for value in values)],
+            [f"{attribute.name}\n= {value:.3g}" for value in few.chosen.t_NT[:, place].tolist()],
         ),
     )
+
+
+def of_both_arms(t_N: Tensor, attribute: Attribute, count: int) -> Tensor:
+    """Places of at most `count` subjects, half below and half above the middle of the treatment's range, in turn.
+
+    Where one half has too few, the other fills up.
+    """
+    middle = (attribute.low + attribute.high) / 2
+    low, high = (t_N < middle).nonzero()[:, 0], (t_N >= middle).nonzero()[:, 0]
+    of_low = min(len(low), max(count - count // 2, count - len(high)))
+    of_high = min(len(high), count - of_low)
+    picked_low, picked_high = low[evenly_spread(len(low), of_low)], high[evenly_spread(len(high), of_high)]
+    in_turn = [half[k] for k in range(count) for half in (picked_low, picked_high) if k < len(half)]
+    return torch.stack(in_turn)
 
 
 def sweep_images(
@@ -135,49 +154,61 @@ def mean_effect_figures(
     if not groups[0].count:
         return []
     columns = average_effects(methods, data, question, groups, device, seed)
-    names = ", ".join(question.do)
+    first, names = methods[0].name, ", ".join(question.do)
+    titles = {FROM_PRIOR: f"{first}, {FROM_PRIOR}"}
     return [
         Picture(
             "mean_effects",
             f"What raising {names} does on average",
             f"Mean change of the picture when {names} is raised, over everyone and within groups of "
-            "subjects, under one scale of colours. A column of a method should look like the truth, if "
-            f"that is shown. '{FROM_PRIOR}' needs no photograph: the subjects are drawn from the model's "
-            "prior. Estimated under the model's assumptions.",
-            effect_grid(list(columns.items()), [f"{g.label}\n{g.count} images" for g in groups]),
+            "subjects, under one scale of colours, in shares of the way from black to white. A column of a "
+            f"method should look like the truth, if that is shown. '{FROM_PRIOR}' needs no photograph: the "
+            f"subjects are drawn from the prior of {first}. Estimated under the models' assumptions.",
+            effect_grid(
+                [(titles.get(name, name), at_most(effect, _LARGEST)) for name, effect in columns.items()],
+                [f"{g.label}\n{g.count:,} images" for g in groups],
+            ),
         )
     ]
 
 
-def ridge_figure(
+def ridge_figures(
     method: TrainedModel, data: PreparedData, question: Question, device: torch.device
-) -> Picture:
-    """Posteriors of subjects under the factual and the intended dose, each from its own image."""
-    asked = question.batch(data, slice(None), device)
+) -> list[Picture]:
+    """Posteriors of a subject of either arm under both doses, each from its own image; none if no dose changes."""
+    moved = (question.t_new_NT != question.chosen.t_NT).any(dim=1).nonzero()[:, 0]
+    if not len(moved):
+        return []
+    place = int((question.t_new_NT != question.chosen.t_NT).any(dim=0).int().argmax())
+    old_M = question.chosen.t_NT[moved, place]
+    items = moved[of_both_arms(old_M, _treatments(method)[place], RIDGE_SUBJECTS)]
+    asked = question.batch(data, items, device)
     factual, intended = posteriors_by_arm(method, asked)
     apart_Z = divergence(factual.posterior, intended.posterior).mean(dim=0)
     shown = apart_Z.argsort(descending=True)[:RIDGES].tolist()
-    known = question.truth is not None
-    other = "the true counterfactual" if known else "the model's counterfactual"
+    other = "the true counterfactual" if question.truth is not None else "the model's counterfactual"
     panels = []
-    for s in range(len(question.chosen)):
+    for s in range(len(items)):
+        named = [k for k in range(asked.t_BT.shape[1]) if asked.t_BT[s, k] != asked.t_new_BT[s, k]]
         arms = [
-            _arm(method, factual, s, "the photograph"),
-            _arm(method, intended, s, other),
+            _arm(method, factual, s, named, "the photograph"),
+            _arm(method, intended, s, named, other),
         ]
         lower, higher = arms if float(asked.direction_B[s]) >= 0 else arms[::-1]
         panels.append(RidgePanel(f"subject {s + 1}", lower, higher))
-    return Picture(
-        "ridges",
-        "One subject's latent code under both doses",
-        f"The posteriors of the {len(shown)} latent dimensions that differ most between the two doses. The "
-        f"encoder is given each dose's own image ({other} for the dose that was not observed) and its own "
-        "treatment. Dotted: the prior at that dose. Where the filled curves lie on each other, the code "
-        "has nothing to do with the treatment.",
-        ridge_plot(
-            panels, shown, [f"{float(apart_Z[d]):.{0 if apart_Z[d] >= 10 else 1}f} nats" for d in shown]
-        ),
-    )
+    return [
+        Picture(
+            "ridges",
+            "One subject's latent code under both doses",
+            f"What {method.name} believes about the {len(shown)} latent dimensions that differ most between the "
+            f"two doses, after seeing each dose's own image ({other} for the dose that was not observed) with "
+            "its own treatment. Dotted: what it expects of such a subject before seeing an image, its prior at "
+            "that dose. Only place and width count, for all curves are drawn equally high. Under each name: "
+            "how far the two beliefs are apart (mean of both KL divergences). Where the filled curves lie on "
+            "each other, that part of the code has nothing to do with the treatment.",
+            ridge_plot(panels, shown, [f"{float(apart_Z[d]):.3g} nats" for d in shown]),
+        )
+    ]
 
 
 def traversal_figure(
@@ -191,45 +222,72 @@ def traversal_figure(
     asked = question.batch(data, slice(0, 1), device)
     abduction = abduct(model, asked.y_BCHW, asked.x_BX, asked.t_BT)
     values_K = torch.linspace(-3.0, 3.0, TRAVERSAL)
-    rows = torch.stack([traverse(model, abduction, d, values_K).clamp(0, 1).cpu() for d in shown])
-    columns = [(f"η = {value:+g}", rows[:, k]) for k, value in enumerate(values_K.tolist())]
+    rows_DKCHW = torch.stack([traverse(model, abduction, d, values_K).cpu() for d in shown])
+    own_DCHW = abduction.reconstruction.mean_BCHW.cpu().expand(len(shown), -1, -1, -1)
+    columns = [("reconstruction", own_DCHW)]
+    columns += [
+        (f"η = {value:+g}" if value else "η = 0", rows_DKCHW[:, k])
+        for k, value in enumerate(values_K.tolist())
+    ]
+    labels = [f"z{d}\n{float(kl_Z[d]):.2f} nats\nη = {float(abduction.eta_BZ[0, d]):+.1f}" for d in shown]
     return Picture(
         "traversals",
         "What the latent dimensions hold",
-        "One subject with a single latent dimension moved from −3 to +3 standard deviations of the prior "
-        f"(noise τ = 0). Shown are the {len(shown)} dimensions that carry most information about the "
-        "photographs, in nats.",
-        image_grid(columns, [f"z{d}\n{float(kl_Z[d]):.2f} nats" for d in shown]),
+        "One subject with a single latent dimension moved from −3 to +3 standard deviations of the prior, and all "
+        "others as they are (noise τ = 0). Along a row only what that dimension holds should change. Shown are "
+        f"the {len(shown)} dimensions that carry most information about the photographs, in nats; η at the left "
+        "is the subject's own value.",
+        image_grid([(title, _shown(images)) for title, images in columns], labels, _scale(data.size)),
     )
 
 
 def prior_figure(method: TrainedModel, question: Question, device: torch.device, seed: int) -> Picture:
-    """Subjects drawn from the prior under both values of the treatment and of the first binary covariate."""
-    model, roles = method.stored.model, method.stored.card.roles
+    """Images from the prior over values of the treatment and of a second attribute, the same noise in every cell."""
+    roles = method.stored.card.roles
     treatment = next((a for a in roles.treatments if a.name in question.do), roles.treatments[0])
-    covariate = next((a for a in roles.covariates if a.kind == "binary"), None)
-    eta_BZ = torch.randn(PRIOR_DRAWS, model.latent, generator=generator_for(seed, "prior-figure")).to(device)
-    x_X = question.chosen.x_NX.median(dim=0).values if roles.covariates else torch.zeros(0)
-    t_T = question.chosen.t_NT.median(dim=0).values
-    columns = []
-    for x in (None,) if covariate is None else (0.0, 1.0):
-        for t in (treatment.low, treatment.high):
-            x_BX, t_BT = x_X.repeat(PRIOR_DRAWS, 1), t_T.repeat(PRIOR_DRAWS, 1)
-            t_BT[:, roles.treatments.index(treatment)] = t
-            title = f"{treatment.name} {t:.3g}"
-            if covariate is not None and x is not None:
-                x_BX[:, roles.covariates.index(covariate)] = x
-                title = f"{covariate.name} {x:g}, {title}"
-            columns.append(
-                (title, decode_prior(model, x_BX.to(device), t_BT.to(device), eta_BZ).clamp(0, 1).cpu())
-            )
+    second = [a for a in roles.covariates if a.kind == "binary"] or [
+        a for a in roles.treatments if a != treatment
+    ]
+    columns = prior_images(method, question, [treatment, *second[:1]], device, seed)
     return Picture(
         "prior",
         "Subjects from the prior",
-        "People that never were, drawn from the model's prior. Each row keeps its latent noise; columns "
-        "set the attributes that their titles name, all others are those of a median subject.",
-        image_grid(columns, [f"draw {n + 1}" for n in range(PRIOR_DRAWS)]),
+        f"People that never were, drawn from the prior of {method.name}. Each row keeps its latent noise, and one "
+        "held-out subject's attributes but for those that the columns set. From left to right only what these "
+        "attributes bring about should change.",
+        image_grid(
+            [(title, _shown(images)) for title, images in columns],
+            [f"draw {n + 1}" for n in range(len(columns[0][1]))],
+            _scale(method.stored.model.size),
+        ),
     )
+
+
+def prior_images(
+    method: TrainedModel,
+    question: Question,
+    attributes: Sequence[Attribute],
+    device: torch.device,
+    seed: int,
+) -> list[tuple[str, Tensor]]:
+    """Titles and decoder means [N,C,S,S] for each cell over one or two attributes, the first varying slowest.
+
+    Args:
+        attributes: inputs of the model; of binary ones both values are shown, of others low, middle and high.
+    """
+    model, inputs = method.stored.model, method.stored.card.roles.inputs
+    few = question.chosen[evenly_spread(len(question.chosen), PRIOR_DRAWS)]
+    generator = generator_for(seed, "prior-figure")
+    eta_BZ = torch.randn(len(few), model.latent, generator=generator).to(device)
+    columns = []
+    for values in itertools.product(*(_levels(a) for a in attributes)):
+        a_BA = torch.cat([few.t_NT, few.x_NX], dim=1)
+        for attribute, value in zip(attributes, values, strict=True):
+            a_BA[:, inputs.index(attribute)] = value
+        t_BT, x_BX = a_BA.to(device).tensor_split([few.t_NT.shape[1]], dim=1)
+        title = "\n".join(f"{a.name} = {v:.3g}" for a, v in zip(attributes, values, strict=True))
+        columns.append((title, decode_prior(model, x_BX, t_BT, eta_BZ).cpu()))
+    return columns
 
 
 def calibration_figures(
@@ -243,9 +301,11 @@ def calibration_figures(
         Picture(
             "calibration",
             "Does the attribute predictor mean its probabilities?",
-            "For photographs without labels the model fills in attributes. Dots on the diagonal mean that "
-            "an attribute which is predicted with, say, 70 % is there in 70 % of such photographs. Larger "
-            "dots stand for more images.",
+            "For photographs without labels the model fills in attributes. Dots on the dashed diagonal mean that "
+            "an attribute which is predicted with, say, 70 % is there in 70 % of such photographs; below it, the "
+            "model claims too much. Bars are 95 % intervals; the numbers at the bottom count images, and "
+            f"bins of fewer than {FEWEST} are grey. ECE, the expected calibration error, is the mean distance "
+            "from the diagonal.",
             reliability_plot(found),
         )
     ]
@@ -255,20 +315,37 @@ def _treatments(method: TrainedModel) -> tuple[Attribute, ...]:
     return method.stored.card.roles.treatments
 
 
+def _levels(attribute: Attribute) -> tuple[float, ...]:
+    low, high = attribute.low, attribute.high
+    return (0.0, 1.0) if attribute.kind == "binary" else (low, (low + high) / 2, high)
+
+
+def _shown(images: Tensor) -> Tensor:
+    """Images [..., C, H, W] as a sheet shows them: within [0, 1] and not too large."""
+    flat_NCHW = at_most(images.flatten(0, -4).clamp(0, 1), _LARGEST)
+    return flat_NCHW.unflatten(0, images.shape[:-3])
+
+
+def _scale(size: int) -> int:
+    """Magnification for sheets of many columns: the least that brings a cell to about a ninth of the page."""
+    return max(1, -(-90 // size))
+
+
 def _subset(question: Question, count: int) -> Question:
-    items = evenly_spread(len(question.chosen), count)
+    return _items(question, evenly_spread(len(question.chosen), count))
+
+
+def _items(question: Question, items: Tensor) -> Question:
     truth = None
     if question.truth is not None:
         truth = type(question.truth)(question.truth.truth, question.truth.places_N[items])
     return Question(question.chosen[items], question.t_new_NT[items], question.do, truth)
 
 
-def _arm(method: TrainedModel, arm: ArmPosteriors, s: int, origin: str) -> Arm:
-    doses_text = do_text(
-        {a.name: value for a, value in zip(_treatments(method), arm.t_BT[s].tolist(), strict=True)}
-    )
+def _arm(method: TrainedModel, arm: ArmPosteriors, s: int, named: Sequence[int], origin: str) -> Arm:
+    """Subject `s` of an arm; its label names the treatments at places `named`."""
     return Arm(
-        label=doses_text.replace("=", " = "),
+        label=", ".join(f"{_treatments(method)[k].name} = {float(arm.t_BT[s, k]):.3g}" for k in named),
         origin=origin,
         image_CHW=arm.image_BCHW[s].cpu(),
         mean_Z=arm.posterior.mean_BZ[s].cpu(),

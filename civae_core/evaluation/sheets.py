@@ -32,12 +32,13 @@ def answer_sheets(
     labels = _row_labels(question, rows)
     sheet = image_grid([*before, ("counterfactual", first.with_noise_BCHW), *after], labels)
     do = do_text(question.do)
-    suffix = do.replace("=", "-").replace(", ", "_")
+    suffix = do.replace("=", "-").replace(", ", "_").replace(" ", "-")
+    suffix += "" if question.truth is not None or not data.truth else "_without-truth"
     pictures = [
         Picture(
             f"sheet_{suffix}",
             f"do({do})",
-            f"Held-out images under do({do}), with their own fine detail re-applied (τ = 1).",
+            f"Held-out images under do({do}); those of our models with their own fine detail re-applied (τ = 1).",
             sheet,
         )
     ]

@@ -12,7 +12,11 @@ from PIL import Image
 from civae_core.figures.plots import FAINT, LOWER, REPORT_WIDTH, new_figure, open_axes, plain, rendered
 
 _COLUMNS = 3
-_PANEL_PIXELS = 330
+_PANEL_PIXELS = 350
+_COUNTS_AT = -0.13
+FEWEST = 10
+"""Images that a bin needs for its share to say something."""
+_SPARSE = "#b8b8b8"
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,8 @@ class Reliability:
     """A binary attribute's predictions in K bins of equal width; empty bins are left out."""
 
     name: str
+    centre_K: list[float]
+    """Middle of each bin."""
     confidence_K: list[float]
     """Mean predicted probability in each bin."""
     frequency_K: list[float]
@@ -36,12 +42,16 @@ class Reliability:
 
 
 def reliability_plot(found: Sequence[Reliability]) -> Image.Image:
-    """A panel for each attribute; dots on the diagonal are a calibrated predictor, larger dots more images."""
+    """A panel for each attribute: dots on the dashed diagonal are a calibrated predictor.
+
+    Bars are 95 % intervals, larger dots more images, whose number stands below; bins of fewer than `FEWEST` images
+    are grey.
+    """
     columns = min(_COLUMNS, len(found))
     rows = math.ceil(len(found) / columns)
     # One or two panels stay square: the figure narrows instead of stretching them.
     width = REPORT_WIDTH if columns == _COLUMNS else (_PANEL_PIXELS + 20) * columns
-    figure = new_figure(_PANEL_PIXELS * rows, width)
+    figure = new_figure(_PANEL_PIXELS * rows + 20, width)
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
     for number, axes in enumerate(panels.flat):
         if number >= len(found):
@@ -57,28 +67,24 @@ def reliability_plot(found: Sequence[Reliability]) -> Image.Image:
 
 
 def _draw(axes: Axes, found: Reliability) -> None:
-    axes.plot([0, 1], [0, 1], color=FAINT, linewidth=0.9, linestyle="--", label="ideal", zorder=1)
-    x, y = np.array(found.confidence_K), np.array(found.frequency_K)
+    axes.plot([0, 1], [0, 1], color=FAINT, linewidth=0.9, linestyle="--", zorder=1)
+    x, y, count = np.array(found.confidence_K), np.array(found.frequency_K), np.array(found.count_K)
     low, high = np.array(found.interval_K).T
-    axes.vlines(x, low, high, color=LOWER, linewidth=1.2, zorder=2)
-    area = 12 + 160 * np.array(found.count_K) / found.count
-    label = f"error (ECE) {found.error:.3f}\nof {found.count:,} images"
-    axes.scatter(x, y, s=area, color=LOWER, edgecolor="white", linewidth=0.6, label=label, zorder=3)
-    for confidence, frequency, count in zip(x, y, found.count_K, strict=True):
-        beside = (9, -3) if confidence < 0.75 else (-9, -3)
-        axes.annotate(
-            f"{count:,}",
-            (confidence, frequency),
-            beside,
-            textcoords="offset points",
-            ha="left" if confidence < 0.75 else "right",
-            fontsize=7,
-            color=FAINT,
-        )
-    axes.set_title(plain("\n".join(textwrap.wrap(found.name, 34))), fontsize=10)
+    colours = [LOWER if n >= FEWEST else _SPARSE for n in count]
+    axes.vlines(x, low, high, color=colours, linewidth=1.2, zorder=2)
+    area = 14 + 160 * count / found.count
+    axes.scatter(x, y, s=area, color=colours, edgecolor="white", linewidth=0.6, zorder=3)
+    for centre, n in zip(found.centre_K, found.count_K, strict=True):
+        axes.text(centre, _COUNTS_AT, _short(n), fontsize=7, color=FAINT, ha="center", va="center")
+    name = "\n".join(textwrap.wrap(found.name, 34))
+    axes.set_title(plain(f"{name}\nECE {found.error:.3f}, {found.count:,} images"), fontsize=9)
     axes.set_xlim(-0.04, 1.04)
-    axes.set_ylim(-0.04, 1.04)
+    axes.set_ylim(_COUNTS_AT - 0.05, 1.04)
+    axes.set_yticks(np.linspace(0, 1, 6))
     axes.set_box_aspect(1)
-    legend = axes.legend(loc="upper left", frameon=False, fontsize=8)
-    legend.legend_handles[1].set_sizes([30])  # type: ignore[union-attr]
     open_axes(axes, "left", "bottom")
+
+
+def _short(count: int) -> str:
+    """`12` or, where four digits would run into the neighbouring bin, `3.4k`."""
+    return str(count) if count < 1000 else f"{count / 1000:.{1 if count < 9950 else 0}f}k"

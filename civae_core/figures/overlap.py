@@ -39,6 +39,15 @@ def propensity_histogram(
     axes.set_xlabel(f"probability of {name} = 1, judged by the covariates alone")
     axes.set_ylabel("share of the group")
     axes.yaxis.set_major_formatter(lambda value, _: f"{100 * abs(value):.0f} %")
-    figure.legend(frameon=False, loc="outside upper center", ncols=3, fontsize=9)
+    handles, labels = axes.get_legend_handles_labels()
+    order = sorted(range(len(labels)), key=lambda k: not labels[k].startswith(name))
+    figure.legend(
+        [handles[k] for k in order],
+        [labels[k] for k in order],
+        frameon=False,
+        loc="outside upper center",
+        ncols=3,
+        fontsize=9,
+    )
     open_axes(axes, "left", "bottom")
     return rendered(figure)

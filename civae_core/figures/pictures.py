@@ -1,12 +1,14 @@
 """Between image tensors and pictures: conversion, PNG bytes, atomic PNG files; and pictures of a report."""
 
 import io
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
 from civae_core.files import atomic_file
 
@@ -16,11 +18,15 @@ class Picture:
     """A figure of a report with the words that go with it."""
 
     name: str
-    """Stem of a file name, such as `ridges`."""
+    """Stem of a file name, such as `ridges`; what no file name may hold becomes a hyphen."""
     title: str
     caption: str
     """What a reader who does not program should look for in it."""
     image: Image.Image
+
+    def __post_init__(self) -> None:
+        # Names contain those of attributes, and one named `Hair/Colour` must not lead out of the folder.
+        object.__setattr__(self, "name", re.sub(r'[\\/:*?"<>|\x00-\x1f]', "-", self.name))
 
 
 def to_uint8(images: Tensor) -> Tensor:
@@ -41,6 +47,12 @@ def to_picture(image_CHW: Tensor) -> Image.Image:
     """One image [C, H, W], C 1 or 3, uint8 or float in [0, 1], as an RGB picture."""
     array_HWC = to_uint8(image_CHW).expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy()
     return Image.fromarray(array_HWC)
+
+
+def at_most(images_NCHW: Tensor, size: int) -> Tensor:
+    """Images of at most `size` pixels a side, by averaging whole blocks of pixels; smaller ones as they are."""
+    factor = -(-max(images_NCHW.shape[-2:]) // size)
+    return images_NCHW if factor <= 1 else F.avg_pool2d(images_NCHW.float(), factor)
 
 
 def png_bytes(picture: Image.Image) -> bytes:

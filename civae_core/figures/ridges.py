@@ -1,5 +1,6 @@
 """Posteriors of one subject under two doses of the treatment, a ridge for each latent dimension."""
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,6 +25,8 @@ _RIDGE = 0.86
 """Height of a ridge, in distances between rows."""
 _ROW_PIXELS = 52
 _IMAGE_PIXELS = 150
+_PANEL_PIXELS = 440
+_LABEL_LETTERS = 28
 _CURVE_POINTS = 801
 
 
@@ -64,51 +67,51 @@ def ridge_plot(panels: Sequence[RidgePanel], dimensions: Sequence[int], notes: S
         dimensions: the latent dimensions to show, from top to bottom.
         notes: a short text for each dimension, under its name.
     """
-    figure = new_figure(
-        height=_IMAGE_PIXELS + _ROW_PIXELS * (len(dimensions) + 1) + 70,
-        width=max(REPORT_WIDTH, 440 * len(panels)),
-    )
-    grid = figure.add_gridspec(
-        2, 2 * len(panels), height_ratios=[_IMAGE_PIXELS, _ROW_PIXELS * (len(dimensions) + 1)]
-    )
+    ridges_height = _ROW_PIXELS * (len(dimensions) + 1)
+    width = max(REPORT_WIDTH if len(panels) > 1 else REPORT_WIDTH // 2, _PANEL_PIXELS * len(panels))
+    figure = new_figure(_IMAGE_PIXELS + ridges_height + 90, width)
+    grid = figure.add_gridspec(2, 2 * len(panels), height_ratios=[_IMAGE_PIXELS, ridges_height])
     first: Axes | None = None
     for p, panel in enumerate(panels):
         for a, (arm, colour) in enumerate(((panel.lower, LOWER), (panel.higher, HIGHER))):
-            axes = figure.add_subplot(grid[0, 2 * p + a])
-            axes.imshow(np.asarray(to_picture(arm.image_CHW)), interpolation="lanczos")
-            axes.set_title(plain(f"{arm.label}\n{arm.origin}"), fontsize=9, color=colour)
-            axes.set_xticks([])
-            axes.set_yticks([])
-            for spine in axes.spines.values():
-                spine.set_color(colour)
-                spine.set_linewidth(2)
+            _draw_image(figure.add_subplot(grid[0, 2 * p + a]), arm, colour)
         axes = figure.add_subplot(grid[1, 2 * p : 2 * p + 2], sharex=first, sharey=first)
         first = first or axes
         _draw_ridges(axes, panel, dimensions)
         axes.set_title(plain(panel.title), fontsize=10)
-        axes.set_xlabel(
-            plain(f"latent value, in standard deviations of the prior at {panel.lower.label}"), fontsize=9
-        )
+        axes.set_xlabel("latent value (prior at the lower dose: mean 0, sd 1)", fontsize=9)
         rows = [len(dimensions) - 1 - row for row in range(len(dimensions))]
         names = [f"z{d}\n{note}" for d, note in zip(dimensions, notes, strict=True)]
-        axes.set_yticks(rows, names, fontsize=8)
+        axes.set_yticks(rows, names, fontsize=8, va="bottom")
         axes.tick_params(axis="y", length=0, labelleft=p == 0)
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    ncols = 4 if len(panels) > 1 else 2
+    figure.legend(handles, labels, loc="outside lower center", ncols=ncols, frameon=False, fontsize=9)
     return rendered(figure)
+
+
+def _draw_image(axes: Axes, arm: Arm, colour: str) -> None:
+    axes.imshow(np.asarray(to_picture(arm.image_CHW)), interpolation="lanczos")
+    label = "\n".join(textwrap.wrap(arm.label, _LABEL_LETTERS))
+    axes.set_title(plain(f"{label}\n{arm.origin}"), fontsize=9, color=colour)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_color(colour)
+        spine.set_linewidth(2)
 
 
 def _draw_ridges(axes: Axes, panel: RidgePanel, dimensions: Sequence[int]) -> None:
     centre_Z, unit_Z = panel.lower.prior_mean_Z, panel.lower.prior_std_Z
     curves = []
-    for arm, colour in ((panel.lower, LOWER), (panel.higher, HIGHER)):
+    for arm, dose, colour in ((panel.lower, "lower", LOWER), (panel.higher, "higher", HIGHER)):
         for mean_Z, std_Z, what in (
             (arm.prior_mean_Z, arm.prior_std_Z, "prior"),
             (arm.mean_Z, arm.std_Z, "posterior"),
         ):
             mean_D = ((mean_Z - centre_Z) / unit_Z)[list(dimensions)].tolist()
             std_D = (std_Z / unit_Z)[list(dimensions)].tolist()
-            curves.append((mean_D, std_D, f"{what}, {plain(arm.label)}", what == "prior", colour))
+            curves.append((mean_D, std_D, f"{what} at the {dose} dose", what == "prior", colour))
     for row in range(len(dimensions)):
         base = len(dimensions) - 1 - row
         axes.axhline(base, color="#d0d0d0", linewidth=0.8, zorder=0)

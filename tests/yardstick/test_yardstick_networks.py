@@ -34,6 +34,11 @@ def test_the_head_reads_the_features_and_nothing_else() -> None:
     torch.testing.assert_close(outputs_BA, features_BF @ scorer.head.weight.T + scorer.head.bias)
 
 
+def test_features_are_the_mean_and_the_maximum_of_each_channel() -> None:
+    mean_BF, maximum_BF = AttributeScorer(32, 3, 4).eval()(torch.rand(2, 3, 32, 32))[1].chunk(2, dim=1)
+    assert (maximum_BF >= mean_BF).all() and (maximum_BF > mean_BF + 1e-3).any()
+
+
 def test_folding_loses_no_pixel() -> None:
     scorer = AttributeScorer(64, 1, 1).eval()
     y_BCHW = torch.rand(1, 1, 64, 64, requires_grad=True)
