@@ -42,6 +42,7 @@ def test_a_reading_is_what_the_networks_say_of_clamped_images(scorer: Yardstick)
     y_BCHW = torch.rand(5, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 0.5
     reading = scorer.read(y_BCHW)
     assert reading.outputs_BA.shape == (5, len(scorer.attributes))
+    assert not any(parameter.requires_grad for parameter in scorer.networks.parameters())
     assert not reading.outputs_BA.requires_grad and not reading.latent.mean_BZ.requires_grad
     outputs_BA, features_BF = scorer.networks.scorer(y_BCHW.clamp(0, 1))
     torch.testing.assert_close(reading.outputs_BA, outputs_BA)
@@ -71,6 +72,7 @@ def test_the_same_seed_gives_the_same_weights_whatever_was_drawn_before(
 
     torch.manual_seed(1)
     first = fingerprint(0)
+    torch.manual_seed(2)
     before = torch.get_rng_state()
     assert fingerprint(0) == first
     assert torch.equal(torch.get_rng_state(), before)
@@ -115,6 +117,20 @@ def test_targets_are_standardised_and_missing_ones_zero() -> None:
     table = (Attribute("Male", "binary"), Attribute("Age", "continuous", mean=40.0, std=10.0))
     found = targets(torch.tensor([[1.0, 55.0], [torch.nan, torch.nan]]), table)
     assert found.tolist() == [[1.0, 1.5], [0.0, 0.0]]
+
+
+def test_every_batch_is_augmented_in_its_own_way(
+    pictures: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def watched(y_BCHW: Tensor, seed: int, step: int) -> Tensor:
+        asked.append((seed, step))
+        return y_BCHW
+
+    monkeypatch.setattr(fit, "mirrored", watched)
+    train_yardstick(pictures(count=100), AttributeRoles((), ()), images=96, seed=4, device=CPU)
+    assert asked == [(4, 0), (4, 32), (4, 64)]
 
 
 @pytest.mark.parametrize("images", [1, 33, 320])
