@@ -20,6 +20,7 @@ from civae_core.data.prepare import prepare
 from civae_core.data.sources.base import TruthSpec
 from civae_core.data.sources.faces import faces_source
 from civae_core.model import IntactVAE
+from civae_core.progress import set_quiet
 from civae_core.training.loop import train as run_training
 
 # One thread here and in subprocesses: sums then have one order, and several test runs can share a machine.
@@ -32,6 +33,12 @@ atexit.register(shutil.rmtree, os.environ["CIVAE_CACHE"], ignore_errors=True)
 
 YOUNG, MALE = Attribute("Young", "binary"), Attribute("Male", "binary")
 AGE = Attribute("Age", "continuous", low=0.0, high=100.0, mean=40.0, std=10.0)
+
+
+@pytest.fixture(autouse=True)
+def _not_quiet() -> None:
+    """A command run with --quiet in this process leaves later tests as they are."""
+    set_quiet(False)
 
 
 @pytest.fixture

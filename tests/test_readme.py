@@ -158,7 +158,7 @@ def test_the_check_finds_commands() -> None:
         ("evaluat RUN", "no command 'evaluat'"),
         ("config shw", "no command 'shw'"),
         ("evaluate RUN --agianst RUN2", "--agianst"),
-        ("evaluate", "RUN"),
+        ("train-scorer DATA", "--out"),
         ("evaluate RUN --split tset", "--split"),
         ("sample RUN --n many", "--n"),
     ],
