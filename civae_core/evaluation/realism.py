@@ -86,8 +86,8 @@ def _inception(weights: Path, device: torch.device) -> Extractor:
             hint="put torch-fidelity's weights-inception-2015-12-05 there, or name their file; civae never downloads",
         )
     try:
-        # The library unpickles whatever a file holds. So it is given a copy of what a load that refuses all but
-        # tensors has found, in a place that nobody else writes to.
+        # The library unpickles whatever a file holds. So it never sees this one, only a copy of what a load that
+        # refuses all but tensors has found in it, in a folder that nobody else can write to.
         state = torch.load(weights, map_location="cpu", weights_only=True)
         with tempfile.TemporaryDirectory() as private:
             checked = Path(private) / "inception.pth"
@@ -95,9 +95,6 @@ def _inception(weights: Path, device: torch.device) -> Extractor:
             network = FeatureExtractorInceptionV3(
                 "inception", ["2048"], feature_extractor_weights_path=str(checked)
             )
-        network = FeatureExtractorInceptionV3(
-            "inception", ["2048"], feature_extractor_weights_path=str(weights)
-        )
     except Exception as error:
         reason = str(error).partition("\n")[0]
         raise DataError(f"{weights}: not the weights of torch-fidelity's Inception v3 ({reason})") from error
@@ -158,7 +155,8 @@ def frechet_distance(one: RunningMoments, other: RunningMoments) -> float:
 def kernel_distance(one_NF: Tensor, other_MF: Tensor, seed: int) -> dict[str, float]:
     """KID (Bińkowski et al. 2018): the unbiased MMD² under (x·y/F + 1)³, mean and sd over random subsets.
 
-    Where one side has no more images than a subset, there is one subset of all of them, and no sd.
+    Where one side has no more images than a subset, it is compared once, with as many of the other side, and there
+    is no sd: what one subset varies by is not known.
 
     Raises:
         ValueError: fewer than two rows on a side.

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import torch
 from civae_core.data import PreparedData
 from civae_core.errors import DataError, UsageError
 from civae_core.evaluation import realism
-from civae_core.evaluation.asked import Answer, Asked
+from civae_core.evaluation.asked import Answer, Asked, Seen
 from civae_core.evaluation.realism import (
     Extractor,
     RealismTally,
@@ -20,8 +21,10 @@ from civae_core.evaluation.realism import (
     extractor_for,
     frechet_distance,
     kernel_distance,
+    of_yardstick,
     real_features,
 )
+from civae_core.yardstick import Yardstick
 
 CPU = torch.device("cpu")
 COLOURS = Extractor(
@@ -156,3 +159,57 @@ def test_inception_reads_weights_from_the_file_that_is_named(tmp_path: Path) -> 
     assert extractor is not None and extractor.name == "Inception v3 (inception.pth)"
     grey = extractor.features(torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(0)))
     assert grey.shape == (2, 2048) and grey.dtype == torch.float32
+
+
+def test_weights_that_change_after_they_were_checked_are_not_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
+    weights, touched = tmp_path / "inception.pth", tmp_path / "touched"
+
+    class Hostile:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (Path.touch, (touched,))
+
+    torch.save({"checked": torch.arange(3)}, weights)
+    load, given = torch.load, []
+
+    def loaded_and_exchanged(file: Any, *args: Any, **options: Any) -> Any:
+        found = load(file, *args, **options)
+        torch.save({"checked": Hostile()}, weights)
+        return found
+
+    monkeypatch.setattr(torch, "load", loaded_and_exchanged)
+    monkeypatch.setattr(
+        library.FeatureExtractorInceptionV3, "load_state_dict", lambda self, state: given.append(state)
+    )
+    assert extractor_for(str(weights), None, CPU) is not None
+    assert not touched.exists()
+    assert [state["checked"].tolist() for state in given] == [[0, 1, 2]]
+
+
+def test_what_the_yardstick_has_read_is_not_read_again(
+    faces: PreparedData, make_asked: Callable[..., Asked]
+) -> None:
+    class Looking:
+        """A yardstick that counts its looks."""
+
+        name, looks = "looking", 0
+
+        def read(self, y_BCHW: torch.Tensor) -> Any:
+            self.looks += 1
+            return SimpleNamespace(features_BF=COLOURS.features(y_BCHW))
+
+    yardstick, other = Looking(), Looking()
+    real = real_features(faces, of_yardstick(cast(Yardstick, yardstick)), CPU)
+    assert real is not None
+    images = faces.images(faces.rows("test")).float() / 255
+    seen = cast(Any, Seen)(yardstick.read(images), None, None)
+    found, looks = [], yardstick.looks
+    for reader, again in ((yardstick, 0), (other, 1), (None, 1)):
+        tally = RealismTally(real, cast(Yardstick | None, reader))
+        tally.add(make_asked(images), Answer(images), seen)
+        assert yardstick.looks == looks + again
+        looks = yardstick.looks
+        found.append(tally.summary(0)["realism"])
+    assert found[0] == found[1] == found[2]
