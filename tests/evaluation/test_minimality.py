@@ -95,3 +95,7 @@ def test_who_is_not_changed_is_left_out(make_asked: MakeAsked) -> None:
     before = latents(3, 5)
     tally = tallied(make_asked, before, before, torch.full((3, 1), 0.5))
     assert tally.summary(0) == {} and tally.per_image() == {}
+
+
+def test_without_images_there_is_no_entry() -> None:
+    assert MinimalityTally(references()).summary(0) == {}
