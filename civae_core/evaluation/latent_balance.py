@@ -20,7 +20,8 @@ from civae_core.ranking import auc
 
 MOST_IMAGES = 4_000
 BATCH = 64
-_RIDGE = 1.0
+_RIDGE = 0.1
+"""Keeps a covariate that is constant in one arm from counting; hardly shrinks any other."""
 _FEWEST_IN_AN_ARM = 30
 
 
@@ -32,7 +33,7 @@ def latent_balance(
     device: torch.device,
     seed: int,
 ) -> dict[str, Any]:
-    """The entry `balance` of one binary treatment; empty where an arm has fewer than 30 images.
+    """The entry `balance` of one binary treatment; empty where an arm has fewer than 30 images more than covariates.
 
     `auc_x` is the held-out AUC of the treatment from the covariates, `auc_x_and_z` from covariates and η together,
     `difference` the second minus the first: 0 is ideal, below 0 is the cost of fitting more inputs.
@@ -44,7 +45,8 @@ def latent_balance(
     """
     chosen = chosen[evenly_spread(len(chosen), MOST_IMAGES)]
     t_N = chosen.t_NT[:, treatment].double()
-    if min(int((t_N == arm).sum()) for arm in (0, 1)) < _FEWEST_IN_AN_ARM:
+    smallest = min(int((t_N == arm).sum()) for arm in (0, 1))
+    if smallest - chosen.x_NX.shape[1] < _FEWEST_IN_AN_ARM:
         return {}
     eta_NZ = abducted_noise(method, data, chosen, device).double()
     x_NX = chosen.x_NX.double()
@@ -85,28 +87,34 @@ def kl_between_arms(eta_NZ: Tensor, x_NX: Tensor, t_N: Tensor) -> float:
         eta_NZ: float64.
         x_NX: covariates; X may be 0.
         t_N: 0 or 1.
+
+    Raises:
+        ValueError: an arm has hardly more images than there are covariates.
     """
     scale_X = x_NX.std(0).clamp(min=1e-8) if x_NX.shape[1] else x_NX.new_ones(0)
     inputs_NX = torch.cat([x_NX.new_ones(len(x_NX), 1), (x_NX - x_NX.mean(0)) / scale_X], dim=1)
-    means, variances, noise_N, chance = [], [], x_NX.new_zeros(len(x_NX)), -1.0
+    penalty_XX = _RIDGE * torch.eye(inputs_NX.shape[1], dtype=torch.float64)
+    penalty_XX[0, 0] = 0.0
+    means, variances, noise_N, ratio = [], [], x_NX.new_zeros(len(x_NX)), 0.0
     for arm in (0, 1):
         rows_MX, target_MZ = inputs_NX[t_N == arm], eta_NZ[t_N == arm]
-        penalty_XX = _RIDGE * torch.eye(inputs_NX.shape[1], dtype=torch.float64)
-        penalty_XX[0, 0] = 0.0
-        gram_XX = rows_MX.T @ rows_MX + penalty_XX
-        weights_XZ = torch.linalg.solve(gram_XX, rows_MX.T @ target_MZ)
-        residual_MZ = target_MZ - rows_MX @ weights_XZ
-        freedom = max(len(rows_MX) - inputs_NX.shape[1], 1)
+        solved_XM = torch.linalg.solve(rows_MX.T @ rows_MX + penalty_XX, rows_MX.T)
+        residual_MZ = target_MZ - rows_MX @ (solved_XM @ target_MZ)
+        fitted_XX = solved_XM @ rows_MX  # the hat matrix H has the same traces
+        freedom = float(len(rows_MX) - 2 * fitted_XX.trace() + (fitted_XX @ fitted_XX).trace())  # tr (I − H)²
+        if freedom <= 2:
+            raise ValueError(f"arm {arm} has too few images ({len(rows_MX)}) for {x_NX.shape[1]} covariates")
         variances.append((residual_MZ.square().sum(0) / freedom).clamp(min=1e-12))
-        chance += 0.5 * freedom / max(freedom - 2, 1)  # the mean of F, the ratio of two such variances
-        means.append(inputs_NX @ weights_XZ)
+        # Over chance, 1/s² averages ν/(ν−2) times 1/σ²: it lengthens distances, and the ratio of two variances.
+        ratio += 0.5 * freedom / (freedom - 2)
+        means.append(inputs_NX @ (solved_XM @ target_MZ))
         # Variance of a fitted mean, in units of the residual variance: the same for every dimension.
-        noise_N = noise_N + (inputs_NX * torch.linalg.solve(gram_XX, inputs_NX.T).T).sum(1)
+        noise_N = noise_N + ((inputs_NX @ (solved_XM @ solved_XM.T)) * inputs_NX).sum(1)
     inverse_Z = 0.5 * (1 / variances[0] + 1 / variances[1])
     apart_N = ((means[1] - means[0]).square() * inverse_Z).sum(1)
-    spread_Z = 0.5 * (variances[0] / variances[1] + variances[1] / variances[0]) - 1
-    by_chance_N = noise_N * eta_NZ.shape[1]
-    return float(0.5 * (apart_N - by_chance_N).mean() + 0.5 * (spread_Z - chance).sum())
+    spread_Z = 0.5 * (variances[0] / variances[1] + variances[1] / variances[0])
+    by_chance_N = noise_N * ratio * eta_NZ.shape[1]
+    return float(0.5 * (apart_N - by_chance_N).mean() + 0.5 * (spread_Z - ratio).sum())
 
 
 def _held_out_auc(inputs_NC: Tensor, t_N: Tensor, seed: int) -> float:

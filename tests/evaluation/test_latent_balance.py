@@ -1,6 +1,7 @@
 """Balance of z: codes that tell the treatment, codes that only follow the covariates, and analytic divergences."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -40,14 +41,24 @@ def test_the_divergence_is_the_analytic_one() -> None:
     assert kl_between_arms(wider_NZ, x_NX, t_N) == pytest.approx(2 * 0.5 * ((4 + 0.25) / 2 - 1), rel=0.1)
 
 
-def test_chance_differences_of_small_sets_are_taken_off() -> None:
-    found = []
-    for seed in range(40):
+@pytest.mark.parametrize(("zeros", "ones", "covariates"), [(40, 40, 2), (40, 40, 10), (30, 200, 0)])
+def test_chance_differences_of_small_sets_are_taken_off(zeros: int, ones: int, covariates: int) -> None:
+    found, count = [], zeros + ones
+    for seed in range(300):
         generator = torch.Generator().manual_seed(seed)
-        eta_NZ = torch.randn(80, 16, generator=generator, dtype=torch.float64)
-        x_NX = torch.randn(80, 2, generator=generator, dtype=torch.float64)
-        found.append(kl_between_arms(eta_NZ, x_NX, (torch.arange(80) % 2).double()))
-    assert abs(sum(found) / 40) < 0.3, "uncorrected it is about 2"
+        x_NX = torch.randn(count, covariates, generator=generator, dtype=torch.float64)
+        eta_NZ = torch.randn(count, 16, generator=generator, dtype=torch.float64) + x_NX.sum(1, keepdim=True)
+        found.append(kl_between_arms(eta_NZ, x_NX, (torch.arange(count) < ones).double()))
+    found_S = torch.tensor(found)
+    error = float(found_S.std()) / 300**0.5
+    assert float(found_S.mean()) == pytest.approx(0.0, abs=3 * error)
+    assert error < 0.05 and float(found_S.min()) < 0, "a balanced code may score below 0"
+
+
+def test_too_few_images_for_the_covariates_are_refused() -> None:
+    x_NX = torch.randn(40, 18, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"arm 0 has too few images \(20\) for 18 covariates"):
+        kl_between_arms(x_NX, x_NX, (torch.arange(40) % 2).double())
 
 
 def test_the_entry_tells_a_leaking_code_from_a_balanced_one(
@@ -70,6 +81,8 @@ def test_the_entry_tells_a_leaking_code_from_a_balanced_one(
     assert abs(balanced["difference"]) < 0.06 and balanced["kl_between_arms"] < 0.2
     assert leaking["auc_x_and_z"] > 0.97 and leaking["difference"] > 0.3 and leaking["kl_between_arms"] > 10
     assert latent_balance(method, faces, chosen[:20], 0, CPU, seed=0) == {}
+    many = replace(chosen, x_NX=torch.zeros(len(chosen), int(min(t_N1.sum(), (1 - t_N1).sum())) - 29))
+    assert latent_balance(method, faces, many, 0, CPU, seed=0) == {}, "hardly more images than covariates"
 
 
 @pytest.mark.parametrize("leaking", [0.0, 1.0])
