@@ -5,6 +5,7 @@ Imported by evaluations only: torchmetrics takes seconds to load.
 
 import logging
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -18,6 +19,8 @@ _SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 _WINDOW = 11
 ALEXNET_FILE = "alexnet-owt-7be5be79.pth"
 """torchvision's weights of LPIPS's backbone."""
+LPIPS_SMALLEST = 31
+"""Side in pixels below which AlexNet's last pooling has nothing to pool."""
 
 Distance = Callable[[Tensor, Tensor], Tensor]
 """Two batches of images [B,C,S,S] in [0,1] to a distance [B]."""
@@ -54,22 +57,27 @@ def ms_ssim(a_NCHW: Tensor, b_NCHW: Tensor) -> Tensor:
     return similarity_N.reshape(-1)
 
 
-def load_lpips(device: torch.device) -> Distance | None:
-    """LPIPS (Zhang et al. 2018) over AlexNet, or None with a word of what is missing; nothing is ever downloaded."""
+def load_lpips(device: torch.device, size: int | None = None) -> Distance | None:
+    """LPIPS (Zhang et al. 2018) over AlexNet, or None with a word of what is missing; nothing is ever downloaded.
+
+    Grey images count as three equal channels; values beyond [0,1] are clamped.
+
+    Args:
+        device: of the images.
+        size: side of the images, if known; the distance raises ValueError for images below `LPIPS_SMALLEST`.
+    """
+    if size is not None and size < LPIPS_SMALLEST:
+        log.info("LPIPS is left out: it needs images of at least %d pixels, not %d", LPIPS_SMALLEST, size)
+        return None
     weights = Path(torch.hub.get_dir()) / "checkpoints" / ALEXNET_FILE
-    try:
-        from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
-        from torchvision.models import alexnet  # noqa: F401  (torchmetrics needs it without saying so)
-    except ImportError:
+    if find_spec("torchvision") is None:
         log.info("LPIPS is left out: it needs torchvision (pip install 'civae[lpips]')")
         return None
     if not weights.is_file():
-        log.info("LPIPS is left out: its weights are not on this machine")
-        log.debug("LPIPS looks for its backbone's weights at %s", weights)
+        log.info("LPIPS is left out: put torchvision's weights of AlexNet at %s", weights)
         return None
     try:
-        torch.load(weights, map_location="cpu", weights_only=True)  # refuses whatever could run code
-        network = LearnedPerceptualImagePatchSimilarity("alex", normalize=True, reduction="sum")
+        network = _lpips_network(weights)
     except Exception as error:
         reason = str(error).partition("\n")[0]
         log.warning("LPIPS is left out: %s cannot be read (%s)", weights, reason)
@@ -78,15 +86,25 @@ def load_lpips(device: torch.device) -> Distance | None:
 
     @torch.no_grad()
     def distance(a_BCHW: Tensor, b_BCHW: Tensor) -> Tensor:
-        pairs = zip(_rgb(a_BCHW), _rgb(b_BCHW), strict=True)
-        values = []
-        for a_CHW, b_CHW in pairs:  # the library keeps a sum only
-            network.reset()
-            network.update(a_CHW[None], b_CHW[None])
-            values.append(network.compute())
-        return torch.stack(values)
+        if min(a_BCHW.shape[2:]) < LPIPS_SMALLEST:
+            raise ValueError(f"LPIPS needs images of at least 31×31 pixels, not {tuple(a_BCHW.shape[2:])}")
+        found_B111: Tensor = network(_rgb(a_BCHW), _rgb(b_BCHW), normalize=True)
+        return found_B111.flatten()
 
     return distance
+
+
+def _lpips_network(weights: Path) -> torch.nn.Module:
+    """The library's network. Its own way to the backbone unpickles whatever the file holds, and downloads what is
+    missing; so the backbone is made without weights, and given what a load that refuses all but tensors has found.
+    """
+    from torchmetrics.functional.image.lpips import _LPIPS
+
+    state = torch.load(weights, map_location="cpu", weights_only=True)
+    network = _LPIPS(net="alex", pnet_rand=True)  # random backbone; the heads come with the library
+    backbone = network.net.state_dict()  # slice1.0.weight is features.0.weight of torchvision's
+    network.net.load_state_dict({key: state[f"features.{key.partition('.')[2]}"] for key in backbone})
+    return network
 
 
 def _rgb(y_BCHW: Tensor) -> Tensor:
