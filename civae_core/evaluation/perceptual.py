@@ -27,10 +27,11 @@ Distance = Callable[[Tensor, Tensor], Tensor]
 
 
 def ms_ssim_scales(size: int) -> int:
-    """How many of the five scales images of this side have room for: 2 at 32 px, 3 at 64, 4 at 128, 5 from 176."""
-    return max(
-        (n for n in range(1, len(_SCALE_WEIGHTS) + 1) if size // max(1, n - 1) ** 2 >= _WINDOW), default=0
-    )
+    """How many of the five scales images of this side have room for: a whole window at the coarsest one, and as many
+    pixels as the library asks for. 1 from 11 px, 2 from 22, 3 from 44, 4 from 99, 5 from 176.
+    """
+    counts = range(1, len(_SCALE_WEIGHTS) + 1)
+    return max((n for n in counts if min(size >> (n - 1), size // max(1, n - 1) ** 2) >= _WINDOW), default=0)
 
 
 def ms_ssim(a_NCHW: Tensor, b_NCHW: Tensor) -> Tensor:

@@ -69,7 +69,29 @@ def test_identical_images_score_1_noise_less_and_opposites_a_number() -> None:
 
 
 def test_scales_follow_the_size() -> None:
-    assert [ms_ssim_scales(size) for size in (8, 11, 32, 64, 128, 256)] == [0, 2, 2, 3, 4, 5]
+    expected = {
+        10: 0,
+        11: 1,
+        21: 1,
+        22: 2,
+        32: 2,
+        43: 2,
+        44: 3,
+        64: 3,
+        98: 3,
+        99: 4,
+        128: 4,
+        175: 4,
+        176: 5,
+        256: 5,
+    }
+    assert {size: ms_ssim_scales(size) for size in expected} == expected
+    generator = torch.Generator().manual_seed(0)
+    for size in expected.keys() - {10}:
+        y_1CHW = torch.rand(1, 1, size, size, generator=generator)
+        assert float(ms_ssim(y_1CHW, y_1CHW)) == pytest.approx(1.0, abs=1e-5), (
+            f"the library takes {size} pixels"
+        )
     with pytest.raises(ValueError, match="at least 11"):
         ms_ssim(torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 8))
 
