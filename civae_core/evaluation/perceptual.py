@@ -75,7 +75,9 @@ def load_lpips(device: torch.device, size: int | None = None) -> Distance | None
         log.info("LPIPS is left out: it needs torchvision (pip install 'civae[lpips]')")
         return None
     if not weights.is_file():
-        log.info("LPIPS is left out: put torchvision's weights of AlexNet at %s", weights)
+        # One line of a terminal, whose width a whole path would pass.
+        log.info("LPIPS is left out: no $TORCH_HOME/hub/checkpoints/%s", ALEXNET_FILE)
+        log.debug("LPIPS looks for torchvision's weights of AlexNet at %s", weights)
         return None
     try:
         network = _lpips_network(weights)
