@@ -65,4 +65,4 @@ def choose_instruments(
         if card.data["fingerprint"] != data.fingerprint:
             log.warning("the scorer was trained on %s, not on this data", card.data["name"])
     found = None if extractor == "none" else extractor_for(extractor, yardstick, device)
-    return Instruments(yardstick, found, load_lpips(device))
+    return Instruments(yardstick, found, load_lpips(device, data.size))

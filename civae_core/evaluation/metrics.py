@@ -18,11 +18,11 @@ IDENTICAL_PSNR = 100.0
 CHANGE_THRESHOLD = 0.5
 """Grey levels (of 255) that the truth must move a pixel by to count as changed: less cannot be stored."""
 
-_SSIM_RADIUS = 5
-SSIM_WINDOW = 2 * _SSIM_RADIUS + 1
+SSIM_WINDOW = 11
 """SSIM's window in pixels: smaller images have none."""
-_SSIM_SIGMA = 1.5
-_SSIM_K1, _SSIM_K2 = 0.01, 0.03
+
+MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+"""Exponents of the five scales of Wang et al. 2003, the finest first."""
 
 
 def mse(a_NCHW: Tensor, b_NCHW: Tensor) -> Tensor:
@@ -39,32 +39,66 @@ def ssim(a_NCHW: Tensor, b_NCHW: Tensor) -> Tensor:
     """Structural similarity [N] in [-1, 1] (Wang et al. 2004): Gaussian 11×11 window of σ 1.5, range 1.
 
     The mean over windows that lie wholly inside the image, per channel, then over channels: scikit-image's
-    `structural_similarity(gaussian_weights=True, use_sample_covariance=False, data_range=1)`. It is our own because
-    torchmetrics averages over a mirrored border too, and differs from it by up to 0.0015 on noisy images.
+    `structural_similarity(gaussian_weights=True, use_sample_covariance=False, data_range=1)`.
 
     Raises:
         ValueError: an image is smaller than the window.
     """
-    channels, height, width = a_NCHW.shape[1:]
+    # torchmetrics takes seconds to import, and few commands need it.
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    _require_window(a_NCHW)
+    _, map_NCHW = structural_similarity_index_measure(
+        a_NCHW, b_NCHW, reduction="none", data_range=1.0, return_full_image=True
+    )
+    # The library's own mean takes in windows that hang over the edge, filled up with mirrored pixels.
+    radius = SSIM_WINDOW // 2
+    inside_NCHW: Tensor = map_NCHW[..., radius:-radius, radius:-radius]
+    return inside_NCHW.flatten(1).mean(1)
+
+
+def ms_ssim_scales(size: int) -> int:
+    """Scales that MS-SSIM has for images of this size: each halves the last, and must hold a whole window.
+
+    5 from 176 pixels on, 4 from 88, 3 from 44, 2 from 22, 1 (which is SSIM) from 11, none below.
+    """
+    return sum(size >> scale >= SSIM_WINDOW for scale in range(len(MS_SSIM_WEIGHTS)))
+
+
+def ms_ssim(a_NCHW: Tensor, b_NCHW: Tensor) -> Tensor:
+    """Multi-scale structural similarity [N] in [0, 1] (Wang et al. 2003), over `ms_ssim_scales` scales.
+
+    Contrast and structure of each scale but the coarsest, SSIM of that one, each to the power of its weight, and
+    multiplied. The standard weights are those of five scales; with fewer they are scaled to sum to 1 again, so that
+    values of different image sizes do not compare. A scale where the images are anti-correlated counts as 0: a
+    negative number has no real power.
+
+    Raises:
+        ValueError: an image is smaller than SSIM's window.
+    """
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    _require_window(a_NCHW)
+    scales = ms_ssim_scales(min(a_NCHW.shape[2:]))
+    weights = MS_SSIM_WEIGHTS[:scales]
+    product_N = torch.ones(len(a_NCHW), dtype=a_NCHW.dtype, device=a_NCHW.device)
+    for scale, weight in enumerate(weights):
+        if scale < scales - 1:
+            _, similarity_N = structural_similarity_index_measure(
+                a_NCHW, b_NCHW, reduction="none", data_range=1.0, return_contrast_sensitivity=True
+            )
+            a_NCHW, b_NCHW = F.avg_pool2d(a_NCHW, 2), F.avg_pool2d(b_NCHW, 2)
+        else:
+            # The library's multi-scale function pads this scale, where the edge is most of the image.
+            similarity_N = ssim(a_NCHW, b_NCHW)
+        product_N = product_N * similarity_N.clamp(min=0.0) ** (weight / sum(weights))
+    return product_N
+
+
+def _require_window(a_NCHW: Tensor) -> None:
+    height, width = a_NCHW.shape[2:]
     if min(height, width) < SSIM_WINDOW:
         raise ValueError(f"SSIM needs images of at least 11×11 pixels, not {height}×{width}")
-    offset_K = torch.arange(-_SSIM_RADIUS, _SSIM_RADIUS + 1, dtype=a_NCHW.dtype, device=a_NCHW.device)
-    window_K = (-0.5 * (offset_K / _SSIM_SIGMA).square()).exp()
-    window_K = window_K / window_K.sum()
-
-    def smooth(x_NCHW: Tensor) -> Tensor:
-        vertical = window_K[None, None, :, None].expand(channels, 1, -1, 1)
-        horizontal = window_K[None, None, None, :].expand(channels, 1, 1, -1)
-        return F.conv2d(F.conv2d(x_NCHW, vertical, groups=channels), horizontal, groups=channels)
-
-    mean_a, mean_b = smooth(a_NCHW), smooth(b_NCHW)
-    variance_a = smooth(a_NCHW.square()) - mean_a.square()
-    variance_b = smooth(b_NCHW.square()) - mean_b.square()
-    covariance = smooth(a_NCHW * b_NCHW) - mean_a * mean_b
-    c1, c2 = _SSIM_K1**2, _SSIM_K2**2
-    luminance = (2 * mean_a * mean_b + c1) / (mean_a.square() + mean_b.square() + c1)
-    structure = (2 * covariance + c2) / (variance_a + variance_b + c2)
-    return (luminance * structure).flatten(1).mean(1)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,4 @@
-"""Similarity as people see it, through torchmetrics: MS-SSIM and, where its weights are on this machine, LPIPS.
-
-Imported by evaluations only: torchmetrics takes seconds to load.
-"""
+"""LPIPS, a distance learned from what people see as alike, through torchmetrics, where its weights are at hand."""
 
 import logging
 from collections.abc import Callable
@@ -10,13 +7,9 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
 log = logging.getLogger(__name__)
 
-_SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-"""Wang et al. 2003, from the finest scale to the coarsest."""
-_WINDOW = 11
 ALEXNET_FILE = "alexnet-owt-7be5be79.pth"
 """torchvision's weights of LPIPS's backbone."""
 LPIPS_SMALLEST = 31
@@ -24,38 +17,6 @@ LPIPS_SMALLEST = 31
 
 Distance = Callable[[Tensor, Tensor], Tensor]
 """Two batches of images [B,C,S,S] in [0,1] to a distance [B]."""
-
-
-def ms_ssim_scales(size: int) -> int:
-    """How many of the five scales images of this side have room for: a whole window at the coarsest one, and as many
-    pixels as the library asks for. 1 from 11 px, 2 from 22, 3 from 44, 4 from 99, 5 from 176.
-    """
-    counts = range(1, len(_SCALE_WEIGHTS) + 1)
-    return max((n for n in counts if min(size >> (n - 1), size // max(1, n - 1) ** 2) >= _WINDOW), default=0)
-
-
-def ms_ssim(a_NCHW: Tensor, b_NCHW: Tensor) -> Tensor:
-    """Multi-scale structural similarity [N] in [0, 1] (Wang et al. 2003), over as many scales as there is room for.
-
-    With fewer than five scales the weights of the finest ones are scaled to sum to 1; a negative contrast term
-    counts as 0. Numbers of different image sizes are not comparable.
-
-    Raises:
-        ValueError: images smaller than the window of 11 pixels.
-    """
-    scales = ms_ssim_scales(min(a_NCHW.shape[2:]))
-    if not scales:
-        raise ValueError(f"MS-SSIM needs images of at least 11×11 pixels, not {tuple(a_NCHW.shape[2:])}")
-    total = sum(_SCALE_WEIGHTS[:scales])
-    similarity_N: Tensor = multiscale_structural_similarity_index_measure(
-        a_NCHW,
-        b_NCHW,
-        reduction="none",
-        data_range=1.0,
-        betas=tuple(weight / total for weight in _SCALE_WEIGHTS[:scales]),
-        normalize="relu",
-    )
-    return similarity_N.reshape(-1)
 
 
 def load_lpips(device: torch.device, size: int | None = None) -> Distance | None:

@@ -12,8 +12,8 @@ from civae_core.data.labelled import LabelledRows
 from civae_core.evaluation.asked import Method, Tally, look
 from civae_core.evaluation.bootstrap import bootstrap_mean
 from civae_core.evaluation.methods import TrainedModel
-from civae_core.evaluation.metrics import SSIM_WINDOW, bits_per_dim, psnr, ssim
-from civae_core.evaluation.perceptual import Distance, ms_ssim
+from civae_core.evaluation.metrics import SSIM_WINDOW, bits_per_dim, ms_ssim, psnr, ssim
+from civae_core.evaluation.perceptual import Distance
 from civae_core.evaluation.question import Question
 from civae_core.progress import progress
 from civae_core.randomness import generator_for

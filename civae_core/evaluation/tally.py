@@ -11,8 +11,8 @@ from torch import Tensor
 
 from civae_core.evaluation.asked import Answer, Asked, Seen
 from civae_core.evaluation.bootstrap import bootstrap_mean, bootstrap_ratio
-from civae_core.evaluation.metrics import SSIM_WINDOW, effect_terms, mse, psnr, ssim
-from civae_core.evaluation.perceptual import Distance, ms_ssim
+from civae_core.evaluation.metrics import SSIM_WINDOW, effect_terms, ms_ssim, mse, psnr, ssim
+from civae_core.evaluation.perceptual import Distance
 
 
 class CounterfactualTally:
