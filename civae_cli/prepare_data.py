@@ -90,9 +90,10 @@ def prepare_data(
     truth: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME=VALUE",
-            help="True counterfactual to store of synthetic validation and test faces; repeatable "
-            "[default: Young=flip, Male=flip].",
+            metavar="NAME=VALUE[,…]",
+            help="True counterfactual to store of synthetic validation and test faces, as Young=flip, Age=20:80:5 "
+            "or, set together, Young=flip,Male=flip; repeatable [default: Young=flip and Male=flip; of "
+            "faces-age Age=20, 35, 50, 65 and 80].",
             show_default=False,
         ),
     ] = None,

@@ -38,4 +38,5 @@ def people(process: FaceProcess, rows: range, train: int) -> Subjects:
     return Subjects(
         torch.cat([part.noise_NK for part in parts]),
         {name: torch.cat([part.roots[name] for part in parts]) for name in parts[0].roots},
+        process.ageing,
     )

@@ -8,6 +8,7 @@ glasses and smile less. The treatment Young is assigned last, given the covariat
 
 so overlap = 1 is a randomised experiment, 0.5 is like CelebA (women about 7 young to 1 old, men about 1.7 to 1) and
 towards 0 the covariates nearly decide. Pose, light, backdrop, clothes and the person's own shape are unlabelled.
+Told in years, the treatment is Age instead, and Young is what a person below 45 is called (see `ageing`).
 
 Stage 2, consequences. Structural equations with exogenous noise that was drawn once:
 
@@ -28,44 +29,68 @@ from torch import Tensor
 from civae_core.attributes import Attribute, AttributeRoles, require_name
 from civae_core.errors import UsageError
 from civae_core.synthetic import noise
+from civae_core.synthetic.ageing import IN_TWO_CLASSES, IN_YEARS, Ageing
 from civae_core.synthetic.renderer import render
 
-ROOTS: tuple[str, ...] = (
-    "Young",
-    "Male",
-    "Smiling",
-    "Eyeglasses",
-    "Blond_Hair",
-    "Blue_Eyes",
-    "Skin_Tone",
-)
-
-ATTRIBUTES: tuple[Attribute, ...] = (
-    Attribute("Young", "binary"),
+_COVARIATES: tuple[Attribute, ...] = (
     Attribute("Male", "binary"),
     Attribute("Smiling", "binary"),
     Attribute("Eyeglasses", "binary"),
     Attribute("Blond_Hair", "binary"),
     Attribute("Blue_Eyes", "binary"),
     Attribute("Skin_Tone", "continuous", mean=0.42, std=0.24),
+)
+
+_CONSEQUENCES: tuple[Attribute, ...] = (
     Attribute("Beard", "binary"),
     Attribute("Gray_Hair", "binary"),
     Attribute("Receding_Hairline", "binary"),
     Attribute("Wrinkles", "binary"),
 )
 
+
+def roots_of(ageing: Ageing) -> tuple[Attribute, ...]:
+    """What do() can set, age first."""
+    return (ageing.root, *_COVARIATES)
+
+
+ATTRIBUTES: tuple[Attribute, ...] = (*roots_of(IN_TWO_CLASSES), *_CONSEQUENCES)
+"""The table's columns where age is Young."""
+AGE_ATTRIBUTES: tuple[Attribute, ...] = (
+    *roots_of(IN_YEARS),
+    *_CONSEQUENCES,
+    Attribute("Young", "binary"),
+)
+"""The table's columns where age is in years."""
+
 ROLES = AttributeRoles.assign(
     ATTRIBUTES,
     treatments=["Young"],
-    covariates=["Male", "Smiling", "Eyeglasses", "Blond_Hair", "Blue_Eyes", "Skin_Tone"],
+    covariates=[a.name for a in _COVARIATES],
     descendants=["Gray_Hair", "Receding_Hairline", "Wrinkles"],
 )
 """The roles for treatment Young. Beard is held out: it goes with Male, and age does not cause it.
 
 For treatment Male the descendants would be Beard and Receding_Hairline.
 """
+AGE_ROLES = AttributeRoles.assign(
+    AGE_ATTRIBUTES,
+    treatments=["Age"],
+    covariates=[a.name for a in _COVARIATES],
+    descendants=["Gray_Hair", "Receding_Hairline", "Wrinkles", "Young"],
+)
+"""The roles for treatment Age."""
 
-_BINARY_ROOTS = frozenset(a.name for a in ATTRIBUTES if a.kind == "binary" and a.name in ROOTS)
+
+def attributes_of(ageing: Ageing) -> tuple[Attribute, ...]:
+    """The table's columns."""
+    return ATTRIBUTES if ageing == IN_TWO_CLASSES else AGE_ATTRIBUTES
+
+
+def roles_of(ageing: Ageing) -> AttributeRoles:
+    """The roles where age is the treatment."""
+    return ROLES if ageing == IN_TWO_CLASSES else AGE_ROLES
+
 
 # Who is photographed: P(root = 1), (women, men) or (not blond, blond).
 _P_MALE = 0.42
@@ -89,22 +114,25 @@ _STEEPEST = 20.0
 class Subjects:
     """N people: their exogenous noise, and the values of their roots (factual, or as set by do()).
 
-    noise_NK float32 [N, K], uniforms of `noise.SOURCES`; roots: name → float32 [N].
+    noise_NK float32 [N, K], uniforms of `noise.SOURCES`; roots: name → float32 [N], among them the root of `ageing`.
     """
 
     noise_NK: Tensor
     roots: Mapping[str, Tensor]
+    ageing: Ageing = IN_TWO_CLASSES
 
     def __len__(self) -> int:
         return self.noise_NK.shape[0]
 
     def __getitem__(self, rows: slice | Tensor) -> "Subjects":
         """The subjects at `rows`: a slice, an int64 tensor [M] or a bool tensor [N]."""
-        return Subjects(self.noise_NK[rows], {name: value[rows] for name, value in self.roots.items()})
+        roots = {name: value[rows] for name, value in self.roots.items()}
+        return replace(self, noise_NK=self.noise_NK[rows], roots=roots)
 
     def to(self, device: torch.device | str) -> "Subjects":
         """The same subjects on another device, where they are then rendered."""
-        return Subjects(self.noise_NK.to(device), {name: v.to(device) for name, v in self.roots.items()})
+        roots = {name: value.to(device) for name, value in self.roots.items()}
+        return replace(self, noise_NK=self.noise_NK.to(device), roots=roots)
 
     def under(self, do: Mapping[str, float | Tensor | str]) -> "Subjects":
         """The same subjects under do(): given roots are set, all noise and all other roots stay.
@@ -117,7 +145,7 @@ class Subjects:
         """
         roots = dict(self.roots)
         for name, value in do.items():
-            require_name(name, ROOTS, "do")
+            require_name(name, self.roots, "do")
             roots[name] = self._dose(name, value)
         return replace(self, roots=roots)
 
@@ -126,7 +154,7 @@ class Subjects:
         if isinstance(value, str):
             if value != "flip":
                 raise UsageError(f"do({name}): {value!r} is neither a number nor 'flip'")
-            if name not in _BINARY_ROOTS:
+            if name in {a.name for a in roots_of(self.ageing) if a.kind == "continuous"}:
                 raise UsageError(f"do({name}): only a binary attribute can be flipped", hint="give a number")
             return 1.0 - factual
         if isinstance(value, Tensor) and value.dim() > 0:
@@ -139,36 +167,38 @@ class Subjects:
     def levels(self) -> dict[str, Tensor]:
         """What the roots cause, as continuous levels [N]: 0 is none, 1 is full; age can push some beyond 1.
 
-        old = 1 − Young is clamped to [0, 1.5]; every level is non-decreasing in it. Only additions, products and
-        comparisons, so a subject's levels do not depend on the batch.
+        Every level is non-decreasing in age. Only additions, products, quotients and comparisons, so a subject's
+        levels do not depend on the batch.
         """
         own = self._own
-        old = (1.0 - self.roots["Young"]).clamp(0.0, 1.5)
+        age = self.ageing.progress(self.roots[self.ageing.root.name])
         male = self.roots["Male"].clamp(0.0, 1.0)
         # How far a person will respond cannot be read off the young face, so no method can know it. The spread is
         # kept narrow: what cannot be known bounds the error of every method from below.
         grays = 0.80 + 0.25 * own("grays")
         recedes = 0.45 + 0.60 * own("recedes")
         wrinkles = 0.55 + 0.50 * own("wrinkles")
-        bearded = (own("beard") < 0.45).to(old.dtype)
+        bearded = (own("beard") < 0.45).to(male.dtype)
         return {
             "Beard": male * bearded * (0.70 + 0.30 * own("beard_density")),
-            "Gray_Hair": (old * grays).clamp(max=1.0),
-            "Receding_Hairline": (male * old * recedes).clamp(max=1.25),
-            "Wrinkles": old * wrinkles,
+            "Gray_Hair": (age.gray * grays).clamp(max=1.0),
+            "Receding_Hairline": (male * age.recession * recedes).clamp(max=1.25),
+            "Wrinkles": age.wrinkles * wrinkles,
         }
 
     @cached_property
     def attributes_NA(self) -> Tensor:
-        """The table's rows, float32 [N, len(ATTRIBUTES)]: roots as they are, consequences as 0/1 labels."""
-        labels = {name: (level > _LABEL_ABOVE[name]).float() for name, level in self.levels.items()}
-        return torch.stack([{**self.roots, **labels}[a.name].float() for a in ATTRIBUTES], dim=1)
+        """The table's rows, float32 [N, A] as in `attributes_of`: roots as they are, consequences as 0/1 labels."""
+        above = {"Beard": _BEARD_ABOVE, **self.ageing.label_above}
+        labels = {name: (level > above[name]).float() for name, level in self.levels.items()}
+        columns = {**self.roots, **labels, **self.ageing.labels(self.roots[self.ageing.root.name])}
+        return torch.stack([columns[a.name].float() for a in attributes_of(self.ageing)], dim=1)
 
     def _own(self, source: str) -> Tensor:
         return noise.column(self.noise_NK, source)
 
 
-_LABEL_ABOVE = {"Beard": 0.35, "Gray_Hair": 0.85, "Receding_Hairline": 0.60, "Wrinkles": 0.65}
+_BEARD_ABOVE = 0.35
 
 
 class FaceProcess:
@@ -178,12 +208,15 @@ class FaceProcess:
         overlap: 1 randomised, 0.5 like CelebA, towards 0 nearly deterministic (0 itself means the steepest).
         seed: any non-negative integer; another seed is other people.
         size: height and width of rendered images, 32 to 256.
+        ageing: how age is told: Young, or Age in years. The people, and how young or old they are, stay the same.
 
     Raises:
         UsageError: a setting out of its range.
     """
 
-    def __init__(self, overlap: float = 0.5, seed: int = 0, size: int = 64) -> None:
+    def __init__(
+        self, overlap: float = 0.5, seed: int = 0, size: int = 64, ageing: Ageing = IN_TWO_CLASSES
+    ) -> None:
         if not 0.0 <= overlap <= 1.0:
             raise UsageError(f"overlap: {overlap} is not within 0 to 1", hint="0.5 is like CelebA")
         if not 32 <= size <= 256:
@@ -193,30 +226,38 @@ class FaceProcess:
         self.overlap = overlap
         self.seed = seed
         self.size = size
+        self.ageing = ageing
 
     def subjects(self, start: int, count: int, randomised: bool = False) -> Subjects:
         """Subjects start … start + count − 1; subject i is the same whatever it is asked with.
 
-        With `randomised`, roots keep their own frequencies but lose their associations, and Male and Young are fair
-        coins, so that every cell is populated; these are other people than the same numbers without it.
+        With `randomised`, roots keep their own frequencies but lose their associations, Male and Young are fair coins
+        and Age is uniform, so that every cell is populated; these are other people than the same numbers without it.
         """
         if start < 0 or count < 0:
             raise UsageError(f"subjects: start {start} and count {count} must not be negative")
         noise_NK = noise.draw(self.seed, int(randomised), start, count)
         roots = _roots(noise_NK, randomised)
-        young = noise.column(noise_NK, "young")
-        p_young = torch.full_like(young, 0.5) if randomised else self.propensity(roots)
-        drawn = Subjects(noise_NK, {"Young": (young < p_young).float(), **roots})
+        u_N = noise.column(noise_NK, "young")
+        age = self.ageing.randomise(u_N) if randomised else self.ageing.assign(u_N, self._logit_young(roots))
+        drawn = Subjects(noise_NK, {self.ageing.root.name: age, **roots}, self.ageing)
         first = start % noise.BLOCK
         return drawn[first : first + count]
 
     def propensity(self, roots: Mapping[str, Tensor]) -> Tensor:
         """The true P(Young=1 | x) [N] by which subjects that are not randomised are assigned."""
+        return torch.sigmoid(self._logit_young(roots))
+
+    def treatment_density(self, roots: Mapping[str, Tensor]) -> Tensor:
+        """The true p(t | x) [N] of the age that `roots` have: a probability of Young, a density per year of Age."""
+        return self.ageing.density(roots[self.ageing.root.name], self._logit_young(roots))
+
+    def _logit_young(self, roots: Mapping[str, Tensor]) -> Tensor:
         score = torch.full_like(roots["Male"], _SCORE_BASE)
         for name, weight in _SCORE.items():
             score = score + weight * roots[name]
         slope = min(1.0 / self.overlap - 1.0, _STEEPEST) if self.overlap > 0 else _STEEPEST
-        return torch.sigmoid(_LOGIT_C + slope * (score - _LOGIT_C))
+        return _LOGIT_C + slope * (score - _LOGIT_C)
 
     def render(self, subjects: Subjects) -> Tensor:
         """Their photographs, uint8 [N, 3, size, size], on the subjects' device."""

@@ -10,12 +10,25 @@ import torch
 from civae_core.data.images import Preprocessing
 from civae_core.data.sources.base import Batch, Question, Source, TruthBatch, TruthSpec
 from civae_core.data.tables import Table
-from civae_core.synthetic import ATTRIBUTES, ROLES, FaceProcess
+from civae_core.synthetic import (
+    IN_TWO_CLASSES,
+    IN_YEARS,
+    Ageing,
+    FaceProcess,
+    attributes_of,
+    roles_of,
+)
 from civae_core.synthetic.cohorts import people, require_overlap, split_sizes
 
 DEFAULT_COUNT = 12_000
 DEFAULT_OVERLAP = 0.5
-DEFAULT_TRUTHS = (TruthSpec("Young=flip", {"Young": "flip"}), TruthSpec("Male=flip", {"Male": "flip"}))
+BUILT_IN: dict[str, Ageing] = {"synthetic:faces": IN_TWO_CLASSES, "synthetic:faces-age": IN_YEARS}
+"""The sources by name."""
+DEFAULT_TRUTHS: dict[str, tuple[str, ...]] = {
+    "synthetic:faces": ("Young=flip", "Male=flip"),
+    "synthetic:faces-age": ("Age=20", "Age=35", "Age=50", "Age=65", "Age=80"),
+}
+"""What `--truth` is where it is not given."""
 _LUMA = torch.tensor([0.299, 0.587, 0.114])[:, None, None]  # ITU-R BT.601, as Pillow weighs grey
 
 
@@ -30,6 +43,7 @@ class FacesReader:
     size: int
     channels: int
     truths: tuple[TruthSpec, ...]
+    ageing: Ageing = IN_TWO_CLASSES
 
     def attributes(self) -> np.ndarray:
         """The whole table, float32 [N,A]."""
@@ -50,7 +64,7 @@ class FacesReader:
         return Batch(np.array(rows, np.int64), self._pack(process.render(subjects)), truths=tuple(truths))
 
     def _process(self) -> FaceProcess:
-        return FaceProcess(overlap=self.overlap, seed=self.seed, size=self.size)
+        return FaceProcess(overlap=self.overlap, seed=self.seed, size=self.size, ageing=self.ageing)
 
     def _pack(self, images: torch.Tensor) -> np.ndarray:
         if self.channels == 1:
@@ -59,35 +73,47 @@ class FacesReader:
 
 
 def faces_source(
-    *, count: int, seed: int, overlap: float, truths: Sequence[TruthSpec], size: int, channels: int
+    *,
+    count: int,
+    seed: int,
+    overlap: float,
+    truths: Sequence[TruthSpec],
+    size: int,
+    channels: int,
+    name: str = "synthetic:faces",
 ) -> Source:
     """`count` faces: the first 80 % train and follow the process; 10 % validate, 10 % test, all cells populated.
+
+    Args:
+        name: of the source, which decides how age is told: as Young, or as Age in years.
 
     Raises:
         UsageError: fewer than 10 faces, an overlap outside (0,1], a truth about an unknown attribute.
     """
     require_overlap(overlap)
     sizes = split_sizes(count)
-    reader = FacesReader(count, sizes[0], overlap, seed, size, channels, tuple(truths))
+    ageing = BUILT_IN[name]
+    columns, roles = attributes_of(ageing), roles_of(ageing)
+    reader = FacesReader(count, sizes[0], overlap, seed, size, channels, tuple(truths), ageing)
     names = [f"face-{row:06d}" for row in range(count)]
     table = Table(
         file_names=names,
-        names=tuple(attribute.name for attribute in ATTRIBUTES),
-        kinds=tuple(attribute.kind for attribute in ATTRIBUTES),
+        names=tuple(attribute.name for attribute in columns),
+        kinds=tuple(attribute.kind for attribute in columns),
         values_NA=reader.attributes(),
         splits_N=np.repeat(np.arange(3, dtype=np.uint8), sizes),
         notes=[],
     )
     assert table.splits_N is not None
     identity: dict[str, Any] = {
-        "kind": "synthetic:faces",
+        "kind": name,
         "n": count,
         "seed": seed,
         "overlap": overlap,
         "truths": [spec.name for spec in truths],
     }
     return Source(
-        name="synthetic:faces",
+        name=name,
         identity=identity,
         table=table,
         splits_N=table.splits_N,
@@ -95,7 +121,7 @@ def faces_source(
         reader=reader,
         truths=tuple(truths),
         question=Question(
-            treatment=tuple(a.name for a in ROLES.treatments),
-            covariates=tuple(a.name for a in ROLES.covariates),
+            treatment=tuple(a.name for a in roles.treatments),
+            covariates=tuple(a.name for a in roles.covariates),
         ),
     )

@@ -4,14 +4,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from civae_core.assignments import parse_assignment
 from civae_core.attributes import nearest
-from civae_core.data.sources.base import Source, TruthSpec
+from civae_core.data.sources.base import Source
 from civae_core.data.sources.celeba import celeba_source, is_celeba
-from civae_core.data.sources.faces import DEFAULT_COUNT, DEFAULT_OVERLAP, DEFAULT_TRUTHS, faces_source
+from civae_core.data.sources.faces import (
+    BUILT_IN,
+    DEFAULT_COUNT,
+    DEFAULT_OVERLAP,
+    DEFAULT_TRUTHS,
+    faces_source,
+)
 from civae_core.data.sources.folder import folder_source
+from civae_core.data.sources.truths import parse_truths
 from civae_core.errors import DataError, UsageError
-from civae_core.synthetic import ATTRIBUTES
+from civae_core.synthetic import attributes_of, roots_of
 
 SYNTHETIC = "synthetic:faces"
 SMALLEST, LARGEST = 8, 1024
@@ -33,7 +39,7 @@ class SourceOptions:
 
 
 def open_source(named: str, options: SourceOptions) -> Source:
-    """A CelebA tree or zip, an image folder with a table, or `synthetic:faces`.
+    """A CelebA tree or zip, an image folder with a table, or the built-in faces by name.
 
     Raises:
         UsageError: an option out of range, or one that this kind of source does not have.
@@ -46,15 +52,15 @@ def open_source(named: str, options: SourceOptions) -> Source:
     if named.startswith("synthetic:"):
         return _open_faces(named, options)
     _refuse(
-        "it is for synthetic:faces",
+        f"it is for {' and '.join(BUILT_IN)}",
         {"--n": options.count, "--overlap": options.overlap, "--truth": options.truths or None},
     )
     path = Path(named)
     if not path.exists():
-        near = nearest(named, [SYNTHETIC])
+        near = nearest(named, BUILT_IN)
         raise DataError(
             f"{named}: no such folder" + (f" (did you mean {near}?)" if near else ""),
-            hint=f"SOURCE is a CelebA folder or zip, a folder of images with a table, or {SYNTHETIC}",
+            hint=f"SOURCE is a CelebA folder or zip, a folder of images with a table, or {' or '.join(BUILT_IN)}",
         )
     if options.table is None and is_celeba(path):
         _refuse("CelebA has its own partition", {"--seed": options.seed})
@@ -70,38 +76,28 @@ def open_source(named: str, options: SourceOptions) -> Source:
 
 
 def _open_faces(named: str, options: SourceOptions) -> Source:
-    if named != SYNTHETIC:
-        raise UsageError(f"{named}: no such source (did you mean {SYNTHETIC}?)")
+    if named not in BUILT_IN:
+        near = nearest(named, BUILT_IN)
+        raise UsageError(
+            f"{named}: no such source" + (f" (did you mean {near}?)" if near else ""),
+            hint=f"the built-in ones are {' and '.join(BUILT_IN)}",
+        )
     if not SMALLEST_FACE <= options.size <= LARGEST_FACE:
         raise UsageError(
-            f"--size {options.size} is not within {SMALLEST_FACE} to {LARGEST_FACE}, as {SYNTHETIC} are drawn"
+            f"--size {options.size} is not within {SMALLEST_FACE} to {LARGEST_FACE}, as {named} are drawn"
         )
     _refuse("synthetic faces are drawn to size", {"--crop": options.crop, "--table": options.table})
-    truths = [spec for text in options.truths for spec in _parse_truth(text)]
+    roots = roots_of(BUILT_IN[named])
+    consequences = {a.name for a in attributes_of(BUILT_IN[named])} - {a.name for a in roots}
     return faces_source(
         count=DEFAULT_COUNT if options.count is None else options.count,
         seed=options.seed or 0,
         overlap=DEFAULT_OVERLAP if options.overlap is None else options.overlap,
-        truths=truths or DEFAULT_TRUTHS,
+        truths=parse_truths(options.truths or DEFAULT_TRUTHS[named], roots, consequences),
         size=options.size,
         channels=options.channels,
+        name=named,
     )
-
-
-def _parse_truth(text: str) -> list[TruthSpec]:
-    kinds = {attribute.name: attribute.kind for attribute in ATTRIBUTES}
-    assignment = parse_assignment(text, "--truth", kinds)
-    if "flip" in assignment.values and kinds[assignment.name] == "continuous":
-        raise UsageError(
-            f"--truth {text}: {assignment.name} is continuous, so it has no other value to flip to",
-            hint=f"give a number, as in {assignment.name}=0.5",
-        )
-    return [
-        TruthSpec(
-            f"{assignment.name}={value if isinstance(value, str) else f'{value:g}'}", {assignment.name: value}
-        )
-        for value in assignment.values
-    ]
 
 
 def _refuse(why: str, given: dict[str, object]) -> None:

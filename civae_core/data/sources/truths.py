@@ -1,0 +1,56 @@
+"""Known interventions as named on a command line: `Young=flip`, `Age=20:80:4`, and joint: `Young=0,Male=flip`."""
+
+from collections.abc import Collection, Iterable, Sequence
+
+from civae_core.assignments import Intervention, parse_treatments
+from civae_core.attributes import Attribute
+from civae_core.data.sources.base import TruthSpec
+from civae_core.errors import UsageError
+
+FLAG = "--truth"
+
+
+def parse_truths(
+    texts: Sequence[str], roots: Iterable[Attribute], consequences: Collection[str]
+) -> list[TruthSpec]:
+    """The interventions that several `--truth` stand for, each once, in the order given.
+
+    One text is one do(): attributes joined by commas are set together, and sweeps in it stand for their grid.
+    Several texts are several questions.
+
+    Args:
+        roots: what can be set.
+        consequences: attributes that follow from others.
+
+    Raises:
+        UsageError: not a root, an attribute set twice at once, or what `parse_treatments` refuses.
+    """
+    kinds = {attribute.name: attribute.kind for attribute in roots}
+    continuous = [name for name, kind in kinds.items() if kind == "continuous"]
+    found: dict[str, TruthSpec] = {}
+    for text in texts:
+        parts = [part.strip() for part in text.split(",")]
+        if len(parts) > 1 and not all(parts):
+            raise UsageError(f"{FLAG} {text}: has a comma too many", hint="as in Young=flip,Male=flip")
+        names = [part.partition("=")[0].strip() for part in parts]
+        for place, name in enumerate(names):
+            if name in consequences:
+                raise UsageError(
+                    f"{FLAG} {text}: {name} follows from other attributes, so it cannot be set",
+                    hint=f"one of {', '.join(kinds)}",
+                )
+            if name in names[:place]:
+                raise UsageError(
+                    f"{FLAG} {text}: {name} is set twice at once",
+                    hint=f"for several questions repeat {FLAG}",
+                )
+        for do in parse_treatments(parts, kinds, continuous, FLAG):
+            found.setdefault(truth_name(do), TruthSpec(truth_name(do), do))
+    return list(found.values())
+
+
+def truth_name(do: Intervention) -> str:
+    """What a truth is called in dataset.yml, as `Young=flip,Male=1`."""
+    return ",".join(
+        f"{name}={value if isinstance(value, str) else f'{value:g}'}" for name, value in do.items()
+    )
