@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from civae_cli.options import DeviceOption, JsonFlag, QuietFlag, SetOption, VerboseFlag
+from civae_cli.options import (
+    DeviceOption,
+    ExtractorOption,
+    JsonFlag,
+    LimitOption,
+    QuietFlag,
+    ScorerImagesOption,
+    ScorerOption,
+    SetOption,
+    VerboseFlag,
+)
 from civae_cli.terminal import terminal
 
 
@@ -27,30 +37,10 @@ def benchmark(
     jobs: Annotated[
         int, typer.Option("--jobs", "-j", min=1, metavar="N", help="Processes, which share the cores.")
     ] = 1,
-    limit: Annotated[
-        int | None, typer.Option("--limit", min=1, metavar="N", help="Score at most N images.")
-    ] = None,
-    scorer: Annotated[
-        str,
-        typer.Option(
-            "--scorer",
-            metavar="auto|none|FILE",
-            help="Independent network that judges all cells: that of the data with the most overlap, trained once "
-            "and cached, none, or a file of `civae train-scorer`.",
-        ),
-    ] = "auto",
-    scorer_images: Annotated[
-        int | None,
-        typer.Option("--scorer-images", min=1, metavar="N", help="Images it learns from [default: 24000]."),
-    ] = None,
-    extractor: Annotated[
-        str,
-        typer.Option(
-            "--extractor",
-            metavar="scorer|inception|none|FILE",
-            help="Features for FID and KID: the scorer's, Inception's, none, or those of a file.",
-        ),
-    ] = "scorer",
+    limit: LimitOption = None,
+    scorer: ScorerOption = "auto",
+    scorer_images: ScorerImagesOption = None,
+    extractor: ExtractorOption = "scorer",
     device: DeviceOption = "auto",
     json: JsonFlag = False,
     quiet: QuietFlag = False,
@@ -59,7 +49,8 @@ def benchmark(
     """Train ours and the baselines with one budget and score them in one table.
 
     Each method is trained with each seed on each data set. The same command again goes on where it stopped; a
-    training that fails does not keep the others from going on.
+    training that fails does not keep the others from going on. One scorer judges all: with --scorer auto that of
+    the data with the most overlap.
 
     \b
     Examples:

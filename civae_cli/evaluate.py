@@ -6,7 +6,17 @@ from typing import Annotated, Literal
 
 import typer
 
-from civae_cli.options import ConfigOption, DeviceOption, JsonFlag, QuietFlag, VerboseFlag
+from civae_cli.options import (
+    ConfigOption,
+    DeviceOption,
+    ExtractorOption,
+    JsonFlag,
+    LimitOption,
+    QuietFlag,
+    ScorerImagesOption,
+    ScorerOption,
+    VerboseFlag,
+)
 from civae_cli.roles import CovariateOption, DescendantOption, TreatmentOption, stated_roles
 from civae_cli.terminal import terminal
 
@@ -48,31 +58,11 @@ def evaluate(
     split: Annotated[
         Literal["train", "valid", "test"], typer.Option("--split", help="Images to score.")
     ] = "test",
-    limit: Annotated[
-        int | None, typer.Option("--limit", min=1, metavar="N", help="Score at most N images.")
-    ] = None,
+    limit: LimitOption = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of bootstrap and posterior draws.")] = 0,
-    scorer: Annotated[
-        str,
-        typer.Option(
-            "--scorer",
-            metavar="auto|none|FILE",
-            help="Independent network that judges the images: trained once per data and question and cached, none, "
-            "or a file of `civae train-scorer`.",
-        ),
-    ] = "auto",
-    scorer_images: Annotated[
-        int | None,
-        typer.Option("--scorer-images", min=1, metavar="N", help="Images it learns from [default: 24000]."),
-    ] = None,
-    extractor: Annotated[
-        str,
-        typer.Option(
-            "--extractor",
-            metavar="scorer|inception|none|FILE",
-            help="Features for FID and KID: the scorer's, Inception's, none, or those of a file.",
-        ),
-    ] = "scorer",
+    scorer: ScorerOption = "auto",
+    scorer_images: ScorerImagesOption = None,
+    extractor: ExtractorOption = "scorer",
     report: Annotated[
         Path | None, typer.Option("--report", help="Page to write [default: report.html in the run].")
     ] = None,

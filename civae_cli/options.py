@@ -1,7 +1,7 @@
 """Options that several commands share, each with one name and one meaning."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -46,4 +46,34 @@ TreatOption = Annotated[
 AttrOption = Annotated[
     list[str] | None,
     typer.Option("--attr", metavar="NAME=VALUE", help="Factual value of an attribute; repeatable."),
+]
+LimitOption = Annotated[
+    int | None, typer.Option("--limit", min=1, metavar="N", help="Score at most N images.")
+]
+ScorerOption = Annotated[
+    str,
+    typer.Option(
+        "--scorer",
+        metavar="auto|none|FILE",
+        help="Independent network that judges the images: trained once per data and question and cached, none, or "
+        "a file of `civae train-scorer`.",
+    ),
+]
+
+
+def _images_learned_from(flag: str) -> Any:
+    return typer.Option(
+        flag, min=1, metavar="N", help="Images that the scorer is shown in training [default: 24000]."
+    )
+
+
+ScorerImagesOption = Annotated[int | None, _images_learned_from("--scorer-images")]
+ImagesToLearnOption = Annotated[int | None, _images_learned_from("--images")]
+ExtractorOption = Annotated[
+    str,
+    typer.Option(
+        "--extractor",
+        metavar="scorer|inception|none|FILE",
+        help="Features for FID and KID: the scorer's, Inception's, none, or those of a file.",
+    ),
 ]

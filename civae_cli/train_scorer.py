@@ -5,7 +5,14 @@ from typing import Annotated
 
 import typer
 
-from civae_cli.options import ConfigOption, DeviceOption, JsonFlag, QuietFlag, VerboseFlag
+from civae_cli.options import (
+    ConfigOption,
+    DeviceOption,
+    ImagesToLearnOption,
+    JsonFlag,
+    QuietFlag,
+    VerboseFlag,
+)
 from civae_cli.roles import DescendantOption, TreatmentOption, stated_roles
 from civae_cli.terminal import terminal
 
@@ -18,10 +25,7 @@ def train_scorer(
     config: ConfigOption = None,
     treatment: TreatmentOption = None,
     descendant: DescendantOption = None,
-    images: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="Images shown in training [default: 24000]."),
-    ] = None,
+    images: ImagesToLearnOption = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of weights, order and augmentation.")] = 0,
     on: Annotated[
         list[Path] | None,

@@ -7,17 +7,17 @@ from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from civae_core.evaluation.measures import NOT_COMPETING
 from civae_core.evaluation.naming import ordered
 from civae_core.evaluation.values import Value, as_value
+from civae_core.figures.plots import FAINT, PALETTE, new_figure, open_axes
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart; yellow is too pale for lines.
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 OURS = "ours"
+_DPI = 120
+"""Of the PNG: the figure stands alone, larger than in a report's column."""
 COPY, COPY_LABEL = "copy", "returning the input unchanged"
 
 
@@ -50,8 +50,7 @@ def overlap_figure(results: Mapping[str, Any]) -> Figure | None:
     panels = [panel for panel in PANELS if _lines(panel, data, results["summary"]).keys() - {COPY}]
     if len(data) < 2 or not panels:
         return None
-    figure = Figure(figsize=(6.4 * len(panels) + 0.4, 4.6), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(460, 640 * len(panels) + 40)
     methods = [m for m in ordered(_union(results["summary"])) if m not in NOT_COMPETING]
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         _draw(axes, panel, data, results["summary"], methods)
@@ -79,7 +78,7 @@ def figure_bytes(figure: Figure, form: str) -> bytes:
     buffer = io.BytesIO()
     metadata = {"Date": None} if form == "svg" else {}
     with matplotlib.rc_context({"svg.hashsalt": "civae"}):
-        figure.savefig(buffer, format=form, bbox_inches="tight", pad_inches=0.12, metadata=metadata)
+        figure.savefig(buffer, format=form, dpi=_DPI, bbox_inches="tight", pad_inches=0.12, metadata=metadata)
     return buffer.getvalue()
 
 
@@ -147,10 +146,9 @@ def _draw(
     )  # the hardest on the right, then names
     _label(axes, ends, overlaps[-1] - 0.035 * span)
     if copied:
-        grey = "#666666"
-        axes.plot(*zip(*copied, strict=True), color=grey, linestyle="--", linewidth=1, zorder=1)
+        axes.plot(*zip(*copied, strict=True), color=FAINT, linestyle="--", linewidth=1, zorder=1)
         at = copied[0][1] + 0.012 * top
-        axes.text(copied[0][0], at, COPY_LABEL, fontsize=8, color=grey, va="bottom")
+        axes.text(copied[0][0], at, COPY_LABEL, fontsize=8, color=FAINT, va="bottom")
     axes.set_xticks(overlaps, [_tick(overlap, data) for overlap in overlaps], fontsize=8.5)
     axes.set_xlabel(
         "overlap: how freely the treatment was assigned (1 at random, towards 0 by the covariates)"
@@ -159,8 +157,7 @@ def _draw(
     axes.set_title(f"{panel.title} ({panel.ideal})", fontsize=10, loc="left")
     axes.grid(axis="y", color="#e4e4e4", linewidth=0.8)
     axes.set_axisbelow(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    open_axes(axes, "left", "bottom")
 
 
 def _label(axes: Axes, ends: list[tuple[float, str, str]], x: float) -> None:

@@ -12,14 +12,16 @@ from typing import Any
 
 import jinja2
 import torch
+from PIL import Image
 
 from civae_core.attributes import Attribute
-from civae_core.balance.diagnostics import overlap_report
+from civae_core.balance.diagnostics import EXTREME, overlap_report
 from civae_core.data.prepared import PreparedData
-from civae_core.data.report_figures import histogram_figure, imbalance_figure
+from civae_core.data.report_figures import imbalance_figure
 from civae_core.data.sources.base import Question
 from civae_core.data.splits import SPLITS
 from civae_core.figures import image_grid, png_bytes
+from civae_core.figures.overlap import propensity_histogram
 from civae_core.files import write_json, write_text
 
 REPORT_JSON, REPORT_HTML = "report.json", "report.html"
@@ -181,31 +183,31 @@ def _render(data: PreparedData, facts: dict[str, Any]) -> str:
         if len(matrix["names"]) > 1
         else None,
         histograms={
-            entry["treatment"]: _inline(histogram_figure(entry))
+            entry["treatment"]: _inline(propensity_histogram(entry, EXTREME))
             for entry in facts["overlap"]
             if entry["histogram"]
         },
     )
 
 
-def _examples(data: PreparedData) -> bytes:
+def _examples(data: PreparedData) -> Image.Image:
     """A sheet of images evenly spread over the training split (over all images if it is empty)."""
     rows = data.rows("train") if len(data.rows("train")) else torch.arange(len(data))
     columns = min(_EXAMPLE_COLUMNS, len(rows))
     count = min(_EXAMPLE_ROWS, len(rows) // columns) * columns
     picked = rows[torch.linspace(0, len(rows) - 1, count).long()]
     images = data.images(picked)
-    return png_bytes(image_grid([("", images[first::columns]) for first in range(columns)]))
+    return image_grid([("", images[first::columns]) for first in range(columns)])
 
 
-def _truths(data: PreparedData) -> bytes:
+def _truths(data: PreparedData) -> Image.Image:
     """Held-out subjects beside their true counterfactuals; a subject in every row."""
     first = data.truth[0]
     indices = torch.arange(min(_TRUTH_ROWS, len(first)))
     columns = [("as they are", data.images(first.rows[indices]))]
     columns += [(truth.name, truth.images(indices)) for truth in data.truth if truth.rows.equal(first.rows)]
-    return png_bytes(image_grid(columns))
+    return image_grid(columns)
 
 
-def _inline(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+def _inline(picture: Image.Image) -> str:
+    return "data:image/png;base64," + base64.b64encode(png_bytes(picture)).decode("ascii")

@@ -1,22 +1,17 @@
-"""Figures of the data report, drawn without a display."""
+"""The data report's heat map of attributes that go together, drawn without a display."""
 
-import io
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from PIL import Image
 
-from civae_core.balance.diagnostics import EXTREME
-from civae_core.figures.overlap import propensity_histogram
-from civae_core.figures.pictures import png_bytes
+from civae_core.figures.plots import new_figure, open_axes, plain, rendered
 
 _READABLE = 16  # with more attributes the numbers in the cells would be too small to read
 
 
-def imbalance_figure(names: Sequence[str], matrix: Sequence[Sequence[float | None]]) -> bytes:
-    """Heat map of P(row=1|column=1) − P(row=1|column=0) (the lab report's figure 1), as a PNG.
+def imbalance_figure(names: Sequence[str], matrix: Sequence[Sequence[float | None]]) -> Image.Image:
+    """Heat map of P(row=1|column=1) − P(row=1|column=0) (the lab report's figure 1).
 
     Args:
         names: A attribute names.
@@ -24,20 +19,18 @@ def imbalance_figure(names: Sequence[str], matrix: Sequence[Sequence[float | Non
     """
     values = np.array(matrix, dtype=np.float64)
     side = max(4.0, 0.27 * len(names) + 1.5) if len(names) > _READABLE else 0.55 * len(names) + 1.8
-    figure = Figure(figsize=(side + 0.9, side), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(round(100 * side), round(100 * (side + 0.9)))
     axes = figure.add_subplot()
     axes.set_facecolor("#d8d8d8")
     image = axes.imshow(np.ma.masked_invalid(values), cmap="RdBu_r", vmin=-1, vmax=1)
     ticks = np.arange(len(names))
-    labels = [name.replace("_", " ") for name in names]
+    labels = [plain(name.replace("_", " ")) for name in names]
     axes.set_xticks(ticks, labels, rotation=90, fontsize=8)
     axes.set_yticks(ticks, labels, fontsize=8)
     axes.set_xlabel("given this attribute")
     axes.set_ylabel("this attribute")
     axes.tick_params(length=0)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
+    open_axes(axes)
     if len(names) <= _READABLE:
         for (row, column), value in np.ndenumerate(values):
             if not np.isnan(value):
@@ -48,15 +41,4 @@ def imbalance_figure(names: Sequence[str], matrix: Sequence[Sequence[float | Non
     bar = figure.colorbar(image, ax=axes, shrink=0.7, format=lambda value, _: f"{100 * value:+.0f}")
     bar.set_label("is more frequent by, in percentage points", fontsize=8)
     bar.outline.set_visible(False)
-    return _png(figure)
-
-
-def histogram_figure(overlap: dict[str, Any]) -> bytes:
-    """The propensity of a binary treatment by arm, from an `OverlapReport` as a dictionary, as a PNG."""
-    return png_bytes(propensity_histogram(overlap, EXTREME))
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+    return rendered(figure)

@@ -42,12 +42,6 @@ class Evaluation:
     numbers: dict[str, Any]
     pictures: list[Picture]
 
-    @property
-    def overlap(self) -> dict[str, Any]:
-        """The overlap reports by treatment."""
-        found: dict[str, Any] = self.numbers["overlap"]
-        return found
-
 
 def evaluate(
     models: Sequence[StoredModel],

@@ -8,8 +8,10 @@ from PIL import Image
 
 REPORT_WIDTH = 900
 """Pixels across a report's column."""
-LOWER, HIGHER = "#0072B2", "#D55E00"
-"""Arms by their dose: Okabe and Ito's blue and vermilion, which colour-blind readers can tell apart."""
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+"""Okabe and Ito's colours, which colour-blind readers can tell apart; yellow is too pale for lines."""
+LOWER, HIGHER = PALETTE[:2]
+"""Arms by their dose: blue and vermilion."""
 FAINT = "#7f7f7f"
 _DPI = 100
 

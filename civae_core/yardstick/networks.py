@@ -4,8 +4,6 @@ Both differ in architecture from every network that takes part in training: the 
 network with batch normalisation (He et al. 2016), the VAE a plain stack of strided convolutions without attributes.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -119,6 +117,3 @@ class LatentSpace(nn.Module):
         nll_B = 0.5 * squares_B * torch.exp(-2 * self.log_sigma) + values * self.log_sigma
         kl_B = posterior.kl(standard_normal(len(y_BCHW), LATENT, like=y_BCHW))
         return (nll_B + kl_B).mean() / values
-
-    def forward(self, *_: Any) -> Tensor:
-        raise NotImplementedError("use encode() or loss()")

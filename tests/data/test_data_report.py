@@ -14,7 +14,7 @@ from civae_core.data.images import Preprocessing
 from civae_core.data.pack import MaxBad
 from civae_core.data.prepare import prepare
 from civae_core.data.report import imbalance, strongest
-from civae_core.data.report_figures import histogram_figure, imbalance_figure
+from civae_core.data.report_figures import imbalance_figure
 from civae_core.data.sources.base import Batch, Question, Source
 from civae_core.data.tables import Table
 
@@ -125,14 +125,16 @@ def test_known_counterfactuals_are_shown(counting_source: Callable[..., Source],
     assert "Known counterfactuals" in page
 
 
-@pytest.mark.parametrize("count", [1, 2, 40])
-def test_figures_are_pngs_for_any_number_of_attributes(count: int) -> None:
-    matrix = [[None if a == b else 0.5 for b in range(count)] for a in range(count)]
-    png = imbalance_figure([f"attribute_{n}" for n in range(count)], matrix)
-    assert png.startswith(b"\x89PNG")
-    overlap = {
-        "treatment": "t",
-        "histogram_edges": [0.0, 0.5, 1.0],
-        "histogram": {"0": [0, 0], "1": [count, 3]},
-    }
-    assert histogram_figure(overlap).startswith(b"\x89PNG")
+@pytest.mark.parametrize("count", [2, 16, 40])
+def test_the_heat_map_shows_each_difference_in_its_cell(count: int) -> None:
+    sign = [-1.0 if b < count / 2 else 1.0 for b in range(count)]
+    matrix = [[None if a == b else sign[b] for b in range(count)] for a in range(count)]
+    picture = imbalance_figure([f"attribute_{n}$" for n in range(count)], matrix)
+    pixels = np.asarray(picture).astype(int)[:, : int(0.8 * picture.width)]  # without the colour bar
+    red, blue = ((pixels[..., one] - pixels[..., other] > 60).nonzero()[1] for one, other in ((0, 2), (2, 0)))
+    assert blue.max() < red.min()
+
+
+def test_one_attribute_goes_together_with_nothing() -> None:
+    picture = imbalance_figure(["alone"], [[None]])
+    assert (np.asarray(picture) == 0xD8).all(axis=2).any()

@@ -118,7 +118,7 @@ def test_the_schema(faces: PreparedData, make_stored: MakeStored) -> None:
             if key not in ("ate_error", "composition", "reversibility"):
                 assert set(entry) == {"mean", "lo", "hi"} and entry["lo"] <= entry["mean"] <= entry["hi"]
         assert all(number == number for number in numbers_of(methods[name]))
-    assert set(found.overlap) == {"Young"} and found.overlap["Young"]["verdict"]
+    assert set(found.numbers["overlap"]) == {"Young"} and found.numbers["overlap"]["Young"]["verdict"]
 
 
 def test_pictures_show_truth_and_every_method(faces: PreparedData, make_stored: MakeStored) -> None:
@@ -207,7 +207,7 @@ def test_data_without_a_training_split_says_nothing_of_overlap(
         PreparedData, "rows", lambda self, split: whole(self, split)[: 0 if split == "train" else None]
     )
     found = evaluate([make_stored()], faces)
-    assert found.overlap == {} and "ours" in found.numbers["methods"]
+    assert found.numbers["overlap"] == {} and "ours" in found.numbers["methods"]
 
 
 def test_limit_spreads_over_the_split(faces: PreparedData, make_stored: MakeStored) -> None:

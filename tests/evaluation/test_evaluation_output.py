@@ -34,7 +34,7 @@ def test_the_page_is_whole_in_itself_and_shows_the_overlap(evaluation: Evaluatio
     assert not re.search(r"""(src|href)=(?!"data:)|url\(|@import|<script|<link""", html)
     assert "data:image/png;base64," in html
     assert "<h2>Overlap for Young" in html
-    assert evaluation.overlap["Young"]["verdict"] in unescape(html)
+    assert evaluation.numbers["overlap"]["Young"]["verdict"] in unescape(html)
     assert "relative effect error" in html and "do(Young=flip)" in html
 
 
