@@ -4,14 +4,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from civae_core.config.dump import to_yaml
-from civae_core.evaluation.measures import Measure, best_methods, measures_present, sections_present
 from civae_core.evaluation.naming import MEANINGS, ordered
+from civae_core.evaluation.paged import page_glossary, page_sections
 from civae_core.evaluation.question import do_text
-from civae_core.evaluation.values import ABSENT
+from civae_core.figures.pages import render_page
+
+_TEMPLATE = Path(__file__).with_name("report.html.j2")
 
 
 def render_benchmark(results: Mapping[str, Any], figure_svg: str | None) -> str:
@@ -21,16 +22,10 @@ def render_benchmark(results: Mapping[str, Any], figure_svg: str | None) -> str:
         results: the content of benchmark.json.
         figure_svg: the figure over overlaps as an SVG document, if there is one.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     cells = results["cells"]
     budgets = {method["config"]["train"]["images"] for method in results["methods"].values()}
-    return environment.get_template("report.html.j2").render(
+    return render_page(
+        _TEMPLATE,
         figure=None if figure_svg is None else Markup(figure_svg[figure_svg.index("<svg") :]),
         runs=len(cells),
         runs_done=sum(cell["status"] == "done" for cell in cells),
@@ -50,7 +45,7 @@ def render_benchmark(results: Mapping[str, Any], figure_svg: str | None) -> str:
             for cell in cells
             if cell["status"] != "done"
         ],
-        glossary=_glossary(results["summary"]),
+        glossary=page_glossary(results["summary"].values()),
     )
 
 
@@ -69,20 +64,12 @@ def meaning_of(config: Mapping[str, Any]) -> str:
 
 
 def _data_set(data: Mapping[str, Any], methods: Mapping[str, Any]) -> dict[str, Any]:
-    names = ordered(methods)
     return {
         "name": data["name"],
         "balance": data["balance"],
         "asked": _asked(data["asked"]),
-        "methods": names,
-        "sections": [
-            {
-                "title": section.title,
-                "intro": section.intro,
-                "rows": [_row(measure, methods, names) for measure in section.measures],
-            }
-            for section in sections_present(methods)
-        ],
+        "methods": [{"name": name, "meaning": ""} for name in ordered(methods)],
+        "sections": page_sections(methods),
     }
 
 
@@ -93,19 +80,6 @@ def _asked(asked: Mapping[str, Any]) -> str:
     return text + (f", do({do_text(asked['do'])})" if asked.get("do") else "")
 
 
-def _row(measure: Measure, methods: Mapping[str, Any], names: list[str]) -> dict[str, Any]:
-    best = best_methods(methods, measure)
-    cells = []
-    for name in names:
-        value = measure.value(methods[name])
-        if value is None:
-            cells.append({"text": ABSENT, "small": [], "best": False})
-            continue
-        small = [text for text in (value.note, value.interval_text(measure.decimals)) if text]
-        cells.append({"text": value.text(measure.decimals), "small": small, "best": name in best})
-    return {"title": measure.title, "better": measure.better, "cells": cells}
-
-
 def _changes(changes: Mapping[str, Any]) -> str:
     """What a method states, on one line: `loss.weights: none, model.prior: x`."""
     parts = []
@@ -114,10 +88,3 @@ def _changes(changes: Mapping[str, Any]) -> str:
         for key, value in entries:
             parts.append(to_yaml({f"{section}.{key}" if key else section: value}).strip())
     return ", ".join(parts)
-
-
-def _glossary(summary: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
-    """Each measure once, however many attributes or data sets it was taken on."""
-    entries = [measure for methods in summary.values() for measure in measures_present(methods)]
-    words = {measure.meaning: measure.title for measure in reversed(entries)}
-    return [{"title": title, "meaning": meaning} for meaning, title in reversed(words.items())]

@@ -3,14 +3,12 @@
 report.json has the facts; report.html shows the same to people, in one file without outside references.
 """
 
-import base64
 import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import torch
 from PIL import Image
 
@@ -20,11 +18,13 @@ from civae_core.data.prepared import PreparedData
 from civae_core.data.report_figures import imbalance_figure
 from civae_core.data.sources.base import Question
 from civae_core.data.splits import SPLITS
-from civae_core.figures import image_grid, png_bytes
+from civae_core.figures import image_grid
 from civae_core.figures.overlap import propensity_histogram
+from civae_core.figures.pages import inlined, render_page
 from civae_core.files import write_json, write_text
 
 REPORT_JSON, REPORT_HTML = "report.json", "report.html"
+_TEMPLATE = Path(__file__).with_name("report.html.j2")
 _EXAMPLE_COLUMNS, _EXAMPLE_ROWS = 8, 3
 _TRUTH_ROWS = 4
 _STRONGEST = 8
@@ -165,25 +165,19 @@ def strongest(facts: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _render(data: PreparedData, facts: dict[str, Any]) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("civae_core.data", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     matrix = facts["imbalance"]
-    return environment.get_template("report.html.j2").render(
+    return render_page(
+        _TEMPLATE,
         facts=facts,
         splits=SPLITS,
         strongest=strongest(facts),
-        examples=_inline(_examples(data)),
-        truths=_inline(_truths(data)) if data.truth else None,
-        heat_map=_inline(imbalance_figure(matrix["names"], matrix["matrix"]))
+        examples=inlined(_examples(data)),
+        truths=inlined(_truths(data)) if data.truth else None,
+        heat_map=inlined(imbalance_figure(matrix["names"], matrix["matrix"]))
         if len(matrix["names"]) > 1
         else None,
         histograms={
-            entry["treatment"]: _inline(propensity_histogram(entry, EXTREME))
+            entry["treatment"]: inlined(propensity_histogram(entry, EXTREME))
             for entry in facts["overlap"]
             if entry["histogram"]
         },
@@ -207,7 +201,3 @@ def _truths(data: PreparedData) -> Image.Image:
     columns = [("as they are", data.images(first.rows[indices]))]
     columns += [(truth.name, truth.images(indices)) for truth in data.truth if truth.rows.equal(first.rows)]
     return image_grid(columns)
-
-
-def _inline(picture: Image.Image) -> str:
-    return "data:image/png;base64," + base64.b64encode(png_bytes(picture)).decode("ascii")

@@ -1,25 +1,18 @@
 """The evaluation as one self-contained HTML page that needs neither network nor explanation."""
 
-import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
-from civae_core.evaluation.measures import (
-    NOT_COMPETING,
-    Measure,
-    best_methods,
-    measures_present,
-    sections_present,
-)
+from civae_core.evaluation.measures import NOT_COMPETING
 from civae_core.evaluation.naming import MEANINGS, ordered
+from civae_core.evaluation.paged import page_cell, page_glossary, page_sections
 from civae_core.evaluation.question import do_text
-from civae_core.evaluation.values import ABSENT, Value, as_value
-from civae_core.figures.pictures import Picture, png_bytes
+from civae_core.evaluation.values import ABSENT, as_value
+from civae_core.figures.pages import inlined, render_page
+from civae_core.figures.pictures import Picture
 
-_TEMPLATE = "report.html.j2"
+_TEMPLATE = Path(__file__).with_name("report.html.j2")
 
 
 def render_evaluation(
@@ -34,15 +27,10 @@ def render_evaluation(
             Absent keys leave their part out; unknown ones are passed over.
         pictures: embedded in this order.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     methods = evaluation.get("methods", {})
-    return environment.get_template(_TEMPLATE).render(
+    others = evaluation.get("other_interventions", ())
+    return render_page(
+        _TEMPLATE,
         asked=_asked(evaluation),
         headline=_headline(methods),
         overlaps=[_overlap(report) for report in (evaluation.get("overlap") or {}).values()],
@@ -50,20 +38,20 @@ def render_evaluation(
             {
                 "title": picture.title,
                 "caption": picture.caption,
-                "data": base64.b64encode(png_bytes(picture.image)).decode(),
+                "address": inlined(picture.image),
                 "width": picture.image.width,
             }
             for picture in pictures
         ],
         methods=[{"name": name, "meaning": MEANINGS.get(name, "")} for name in ordered(methods)],
-        sections=_sections(methods),
+        sections=page_sections(methods),
         others=[
-            {"do": do_text(other["do"]), "n": other["n"], "sections": _sections(other["methods"])}
-            for other in evaluation.get("other_interventions", ())
+            {"do": do_text(other["do"]), "n": other["n"], "sections": page_sections(other["methods"])}
+            for other in others
         ],
         groups=_groups(methods),
         scorer=_scorer(evaluation.get("scorer")),
-        glossary=_glossary(evaluation),
+        glossary=page_glossary([methods, *(other["methods"] for other in others)]),
         absent=ABSENT,
     )
 
@@ -128,31 +116,6 @@ def _headline(methods: Mapping[str, Any]) -> str | None:
     )
 
 
-def _sections(methods: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [
-        {
-            "title": section.title,
-            "intro": section.intro,
-            "rows": [_row(measure, methods) for measure in section.measures],
-        }
-        for section in sections_present(methods)
-    ]
-
-
-def _row(measure: Measure, methods: Mapping[str, Any]) -> dict[str, Any]:
-    best = best_methods(methods, measure)
-    cells = [_cell(measure.value(methods[name]), measure.decimals, name in best) for name in ordered(methods)]
-    return {"title": measure.title, "better": f"{measure.better} is better", "cells": cells}
-
-
-def _cell(value: Value | None, decimals: int, best: bool = False) -> dict[str, Any]:
-    if value is None:
-        return {"text": ABSENT, "small": [], "best": False}
-    runs = f"{value.runs} runs" if value.runs > 1 else ""
-    small = [text for text in (value.note, value.interval_text(decimals), runs) if text]
-    return {"text": value.text(decimals), "small": small, "best": best}
-
-
 def _groups(methods: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Each competing method's groups by relative effect error (without a truth: effectiveness), the worst first."""
     tables = []
@@ -166,7 +129,8 @@ def _groups(methods: Mapping[str, Any]) -> list[dict[str, Any]]:
             found[measure].get("groups", ()), key=lambda group: group["mean"], reverse=worst_is_large
         )
         rows = [
-            {"group": g["group"], "n": g["n"], "cell": _cell(as_value({**g, "group": ""}), 2)} for g in groups
+            {"group": g["group"], "n": g["n"], "cell": page_cell(as_value({**g, "group": ""}), 2)}
+            for g in groups
         ]
         tables.append({"method": name, "measure": measure.replace("_", " "), "rows": rows})
     return tables
@@ -200,15 +164,6 @@ def _quality(found: Mapping[str, Any]) -> str:
     return f"R² {values['r2'].text(2)}" if "r2" in values else ABSENT
 
 
-def _glossary(evaluation: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Each measure's meaning once, in the order of the tables."""
-    tables = [evaluation, *evaluation.get("other_interventions", ())]
-    shown = [m for table in tables for m in measures_present(table.get("methods", {}))]
-    return [
-        {"title": title, "meaning": meaning} for title, meaning in {m.title: m.meaning for m in shown}.items()
-    ]
-
-
 def _overlap(report: Mapping[str, Any]) -> dict[str, Any]:
     """What the page says of an overlap report; its histogram is among the pictures."""
     return {
@@ -218,8 +173,8 @@ def _overlap(report: Mapping[str, Any]) -> dict[str, Any]:
         "balance": [
             {
                 "covariate": row["covariate"],
-                "before": _cell(as_value(row.get("before")), 2)["text"],
-                "after": _cell(as_value(row.get("after")), 2)["text"],
+                "before": page_cell(as_value(row.get("before")), 2)["text"],
+                "after": page_cell(as_value(row.get("after")), 2)["text"],
             }
             for row in report.get("balance") or []
         ],

@@ -1,0 +1,34 @@
+"""HTML pages for people: one file that needs no other, with its pictures inside."""
+
+import base64
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from PIL import Image
+
+from civae_core.figures.pictures import png_bytes
+
+_SHARED = Path(__file__).parent
+
+
+def render_page(template: Path, **values: Any) -> str:
+    """A template filled in; all that it prints is escaped, and a name that is not given is an error.
+
+    Args:
+        template: a file, which may extend `page.html.j2` and import from `numbers.html.j2` of this folder.
+        values: what the template names.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader([template.parent, _SHARED]),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template.name).render(values)
+
+
+def inlined(picture: Image.Image) -> str:
+    """A picture as the address of an `<img>`, with the picture in it."""
+    return "data:image/png;base64," + base64.b64encode(png_bytes(picture)).decode("ascii")
