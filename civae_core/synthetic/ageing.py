@@ -4,10 +4,10 @@ Both assign age from the same uniform number u by the same logit of being young,
 they are the same people, equally young or old:
 
     in two classes   Young = 1 where u < P(Young=1 | x)
-    in years         Age = 18 + 62·q,   logit q = logit u − logit P(Young=1 | x) + logit q₀
+    in years         Age = 18 + 67·q,   logit q = logit u − logit P(Young=1 | x) + logit q₀
 
 A person is called young below 45, where q = q₀. Given x, P(Age ≤ a | x) is then a proportional-odds model: every age
-from 18 to 80 has a positive density, which is uniform where P(Young=1 | x) = q₀.
+from 18 to 85 has a positive density, which is uniform where P(Young=1 | x) = q₀.
 """
 
 import math
@@ -94,7 +94,7 @@ class InTwoClasses:
 
 @dataclass(frozen=True)
 class InYears:
-    """Age in years, 18 to 80 when assigned, any real number under do().
+    """Age in years, 18 to 85 when assigned, any real number under do().
 
     At 20 and before nothing shows, and such a person looks as with Young=1; at 80 as with Young=0. Hair turns grey
     from 30 to 70, fastest at 50; the hairline recedes from 20 on and the skin wrinkles from 25 on, evenly, until a
@@ -102,13 +102,13 @@ class InYears:
     """
 
     low: float = 18.0
-    high: float = 80.0
+    high: float = 85.0
     young_below: float = 45.0
 
     @property
     def root(self) -> Attribute:
         # Mean and standard deviation are those of training subjects at overlap 0.5.
-        return Attribute("Age", "continuous", low=self.low, high=self.high, mean=34.2, std=16.3)
+        return Attribute("Age", "continuous", low=self.low, high=self.high, mean=34.4, std=17.1)
 
     @property
     def label_above(self) -> dict[str, float]:

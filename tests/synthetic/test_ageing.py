@@ -55,7 +55,7 @@ def test_ages_follow_the_density_that_is_stated(overlap: float) -> None:
         for name, value in {"Male": male, "Smiling": 0.0, "Eyeglasses": 0.0, "Blond_Hair": 0.0}.items():
             alike &= drawn.roots[name] == value
         some = drawn[alike]
-        ages_M = torch.linspace(18.0, 80.0, 4_001)
+        ages_M = torch.linspace(18.0, 85.0, 4_001)
         first = {name: value[:1].expand(len(ages_M)) for name, value in some.roots.items()}
         density_M = process.treatment_density({**first, "Age": ages_M}).double()
         assert torch.trapezoid(density_M, ages_M.double()) == pytest.approx(1.0, abs=2e-3)
@@ -68,12 +68,12 @@ def test_ages_follow_the_density_that_is_stated(overlap: float) -> None:
         assert (found_M - below_M).abs().max() < 1.63 / len(some) ** 0.5
 
 
-def test_no_age_beyond_18_to_80_is_ever_assigned(crowd: Subjects) -> None:
+def test_no_age_beyond_18_to_85_is_ever_assigned(crowd: Subjects) -> None:
     process = in_years()
-    beyond = {**crowd.roots, "Age": torch.full((len(crowd),), 80.5)}
+    beyond = {**crowd.roots, "Age": torch.full((len(crowd),), 85.5)}
     assert (process.treatment_density(beyond) == 0).all()
     assert crowd.roots["Age"].min() >= 18.0
-    assert crowd.roots["Age"].max() <= 80.0
+    assert crowd.roots["Age"].max() <= 85.0
 
 
 def test_two_classes_state_their_probability() -> None:
@@ -100,7 +100,7 @@ def test_randomised_ages_are_even_and_independent() -> None:
     fair = in_years().subjects(0, 20_000, randomised=True)
     age = fair.roots["Age"]
     for share in (0.1, 0.5, 0.9):
-        assert torch.quantile(age, share).item() == pytest.approx(18 + 62 * share, abs=1.0)
+        assert torch.quantile(age, share).item() == pytest.approx(18 + 67 * share, abs=1.0)
     for name in ("Male", "Smiling", "Eyeglasses", "Blond_Hair", "Blue_Eyes", "Skin_Tone"):
         pair = torch.stack([age, fair.roots[name]])
         assert abs(torch.corrcoef(pair)[0, 1].item()) < 0.03, name
