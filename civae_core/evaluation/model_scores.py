@@ -1,4 +1,4 @@
-"""What can be judged of a trained model beyond its answers: reconstruction, cycles, and its latent code."""
+"""What can be judged of a trained model beyond its answers: reconstruction, cycles, its prior and its latent code."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,6 +7,7 @@ import torch
 
 from civae_core.data import PreparedData
 from civae_core.evaluation.cycles import cycle_scores
+from civae_core.evaluation.effect_errors import prior_effect_scores
 from civae_core.evaluation.instruments import Instruments
 from civae_core.evaluation.latent_balance import latent_balance
 from civae_core.evaluation.methods import TrainedModel
@@ -25,9 +26,12 @@ def model_scores(
     seed: int,
     instruments: Instruments,
 ) -> dict[str, Any]:
-    """The entries of a model on a question's images: reconstruction, composition, reversibility, balance of z."""
+    """The entries of a model on a question's images: reconstruction, composition, reversibility, mean effects
+    from the prior, balance of z.
+    """
     entries = reconstruction_scores(method, data, question.chosen, device, seed, instruments.lpips)
     entries |= cycle_scores(method, data, question, device, seed)
+    entries |= prior_effect_scores(method, data, question, device, seed)
     treatment = first_binary_treatment(question, method.stored.card.roles)
     if treatment is not None:
         entries |= latent_balance(method, data, question.chosen, treatment, device, seed)

@@ -7,6 +7,7 @@ import torch
 from civae_core.attributes import AttributeRoles
 from civae_core.data import PreparedData
 from civae_core.evaluation.asked import Tally
+from civae_core.evaluation.effect_errors import MeanEffectTally, groups_and_truth
 from civae_core.evaluation.effectiveness import EffectivenessTally
 from civae_core.evaluation.instruments import Instruments
 from civae_core.evaluation.leak import LeakTally, watched
@@ -27,6 +28,9 @@ def tally_maker(
     makers: list[Callable[[], Tally]] = []
     if question.truth is not None:
         makers.append(lambda: CounterfactualTally(instruments.lpips))
+    if (known := groups_and_truth(question, data, roles.covariates, device)) is not None:
+        groups, truth = known
+        makers.append(lambda: MeanEffectTally(groups, truth))
     if (yardstick := instruments.yardstick) is not None:
         attributes = watched(roles, yardstick, question.do)
         columns = [data.column(attribute.name) for attribute in attributes]

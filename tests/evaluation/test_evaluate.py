@@ -34,7 +34,7 @@ COUNTERFACTUAL = {
 }  # fmt: skip
 MODEL = {
     "psnr_reconstruction", "ssim_reconstruction", "ms_ssim_reconstruction", "bits_per_dim", "composition",
-    "reversibility",
+    "reversibility", "ate_error_prior",
 }  # fmt: skip
 
 

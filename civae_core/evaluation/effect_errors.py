@@ -1,0 +1,99 @@
+"""How near are a method's mean effects to the true ones: of everyone (ATE) and by covariate (CATE)?
+
+Both relative to the size of the true mean effect: 0 is perfect, and copying the input scores 1. A model whose effect
+is right on average may still be wrong in each group; only the second number shows it.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from civae_core.attributes import Attribute
+from civae_core.data import PreparedData
+from civae_core.evaluation.asked import Answer, Asked, Seen
+from civae_core.evaluation.average_effects import (
+    EffectGroup,
+    effect_groups,
+    effects_from_prior,
+    in_batches,
+    members,
+    prior_noise,
+    raising,
+)
+from civae_core.evaluation.group_means import GroupMeans, MeanErrors, affordable_blocks, compared
+from civae_core.evaluation.methods import TrainedModel
+from civae_core.evaluation.question import Question
+from civae_core.evaluation.subgroups import FEWEST
+
+
+class MeanEffectTally:
+    """Collects a method's mean effects by covariate, from photographs (τ = 1)."""
+
+    def __init__(self, groups: Sequence[EffectGroup], truth: GroupMeans) -> None:
+        """`truth` has the true mean effects of the groups, of which the first is everyone."""
+        self._groups = groups
+        self._truth = truth
+        self._means = GroupMeans(members(groups), len(truth.count_KG))
+        self._added = 0
+
+    def add(self, asked: Asked, answer: Answer, seen: Seen | None = None) -> None:
+        estimate_BCHW = answer.with_noise_BCHW.clamp(0.0, 1.0)
+        self._means.add(self._added, raising(asked, estimate_BCHW - asked.y_BCHW))
+        self._added += len(asked.y_BCHW)
+
+    def per_image(self) -> dict[str, Tensor]:
+        return {}
+
+    def summary(self, seed: int = 0) -> dict[str, Any]:
+        """`cate_error`: {"mean", "lo", "hi", "worst", "groups"}, absent where there are no groups to compare."""
+        return _by_covariate("cate_error", self._groups, MeanErrors.of(self._means, self._truth))
+
+
+def groups_and_truth(
+    question: Question, data: PreparedData, covariates: Sequence[Attribute], device: torch.device
+) -> tuple[list[EffectGroup], GroupMeans] | None:
+    """Everyone and both values of each binary covariate, with their true mean effects.
+
+    None where the truth is not known, or nobody's treatment changes. Either value of a covariate needs FEWEST
+    subjects: a mean over fewer says little of a population.
+    """
+    groups = effect_groups(question, covariates, fewest=FEWEST)
+    if question.truth is None or not groups[0].count:
+        return None
+    truth = GroupMeans(members(groups), affordable_blocks(len(groups), data.channels * data.size**2))
+    for items, asked in in_batches(question, data, device):
+        assert asked.truth_BCHW is not None
+        truth.add(items.start, raising(asked, asked.truth_BCHW - asked.y_BCHW))
+    return groups, truth
+
+
+@torch.no_grad()
+def prior_effect_scores(
+    method: TrainedModel, data: PreparedData, question: Question, device: torch.device, seed: int
+) -> dict[str, Any]:
+    """`ate_error_prior` and `cate_error_prior`: mean effects from draws of the prior, without any photograph.
+
+    For each test subject some are drawn from p(z|x,t) with its covariates and doses. Since the true mean is that of
+    the test subjects, whose own noise the prior does not know, a faultless prior does not score 0 but what chance
+    makes of so many subjects.
+    """
+    known = groups_and_truth(question, data, method.stored.card.roles.covariates, device)
+    if known is None:
+        return {}
+    groups, truth = known
+    model = method.stored.model
+    means = GroupMeans(members(groups), len(truth.count_KG))
+    eta_DNZ = prior_noise(model, len(question.chosen), seed)
+    for items, asked in in_batches(question, data, device):
+        means.add(items.start, effects_from_prior(model, asked, eta_DNZ[:, items]))
+    errors = MeanErrors.of(means, truth)
+    everyone = {"ate_error_prior": errors.mean([0])} if errors.known([0]) else {}
+    return everyone | _by_covariate("cate_error_prior", groups, errors)
+
+
+def _by_covariate(name: str, groups: Sequence[EffectGroup], errors: MeanErrors) -> dict[str, Any]:
+    """The entry over all groups but the first, which is everyone."""
+    found = compared(errors, [g.label for g in groups], [g.count for g in groups], range(1, len(groups)))
+    return {name: found} if found else {}

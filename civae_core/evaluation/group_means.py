@@ -1,0 +1,141 @@
+"""Mean images of groups of subjects, streamed, and how far those of an estimate are from the true ones.
+
+The means are of whole images, so that no value per image could be resampled. They are kept by blocks of subjects
+instead, and an interval comes from leaving out one block after the other (the delete-a-group jackknife).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+BLOCKS = 10
+MOST_BYTES = 64 * 2**20
+"""Of one set of sums; larger ones are not split into blocks, and have no intervals."""
+_STUDENT = 2.2622
+"""97.5 % quantile of Student's t with BLOCKS − 1 degrees of freedom."""
+
+
+class GroupMeans:
+    """The mean image of each group of subjects.
+
+    Args:
+        member_GN: bool [G,N], who belongs to which group.
+        blocks: parts of the subjects whose sums are kept apart.
+
+    Raises:
+        ValueError: no group, or one without members.
+    """
+
+    def __init__(self, member_GN: Tensor, blocks: int = 1) -> None:
+        if not len(member_GN) or not bool(member_GN.any(dim=1).all()):
+            raise ValueError("a mean needs at least one subject in each group")
+        block_N = torch.arange(member_GN.shape[1]) % blocks
+        in_block_KN = block_N == torch.arange(blocks)[:, None]
+        self._member_KGN = member_GN & in_block_KN[:, None]
+        self._sums_KGCHW: Tensor | None = None
+
+    def add(self, start: int, images_BCHW: Tensor) -> None:
+        """Adds images of the subjects `start`, `start + 1`, …"""
+        items = slice(start, start + len(images_BCHW))
+        images_BCHW = images_BCHW.detach().to("cpu", torch.float64)
+        if self._sums_KGCHW is None:
+            shape = (*self._member_KGN.shape[:2], *images_BCHW.shape[1:])
+            self._sums_KGCHW = torch.zeros(shape, dtype=torch.float64)
+        member_KGB = self._member_KGN[:, :, items].double()
+        self._sums_KGCHW += torch.einsum("kgb,bchw->kgchw", member_KGB, images_BCHW)
+
+    @property
+    def mean_GCHW(self) -> Tensor:
+        """Float64."""
+        return self.sums_KGCHW.sum(0) / self.count_KG.sum(0)[:, None, None, None]
+
+    @property
+    def without_KGCHW(self) -> Tensor:
+        """The means without one block each; not finite where that leaves nobody."""
+        sums_KGCHW, count_KG = self.sums_KGCHW, self.count_KG
+        left_KG = count_KG.sum(0) - count_KG
+        return (sums_KGCHW.sum(0) - sums_KGCHW) / left_KG[:, :, None, None, None]
+
+    @property
+    def sums_KGCHW(self) -> Tensor:
+        """
+        Raises:
+            ValueError: nothing was added.
+        """
+        if self._sums_KGCHW is None:
+            raise ValueError("no images were added")
+        return self._sums_KGCHW
+
+    @property
+    def count_KG(self) -> Tensor:
+        """Subjects by block and group, float64."""
+        return self._member_KGN.sum(dim=2, dtype=torch.float64)
+
+
+def affordable_blocks(groups: int, values: int) -> int:
+    """BLOCKS, or 1 where so many sums of images of that many values would take too much memory."""
+    return BLOCKS if BLOCKS * groups * values * 8 <= MOST_BYTES else 1
+
+
+@dataclass(frozen=True)
+class MeanErrors:
+    """‖estimate − truth‖ / ‖truth‖ of the mean images of each group; not finite where the true mean is nil."""
+
+    error_G: Tensor
+    without_KG: Tensor | None
+    """The same without one block of subjects each; None of means that were not kept by blocks."""
+
+    @classmethod
+    def of(cls, estimate: GroupMeans, truth: GroupMeans) -> "MeanErrors":
+        blocks = len(truth.count_KG)
+        return cls(
+            _relative(estimate.mean_GCHW, truth.mean_GCHW),
+            _relative(estimate.without_KGCHW, truth.without_KGCHW) if blocks > 1 else None,
+        )
+
+    def mean(self, groups: Sequence[int]) -> dict[str, float]:
+        """The mean of some groups' errors, with its 95 % interval over subjects, {"mean", "lo", "hi"}.
+
+        An interval that cannot be told, since a block holds all of a group, is absent.
+        """
+        found = {"mean": float(self.error_G[groups].mean())}
+        if self.without_KG is None:
+            return found
+        without_K = self.without_KG[:, groups].mean(dim=1)
+        if not bool(without_K.isfinite().all()):
+            return found
+        blocks = len(without_K)
+        spread = ((blocks - 1) * (without_K - without_K.mean()).square().mean()).sqrt()
+        reach = _STUDENT * float(spread)
+        return found | {"lo": max(0.0, found["mean"] - reach), "hi": found["mean"] + reach}
+
+    def known(self, groups: Sequence[int]) -> list[int]:
+        """Those of the groups that have a true mean to be held against."""
+        return [g for g in groups if bool(self.error_G[g].isfinite())]
+
+
+def compared(
+    errors: MeanErrors, labels: Sequence[str], counts: Sequence[int], groups: Sequence[int]
+) -> dict[str, Any]:
+    """The mean of some groups' errors, the worst one and all of them, from the worst on; {} without a known one.
+
+    Args:
+        labels, counts: of all groups.
+        groups: places of those to compare.
+    """
+    known = errors.known(groups)
+    if not known:
+        return {}
+    rows: list[dict[str, Any]] = [{"group": labels[g], "n": counts[g], **errors.mean([g])} for g in known]
+    ranked = sorted(rows, key=lambda row: -row["mean"])
+    return {**errors.mean(known), "worst": ranked[0], "groups": ranked}
+
+
+def _relative(estimate: Tensor, truth: Tensor) -> Tensor:
+    """‖estimate − truth‖ / ‖truth‖ over the last three dimensions."""
+    size = truth.flatten(-3).norm(dim=-1)
+    error = (estimate - truth).flatten(-3).norm(dim=-1) / size
+    return torch.where(size > 0, error, torch.nan)

@@ -1,0 +1,92 @@
+"""Means of groups kept by blocks, and the jackknife over them, against loops and the bootstrap."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from civae_core.evaluation import group_means as module
+from civae_core.evaluation.group_means import BLOCKS, GroupMeans, MeanErrors, affordable_blocks, compared
+
+
+def streamed(member_GN: Tensor, images_NCHW: Tensor, blocks: int = BLOCKS, batch: int = 7) -> GroupMeans:
+    means = GroupMeans(member_GN, blocks)
+    for start in range(0, len(images_NCHW), batch):
+        means.add(start, images_NCHW[start : start + batch])
+    return means
+
+
+def noisy(count: int, mean: float, spread: float, seed: int) -> Tensor:
+    return mean + spread * torch.randn(count, 1, 1, 1, generator=torch.Generator().manual_seed(seed))
+
+
+def test_means_are_those_of_the_members_whatever_the_batches_and_blocks() -> None:
+    images_NCHW = torch.rand(40, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    member_GN = torch.stack([torch.ones(40, dtype=torch.bool), torch.arange(40) % 3 == 1])
+    for blocks, batch in ((1, 40), (1, 7), (BLOCKS, 11)):
+        found = streamed(member_GN, images_NCHW, blocks, batch).mean_GCHW
+        torch.testing.assert_close(found[0].float(), images_NCHW.mean(0))
+        torch.testing.assert_close(found[1].float(), images_NCHW[1::3].mean(0))
+    with pytest.raises(ValueError, match="at least one subject"):
+        GroupMeans(torch.zeros(1, 4, dtype=torch.bool))
+    with pytest.raises(ValueError, match="no images"):
+        _ = GroupMeans(torch.ones(1, 4, dtype=torch.bool)).mean_GCHW
+
+
+def test_the_interval_is_the_jackknife_over_blocks() -> None:
+    truth_NCHW, estimate_NCHW = noisy(95, 1.0, 0.4, 1), noisy(95, 0.7, 0.8, 2)
+    everyone_GN = torch.ones(1, 95, dtype=torch.bool)
+    errors = MeanErrors.of(streamed(everyone_GN, estimate_NCHW), streamed(everyone_GN, truth_NCHW))
+    estimate, truth = estimate_NCHW.flatten().double().numpy(), truth_NCHW.flatten().double().numpy()
+
+    def error(kept: np.ndarray) -> float:
+        return abs(float(estimate[kept].mean() / truth[kept].mean()) - 1)
+
+    index = np.arange(95)
+    without = np.array([error(index % 10 != block) for block in range(10)])
+    spread = math.sqrt(0.9 * ((without - without.mean()) ** 2).sum())
+    found = errors.mean([0])
+    assert found["mean"] == pytest.approx(error(index == index))
+    assert (found["hi"] - found["lo"]) / 2 == pytest.approx(2.262 * spread, rel=1e-3)
+    drawn = np.random.default_rng(0).integers(95, size=(4000, 95))
+    bootstrap = np.std([error(row) for row in drawn])
+    assert 0.5 < spread / bootstrap < 1.7, "of the bootstrap's order, over subjects and not over blocks"
+
+
+def test_intervals_hold_the_populations_error_about_as_often_as_they_say() -> None:
+    everyone_GN = torch.ones(1, 60, dtype=torch.bool)
+    truth = streamed(everyone_GN, torch.ones(60, 1, 1, 1))
+    held = 0
+    for seed in range(300):
+        found = MeanErrors.of(streamed(everyone_GN, noisy(60, 0.6, 1.0, seed), batch=60), truth).mean([0])
+        held += found["lo"] <= 0.4 <= found["hi"]
+    assert 0.91 < held / 300 < 0.99
+
+
+def test_groups_are_ranked_and_those_without_an_effect_are_passed_over() -> None:
+    member_GN = torch.arange(90) % 3 == torch.arange(3)[:, None]
+    truth_NCHW = torch.tensor([1.0, 2.0, 0.0]).repeat(30)[:, None, None, None]
+    estimate_NCHW = torch.tensor([0.9, 1.0, 5.0]).repeat(30)[:, None, None, None]
+    errors = MeanErrors.of(streamed(member_GN, estimate_NCHW), streamed(member_GN, truth_NCHW))
+    found = compared(errors, ["a", "b", "c"], [30, 30, 30], [0, 1, 2])
+    assert [row["group"] for row in found["groups"]] == ["b", "a"]
+    assert found["worst"] == found["groups"][0] and found["worst"]["mean"] == pytest.approx(0.5)
+    assert found["mean"] == pytest.approx(0.3) and found["worst"]["n"] == 30
+    assert compared(errors, ["a", "b", "c"], [30, 30, 30], [2]) == {}
+
+
+def test_without_room_for_blocks_or_members_in_all_of_them_there_is_no_interval(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    few_GN = (torch.arange(40) == 4)[None]
+    images_NCHW = torch.ones(40, 1, 1, 1)
+    found = MeanErrors.of(streamed(few_GN, images_NCHW / 2), streamed(few_GN, images_NCHW)).mean([0])
+    assert found == {"mean": 0.5}
+    all_GN = torch.ones(1, 40, dtype=torch.bool)
+    whole = MeanErrors.of(streamed(all_GN, images_NCHW, 1), streamed(all_GN, images_NCHW, 1)).mean([0])
+    assert whole == {"mean": 0.0}
+    assert affordable_blocks(13, 3 * 64 * 64) == BLOCKS
+    monkeypatch.setattr(module, "MOST_BYTES", 8 * BLOCKS * 13 * 100 - 1)
+    assert (affordable_blocks(13, 100), affordable_blocks(12, 100)) == (1, BLOCKS)
