@@ -2,7 +2,7 @@
 
     abduct   z ~ q(z|x,y,t);   η = (z − h(x,t)) / k(x,t);   e = y − f(z,t)          (M5)
     act      t ← t'
-    predict  z' = h(x,t') + k(x,t')·η;   y' = f(z',t') + τ·e                        (M6)
+    predict  z' = h(x,t') + k(x,t')·η;   y' = f(z',t') + τ·m·e                      (M6)
 
 Shapes: y_BCHW images in [0,1], x_BX and t_BT attributes in raw units, z_BZ latent vectors.
 """
@@ -17,6 +17,7 @@ from civae_core.assignments import Intervention
 from civae_core.attributes import Attribute
 from civae_core.config.schema import Objective
 from civae_core.model import IntactVAE, PixelNormal
+from civae_core.noise_mask import noise_mask
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def predict(
 
     Args:
         t_new_BT: intended treatments, any real values in raw units.
-        noise: τ in [0, 1]; 0 is the decoder's mean, 1 re-applies all of the pixel noise.
+        noise: τ in [0, 1]; 0 is the decoder's mean, 1 re-applies all of the pixel noise that the model's mask leaves.
         strength: scales the effect Δ; 1 is the model's estimate.
 
     A null intervention at τ = 1 returns the photograph to float precision, whatever the prior.
@@ -107,7 +108,9 @@ def predict(
     mean_BCHW = old.mean_BCHW + strength * effect_BCHW
     # With a per-pixel σ, e is a number of standard deviations, which the new image measures anew (METHOD 3).
     rescale = torch.exp(strength * (new.log_sigma - old.log_sigma))
-    return Prediction(mean_BCHW + noise * rescale * abduction.residual_BCHW, mean_BCHW, effect_BCHW)
+    kept_B1HW = noise_mask(strength * effect_BCHW, model.noise_mask, model.mask_width)
+    noise_BCHW = kept_B1HW * rescale * abduction.residual_BCHW
+    return Prediction(mean_BCHW + noise * noise_BCHW, mean_BCHW, effect_BCHW)
 
 
 @torch.no_grad()

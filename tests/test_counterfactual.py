@@ -93,7 +93,7 @@ def test_there_and_back_in_latent_space_is_exact_with_the_balanced_prior(
     make_model: Model, photos: Photos
 ) -> None:
     y_BCHW, x_BX, t_BT = photos(4)
-    model = make_model(prior="x", perturbed=True)
+    model = make_model(prior="x", perturbed=True, noise_mask="none")
     abduction = abduct(model, y_BCHW, x_BX, t_BT)
     there = predict(model, abduction, 1 - t_BT)
     back = predict(model, abduct_at(model, there.image_BCHW, x_BX, 1 - t_BT, abduction.z_BZ), t_BT)
@@ -122,18 +122,18 @@ def test_without_noise_the_image_is_the_decoders_mean(
 
 
 @pytest.mark.parametrize("sigma", ["scalar", "channel", "fixed"])
-def test_at_full_noise_the_image_is_the_photograph_plus_the_effect(
+def test_without_a_mask_the_image_is_the_photograph_plus_the_effect(
     make_model: Model, photos: Photos, sigma: str
 ) -> None:
     y_BCHW, x_BX, t_BT = photos(4)
-    model = make_model(sigma=sigma, perturbed=True)
+    model = make_model(sigma=sigma, perturbed=True, noise_mask="none")
     result = counterfactual(model, y_BCHW, x_BX, t_BT, 1 - t_BT)
     torch.testing.assert_close(result.image_BCHW, y_BCHW + result.effect_BCHW)
 
 
 def test_strength_scales_the_effect_and_nothing_else(make_model: Model, photos: Photos) -> None:
     y_BCHW, x_BX, t_BT = photos(4)
-    model = make_model(perturbed=True)
+    model = make_model(perturbed=True, noise_mask="none")
     abduction = abduct(model, y_BCHW, x_BX, t_BT)
     one = predict(model, abduction, 1 - t_BT)
     for strength in (0.0, 0.5, 2.0):
@@ -144,7 +144,7 @@ def test_strength_scales_the_effect_and_nothing_else(make_model: Model, photos: 
 
 def test_per_pixel_sigma_rescales_the_residual(make_model: Model, photos: Photos) -> None:
     y_BCHW, x_BX, t_BT = photos(4)
-    model = make_model(sigma="pixel", perturbed=True)
+    model = make_model(sigma="pixel", perturbed=True, noise_mask="none")
     abduction = abduct(model, y_BCHW, x_BX, t_BT)
     result = predict(model, abduction, 1 - t_BT)
     new = model.prior_of(x_BX, 1 - t_BT).sample(abduction.eta_BZ)

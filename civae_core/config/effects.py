@@ -12,6 +12,9 @@ def without_effect(config: Config) -> list[str]:
     idle = (
         ("model", "prior_hidden", config.model.prior == "standard", "N(0,I) has no network"),
         ("model", "x_in_decoder", not config.data.covariates, "there are no covariates"),
+        ("model", "layers", config.model.decoder == "direct", "model.decoder is direct"),
+        ("model", "layer_grid", config.model.decoder == "direct", "model.decoder is direct"),
+        ("model", "mask_width", config.model.noise_mask == "none", "model.noise_mask is none"),
         ("loss", "weight_cap", config.loss.weights == "none", "loss.weights is none"),
     )
     return [

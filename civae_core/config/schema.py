@@ -78,6 +78,12 @@ class ModelConfig(Section):
     """Non-linearity."""
     treatment_input: Literal["film", "concat"] = "film"
     """How t enters the decoder: scale and shift in every block, or scalars beside z (the original's way)."""
+    decoder: Literal["direct", "layered"] = "direct"
+    """What paints the image: a network given t, or layers whose places know no t and whose looks do."""
+    layers: Annotated[int, Field(ge=2)] = 16
+    """Layers of a layered decoder."""
+    layer_grid: Count = 4
+    """Side of the grid of colours that each layer is painted with."""
     x_in_decoder: bool = True
     """Give the covariates to the decoder too, p(y|z,t,x): a departure from (M2) that measures better."""
     prior_hidden: Count = 128
@@ -86,6 +92,10 @@ class ModelConfig(Section):
     """Scale of the decoder's Gaussian: one learned number, one per channel, a learned map, or a constant."""
     sigma_init: Annotated[float, Field(ge=0.005, le=2.0)] = 0.1
     """Initial (or fixed) σ, in units of images in [0,1]; σ never leaves 0.005 to 2."""
+    noise_mask: Literal["none", "fade"] = "fade"
+    """Whether a counterfactual's pixel noise fades where the treatment changes the image (m of M6)."""
+    mask_width: Positive = 0.08
+    """Change, in units of [0,1] images, at which most of the noise has faded."""
     predictor: bool = True
     """Train an attribute predictor p(x,t|y) beside the model, for photographs without labels."""
 
@@ -197,6 +207,10 @@ class Config(Section):
             raise ValueError(
                 "objective 'original' is a squared error, which fixes σ: "
                 f"model.sigma cannot be {self.model.sigma!r}"
+            )
+        if self.model.decoder == "layered" and self.model.treatment_input == "concat":
+            raise ValueError(
+                "model.treatment_input 'concat' is for model.decoder 'direct': a layered one is told t by its looks"
             )
         if self.loss.weights == "overlap" and len(self.data.treatment) > 8:
             raise ValueError("loss.weights: overlap weights enumerate the arms; at most 8 treatments")

@@ -9,6 +9,9 @@ from torch.nn import functional as F
 Norm = Literal["group", "batch", "none"]
 Activation = Literal["silu", "elu", "relu"]
 
+CONDITION_FEATURES = 64
+"""Width of the vector that conditions every block of encoder and decoder."""
+
 ACTIVATIONS: dict[str, type[nn.Module]] = {"silu": nn.SiLU, "elu": nn.ELU, "relu": nn.ReLU}
 
 

@@ -9,10 +9,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from civae_core.config.schema import ModelConfig
-from civae_core.model.blocks import ACTIVATIONS, ConditionEmbedding, ResidualStage, Upsample, make_norm
+from civae_core.model.blocks import (
+    ACTIVATIONS,
+    CONDITION_FEATURES,
+    ConditionEmbedding,
+    ResidualStage,
+    Upsample,
+    make_norm,
+)
 from civae_core.model.distributions import clamp_through
+from civae_core.model.layers import Layers
 
-CONDITION_FEATURES = 64
 LOG_SIGMA_MIN, LOG_SIGMA_MAX = math.log(0.005), math.log(2.0)
 
 
@@ -33,8 +40,9 @@ class PixelNormal:
 class Decoder(nn.Module):
     """Latent vector and treatment (and covariates) to a distribution over images.
 
-    With `treatment_input: film` every block is scaled and shifted by an embedding of t; with `concat` the
-    attributes stand as scalars beside z, as in the original project.
+    With `decoder: direct` the network paints pixels, and is given t by `treatment_input: film` as scale and shift in
+    every block or, `concat`, as scalars beside z (the original project's way). With `decoder: layered` it never
+    sees t, and paints where each of several layers lies; `Layers` then says how they look.
     """
 
     def __init__(
@@ -42,7 +50,9 @@ class Decoder(nn.Module):
     ) -> None:
         super().__init__()
         self.uses_x = config.x_in_decoder and covariates > 0
-        attributes = treatments + (covariates if self.uses_x else 0)
+        covariates = covariates if self.uses_x else 0
+        layered = config.decoder == "layered"
+        attributes = covariates + (0 if layered else treatments)
         film = config.treatment_input == "film"
         widths = [config.width * multiple for multiple in reversed(config.stages)]
         self.bottom = size // 2 ** len(widths)
@@ -56,13 +66,14 @@ class Decoder(nn.Module):
             for width in widths
         )
         self.ups = nn.ModuleList(Upsample(a, b) for a, b in itertools.pairwise(widths))
-        maps = channels * (2 if config.sigma == "pixel" else 1)
+        self.layers = Layers(config, channels, treatments + covariates) if layered else None
+        self.sigma_kind = config.sigma
+        maps = (config.layers if layered else channels) + (channels if config.sigma == "pixel" else 0)
         self.head = nn.Sequential(
             make_norm(config.norm, widths[-1]),
             ACTIVATIONS[config.activation](),
             nn.Conv2d(widths[-1], 4 * maps, 3, padding=1),
         )
-        self.sigma_kind = config.sigma
         initial = torch.full(
             (channels if config.sigma == "channel" else 1, 1, 1), math.log(config.sigma_init)
         )
@@ -73,7 +84,20 @@ class Decoder(nn.Module):
 
     def forward(self, z_BZ: Tensor, t_BT: Tensor, x_BX: Tensor) -> PixelNormal:
         """z [B,Z], standardised treatments [B,T] (any real value) and covariates [B,X] to p(y|z,t[,x])."""
-        attributes_BA = torch.cat([t_BT, x_BX], dim=1) if self.uses_x else t_BT
+        x_BX = x_BX if self.uses_x else x_BX[:, :0]
+        attributes_BA = torch.cat([t_BT, x_BX], dim=1)
+        out_BMHW = self._paint(z_BZ, attributes_BA if self.layers is None else x_BX)
+        if self.sigma_kind == "pixel":
+            out_BMHW, map_BCHW = out_BMHW.tensor_split([-self.channels], dim=1)
+            log_sigma = (self.log_sigma + map_BCHW).clamp(LOG_SIGMA_MIN, LOG_SIGMA_MAX)
+        else:
+            # One number has no neighbours whose gradient would bring it back from beyond its range.
+            log_sigma = clamp_through(self.log_sigma, LOG_SIGMA_MIN, LOG_SIGMA_MAX)
+        image_BCHW = out_BMHW if self.layers is None else self.layers(out_BMHW, z_BZ, attributes_BA)
+        return PixelNormal(0.5 + 0.5 * image_BCHW, log_sigma)
+
+    def _paint(self, z_BZ: Tensor, attributes_BA: Tensor) -> Tensor:
+        """The convolutional part: [B, maps, S, S], in float32."""
         if self.condition is None:
             condition_BF = attributes_BA
             z_BZ = torch.cat([z_BZ, attributes_BA], dim=1)
@@ -84,11 +108,4 @@ class Decoder(nn.Module):
             if index:
                 h_BCHW = self.ups[index - 1](h_BCHW)
             h_BCHW = stage(h_BCHW, condition_BF)
-        out_BCHW = F.pixel_shuffle(self.head(h_BCHW), 2).float()
-        if self.sigma_kind == "pixel":
-            out_BCHW, map_BCHW = out_BCHW.split(self.channels, dim=1)
-            log_sigma = (self.log_sigma + map_BCHW).clamp(LOG_SIGMA_MIN, LOG_SIGMA_MAX)
-        else:
-            # One number has no neighbours whose gradient would bring it back from beyond its range.
-            log_sigma = clamp_through(self.log_sigma, LOG_SIGMA_MIN, LOG_SIGMA_MAX)
-        return PixelNormal(0.5 + 0.5 * out_BCHW, log_sigma)
+        return F.pixel_shuffle(self.head(h_BCHW), 2).float()

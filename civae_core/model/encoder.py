@@ -7,10 +7,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from civae_core.config.schema import ModelConfig
-from civae_core.model.blocks import ACTIVATIONS, ConditionEmbedding, Downsample, ResidualStage, make_norm
+from civae_core.model.blocks import (
+    ACTIVATIONS,
+    CONDITION_FEATURES,
+    ConditionEmbedding,
+    Downsample,
+    ResidualStage,
+    make_norm,
+)
 from civae_core.model.distributions import DiagonalNormal
-
-CONDITION_FEATURES = 64
 
 
 class Encoder(nn.Module):

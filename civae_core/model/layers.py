@@ -1,0 +1,47 @@
+"""An image as layers: where each lies knows no treatment, how it looks is told by it.
+
+    f(z,t)[p] = Σ_k m_k(z)[p] · c_k(z,t)[p],    m(z)[p] = softmax over the layers k at pixel p
+
+Masks m have the image's resolution. Appearances c are coarse grids, interpolated, so only masks can draw an edge. For
+one z all doses share all edges; hence what has a place and a shape (the length of hair) must be coded alike under
+every dose, or the reconstruction of some images suffers. A decoder that paints pixels has no such reason. It may code
+brightness, and then long dark hair corresponds to short white hair.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from civae_core.config.schema import ModelConfig
+from civae_core.model.blocks import ACTIVATIONS, CONDITION_FEATURES, ConditionEmbedding
+
+HIDDEN = 256
+
+
+class Layers(nn.Module):
+    """Appearances of `config.layers` layers, and the image that they and their masks make.
+
+    `attributes` is the number of treatments and of covariates that the decoder is given.
+    """
+
+    def __init__(self, config: ModelConfig, channels: int, attributes: int) -> None:
+        super().__init__()
+        self.count, self.grid, self.channels = config.layers, config.layer_grid, channels
+        activation = ACTIVATIONS[config.activation]
+        self.condition = ConditionEmbedding(attributes, CONDITION_FEATURES)
+        self.appearance = nn.Sequential(
+            nn.Linear(config.latent + CONDITION_FEATURES, HIDDEN),
+            activation(),
+            nn.Linear(HIDDEN, HIDDEN),
+            activation(),
+            nn.Linear(HIDDEN, self.count * channels * self.grid**2),
+        )
+
+    def forward(self, drawn_BKHW: Tensor, z_BZ: Tensor, attributes_BA: Tensor) -> Tensor:
+        """Logits of masks [B,K,S,S], z [B,Z] and standardised attributes [B,A] to an image in [−1,1], [B,C,S,S]."""
+        seen_BF = torch.cat([z_BZ, self.condition(attributes_BA)], dim=1)
+        grids_BNGG = self.appearance(seen_BF).float().unflatten(1, (-1, self.grid, self.grid))
+        size = drawn_BKHW.shape[-2:]
+        looks_BNHW = F.interpolate(grids_BNGG, size=size, mode="bilinear", align_corners=True)
+        looks_BKCHW = looks_BNHW.unflatten(1, (self.count, self.channels))
+        return torch.einsum("bkhw,bkchw->bchw", drawn_BKHW.softmax(dim=1), looks_BKCHW)
