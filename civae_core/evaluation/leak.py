@@ -109,23 +109,26 @@ class LeakTally:
         changed_N = self._changed()
         if not self._attributes or not changed_N.any():
             return {}
-        leak_MA, spread_A = self._leak("shift")[changed_N], self._spread()
+        leak_MA, spread_A, readable = self._leak("shift")[changed_N], self._spread(), self._readable()
         entries: dict[str, Any] = {
             "leak_reference": "truth" if self._against_truth else "input",
             "leak": self._means(leak_MA, seed),
             "shift": self._means(self._all("shift")[changed_N], seed),
             "leak_standardised": self._means(leak_MA / spread_A, seed),
             "leak_auc": self._auc_changes(changed_N),
-            "worst_leak": self._worst(leak_MA / spread_A, seed),
+            "worst_leak": self._worst(leak_MA / spread_A, readable, seed),
         }
         if "mean_shift" in self._kept:
             mean_leak_MA = self._leak("mean_shift")[changed_N]
             entries["leak_mean_image"] = self._means(mean_leak_MA, seed)
-            entries["worst_leak_mean_image"] = self._worst(mean_leak_MA / spread_A, seed)
+            entries["worst_leak_mean_image"] = self._worst(mean_leak_MA / spread_A, readable, seed)
         return {key: entry for key, entry in entries.items() if entry}
 
     def _all(self, name: str) -> Tensor:
-        return torch.cat(self._kept[name])
+        parts = self._kept[name]
+        if len(parts) > 1:
+            parts[:] = [torch.cat(parts)]
+        return parts[0]
 
     def _changed(self) -> Tensor:
         """Bool [N]: images in which a treatment changes."""
@@ -146,8 +149,7 @@ class LeakTally:
             for column, attribute in enumerate(self._attributes)
         }
 
-    def _worst(self, leak_MA: Tensor, seed: int) -> dict[str, Any]:
-        readable = self._readable()
+    def _worst(self, leak_MA: Tensor, readable: Sequence[int], seed: int) -> dict[str, Any]:
         if not readable:
             return {}
         column = max(readable, key=lambda column: float(leak_MA[:, column].mean().abs()))

@@ -37,17 +37,18 @@ class LatentReferences:
 def latent_references(
     data: PreparedData, chosen: LabelledRows, treatment: int, yardstick: Yardstick, device: torch.device
 ) -> LatentReferences:
-    """Reads real images of each class of one binary treatment, spread over the chosen rows."""
+    """Real images of each class of one binary treatment, spread over the chosen rows; each set is read once."""
     by_value = {}
     for value in (0.0, 1.0):
         members = (chosen.t_NT[:, treatment] == value).nonzero().squeeze(1)
         if not len(members):
             continue
         rows_M = chosen.rows_N[members[evenly_spread(len(members), MOST_REFERENCES)]]
-        latents = [
-            yardstick.read(data.images(part).to(device).float() / 255).latent for part in rows_M.split(BATCH)
-        ]
-        by_value[value] = rows_M.to(device), joined(latents)
+        key = data.fingerprint, rows_M.numpy().tobytes()
+        if key not in yardstick.known_latents:
+            parts = (data.images(part).to(device).float() / 255 for part in rows_M.split(BATCH))
+            yardstick.known_latents[key] = joined([yardstick.read(y_BCHW).latent for y_BCHW in parts])
+        by_value[value] = rows_M.to(device), yardstick.known_latents[key]
     return LatentReferences(treatment, by_value)
 
 

@@ -6,7 +6,7 @@ Numbers of different extractors, or of different numbers of images, are not comp
 import math
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,8 @@ class Extractor:
     features: Callable[[Tensor], Tensor]
     yardstick: Yardstick | None = None
     """Whose features they are, where they are a scorer's: what it has read already is not read again."""
+    known: dict[str, "RealFeatures"] = field(default_factory=dict, compare=False, repr=False)
+    """What it has found in training images, by the fingerprint of their data: `real_features` reads them once."""
 
 
 def extractor_for(choice: str, yardstick: Yardstick | None, device: torch.device) -> Extractor | None:
@@ -199,7 +201,11 @@ class RealFeatures:
 def real_features(data: PreparedData, extractor: Extractor, device: torch.device) -> RealFeatures | None:
     """Features of the train split, evenly spread: other people than those asked about, so that copying them scores
     what two samples of photographs differ by, not 0. None where the split has fewer than two images.
+
+    They are read once for each extractor, however many questions ask for them.
     """
+    if data.fingerprint in extractor.known:
+        return extractor.known[data.fingerprint]
     rows = data.rows("train")
     if len(rows) < 2:
         return None
@@ -209,7 +215,8 @@ def real_features(data: PreparedData, extractor: Extractor, device: torch.device
         features_BF = extractor.features(data.images(part).to(device).float() / 255)
         moments.add(features_BF)
         kept.append(features_BF.cpu().float())
-    return RealFeatures(extractor, moments, torch.cat(kept))
+    extractor.known[data.fingerprint] = RealFeatures(extractor, moments, torch.cat(kept))
+    return extractor.known[data.fingerprint]
 
 
 class RealismTally:

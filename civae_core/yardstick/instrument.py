@@ -82,6 +82,10 @@ class Yardstick:
     networks: Networks
     card: YardstickCard
     path: Path | None = None
+    known_latents: dict[tuple[str, bytes], DiagonalNormal] = field(
+        default_factory=dict, compare=False, repr=False
+    )
+    """Posteriors of real images by data and rows, kept by those who compare with the same ones again."""
 
     @property
     def attributes(self) -> tuple[Attribute, ...]:

@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -9,10 +11,19 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
+from civae_core.attributes import AttributeRoles
+from civae_core.data import PreparedData
+from civae_core.data.labelled import labelled_rows
 from civae_core.evaluation.asked import Answer, Asked, Seen
-from civae_core.evaluation.minimality import DOING_NOTHING, LatentReferences, MinimalityTally, pairwise_kl
+from civae_core.evaluation.minimality import (
+    DOING_NOTHING,
+    LatentReferences,
+    MinimalityTally,
+    latent_references,
+    pairwise_kl,
+)
 from civae_core.model.distributions import DiagonalNormal
-from civae_core.yardstick import Reading
+from civae_core.yardstick import Reading, Yardstick
 
 MakeAsked = Callable[..., Asked]
 
@@ -99,3 +110,23 @@ def test_who_is_not_changed_is_left_out(make_asked: MakeAsked) -> None:
 
 def test_without_images_there_is_no_entry() -> None:
     assert MinimalityTally(references()).summary(0) == {}
+
+
+def test_real_images_are_read_once_for_all_questions_about_the_same_people(faces: PreparedData) -> None:
+    looks: list[int] = []
+
+    def read(y_BCHW: Tensor) -> Reading:
+        looks.append(len(y_BCHW))
+        return reading(DiagonalNormal(y_BCHW.mean(dim=(2, 3)), y_BCHW.new_zeros(len(y_BCHW), 3)))
+
+    yardstick = cast(Yardstick, SimpleNamespace(read=read, known_latents={}))
+    roles = AttributeRoles.assign(faces.attributes, ["Young"], ["Male"])
+    chosen = labelled_rows(faces, roles, "test")
+    first, again = (latent_references(faces, chosen, 0, yardstick, torch.device("cpu")) for _ in range(2))
+    assert sum(looks) == len(chosen)
+    for value, (rows_M, latent) in first.by_value.items():
+        assert (faces.column("Young")[rows_M] == value).all()
+        expected_MC = faces.images(rows_M).float().mean(dim=(2, 3)) / 255
+        assert torch.allclose(latent.mean_BZ, expected_MC) and again.by_value[value][1] is latent
+    fewer = latent_references(faces, chosen[:20], 0, yardstick, torch.device("cpu"))
+    assert sum(len(rows_M) for rows_M, _ in fewer.by_value.values()) == 20

@@ -213,3 +213,16 @@ def test_what_the_yardstick_has_read_is_not_read_again(
         looks = yardstick.looks
         found.append(tally.summary(0)["realism"])
     assert found[0] == found[1] == found[2]
+
+
+def test_training_images_are_read_once_however_many_questions_there_are(faces: PreparedData) -> None:
+    read: list[int] = []
+
+    def features(y_BCHW: torch.Tensor) -> torch.Tensor:
+        read.append(len(y_BCHW))
+        return COLOURS.features(y_BCHW)
+
+    extractor = Extractor("counting", features)
+    first = real_features(faces, extractor, CPU)
+    assert real_features(faces, extractor, CPU) is first and sum(read) == len(faces.rows("train"))
+    assert real_features(faces, Extractor("another", features), CPU) is not first
