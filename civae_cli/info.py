@@ -12,7 +12,9 @@ from civae_cli.terminal import terminal
 def info(
     path: Annotated[
         Path,
-        typer.Argument(metavar="PATH", help="Prepared data, a run, a checkpoint or a model.safetensors."),
+        typer.Argument(
+            metavar="PATH", help="Prepared data, a run, a checkpoint, a model.safetensors or a scorer's file."
+        ),
     ],
     verify: Annotated[
         bool, typer.Option("--verify", help="Read all prepared data and compare it with its checksums.")
@@ -21,7 +23,7 @@ def info(
     quiet: QuietFlag = False,
     verbose: VerboseFlag = False,
 ) -> None:
-    """Describe prepared data, a run, a checkpoint or a model file."""
+    """Describe prepared data, a run, a checkpoint, a model file or a scorer of `train-scorer`."""
     from civae_core.inspection import inspect
 
     voice = terminal(quiet, verbose, json)
@@ -31,7 +33,7 @@ def info(
 
 def card(facts: dict[str, Any]) -> str:
     """The facts of `inspect` as aligned lines."""
-    rows = _data_rows(facts) if facts["kind"] == "data" else _model_rows(facts)
+    rows = {"data": _data_rows, "scorer": _scorer_rows}.get(facts["kind"], _model_rows)(facts)
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {text}" for name, text in rows if text)
 
@@ -84,7 +86,36 @@ def _model_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
     return [(name.replace("_", " "), text) for name, text in rows]
 
 
-def _format(preprocessing: dict[str, Any]) -> str:
-    size, crop = preprocessing["size"], preprocessing.get("crop")
+def _scorer_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    from civae_core.yardstick.table import quality_text
+
+    rows = [
+        ("scorer", f"{facts['name']} in {facts['path']}"),
+        ("fingerprint", facts["fingerprint"][:16]),
+        ("trained", f"on {facts['images']:,} images, seed {facts['seed']}"),
+        ("data", f"{facts['data']['name']} ({facts['data']['fingerprint'][:16]})"),
+        *((name, ", ".join(names)) for name, names in facts["roles"].items()),
+        ("images", _size(facts["preprocessing"])),
+        ("network", f"{facts['weights']:,} weights"),
+    ]
+    rows.append(("reads rightly", "share, and AUC; of a continuous attribute R²"))
+    tried = {"photographs": facts["photos"], "blurred": facts["blurred"], **facts["reconstructions"]}
+    for number, attribute in enumerate(facts["attributes"]):
+        found = "; ".join(
+            f"{source} {quality_text(quality[attribute['name']])}"
+            for source, quality in tried.items()
+            if quality.get(attribute["name"])
+        )
+        name = f"{attribute['name']} ({attribute['kind']})"
+        rows.append(("judges" if number == 0 else "", f"{name}: {found}" if found else name))
+    return rows
+
+
+def _size(preprocessing: dict[str, Any]) -> str:
     colour = "grey" if preprocessing["channels"] == 1 else "RGB"
-    return f"{size} × {size} {colour}, " + (f"from a centre crop of {crop}" if crop else "no crop")
+    return f"{preprocessing['size']} × {preprocessing['size']} {colour}"
+
+
+def _format(preprocessing: dict[str, Any]) -> str:
+    crop = preprocessing.get("crop")
+    return _size(preprocessing) + (f", from a centre crop of {crop}" if crop else ", no crop")

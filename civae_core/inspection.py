@@ -1,4 +1,4 @@
-"""What a path holds: prepared data, a run, a checkpoint or a model file, as plain facts."""
+"""What a path holds: prepared data, a run, a checkpoint, a model file or a scorer file, as plain facts."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ MANIFEST_NAME = "dataset.yml"
 
 
 def inspect(path: Path, *, verify: bool = False) -> dict[str, Any]:
-    """Facts about a path; `kind` says which of prepared data, run, checkpoint or model it is.
+    """Facts about a path; `kind` says which of data, run, checkpoint, model or scorer it is.
 
     Args:
         verify: read prepared data whole and compare it with its checksums.
@@ -23,7 +23,9 @@ def inspect(path: Path, *, verify: bool = False) -> dict[str, Any]:
         DataError: it is none of these, damaged, or changed since its checksums were taken.
     """
     if not path.exists():
-        raise UsageError(f"{path}: no such file or folder", hint="name prepared data, a run or a model file")
+        raise UsageError(
+            f"{path}: no such file or folder", hint="name prepared data, a run, a model file or a scorer file"
+        )
     if path.name == MANIFEST_NAME:
         path = path.parent
     if (path / MANIFEST_NAME).exists() or (path / ".partial").is_dir():
@@ -32,6 +34,10 @@ def inspect(path: Path, *, verify: bool = False) -> dict[str, Any]:
         raise UsageError(
             f"--verify: {path} is not prepared data", hint="a model file is checked as it is read"
         )
+    from civae_core.yardstick.stored import holds_yardstick
+
+    if path.is_file() and holds_yardstick(path):
+        return _inspect_scorer(path)
     return _inspect_model(path)
 
 
@@ -80,6 +86,29 @@ def _inspect_model(path: Path) -> dict[str, Any]:
         "preprocessing": card.preprocessing,
         "data": card.data,
         "config": card.config.model_dump(mode="json"),
+    }
+
+
+def _inspect_scorer(path: Path) -> dict[str, Any]:
+    from civae_core.yardstick import load_yardstick
+
+    yardstick = load_yardstick(path)
+    card = yardstick.card
+    return {
+        "kind": "scorer",
+        "path": str(path),
+        "name": yardstick.name,
+        "fingerprint": yardstick.fingerprint,
+        "attributes": [attribute.to_dict() for attribute in card.attributes],
+        "roles": card.roles,
+        "preprocessing": {"size": card.size, "channels": card.channels},
+        "weights": count_weights(path),
+        "images": card.images,
+        "seed": card.seed,
+        "data": card.data,
+        "photos": card.photos,
+        "blurred": card.blurred,
+        "reconstructions": card.reconstructions,
     }
 
 

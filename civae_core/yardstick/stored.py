@@ -40,6 +40,15 @@ def load_yardstick(path: Path, device: torch.device | str = "cpu") -> Yardstick:
     return Yardstick(networks.to(device).eval().requires_grad_(False), card, path)
 
 
+def holds_yardstick(path: Path) -> bool:
+    """Whether a file is a scorer's, by its metadata alone; False for what is no readable safetensors file."""
+    try:
+        with safe_open(path, framework="pt") as opened:
+            return _KEY in (opened.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
+
+
 def read_yardstick_card(path: Path) -> YardstickCard:
     """What a scorer file says of itself, without its weights.
 

@@ -33,12 +33,17 @@ def quality_table(card: YardstickCard) -> Table:
     for attribute in card.attributes:
         on_photos, *elsewhere = [q.get(attribute.name, {}) for q in (card.photos, *others.values())]
         worst = on_photos.get("worst_group_accuracy")
-        cells = [_cell(on_photos), ABSENT if worst is None else f"{worst:.1%}", *map(_cell, elsewhere)]
+        cells = [
+            quality_text(on_photos),
+            ABSENT if worst is None else f"{worst:.1%}",
+            *map(quality_text, elsewhere),
+        ]
         table.add_row(Text(attribute.name), *cells)
     return table
 
 
-def _cell(found: Mapping[str, float]) -> str:
+def quality_text(found: Mapping[str, float]) -> str:
+    """`97.0% · 0.990`: accuracy and AUC of a binary attribute; of a continuous one `R² 0.900`."""
     if "accuracy" in found:
         area = f" · {found['auc']:.3f}" if "auc" in found else ""
         return f"{found['accuracy']:.1%}{area}"

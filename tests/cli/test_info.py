@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from civae_cli.app import app
 from civae_core import diagnosis
-from civae_core.attributes import AttributeRoles
+from civae_core.attributes import Attribute, AttributeRoles
 from civae_core.config.schema import Config
 from civae_core.data.pack import MaxBad
 from civae_core.data.prepare import prepare
@@ -20,6 +20,8 @@ from civae_core.data.sources.base import TruthSpec
 from civae_core.data.sources.faces import faces_source
 from civae_core.model import IntactVAE
 from civae_core.model.stored import ModelCard, save_model
+from civae_core.yardstick import Yardstick, YardstickCard, save_yardstick
+from civae_core.yardstick.instrument import Networks
 
 
 def run(*arguments: str) -> Result:
@@ -102,6 +104,44 @@ def test_prepared_data_describes_itself(tmp_path: Path) -> None:
     truncated = run("info", str(out))
     assert truncated.exit_code == 3
     assert "images-00000.safetensors" in truncated.stderr
+
+
+def test_a_scorer_says_whom_it_judges_and_how_well(tmp_path: Path, roles: AttributeRoles) -> None:
+    young, *_ = roles.treatments
+    dose = Attribute("Dose", "continuous", 0.0, 10.0, 5.0, 2.0)
+    card = YardstickCard(
+        attributes=(young, dose),
+        size=16,
+        channels=1,
+        data={"name": "some faces", "fingerprint": "cd" * 32},
+        roles={"treatments": ["Young"], "descendants": []},
+        images=24_000,
+        seed=3,
+        photos={"Young": {"accuracy": 0.975, "auc": 0.99, "n": 40}, "Dose": {"r2": 0.5, "mae": 1.0, "n": 40}},
+        blurred={"Young": {"accuracy": 0.75, "n": 40}},
+        reconstructions={"runs/mine": {"Young": {"accuracy": 0.5, "n": 40}}},
+    )
+    scorer = Yardstick(Networks(16, 1, 2).eval(), card)
+    path = tmp_path / "scorer.safetensors"
+    save_yardstick(scorer, path)
+    text = run("info", str(path)).stdout
+    for said in (
+        f"{scorer.name} in {path}",
+        "on 24,000 images, seed 3",
+        "some faces (cdcdcdcdcdcdcdcd)",
+        "16 × 16 grey\n",
+        "Young (binary): photographs 97.5% · 0.990; blurred 75.0%; runs/mine 50.0%",
+        "Dose (continuous): photographs R² 0.500\n",
+    ):
+        assert said in text, text
+    facts = json.loads(run("info", str(path), "--json").stdout)
+    assert facts["kind"] == "scorer" and facts["fingerprint"] == scorer.fingerprint
+    assert facts["photos"] == card.photos and facts["data"] == card.data
+    assert facts["weights"] == sum(tensor.numel() for tensor in scorer.networks.state_dict().values())
+    assert run("info", str(path), "--verify").exit_code == 2
+    path.write_bytes(path.read_bytes()[:-10])
+    broken = run("info", str(path))
+    assert broken.exit_code == 3 and f"error: {path}: " in broken.stderr
 
 
 def test_what_is_not_ours_is_bad_data(tmp_path: Path, model_file: Path) -> None:
