@@ -25,7 +25,9 @@ class EffectivenessTally:
       that a counterfactual meant to be 1 scores above one meant to be 0; both absent where only one value was
       intended;
     - `mae` of a continuous one, with its interval: mean |seen − intended| in raw units, and `correlation` of the two,
-      absent where either does not vary.
+      absent where either does not vary. Where the truth is known, also `mae_from_truth`: mean |seen − seen in the
+      truth|. A scorer that cannot tell 70 years from 80 finds the truth itself far from what was intended; that
+      distance is the scorer's, and this one the method's: the truth scores 0.
 
     Absent are treatments that no image changes, that the scorer could not learn, and doses of a binary treatment
     between 0 and 1, for which a scorer of two classes has no right answer.
@@ -58,6 +60,8 @@ class EffectivenessTally:
         }
         if seen.mean is not None:
             kept["seen_mean"] = seen.mean.outputs_BA[:, self._columns]
+        if asked.seen_truth is not None:
+            kept["seen_truth"] = asked.seen_truth.outputs_BA[:, self._columns]
         for name, values_BT in kept.items():
             self._kept.setdefault(name, []).append(values_BT.detach().cpu())
 
@@ -82,6 +86,11 @@ class EffectivenessTally:
             entries["effectiveness_mean_image"] = self._scores("seen_mean", seed)
         return {key: entry for key, entry in entries.items() if entry}
 
+    @property
+    def _has_truth(self) -> bool:
+        """Whether the truth of every image was read."""
+        return len(self._kept.get("seen_truth", ())) == len(self._kept["seen"])
+
     def _all(self, name: str) -> Tensor:
         return torch.cat(self._kept[name])
 
@@ -99,12 +108,15 @@ class EffectivenessTally:
             judged_N = self._judged(place)
             if judged_N.any():
                 seen_M, intended_M = seen_NT[judged_N, place], intended_NT[judged_N, place]
-                score = _binary if attribute.kind == "binary" else _continuous
-                scores[attribute.name] = score(seen_M, intended_M, attribute, seed)
+                if attribute.kind == "binary":
+                    scores[attribute.name] = _binary(seen_M, intended_M, seed)
+                else:
+                    truth_M = self._all("seen_truth").double()[judged_N, place] if self._has_truth else None
+                    scores[attribute.name] = _continuous(seen_M, intended_M, truth_M, attribute, seed)
         return scores
 
 
-def _binary(logit_M: Tensor, intended_M: Tensor, _: Attribute, seed: int) -> dict[str, Any]:
+def _binary(logit_M: Tensor, intended_M: Tensor, seed: int) -> dict[str, Any]:
     meant_M, found_M = intended_M > 0.5, logit_M > 0
     entry: dict[str, Any] = {"accuracy": bootstrap_mean((meant_M == found_M).double(), seed=seed).to_dict()}
     if meant_M.any() and not meant_M.all():
@@ -114,10 +126,14 @@ def _binary(logit_M: Tensor, intended_M: Tensor, _: Attribute, seed: int) -> dic
     return entry
 
 
-def _continuous(value_M: Tensor, intended_M: Tensor, attribute: Attribute, seed: int) -> dict[str, Any]:
+def _continuous(
+    value_M: Tensor, intended_M: Tensor, truth_M: Tensor | None, attribute: Attribute, seed: int
+) -> dict[str, Any]:
     shift, scale = attribute.shift_and_scale
     raw_M = value_M * scale + shift
     entry: dict[str, Any] = {"mae": bootstrap_mean((raw_M - intended_M).abs(), seed=seed).to_dict()}
+    if truth_M is not None:
+        entry["mae_from_truth"] = bootstrap_mean(scale * (value_M - truth_M).abs(), seed=seed).to_dict()
     pair_2M = torch.stack([raw_M, intended_M])
     if len(raw_M) > 1 and float(pair_2M.std(dim=1).min()) > 0.0:
         entry["correlation"] = float(torch.corrcoef(pair_2M)[0, 1])

@@ -117,6 +117,39 @@ def test_continuous_treatments_are_compared_in_their_own_units(make_asked: MakeA
     assert constant["effectiveness"]["Age"]["mae"]["mean"] == pytest.approx(20.0), "70 meant, 40 + 10 seen"
 
 
+def test_a_continuous_treatment_is_also_held_against_what_shows_in_the_truth(make_asked: MakeAsked) -> None:
+    """In years: the scorer's deviation is 20 years, and it is blind above 60, where it sees 60."""
+    judge: Any = Judge(Attribute("Age", "continuous", mean=50.0, std=20.0))
+    y_BCHW, intended_B1 = torch.zeros(4, 3, 16, 16), torch.tensor([[30.0], [50.0], [80.0], [80.0]])
+
+    def seeing(years_B1: Tensor) -> Tensor:
+        return (years_B1.clamp(max=60.0) - 50.0) / 20.0
+
+    asked = make_asked(
+        y_BCHW,
+        t_BT=torch.tensor([[40.0], [40.0], [40.0], [80.0]]),
+        t_new_BT=intended_B1,
+        seen_truth=reading(seeing(intended_B1)),
+    )
+    perfect = EffectivenessTally(judge, [AGE])
+    perfect.add(asked, Answer(y_BCHW), seen(seeing(intended_B1)))
+    entry = perfect.summary(0)["effectiveness"]["Age"]
+    assert entry["mae"]["mean"] == pytest.approx(20 / 3, abs=1e-4), (
+        "80 meant, 60 seen, in one of three that change"
+    )
+    assert entry["mae_from_truth"]["mean"] == pytest.approx(0.0, abs=1e-4)
+    late = EffectivenessTally(judge, [AGE])
+    late.add(asked, Answer(y_BCHW), seen(seeing(intended_B1 - 4), seeing(intended_B1 - 1)))
+    assert late.summary(0)["effectiveness"]["Age"]["mae_from_truth"]["mean"] == pytest.approx(8 / 3, abs=1e-4)
+    mean_image = late.summary(0)["effectiveness_mean_image"]["Age"]
+    assert mean_image["mae_from_truth"]["mean"] == pytest.approx(2 / 3, abs=1e-4)
+
+
+def test_without_a_truth_nothing_is_held_against_it(make_asked: MakeAsked) -> None:
+    tally = tallied(make_asked, torch.ones(3, 1), torch.full((3, 1), 70.0), [AGE])
+    assert "mae_from_truth" not in tally.summary(0)["effectiveness"]["Age"]
+
+
 def test_of_several_treatments_those_that_change_are_judged(make_asked: MakeAsked) -> None:
     old_hat = Attribute("Old_Hat", "binary")
     t_NT = torch.tensor([[1.0, 1.0], [1.0, 1.0], [0.0, 1.0]])
