@@ -2,7 +2,7 @@
 
     abduct   z ~ q(z|x,y,t);   η = (z − h(x,t)) / k(x,t);   e = y − f(z,t)          (M5)
     act      t ← t'
-    predict  z' = h(x,t') + k(x,t')·η;   y' = f(z',t') + τ·m·e                      (M6)
+    predict  z' = h(x,t') + k(x,t')·ρ·η;   y' = f(z',t') + τ·m·e                    (M6)
 
 Shapes: y_BCHW images in [0,1], x_BX and t_BT attributes in raw units, z_BZ latent vectors.
 """
@@ -17,7 +17,8 @@ from civae_core.assignments import Intervention
 from civae_core.attributes import Attribute
 from civae_core.config.schema import Objective
 from civae_core.model import IntactVAE, PixelNormal
-from civae_core.noise_mask import noise_mask
+from civae_core.model.distributions import DiagonalNormal
+from civae_core.noise_mask import latent_mask, noise_mask
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class Abduction:
     y_BCHW: Tensor
     x_BX: Tensor
     t_BT: Tensor
+    prior: DiagonalNormal
+    """p(z|x,t) at the factual t."""
     eta_BZ: Tensor
     """Latent noise η, standardised under the prior at the factual t."""
     z_BZ: Tensor
@@ -64,11 +67,13 @@ def abduct(
 def abduct_at(model: IntactVAE, y_BCHW: Tensor, x_BX: Tensor, t_BT: Tensor, z_BZ: Tensor) -> Abduction:
     """The noises of (M5) for a given z."""
     reconstruction = model.decode(z_BZ, t_BT, x_BX)
+    prior = model.prior_of(x_BX, t_BT)
     return Abduction(
         y_BCHW=y_BCHW,
         x_BX=x_BX,
         t_BT=t_BT,
-        eta_BZ=model.prior_of(x_BX, t_BT).standardise(z_BZ),
+        prior=prior,
+        eta_BZ=prior.standardise(z_BZ),
         z_BZ=z_BZ,
         reconstruction=reconstruction,
         residual_BCHW=y_BCHW - reconstruction.mean_BCHW,
@@ -100,7 +105,9 @@ def predict(
     """
     # With z' = z where t does not change, rounding in standardise and sample cannot move a null intervention.
     changed_B1 = (t_new_BT != abduction.t_BT).any(dim=1, keepdim=True)
-    moved_BZ = model.prior_of(abduction.x_BX, t_new_BT).sample(abduction.eta_BZ)
+    prior = model.prior_of(abduction.x_BX, t_new_BT)
+    kept_BZ = latent_mask(abduction.prior, prior, model.latent_mask_width)
+    moved_BZ = prior.sample(kept_BZ * abduction.eta_BZ)
     z_new_BZ = torch.where(changed_B1, moved_BZ, abduction.z_BZ)
     new = model.decode(z_new_BZ, t_new_BT, abduction.x_BX)
     old = abduction.reconstruction

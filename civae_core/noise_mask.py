@@ -1,17 +1,29 @@
-"""The mask m of (M6): how much of the pixel noise e = y − f(z,t) still holds where the treatment changes the image.
+"""The masks of (M6): how much of the abducted noises still holds where the treatment changes things.
+
+Pixels, y' = f(z',t') + τ·m·e:
 
     none    m = 1
     fade    m = exp(−(a/w)²),  a = max over channels of |f(z',t') − f(z,t)|
 
-Where hair turned grey, the strands and outlines of the old hair are in e, and must not shine through. Where nothing
-changes m is 1, so a null intervention still returns the photograph. `benchmarks/noise_masks.py` compares them, and
-others that did not do better, by the truth.
+Where hair turned grey, the strands and outlines of the old hair are in e, and must not shine through.
+
+Latent dimensions, z' = h(x,t') + k(x,t')·ρ·η:
+
+    ρ = exp(−(d/w)²),  d = |h(x,t') − h(x,t)| / max(k(x,t'), k(x,t)) in each dimension
+
+What the treatment overwrites, a photograph no longer shows: how light the grey is says nothing about the colour
+before. Carrying η over there pairs two independent noises and doubles their error; without it their mean is predicted.
+
+Where nothing changes both masks are 1, so a null intervention still returns the photograph. `benchmarks/masks.py`
+compares them by the truth, with others that did no better.
 """
 
 from typing import Literal
 
 import torch
 from torch import Tensor
+
+from civae_core.model.distributions import DiagonalNormal
 
 NoiseMask = Literal["none", "fade"]
 
@@ -27,3 +39,15 @@ def noise_mask(effect_BCHW: Tensor, kind: NoiseMask, width: float) -> Tensor:
     if kind == "none":
         return torch.ones_like(size_B1HW)
     return torch.exp(-(size_B1HW / width).square())
+
+
+def latent_mask(old: DiagonalNormal, new: DiagonalNormal, width: float | None) -> Tensor:
+    """ρ in [0,1], [B,Z], from the priors under t and t'; None is no mask.
+
+    Args:
+        width: w, the shift in standard deviations at which 63 % of η is gone.
+    """
+    if width is None:
+        return torch.ones_like(old.mean_BZ)
+    shift_BZ = (new.mean_BZ - old.mean_BZ) / torch.maximum(old.std_BZ, new.std_BZ)
+    return torch.exp(-(shift_BZ / width).square())

@@ -3,12 +3,14 @@
 import math
 from collections.abc import Callable
 
+import pytest
 import torch
 from torch import Tensor
 
 from civae_core.counterfactual import abduct, predict
 from civae_core.model import IntactVAE
-from civae_core.noise_mask import noise_mask
+from civae_core.model.distributions import DiagonalNormal
+from civae_core.noise_mask import latent_mask, noise_mask
 
 Model = Callable[..., IntactVAE]
 Photos = Callable[[int], tuple[Tensor, Tensor, Tensor]]
@@ -50,3 +52,35 @@ def test_a_scaled_effect_is_masked_by_what_is_painted(make_model: Model, photos:
     model = make_model(perturbed=True, noise_mask="fade")
     result = predict(model, abduct(model, y_BCHW, x_BX, t_BT), 1 - t_BT, strength=0.0)
     torch.testing.assert_close(result.image_BCHW, y_BCHW, rtol=0, atol=1e-6)
+
+
+def test_a_latent_noise_fades_with_the_shift_of_its_prior_in_standard_deviations() -> None:
+    old = DiagonalNormal(torch.zeros(1, 4), torch.tensor([[0.0, 0.0, 0.0, 1.0]]))
+    new = DiagonalNormal(torch.tensor([[0.0, 2.0, -4.0, 2 * math.e]]), torch.zeros(1, 4))
+    rho_BZ = latent_mask(old, new, width=2.0)
+    torch.testing.assert_close(rho_BZ, torch.tensor([[1.0, math.exp(-1), math.exp(-4), math.exp(-1)]]))
+    assert torch.equal(latent_mask(old, new, width=None), torch.ones(1, 4))
+
+
+def test_the_predicted_latent_holds_what_its_mask_leaves(
+    make_model: Model, photos: Photos, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    y_BCHW, x_BX, t_BT = photos(3)
+    model = make_model(prior="xt", perturbed=True, latent_mask_width=0.1)
+    abduction = abduct(model, y_BCHW, x_BX, t_BT)
+    seen: list[Tensor] = []
+    decode = model.decode
+    monkeypatch.setattr(model, "decode", lambda z, t, x: (seen.append(z), decode(z, t, x))[1])
+    predict(model, abduction, 1 - t_BT)
+    old, new = model.prior_of(x_BX, t_BT), model.prior_of(x_BX, 1 - t_BT)
+    shift_BZ = (new.mean_BZ - old.mean_BZ).abs() / torch.maximum(new.std_BZ, old.std_BZ)
+    rho_BZ = torch.exp(-((shift_BZ / 0.1) ** 2))
+    assert rho_BZ.min() < 0.5
+    torch.testing.assert_close(seen[0], new.mean_BZ + new.std_BZ * rho_BZ * abduction.eta_BZ)
+
+
+def test_with_a_balanced_prior_no_latent_noise_fades(make_model: Model, photos: Photos) -> None:
+    y_BCHW, x_BX, t_BT = photos(3)
+    plain, masked = (make_model(prior="x", perturbed=True, latent_mask_width=w) for w in (None, 0.1))
+    images = [predict(m, abduct(m, y_BCHW, x_BX, t_BT), 1 - t_BT).image_BCHW for m in (plain, masked)]
+    torch.testing.assert_close(*images)

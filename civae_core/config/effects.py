@@ -15,6 +15,12 @@ def without_effect(config: Config) -> list[str]:
         ("model", "layers", config.model.decoder == "direct", "model.decoder is direct"),
         ("model", "layer_grid", config.model.decoder == "direct", "model.decoder is direct"),
         ("model", "mask_width", config.model.noise_mask == "none", "model.noise_mask is none"),
+        (
+            "model",
+            "latent_mask_width",
+            config.model.prior != "xt",
+            "only `model.prior: xt` moves with the treatment",
+        ),
         ("loss", "weight_cap", config.loss.weights == "none", "loss.weights is none"),
     )
     return [

@@ -56,6 +56,7 @@ class IntactVAE(nn.Module):
         treatments, covariates = len(roles.treatments), len(roles.covariates)
         self.size, self.channels, self.latent = size, channels, config.latent
         self.noise_mask, self.mask_width = config.noise_mask, config.mask_width
+        self.latent_mask_width = config.latent_mask_width
         self.encoder = Encoder(config, size, channels, treatments + covariates)
         self.decoder = Decoder(config, size, channels, treatments, covariates)
         self.prior = Prior(config, treatments, covariates)
