@@ -10,6 +10,7 @@ from civae_cli import config
 from civae_cli.benchmark import benchmark
 from civae_cli.counterfactual import counterfactual
 from civae_cli.doctor import doctor
+from civae_cli.effects import effects
 from civae_cli.errors import CivaeGroup
 from civae_cli.evaluate import evaluate
 from civae_cli.info import info
@@ -50,6 +51,7 @@ app.command("prepare-data")(prepare_data)
 app.command("train")(train)
 app.command("sample")(sample)
 app.command("counterfactual")(counterfactual)
+app.command("effects")(effects)
 app.command("train-scorer")(train_scorer)
 app.command("evaluate")(evaluate)
 app.command("benchmark")(benchmark)

@@ -46,11 +46,24 @@ def effect_groups(
     for column, attribute in enumerate(covariates):
         if attribute.kind != "binary" or (limit is not None and len(groups) > 2 * limit):
             continue
-        x_N = question.chosen.x_NX[:, column]
-        halves = [EffectGroup(f"{attribute.name} = {value}", moved_N & (x_N == value)) for value in (0, 1)]
+        halves = [
+            EffectGroup(label, moved_N & half_N)
+            for label, half_N in halves_by(attribute, question.chosen.x_NX[:, column])
+        ]
         if all(half.count >= fewest for half in halves):
             groups += halves
     return groups
+
+
+def halves_by(attribute: Attribute, x_N: Tensor) -> list[tuple[str, Tensor]]:
+    """Labels and members [N] of both values of a binary attribute, or of either side of a continuous one's median."""
+    if attribute.kind == "binary":
+        return [(f"{attribute.name} = {value}", x_N == value) for value in (0, 1)]
+    middle = float(x_N.median())
+    return [
+        (f"{attribute.name} ≤ {middle:.3g}", x_N <= middle),
+        (f"{attribute.name} > {middle:.3g}", x_N > middle),
+    ]
 
 
 def members(groups: Sequence[EffectGroup]) -> Tensor:

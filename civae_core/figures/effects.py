@@ -46,11 +46,27 @@ def effect_grid(
         row_labels: N texts at the left of the rows.
     """
     limit = effect_limit(*(delta_NCHW for _, delta_NCHW in columns))
-    grid = image_grid([(title, effect_map(delta_NCHW, limit)) for title, delta_NCHW in columns], row_labels)
+    return with_scale(
+        image_grid([(title, effect_map(delta_NCHW, limit)) for title, delta_NCHW in columns], row_labels),
+        limit,
+    )
+
+
+def with_scale(grid: Image.Image, limit: float, notes: Sequence[str] = ()) -> Image.Image:
+    """A sheet that has effect maps among its columns, with their scale of colours and remarks below.
+
+    Args:
+        limit: that the maps were drawn with.
+        notes: sentences, broken to the sheet's width.
+    """
     type_ = Typesetter()
     texts = (f"darker −{limit:.2f}", "0", f"+{limit:.2f} brighter")
     width = max(grid.width, sum(map(type_.width, texts)) + 4 * GAP)
-    sheet = Image.new("RGB", (width, grid.height + _BAR_HEIGHT + type_.line_height + 2 * GAP), PAPER)
+    remarks = [line for note in notes for line in type_.broken(note, width - 2 * GAP)]
+    foot = len(remarks) * type_.line_height + (GAP if remarks else 0)
+    height = grid.height + _BAR_HEIGHT + type_.line_height + 2 * GAP
+    sheet = Image.new("RGB", (width, height + foot), PAPER)
+    type_.draw(sheet, remarks, (GAP, height, width, height + foot - GAP), centred=False)
     sheet.paste(grid, (0, 0))
     ramp_1CHW = torch.linspace(-1.0, 1.0, width - 2 * GAP).expand(1, 1, _BAR_HEIGHT, -1)
     bar_HWC = effect_map(ramp_1CHW, 1.0)[0].permute(1, 2, 0).contiguous().numpy()

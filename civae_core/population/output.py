@@ -1,0 +1,122 @@
+"""Population answers as one labelled sheet, as arrays, and as a record for each group."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from torch import Tensor
+
+from civae_core.attributes import AttributeRoles
+from civae_core.evaluation.question import do_text
+from civae_core.figures.effects import effect_limit, effect_map, with_scale
+from civae_core.figures.grids import image_grid
+from civae_core.figures.pictures import Picture, at_most, write_png
+from civae_core.files import atomic_file
+from civae_core.model.stored import write_tensors
+from civae_core.population.effects import POSTERIOR, PRIOR, TRUTH, MeanPair, PopulationEffects
+
+METADATA = "civae_effects"
+"""Key of the arrays' metadata: a JSON object with the groups' labels in the arrays' order."""
+_LARGEST = 128
+_ORIGIN = {POSTERIOR: "from photographs", PRIOR: "from the prior", TRUTH: "true"}
+
+
+def assumptions(roles: AttributeRoles) -> str:
+    """What an effect read off a model rests on, in a sentence."""
+    treatments, covariates = (
+        ", ".join(a.name for a in some) for some in (roles.treatments, roles.covariates)
+    )
+    return (
+        f"estimated under these assumptions: nothing but {covariates or 'chance'} bears on both {treatments} and the "
+        "picture, and the model describes such pictures well"
+    )
+
+
+def write_effects(
+    found: PopulationEffects, out: Path, roles: AttributeRoles, beyond: list[str]
+) -> list[dict[str, Any]]:
+    """Writes sheet and arrays, named after the intervention, and returns one record a group.
+
+    Args:
+        out: a folder that exists.
+        beyond: values that training never saw, in words.
+
+    Raises:
+        CivaeError: the folder cannot be written.
+    """
+    do = dict(found.subjects.do)
+    notes = [assumptions(roles), *(f"{text}: extrapolated" for text in beyond)]
+    sheet = Picture(do_text(do).replace(", ", "_"), do_text(do), notes[0], _sheet(found, notes))
+    picture, arrays = out / f"{sheet.name}.png", out / f"{sheet.name}.safetensors"
+    write_png(picture, sheet.image)
+    described = {
+        "treat": do,
+        "groups": [group.label for group in found.groups],
+        "n": [group.count for group in found.groups],
+        "assumptions": notes[0],
+    }
+    with atomic_file(arrays) as temporary:
+        write_tensors(temporary, _arrays(found), {METADATA: json.dumps(described, ensure_ascii=False)})
+    shared = {"treat": do, "in_range": not beyond, "output": str(picture), "arrays": str(arrays)}
+    return [record | shared for record in _records(found)]
+
+
+def _records(found: PopulationEffects) -> list[dict[str, Any]]:
+    """By group: size of the mean effect by source, and the error against the truth's, where that is known."""
+    records = []
+    for g, group in enumerate(found.groups):
+        record: dict[str, Any] = {"group": group.label, "n": group.count}
+        for source, pair in found.means.items():
+            record[source] = {"size": pair.size(g)}
+            if source in found.errors and found.errors[source].known([g]):
+                record[source]["error"] = found.errors[source].mean([g])
+        records.append(record)
+    return records
+
+
+def _arrays(found: PopulationEffects) -> dict[str, Tensor]:
+    """`posterior.before`, `posterior.after`, `posterior.effect` and so on, float32 [G,C,S,S]."""
+    return {
+        f"{source}.{part}": images_GCHW
+        for source, pair in found.means.items()
+        for part, images_GCHW in (
+            ("before", pair.before_GCHW),
+            ("after", pair.after_GCHW),
+            ("effect", pair.effect_GCHW),
+        )
+    }
+
+
+def _sheet(found: PopulationEffects, notes: list[str]) -> Image.Image:
+    """A row a group; for each source the means before and after, and the effect under one scale of colours."""
+    effects = {source: at_most(pair.effect_GCHW, _LARGEST) for source, pair in found.means.items()}
+    limit = effect_limit(*effects.values())
+    columns: list[tuple[str, Tensor]] = []
+    for source, pair in found.means.items():
+        columns += [(title, at_most(images, _LARGEST)) for title, images in _pictures(found, source, pair)]
+        raising = f" of raising {name}" if (name := _flipped(found)) else ""
+        columns.append((f"effect{raising}, {_ORIGIN[source]}", effect_map(effects[source], limit)))
+    labels = [f"{group.label}\n{group.count:,} images" for group in found.groups]
+    return with_scale(image_grid(columns, labels), limit, notes)
+
+
+def _pictures(found: PopulationEffects, source: str, pair: MeanPair) -> list[tuple[str, Tensor]]:
+    flipped, do = _flipped(found), do_text(found.subjects.do)
+    titles = (
+        (f"mean with lower {flipped}", f"mean with higher {flipped}")
+        if flipped
+        else ("mean as they are", f"mean under do({do})")
+    )
+    both = [
+        (f"{title}, {_ORIGIN[source]}", images)
+        for title, images in zip(titles, (pair.before_GCHW, pair.after_GCHW), strict=True)
+    ]
+    # As they are, photographs show them already.
+    is_shown = source == TRUTH and not flipped and POSTERIOR in found.means
+    return both[1:] if is_shown else both
+
+
+def _flipped(found: PopulationEffects) -> str | None:
+    """The treatment that is flipped, which is then the only one."""
+    return next((name for name, value in found.subjects.do.items() if value == "flip"), None)

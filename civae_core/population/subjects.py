@@ -1,0 +1,145 @@
+"""Whom a population answer is about: images of a selection that the intervention changes, in groups by covariate."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from civae_core.assignments import Intervention
+from civae_core.attributes import Attribute, AttributeRoles, require_name
+from civae_core.counterfactual import act
+from civae_core.data import PreparedData
+from civae_core.data.labelled import LabelledRows, evenly_spread, labelled_rows
+from civae_core.data.selection import Selection
+from civae_core.errors import DataError, UsageError
+from civae_core.evaluation.average_effects import EffectGroup, halves_by
+from civae_core.evaluation.question import KnownTruth, Question, do_text, find_rows
+
+
+@dataclass(frozen=True)
+class Subjects:
+    """Images that an intervention changes, with what becomes of them."""
+
+    chosen: LabelledRows
+    t_new_NT: Tensor
+    do: Intervention
+    parts: tuple[tuple[int, KnownTruth | None], ...]
+    """How many of them, in order, share a source of the truth, or have none."""
+    unmoved: int
+    """Images of the selection that have the intended treatment already."""
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    @property
+    def with_truth(self) -> int:
+        return sum(count for count, truth in self.parts if truth is not None)
+
+    def questions(self) -> Iterator[tuple[int, Question]]:
+        """They as questions, each with where its subjects begin."""
+        start = 0
+        for count, truth in self.parts:
+            items = slice(start, start + count)
+            yield start, Question(self.chosen[items], self.t_new_NT[items], self.do, truth)
+            start += count
+
+
+def labelled_selection(
+    data: PreparedData, roles: AttributeRoles, selection: Selection, limit: int | None = None
+) -> LabelledRows:
+    """The selected images whose treatments and covariates are known, at most `limit` of them, evenly spread.
+
+    Raises:
+        UsageError: the selection is outside of the split.
+        DataError: there is none.
+    """
+    wanted_N = selection.rows(data)
+    known = labelled_rows(data, roles, selection.split)
+    kept = known[torch.isin(known.rows_N, wanted_N)]
+    if not len(kept):
+        raise DataError(
+            f"--data {selection.path}#{selection.split}: none of the {len(wanted_N):,} selected images has a known "
+            "treatment and known covariates"
+        )
+    return kept[evenly_spread(len(kept), limit or len(kept))]
+
+
+def subjects_of(
+    chosen: LabelledRows, intervention: Intervention, data: PreparedData, roles: AttributeRoles
+) -> Subjects:
+    """Those of the images that the intervention changes.
+
+    Raises:
+        UsageError: a flip beside other treatments.
+        DataError: it changes nobody.
+    """
+    if len(intervention) > 1 and "flip" in intervention.values():
+        raise UsageError(
+            f"--treat {do_text(intervention)}: a mean over flips of both directions needs one treatment only",
+            hint="state the values of all treatments",
+        )
+    t_new_NT = act(chosen.t_NT, intervention, roles.treatments)
+    moved_N = (t_new_NT != chosen.t_NT).any(dim=1)
+    if not moved_N.any():
+        raise DataError(
+            f"--treat {do_text(intervention)}: changes none of the {len(chosen):,} images, who all have that already"
+        )
+    rows_N, t_new_NT = chosen.rows_N[moved_N], t_new_NT[moved_N]
+    by_truth = _by_truth(data, [a.name for a in roles.treatments], rows_N, t_new_NT)
+    order_N = torch.cat([items for items, _ in by_truth])
+    return Subjects(
+        chosen[moved_N][order_N],
+        t_new_NT[order_N],
+        intervention,
+        tuple((len(items), truth) for items, truth in by_truth),
+        int((~moved_N).sum()),
+    )
+
+
+def covariates_by_name(names: Sequence[str], roles: AttributeRoles) -> list[Attribute]:
+    """The covariates to group by.
+
+    Raises:
+        UsageError: not a covariate of the model.
+    """
+    by_name: Mapping[str, Attribute] = {a.name: a for a in roles.covariates}
+    for name in names:
+        if name in {a.name for a in roles.treatments}:
+            raise UsageError(
+                f"--by {name}: is what is changed, not a covariate",
+                hint=f"covariates of this model: {', '.join(by_name) or 'none'}",
+            )
+        require_name(name, by_name, "--by")
+    return [by_name[name] for name in dict.fromkeys(names)]
+
+
+def groups_by(
+    subjects: Subjects, covariates: Sequence[Attribute], roles: AttributeRoles
+) -> list[EffectGroup]:
+    """Everyone, then either half by each covariate; a covariate in which all subjects agree is passed over."""
+    groups = [EffectGroup("everyone", torch.ones(len(subjects), dtype=torch.bool))]
+    for attribute in covariates:
+        x_N = subjects.chosen.x_NX[:, roles.covariates.index(attribute)]
+        halves = [EffectGroup(label, member_N) for label, member_N in halves_by(attribute, x_N)]
+        if all(half.count for half in halves):
+            groups += halves
+    return groups
+
+
+def _by_truth(
+    data: PreparedData, names: Sequence[str], rows_N: Tensor, t_new_NT: Tensor
+) -> list[tuple[Tensor, KnownTruth | None]]:
+    """Places of the subjects by the known intervention that answers them, those without one last."""
+    columns = [[a.name for a in data.attributes].index(name) for name in names]
+    left_N = torch.ones(len(rows_N), dtype=torch.bool)
+    found: list[tuple[Tensor, KnownTruth | None]] = []
+    for truth in data.truth:
+        places_N = find_rows(truth.rows, rows_N)
+        agrees_N = torch.isclose(truth.table_MA[places_N.clamp(min=0)][:, columns], t_new_NT).all(dim=1)
+        kept_N = left_N & (places_N >= 0) & agrees_N
+        # A truth under other interventions besides has other attributes changed as well.
+        if set(truth.do) <= set(names) and kept_N.any():
+            found.append((kept_N.nonzero()[:, 0], KnownTruth(truth, places_N[kept_N])))
+            left_N = left_N & ~kept_N
+    return [*found, (left_N.nonzero()[:, 0], None)] if left_N.any() else found
