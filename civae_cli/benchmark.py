@@ -1,6 +1,5 @@
 """`civae benchmark`: ours and the baselines on one data set with one budget, in one table."""
 
-import re
 import shutil
 from pathlib import Path
 from typing import Annotated
@@ -61,6 +60,7 @@ def benchmark(
     from civae_core.benchmark.run import run_benchmark
     from civae_core.benchmark.table import benchmark_tables
     from civae_core.errors import CivaeError
+    from civae_core.inference.sheets import parse_seeds
     from civae_core.yardstick.fit import IMAGES
 
     voice = terminal(quiet, verbose, json)
@@ -97,20 +97,3 @@ def describe_failures(failed: dict[str, str]) -> str:
         f"{names[0]}{f' and {len(names) - 1} more' if names[1:] else ''}: {reason}"
         for reason, names in cells.items()
     )
-
-
-def parse_seeds(text: str) -> list[int]:
-    """`0-2` or `0,3,5-7` as numbers, each once.
-
-    Raises:
-        UsageError: it is neither.
-    """
-    from civae_core.errors import UsageError
-
-    seeds: list[int] = []
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
-        if match is None or int(match[2] or match[1]) < int(match[1]):
-            raise UsageError(f"--seeds {text}: is no list of seeds", hint="write 0-2, or 0,1,2")
-        seeds += range(int(match[1]), int(match[2] or match[1]) + 1)
-    return list(dict.fromkeys(seeds))

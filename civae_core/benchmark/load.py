@@ -17,10 +17,10 @@ from civae_core.config.load import (
     ConfigError,
     in_reading_order,
     merge,
+    merge_all,
     nested,
     parse_set,
     read_file,
-    syntax_hint,
 )
 from civae_core.config.problems import validate, validate_as
 from civae_core.config.schema import BASELINE_DEFAULTS, Config
@@ -57,14 +57,7 @@ def load_benchmark(file: Path, sets: Sequence[str] = ()) -> Benchmark:
     """
     sources = [_with_base(read_file(file), file)]
     sources += [parse_set(text, 2 + order) for order, text in enumerate(sets)]
-    unusable = [p for source in sources for p in source.problems if source.tree is None]
-    if unusable:
-        raise ConfigError(unusable, hint=syntax_hint(unusable))
-    merged = Document(tree={})
-    for source in sources:
-        merge(merged, source)
-        merged.problems += source.problems
-
+    merged = merge_all(sources)
     checked, problems = validate_as(BenchmarkFile, merged)
     problems += merged.problems
     if checked is None or problems:

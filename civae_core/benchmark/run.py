@@ -3,11 +3,12 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from civae_core.attributes import nearest
-from civae_core.benchmark.cells import Cell, Scoring, plan_cells
+from civae_core.benchmark.cells import Cell, Scoring, plan_cells, run_cell
 from civae_core.benchmark.load import Benchmark
 from civae_core.benchmark.outcome import balance_of, collect
 from civae_core.benchmark.output import write_results
@@ -111,7 +112,7 @@ def run_benchmark(
             errors[cell.name] = error
         write_json(out / RESULTS, collect(benchmark, data, cells, scoring, errors, balance))
 
-    work_through(chosen, scoring, device, jobs, done)
+    work_through(chosen, partial(run_cell, scoring=scoring, device=device), done, jobs)
     numbers = collect(benchmark, data, cells, scoring, errors, balance)
     write_json(out / RESULTS, numbers)
     report, figure = write_results(numbers, out)

@@ -10,53 +10,43 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import connection
 from multiprocessing.context import SpawnProcess
-from typing import TYPE_CHECKING
 
+from civae_core.benchmark.cells import Cell
 from civae_core.errors import CivaeError, InterruptedRunError, PreemptedError
 from civae_core.machine import available_cores
 from civae_core.training.stopping import INTERRUPTED, stop_on_signals
-
-if TYPE_CHECKING:
-    from civae_core.benchmark.cells import Cell, Scoring
 
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.3
 
+Run = Callable[[Cell], None]
+"""Trains and scores a cell; processes of their own get it pickled."""
+Done = Callable[[Cell, str | None], None]
+"""Called after each cell with None, or with the sentence of what went wrong."""
 
-def work_through(
-    cells: Sequence["Cell"],
-    scoring: "Scoring",
-    device: str,
-    jobs: int,
-    done: Callable[["Cell", str | None], None],
-) -> None:
+
+def work_through(cells: Sequence[Cell], run: Run, done: Done, jobs: int = 1) -> None:
     """Runs the cells in order.
 
     Args:
         jobs: processes; 1 works in this one.
-        done: called after each cell with None, or with the sentence of what went wrong.
 
     Raises:
         PreemptedError, InterruptedRunError: a signal asked to stop; what was trained is saved.
     """
     if jobs == 1 or len(cells) < 2:
-        _here(cells, scoring, device, done)
+        _here(cells, run, done)
     else:
-        _in_processes(cells, scoring, device, min(jobs, len(cells)), done)
+        _in_processes(cells, run, done, min(jobs, len(cells)))
 
 
-def _here(
-    cells: Sequence["Cell"],
-    scoring: "Scoring",
-    device: str,
-    done: Callable[["Cell", str | None], None],
-) -> None:
+def _here(cells: Sequence[Cell], run: Run, done: Done) -> None:
     # Training catches signals itself; this is for those that arrive while a cell is scored.
     with stop_on_signals() as stop:
         for number, cell in enumerate(cells, start=1):
             log.info("%d/%d %s", number, len(cells), cell.name)
-            done(cell, _attempt(cell, scoring, device))
+            done(cell, _attempt(cell, run))
             if stop.reason:
                 raise _stopped(stop.reason)
 
@@ -66,12 +56,10 @@ def _stopped(reason: int) -> CivaeError:
     return kind("stopped; what was done is kept", hint="run the same command again to continue")
 
 
-def _attempt(cell: "Cell", scoring: "Scoring", device: str) -> str | None:
+def _attempt(cell: Cell, run: Run) -> str | None:
     """Runs a cell; the sentence of what went wrong, if anything did."""
-    from civae_core.benchmark.cells import run_cell
-
     try:
-        run_cell(cell, scoring, device)
+        run(cell)
     except (PreemptedError, InterruptedRunError):
         raise
     except Exception as error:
@@ -87,13 +75,7 @@ def _sentence(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
 
 
-def _in_processes(
-    cells: Sequence["Cell"],
-    scoring: "Scoring",
-    device: str,
-    jobs: int,
-    done: Callable[["Cell", str | None], None],
-) -> None:
+def _in_processes(cells: Sequence[Cell], run: Run, done: Done, jobs: int) -> None:
     """A process for each cell, so that one that is killed, as when memory runs out, takes no other with it."""
     context = multiprocessing.get_context("spawn")
     threads = max(available_cores() // jobs, 1)
@@ -107,7 +89,7 @@ def _in_processes(
                     number, cell = waiting.pop(0)
                     log.info("%d/%d %s", number, len(cells), cell.name)
                     receiving, sending = context.Pipe(duplex=False)
-                    task = (sending, cell, scoring, device, threads, level)
+                    task = (sending, cell, run, threads, level)
                     process = context.Process(target=_work, args=task, name=cell.name)
                     with _few_threads(threads):
                         process.start()
@@ -160,9 +142,7 @@ def _few_threads(threads: int) -> Iterator[None]:
             os.environ.pop("OMP_NUM_THREADS", None)
 
 
-def _work(
-    sending: connection.Connection, cell: "Cell", scoring: "Scoring", device: str, threads: int, level: int
-) -> None:
+def _work(sending: connection.Connection, cell: Cell, run: Run, threads: int, level: int) -> None:
     # Ctrl-C reaches the whole group; the parent passes it on to those who have something to save.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
@@ -178,7 +158,7 @@ def _work(
     logger.setLevel(level)
     set_quiet(True)
     try:
-        sending.send((_attempt(cell, scoring, device),))
+        sending.send((_attempt(cell, run),))
     except (PreemptedError, InterruptedRunError) as error:
         raise SystemExit(error.exit_code) from None
     finally:

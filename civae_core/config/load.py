@@ -44,14 +44,7 @@ def load_config(
     """
     sources = [read_file(Path(file), order) for order, file in enumerate(files)]
     sources += [parse_set(text, len(files) + order) for order, text in enumerate(sets)]
-    unusable = [p for source in sources for p in source.problems if source.tree is None]
-    if unusable:
-        raise ConfigError(unusable, hint=syntax_hint(unusable))
-
-    merged = Document(tree={})
-    for source in sources:
-        merge(merged, source)
-        merged.problems += source.problems
+    merged = merge_all(sources)
     for key, value in (overrides or {}).items():
         if value is not None:
             merge(merged, nested(tuple(key.split(".")), value, Place(len(sources), 0, 0, "command line")))
@@ -88,6 +81,22 @@ def read_file(path: Path, order: int = 0) -> Document:
             "the top level should be sections such as `data:` and `train:`", place.line, place.column
         )
     return document
+
+
+def merge_all(sources: Sequence[Document]) -> Document:
+    """The sources laid upon one another, later ones winning, with the problems of all.
+
+    Raises:
+        ConfigError: some cannot be used at all; with every reason.
+    """
+    unusable = [p for source in sources for p in source.problems if source.tree is None]
+    if unusable:
+        raise ConfigError(unusable, hint=_syntax_hint(unusable))
+    merged = Document(tree={})
+    for source in sources:
+        merge(merged, source)
+        merged.problems += source.problems
+    return merged
 
 
 def merge(base: Document, over: Document, path: KeyPath = ()) -> None:
@@ -155,7 +164,7 @@ def _hint(problems: Sequence[Problem]) -> str:
     return "`civae config init` prints every key with its meaning and default"
 
 
-def syntax_hint(problems: Sequence[Problem]) -> str:
+def _syntax_hint(problems: Sequence[Problem]) -> str:
     """What to do about files that cannot be parsed."""
     if any("cannot read" in problem.message for problem in problems):
         return "`civae config init > train.yml` writes a commented config to start from"
