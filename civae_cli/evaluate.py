@@ -56,8 +56,9 @@ def evaluate(
     covariate: CovariateOption = None,
     descendant: DescendantOption = None,
     split: Annotated[
-        Literal["train", "valid", "test"], typer.Option("--split", help="Images to score.")
-    ] = "test",
+        Literal["train", "valid", "test"] | None,
+        typer.Option("--split", help="Images to score [default: test]."),
+    ] = None,
     limit: LimitOption = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of bootstrap and posterior draws.")] = 0,
     scorer: ScorerOption = "auto",
@@ -115,14 +116,16 @@ def evaluate(
     if not roles.treatments:
         raise UsageError("no treatment is named", hint="name it with --treatment, or with --config")
     if questions is not None:
-        table = write_split_questions(prepared, roles, questions, split=split, limit=limit)
+        table = write_split_questions(prepared, roles, questions, split=split or "test", limit=limit)
         voice.say(f"wrote {table}; fill its answers in and score them with --images {questions}")
         voice.result({"questions": str(table)}, str(table))
         return
-    if images is not None and limit is not None:
-        raise UsageError(
-            f"--limit {limit}: has no meaning with --images", hint="its table says what is scored"
-        )
+    if images is not None:
+        for flag, value in (("--limit", limit), ("--split", split)):
+            if value is not None:
+                raise UsageError(
+                    f"{flag} {value}: has no meaning with --images", hint="its table says what is scored"
+                )
     foreign = None if images is None else open_foreign(images, prepared, [a.name for a in roles.treatments])
     folder = report_folder(run or (against or [])[0]) if models else (images or Path())
     page = report or folder / "report.html"
@@ -131,7 +134,9 @@ def evaluate(
         prepared, roles, chosen, scorer=scorer, scorer_images=scorer_images or IMAGES, extractor=extractor
     )
     if foreign is None:
-        found = run_evaluation(models, prepared, split=split, limit=limit, seed=seed, instruments=instruments)
+        found = run_evaluation(
+            models, prepared, split=split or "test", limit=limit, seed=seed, instruments=instruments
+        )
     else:
         found = evaluate_foreign(foreign, models, prepared, roles, seed=seed, instruments=instruments)
     numbers = write_evaluation(found, page, figures)

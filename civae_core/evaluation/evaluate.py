@@ -152,7 +152,7 @@ def evaluate_questions(
         "fingerprint": data.fingerprint,
         "split": split,
         "n": len(question.chosen),
-        "noise": 1.0,
+        **({"noise": 1.0} if models else {}),  # other programs' pictures are as they are
         "seed": seed,
         "treatment": [a.name for a in roles.treatments],
         "covariates": [a.name for a in roles.covariates],

@@ -102,29 +102,22 @@ class ForeignImages:
     """The pictures [N] of each method."""
 
 
-def open_foreign(
-    folder: Path,
-    data: PreparedData,
-    treatments: Sequence[str],
-    *,
-    name: str | None = None,
-    table: str | None = None,
-) -> ForeignImages:
+def open_foreign(folder: Path, data: PreparedData, treatments: Sequence[str]) -> ForeignImages:
     """Reads a folder's table, and every picture once, so that nothing is found to be wrong after the work.
+
+    Rows that name no method are of one that is called like the folder.
 
     Args:
         treatments: attributes whose columns are the intended values; empty takes every column that is an attribute.
-        name: of the method in rows that name none; left out, the folder's.
-        table: a file name; left out, `counterfactuals.csv`, .tsv or .jsonl.
 
     Raises:
         UsageError: there is no such folder or table.
         DataError: the questions were written for other data; a row that cannot be understood, or answers what another
             row answers; methods that answer different questions; or unusable pictures.
     """
-    path = find_answers(folder, table)
+    path = find_answers(folder)
     _require_origin(folder, data)
-    chosen, listed = read_answers(path, folder, data, treatments, name or folder.resolve().name)
+    chosen, listed = read_answers(path, folder, data, treatments, folder.resolve().name)
     answers = _by_method(listed, path)
     _require_same_questions(answers, chosen, path, data)
     require_pictures(path, folder, listed, data)

@@ -54,8 +54,8 @@ class Listed:
     reconstruction: Path | None
 
 
-def find_answers(folder: Path, table: str | None = None) -> Path:
-    """The folder's table: the one named, below the folder or anywhere, else `counterfactuals.csv`, .tsv or .jsonl.
+def find_answers(folder: Path) -> Path:
+    """The folder's table: `counterfactuals.csv`, .tsv or .jsonl.
 
     Raises:
         UsageError: there is no such folder or table, or there are several.
@@ -63,14 +63,14 @@ def find_answers(folder: Path, table: str | None = None) -> Path:
     where = f"--images {folder}"
     if not folder.is_dir():
         raise UsageError(f"{where}: no such folder")
-    names = [table] if table else [f"{STEM}{suffix}" for suffix in (".csv", ".tsv", ".jsonl")]
-    found = [folder / name for name in names if (folder / name).is_file()]
+    tables = [folder / f"{STEM}{suffix}" for suffix in (".csv", ".tsv", ".jsonl")]
+    found = [table for table in tables if table.is_file()]
     if len(found) == 1:
         return found[0]
     if found:
         raise UsageError(f"{where}: holds both {found[0].name} and {found[1].name}", hint="keep one of them")
     raise UsageError(
-        f"{where}: has no table {names[0]}", hint="`civae evaluate --questions DIR` writes one to fill in"
+        f"{where}: has no table {TABLE}", hint="`civae evaluate --questions DIR` writes one to fill in"
     )
 
 

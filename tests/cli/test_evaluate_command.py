@@ -163,12 +163,18 @@ def test_another_program_is_asked_and_scored(run: Path, faces: PreparedData, tmp
     (theirs / "answers").mkdir()
     for number, source in enumerate(sorted((theirs / "sources").iterdir())):
         shutil.copy(source, theirs / "answers" / f"{number:06d}.png")
+    for flag, value in (("--limit", "6"), ("--split", "test")):
+        code, stdout, stderr = civae(*roles, "--images", theirs, flag, value)
+        assert (code, stdout) == (2, "") and f"{flag} {value}: has no meaning with --images" in stderr
     code, stdout, _ = civae(*roles, "--images", theirs, "--json")
     numbers = json.loads(stdout)
+    assert "noise" not in numbers, "which their pictures know nothing of"
     assert code == 0 and list(numbers["methods"]) == ["copy", "theirs", "truth"]
     assert numbers["n"] == 6 and (theirs / "report.html").is_file()
     code, stdout, _ = civae(run, "--images", theirs, "--json")
-    assert code == 0 and set(json.loads(stdout)["methods"]) == {"copy", "theirs", "ours", "truth"}
+    beside_a_run = json.loads(stdout)
+    assert code == 0 and set(beside_a_run["methods"]) == {"copy", "theirs", "ours", "truth"}
+    assert beside_a_run["noise"] == 1.0
 
 
 def test_what_there_is_to_score_must_be_said(faces: PreparedData, tmp_path: Path) -> None:
