@@ -14,6 +14,7 @@ from civae_core.config import Config
 from civae_core.data import PreparedData
 from civae_core.errors import UsageError
 from civae_core.evaluation.evaluate import evaluate
+from civae_core.evaluation.fingerprint import scoring_fingerprint
 from civae_core.evaluation.instruments import Instruments
 from civae_core.evaluation.measures import NOT_COMPETING
 from civae_core.evaluation.realism import extractor_for
@@ -172,6 +173,7 @@ def kept_evaluation(cell: Cell, data: PreparedData, scoring: Scoring) -> dict[st
 def _scored_how(cell: Cell, data: PreparedData, scoring: Scoring) -> dict[str, Any]:
     return {
         "civae": __version__,
+        "measures": scoring_fingerprint(),
         "images": cell.config.train.images,
         "data": data.fingerprint,
         "limit": scoring.limit,

@@ -12,11 +12,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from civae_cli.app import app
-from civae_cli.benchmark import parse_seeds
 from civae_core.benchmark import cells as cells_module
 from civae_core.config.schema import Config
 from civae_core.data import PreparedData
-from civae_core.errors import PreemptedError, UsageError
+from civae_core.errors import PreemptedError
 from civae_core.evaluation import evaluate as evaluate_module
 from civae_core.yardstick import load_yardstick
 
@@ -142,6 +141,29 @@ def test_only_and_seeds_choose_what_is_worked_on_and_keep_what_is_there(write: W
     code, _, stderr = civae(file, "--out", out, "--only", "our")
     assert code == 2 and "--only our: the benchmark has no such method" in stderr
     assert "did you mean ours?" in stderr
+    code, _, stderr = civae(file, "--out", out, "--seeds", "2-1")
+    assert code == 2 and "--seeds 2-1" in stderr
+
+
+def test_other_measures_score_a_cell_again_and_train_nothing(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored: list[str] = []
+    kept: list[dict[str, int]] = []
+
+    def evaluate(models: Any, *arguments: Any, **options: Any) -> Any:
+        scored.append(models[0].card.config.objective)
+        return real(models, *arguments, **options)
+
+    real = cells_module.evaluate
+    monkeypatch.setattr(cells_module, "evaluate", evaluate)
+    file, out = write(GIVEN), tmp_path / "out"
+    for fingerprint, times in (("as they are", 1), ("as they are", 1), ("as they will be", 2)):
+        monkeypatch.setattr(cells_module, "scoring_fingerprint", lambda found=fingerprint: found)
+        assert civae(file, "--out", out, "--only", "ours")[0] == 0
+        assert scored == ["intact"] * times
+        kept.append(checkpoints(out))
+    assert kept[0] == kept[1] == kept[2] and kept[0]
 
 
 def test_several_processes_give_the_same_numbers(write: Write, tmp_path: Path) -> None:
@@ -239,11 +261,3 @@ def test_the_seconds_of_a_cell_are_those_of_all_its_trainings(tmp_path: Path) ->
     rows = [{"images": n, **({"images_per_second": speed} if speed else {})} for n, speed in lines]
     record.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     assert cells_module.trained_seconds(record) == 100 / 50 + 100 / 25 + 100 / 20 + 10 / 5
-
-
-def test_seeds_are_ranges_and_lists() -> None:
-    assert parse_seeds("0-2") == [0, 1, 2]
-    assert parse_seeds("3, 5-6,5") == [3, 5, 6]
-    for text in ("", "2-1", "a", "1-", "-1"):
-        with pytest.raises(UsageError, match="--seeds"):
-            parse_seeds(text)
