@@ -124,7 +124,7 @@ def counterfactual(
         if len(pictures) == 1:
             raise failures[0]
         if not records:
-            raise DataError(f"none of {len(pictures)} pictures could be read")
+            raise DataError(f"none of {len(pictures)} pictures could be used")
         raise DataError(
-            f"{len(failures)} of {len(pictures)} pictures could not be read; the others are written"
+            f"{len(failures)} of {len(pictures)} pictures could not be used; the others are written"
         )

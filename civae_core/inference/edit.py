@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -62,7 +63,8 @@ def edit_pictures(
     """Counterfactuals of each picture under each intervention (M5, M6), in the order of the pictures.
 
     Treatments that an intervention does not name keep their factual value. A picture that could not be read
-    comes through as its error.
+    comes through as its error, and so does one whose own values, as from a table, are so far beyond training that
+    nothing comes out of it.
 
     Args:
         stated: factual values that hold for every picture, in raw units.
@@ -70,8 +72,8 @@ def edit_pictures(
         strength: factor of the effect; 1 is the model's estimate.
 
     Raises:
-        UsageError: an attribute is neither known nor predictable, or a value is so far beyond training that no
-            picture comes out.
+        UsageError: an attribute is neither known nor predictable, or what holds for every picture is so far beyond
+            training that none comes out.
     """
     waiting = iter(pictures)
     shape = stored.card.preprocessing
@@ -93,7 +95,7 @@ def _edit_batch(
     stated: Mapping[str, float],
     noise: float,
     strength: float,
-) -> list[EditedPicture]:
+) -> list[EditedPicture | DataError]:
     model, roles = stored.model, stored.card.roles
     device = next(model.parameters()).device
     y_BCHW = torch.stack([picture.pixels_CHW for picture in pictures]).to(device).float() / 255
@@ -102,10 +104,12 @@ def _edit_batch(
     predict = PREDICTIONS[stored.card.config.objective]
     reconstructions = to_uint8(abduction.reconstruction.mean_BCHW)
     edits: list[list[Edit]] = [[] for _ in pictures]
+    lost: dict[int, DataError] = {}
     for intervention in interventions:
         t_new_BT = act(labels.t_BT, intervention, roles.treatments)
         result = predict(model, abduction, t_new_BT, noise=noise, strength=strength)
-        _require_finite(result.image_BCHW, pictures, intervention, labels, roles)
+        for row, error in _without_image(result.image_BCHW, pictures, intervention, stated, labels, roles):
+            lost.setdefault(row, error)
         images = to_uint8(result.image_BCHW)
         for row, values in enumerate(t_new_BT.tolist()):
             named = dict(zip((a.name for a in roles.treatments), values, strict=True))
@@ -113,29 +117,44 @@ def _edit_batch(
             beyond = [a.name for a in roles.treatments if a.name in treat and not a.in_range(treat[a.name])]
             edits[row].append(Edit(treat, images[row], tuple(beyond)))
     return [
-        EditedPicture(
+        lost.get(row)
+        or EditedPicture(
             picture, labels.factual(row, roles), labels.predicted[row], reconstructions[row], edits[row]
         )
         for row, picture in enumerate(pictures)
     ]
 
 
-def _require_finite(
+def _without_image(
     image_BCHW: Tensor,
     pictures: list[Picture],
     intervention: Intervention,
+    stated: Mapping[str, float],
     labels: Labels,
     roles: AttributeRoles,
-) -> None:
-    lost = (~image_BCHW.isfinite().flatten(1).all(dim=1)).nonzero().flatten().tolist()
-    if lost:
+) -> Iterator[tuple[int, DataError]]:
+    """The rows that have no finite picture because of values of their own.
+
+    Raises:
+        UsageError: one has none because of a value that all pictures share.
+    """
+    shared = _farthest({**stated, **{n: v for n, v in intervention.items() if v != "flip"}}, roles)
+    for row in (~image_BCHW.isfinite().flatten(1).all(dim=1)).nonzero().flatten().tolist():
         set_, factual = (
             ", ".join(
                 f"{name}={value if value == 'flip' else format(value, 'g')}" for name, value in values.items()
             )
-            for values in (intervention, labels.factual(lost[0], roles))
+            for values in (intervention, labels.factual(row, roles))
         )
-        raise UsageError(
-            f"{pictures[lost[0]].name}: no picture comes out under {set_} with the factual {factual}",
-            hint="some value is too far beyond what training saw",
-        )
+        message = f"{pictures[row].name}: no picture comes out under {set_} with the factual {factual}"
+        own = {name: value for name, value in pictures[row].known.items() if name not in stated}
+        hint = "some value is too far beyond what training saw"
+        if _farthest(own, roles) <= shared:
+            raise UsageError(message, hint=hint)
+        yield row, DataError(message, hint=hint)
+
+
+def _farthest(values: Mapping[str, Any], roles: AttributeRoles) -> float:
+    """The largest distance of a value from what training saw on average, in standard deviations; 0 of none."""
+    model = {a.name: a.shift_and_scale for a in roles.inputs if a.name in values}
+    return max((abs(values[name] - shift) / scale for name, (shift, scale) in model.items()), default=0.0)

@@ -67,8 +67,9 @@ class EditWriter:
 
     @property
     def _mark(self) -> str:
-        """Names a strength other than the model's own estimate, so that it never passes for it."""
-        return "" if self.strength == 1 else f"__strength={self.strength:.10g}"
+        """Names a noise and a strength that are not the default, so that no file passes for that, or replaces it."""
+        noise = "" if self.noise == 1 else f"__noise={self.noise:.10g}"
+        return noise + ("" if self.strength == 1 else f"__strength={self.strength:.10g}")
 
     def _strip_of(self, edited: EditedPicture) -> Image.Image:
         images = [edited.picture.pixels_CHW, edited.reconstruction_CHW]

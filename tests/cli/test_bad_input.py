@@ -304,7 +304,7 @@ CASES: list[tuple[Callable[[Place], Arguments], int, str, str]] = [
     (truncated_jpeg, 3, "{}/photo.jpg: damaged image (", ""),
     (text_named_jpg, 3, "{}/photo.jpg: not an image", "JPEG, PNG"),
     (empty_folder, 2, "{}/hollow: a folder without images", ".jpg, .jpeg"),
-    (only_bad_pictures, 3, "error: none of 2 pictures could be read\n", ""),
+    (only_bad_pictures, 3, "error: none of 2 pictures could be used\n", ""),
     (truncated_model, 3, "/model.safetensors: not a readable safetensors file", "may be truncated"),
     (foreign_model, 3, "/model.safetensors: a safetensors file, but not a civae model", "civae info"),
     (text_as_model, 3, "{}/train.yml: not a readable safetensors file", "another kind"),

@@ -383,6 +383,22 @@ def test_steps_of_a_fine_sweep_have_files_of_their_own(
     assert "0__Hair-Dye_Dose=100001.png" in {Path(output).name for output in outputs}
 
 
+def test_answers_under_other_conditions_have_files_of_their_own(
+    trained: Path, photos: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    arguments = (photos / "0.png", "--model", trained, "--treat", "Young=0", "--out", out)
+    for more in ((), ("--noise", 0), ("--noise", 0.25, "--strength", 2), ("--noise", 0, "--strip")):
+        assert civae(*arguments, *more)[0] == 0
+    assert sorted(path.name for path in out.iterdir()) == [
+        "0__Young=0.png",
+        "0__Young=0__noise=0.25__strength=2.png",
+        "0__Young=0__noise=0.png",
+        "0__strip__noise=0.png",
+    ]
+    assert (pixels(out / "0__Young=0.png") != pixels(out / "0__Young=0__noise=0.png")).any()
+
+
 def test_pictures_of_one_name_do_not_overwrite_each_other(
     trained: Path, photos: Path, tmp_path: Path
 ) -> None:
@@ -431,7 +447,7 @@ def test_a_corrupt_picture_among_good_ones_costs_only_itself(
     code, stdout, stderr = civae(photos, *arguments, *(["--json"] if as_json else []))
     assert code == 3
     assert f"warning: skipped {photos / '1.png'}: damaged image" in stderr
-    assert "error: 1 of 3 pictures could not be read; the others are written" in stderr
+    assert "error: 1 of 3 pictures could not be used; the others are written" in stderr
     if as_json:
         result = json.loads(stdout)
         assert len(result["failed"]) == 1 and str(photos / "1.png") in result["failed"][0]
@@ -440,6 +456,29 @@ def test_a_corrupt_picture_among_good_ones_costs_only_itself(
         found = records(stdout)
     assert [Path(record["input"]).name for record in found] == ["0.png", "2.png"]
     assert len(list((tmp_path / "out").iterdir())) == 2
+
+
+def test_an_absurd_value_in_a_table_costs_only_its_picture(
+    trained: Path, photos: Path, tmp_path: Path
+) -> None:
+    table = photos / "labels.csv"
+    table.write_text("file_name,Male,Skin_Tone\n0.png,1,0.5\n1.png,1,-1e38\n2.png,1,0.7\n")
+    arguments = ("--model", trained, "--attrs", table, "--out", tmp_path / "out", "-q")
+    code, stdout, stderr = civae(photos, *arguments, "--treat", "Young=0", "--treat", "Young=1", "--json")
+    assert code == 3
+    said = f"{photos / '1.png'}: no picture comes out under Young=0 with the factual "
+    assert f"warning: skipped {said}" in stderr and "1 of 3 pictures could not be used" in stderr
+    result = json.loads(stdout)
+    assert [error[: len(said)] for error in result["failed"]] == [said] and "Skin_Tone=-1e+38" in stdout
+    names = [Path(record["input"]).name for record in result["results"]]
+    assert names == ["0.png", "0.png", "2.png", "2.png"]
+    alone = civae(photos / "1.png", *arguments, "--treat", "Young=0")
+    assert alone[0] == 3 and f"error: {said}" in alone[2]
+    assert civae(photos, *arguments, "--treat", "Young=0", "--attr", "Skin_Tone=0.5")[0] == 0
+    # What is asked of all is no fault of one photo, whatever its table says.
+    table.write_text("file_name,Male,Skin_Tone\n0.png,1,5\n1.png,1,5\n2.png,1,5\n")
+    code, _, stderr = civae(photos, *arguments, "--treat", "Young=1e30")
+    assert code == 2 and f"error: {photos / '0.png'}: no picture comes out under Young=1e+30" in stderr
 
 
 def test_prepared_images_of_another_size_are_refused(
