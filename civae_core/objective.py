@@ -1,10 +1,11 @@
 """The objective: pure functions from a model's output to a loss in nats per image.
 
 (M4)  L = −E_q[log p(y|z,t)] + β · KL(q(z|x,y,t) ‖ p(z|x,t)), summed over pixels and latent dimensions,
-averaged over the batch. Which prior stands in the KL is the model's matter.
+averaged over the batch. Which prior stands in the KL is the model's matter. Penalties (`civae_core.penalties`),
+where any are on, are added with their weights.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,8 +13,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from civae_core.attributes import Attribute
-from civae_core.config.schema import Objective
+from civae_core.config.schema import LossConfig, Objective
 from civae_core.model import ModelOutput
+from civae_core.penalties.free_bits import charged_kl
+from civae_core.penalties.surprise import surprises
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class LossTerms:
     """Scalars averaged over the batch, in nats per image unless said otherwise."""
 
     loss: Tensor
-    """What is minimised."""
+    """What is minimised, but for penalties."""
     reconstruction: Tensor
     """−log p(y|z,t), unweighted."""
     kl: Tensor
@@ -31,7 +34,11 @@ class LossTerms:
 
 
 def negative_elbo(
-    y_BCHW: Tensor, output: ModelOutput, beta: float, weights_B: Tensor | None = None
+    y_BCHW: Tensor,
+    output: ModelOutput,
+    beta: float,
+    weights_B: Tensor | None = None,
+    free_bits: float = 0.0,
 ) -> LossTerms:
     """The β-weighted negative evidence bound (M4), each image counted with its propensity weight.
 
@@ -40,13 +47,18 @@ def negative_elbo(
         output: the model's pass over them.
         beta: weight of the KL term.
         weights_B: weights with mean 1 over the data set; None counts every image once.
+        free_bits: nats of each latent dimension that the KL term does not charge.
     """
     nll_B = output.likelihood.negative_log_likelihood(y_BCHW)
-    kl_B = output.posterior.kl(output.prior)
-    loss_B = nll_B + beta * kl_B
+    kl_BZ = output.posterior.kl_by_dimension(output.prior)
+    kl_B = kl_BZ.sum(dim=1)
+    loss_B = nll_B if free_bits else nll_B + beta * kl_B
     if weights_B is not None:
         loss_B = loss_B * weights_B
-    return LossTerms(loss_B.mean(), nll_B.mean(), kl_B.mean(), _mean_squared_error(y_BCHW, output))
+    loss = loss_B.mean()
+    if free_bits:
+        loss = loss + beta * charged_kl(kl_BZ, free_bits, weights_B)
+    return LossTerms(loss, nll_B.mean(), kl_B.mean(), _mean_squared_error(y_BCHW, output))
 
 
 def original_loss(y_BCHW: Tensor, output: ModelOutput, kl_scale: float) -> LossTerms:
@@ -67,11 +79,18 @@ def objective(
     output: ModelOutput,
     beta: float,
     weights_B: Tensor | None = None,
+    free_bits: float = 0.0,
 ) -> LossTerms:
     """The configured objective. `cvae` differs from `intact` only in the model's prior, N(0,I)."""
     if kind == "original":
         return original_loss(y_BCHW, output, beta)
-    return negative_elbo(y_BCHW, output, beta, weights_B)
+    return negative_elbo(y_BCHW, output, beta, weights_B, free_bits)
+
+
+def penalty(penalties: Mapping[str, Tensor], loss: LossConfig, weights_B: Tensor) -> Tensor:
+    """Σ of the penalties [B], each times its weight in the config, images counted as in the bound: a scalar."""
+    terms = [getattr(loss, name) * (penalty_B * weights_B).mean() for name, penalty_B in penalties.items()]
+    return torch.stack(terms).sum()
 
 
 def predictor_loss(predicted_BA: Tensor, a_BA: Tensor, attributes: Sequence[Attribute]) -> Tensor:
@@ -79,15 +98,7 @@ def predictor_loss(predicted_BA: Tensor, a_BA: Tensor, attributes: Sequence[Attr
 
     `predicted_BA` are the predictor's outputs, `a_BA` the raw labels in the same order.
     """
-    losses = []
-    for index, attribute in enumerate(attributes):
-        predicted_B, a_B = predicted_BA[:, index], a_BA[:, index]
-        if attribute.kind == "binary":
-            losses.append(F.binary_cross_entropy_with_logits(predicted_B, a_B))
-        else:
-            shift, scale = attribute.shift_and_scale
-            losses.append(0.5 * F.mse_loss(predicted_B, (a_B - shift) / scale))
-    return torch.stack(losses).sum()
+    return torch.stack(surprises(predicted_BA, a_BA, attributes, reduction="mean")).sum()
 
 
 def _mean_squared_error(y_BCHW: Tensor, output: ModelOutput) -> Tensor:

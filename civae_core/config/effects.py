@@ -11,6 +11,7 @@ def without_effect(config: Config) -> list[str]:
     defaults = {"model": ModelConfig(), "loss": LossConfig()}
     idle = (
         ("model", "prior_hidden", config.model.prior == "standard", "N(0,I) has no network"),
+        ("model", "prior_structure", *_no_join(config)),
         ("model", "x_in_decoder", not config.data.covariates, "there are no covariates"),
         ("model", "layers", config.model.decoder == "direct", "model.decoder is direct"),
         ("model", "layer_grid", config.model.decoder == "direct", "model.decoder is direct"),
@@ -22,9 +23,18 @@ def without_effect(config: Config) -> list[str]:
             "only `model.prior: xt` moves with the treatment",
         ),
         ("loss", "weight_cap", config.loss.weights == "none", "loss.weights is none"),
+        ("loss", "arm_balance", config.model.prior != "xt", "only `model.prior: xt` differs between arms"),
+        ("loss", "free_bits", config.loss.beta == 0, "loss.beta is 0"),
     )
     return [
         f"{section}.{key} has no effect: {reason}"
         for section, key, is_idle, reason in idle
         if is_idle and getattr(getattr(config, section), key) != getattr(defaults[section], key)
     ]
+
+
+def _no_join(config: Config) -> tuple[bool, str]:
+    """Whether the prior has no x and t to join."""
+    if config.model.prior != "xt":
+        return True, "only `model.prior: xt` joins x and t"
+    return not config.data.covariates, "there are no covariates"

@@ -88,6 +88,8 @@ class ModelConfig(Section):
     """Give the covariates to the decoder too, p(y|z,t,x): a departure from (M2) that measures better."""
     prior_hidden: Count = 128
     """Hidden units of the prior's network."""
+    prior_structure: Literal["free", "additive", "low_rank"] = "free"
+    """How p(z|x,t) joins x and t: freely, as the sum of a part of each, or that sum and an interaction of rank 2."""
     sigma: Literal["scalar", "channel", "pixel", "fixed"] = "scalar"
     """Scale of the decoder's Gaussian: one learned number, one per channel, a learned map, or a constant."""
     sigma_init: Annotated[float, Field(ge=0.005, le=2.0)] = 0.1
@@ -113,6 +115,22 @@ class LossConfig(Section):
     """Weights of training images: none, stabilised inverse propensity (capped), or overlap; baselines: none."""
     weight_cap: Annotated[float, Field(ge=1)] = 10.0
     """Largest weight, as a multiple of the mean weight."""
+    adversary: NonNegative = 0.0
+    """Weight of what an adversary reads of t in the latent noise beyond x, log p(t|η,x)/p(t|x), in nats."""
+    hsic: NonNegative = 0.0
+    """Weight of the kernel dependence of the latent noise on t − E[t|x], jointly with x; between −1 and 1."""
+    arm_balance: NonNegative = 0.0
+    """Weight of the symmetric KL between p(z|x,t) and p(z|x,t') of another arm: pulls `prior: xt` towards `x`."""
+    reencode: NonNegative = 0.0
+    """Weight of KL(q(z'|x,y',t') ‖ the latent predicted for y'): a counterfactual reads as what it was made of."""
+    guidance: NonNegative = 0.0
+    """Weight of what the model's own attribute predictor finds wrong in a counterfactual, beyond its usual error."""
+    free_bits: NonNegative = 0.0
+    """Nats of each latent dimension, on the average of a batch, that the KL term does not charge."""
+
+
+LEVERS = ("adversary", "hsic", "arm_balance", "reencode", "guidance", "free_bits")
+"""Keys of the loss section that are off at zero, and that no baseline has."""
 
 
 class TrainConfig(Section):
@@ -214,6 +232,20 @@ class Config(Section):
             raise ValueError(
                 "model.treatment_input 'concat' is for model.decoder 'direct': a layered one is told t by its looks"
             )
+        self._penalties_fit()
         if self.loss.weights == "overlap" and len(self.data.treatment) > 8:
             raise ValueError("loss.weights: overlap weights enumerate the arms; at most 8 treatments")
         return self
+
+    def _penalties_fit(self) -> None:
+        on = [name for name in LEVERS if getattr(self.loss, name) > 0]
+        if on and self.objective != "intact":
+            raise ValueError(f"objective {self.objective!r} is a baseline: loss.{on[0]} cannot be on")
+        if "guidance" in on and not self.model.predictor:
+            raise ValueError("loss.guidance: asks the attribute predictor, and model.predictor is false")
+        for name in ("reencode", "guidance"):
+            if name in on and self.model.norm == "batch":
+                raise ValueError(
+                    f"loss.{name}: decodes counterfactuals while training, which would mix into the batch statistics "
+                    "of model.norm 'batch'"
+                )

@@ -43,9 +43,13 @@ class DiagonalNormal:
 
     def kl(self, other: "DiagonalNormal") -> Tensor:
         """KL(self ‖ other) in nats, summed over latent dimensions: [B]."""
+        return self.kl_by_dimension(other).sum(dim=1)
+
+    def kl_by_dimension(self, other: "DiagonalNormal") -> Tensor:
+        """KL(self ‖ other) in nats of each latent dimension: [B, Z]."""
         log_ratio_BZ = other.log_std_BZ - self.log_std_BZ
         squares_BZ = torch.exp(-2 * log_ratio_BZ) + other.standardise(self.mean_BZ).square()
-        return (log_ratio_BZ + 0.5 * (squares_BZ - 1)).sum(dim=1)
+        return log_ratio_BZ + 0.5 * (squares_BZ - 1)
 
 
 def standard_normal(batch: int, latent: int, like: Tensor) -> DiagonalNormal:

@@ -5,12 +5,21 @@ from torch import Tensor, nn
 
 from civae_core.config.schema import ModelConfig
 from civae_core.model.distributions import DiagonalNormal, standard_normal
+from civae_core.model.mlp import mlp
+
+RANK = 2
+"""Ways in which, with `prior_structure: low_rank`, x may change what t does to the prior."""
 
 
 class Prior(nn.Module):
     """p(z|x,t) = N(h(x,t), diag k(x,t)²); `prior: x` leaves t out, `prior: standard` is N(0,I).
 
-    A learned prior starts at N(0,I): its last layer is zero.
+    A learned prior starts at N(0,I): its last layer is zero. How h(x,t) and log k(x,t) join x and t is
+    `prior_structure` (METHOD 4, lever 3):
+
+        free       h(x,t)
+        additive   h_x(x) + h_t(t)                        what t does is the same for every x, seen together or not
+        low_rank   h_x(x) + h_t(t) + Σ_r u_r(x) v_r(t)    r = 1 … RANK, u_r(x) numbers and v_r(t) vectors
     """
 
     def __init__(self, config: ModelConfig, treatments: int, covariates: int) -> None:
@@ -20,18 +29,15 @@ class Prior(nn.Module):
         inputs = {"xt": treatments + covariates, "x": covariates}.get(self.kind, 0)
         # With nothing to look at, one input of zeros leaves a learned constant, the biases.
         self.inputs = inputs
-        self.layers: nn.Sequential | None = None
-        if self.kind != "standard":
-            last = nn.Linear(config.prior_hidden, 2 * config.latent)
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
-            self.layers = nn.Sequential(
-                nn.Linear(max(inputs, 1), config.prior_hidden),
-                nn.SiLU(),
-                nn.Linear(config.prior_hidden, config.prior_hidden),
-                nn.SiLU(),
-                last,
-            )
+        self.layers: nn.Module | None = None
+        if self.kind == "standard":
+            return
+        hidden, outputs = config.prior_hidden, 2 * config.latent
+        if self.kind == "xt" and covariates and config.prior_structure != "free":
+            rank = RANK if config.prior_structure == "low_rank" else 0
+            self.layers = JoinedParts(treatments, covariates, hidden, outputs, rank)
+        else:
+            self.layers = mlp(max(inputs, 1), hidden, outputs)
 
     def forward(self, x_BX: Tensor, t_BT: Tensor) -> DiagonalNormal:
         """Standardised covariates [B,X] and treatments [B,T] to the prior of z [B,Z]."""
@@ -42,3 +48,26 @@ class Prior(nn.Module):
         else:
             a_BA = torch.cat([t_BT, x_BX], dim=1) if self.kind == "xt" else x_BX
         return DiagonalNormal.from_parameters(self.layers(a_BA))
+
+
+class JoinedParts(nn.Module):
+    """h_x(x) + h_t(t) + Σ_r u_r(x) v_r(t): as a table of x by (t, output), its interaction has rank `rank`."""
+
+    def __init__(self, treatments: int, covariates: int, hidden: int, outputs: int, rank: int) -> None:
+        super().__init__()
+        self.treatments, self.rank, self.outputs = treatments, rank, outputs
+        self.of_x = mlp(covariates, hidden, outputs)
+        self.of_t = mlp(treatments, hidden, outputs * (1 + rank))
+        # Not zero at the start, or neither factor of the product would ever get a gradient.
+        self.strengths = mlp(covariates, hidden, rank, zero=False) if rank else None
+
+    def forward(self, a_BA: Tensor) -> Tensor:
+        """Treatments and covariates [B, T + X] to outputs [B, P]."""
+        t_BT, x_BX = a_BA[:, : self.treatments], a_BA[:, self.treatments :]
+        sum_BP, *ways_BP = self.of_t(t_BT).split(self.outputs, dim=1)
+        sum_BP = sum_BP + self.of_x(x_BX)
+        if self.strengths is not None:
+            u_BR = self.strengths(x_BX)
+            for r, v_BP in enumerate(ways_BP):
+                sum_BP = sum_BP + u_BR[:, r, None] * v_BP
+        return sum_BP

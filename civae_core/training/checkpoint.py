@@ -90,6 +90,7 @@ def restore_checkpoint(folder: Path, learner: Learner) -> Counters:
     weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
     load_weights(learner.model, weights, state_file)
     load_weights(learner.average, read_tensors(model_file), model_file)
+    _load_critics(learner, tensors, state_file)
     try:
         with safe_open(state_file, framework="pt") as opened:
             metadata = json.loads((opened.metadata() or {})["civae_state"])
@@ -160,6 +161,7 @@ def _by_age(folder: Path) -> list[Path]:
 
 def _state_tensors(learner: Learner) -> dict[str, Tensor]:
     tensors = {f"model.{name}": tensor for name, tensor in learner.model.state_dict().items()}
+    tensors |= {f"critics.{name}": tensor for name, tensor in learner.critics.state_dict().items()}
     names = _parameter_names(learner)
     for parameter, state in learner.optimizer.state.items():
         for key, value in state.items():
@@ -170,6 +172,15 @@ def _state_tensors(learner: Learner) -> dict[str, Tensor]:
 def _state_metadata(learner: Learner, counters: Counters) -> dict[str, str]:
     values = {"counters": vars(counters), "scaler": learner.scaler.state_dict()}
     return {"civae_state": json.dumps(values, allow_nan=False)}
+
+
+def _load_critics(learner: Learner, tensors: dict[str, Tensor], file: Path) -> None:
+    """Those critics that the state has; one that another run did without starts afresh."""
+    for name, critic in learner.critics.items():
+        prefix = f"critics.{name}."
+        weights = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        if weights:
+            load_weights(critic, weights, file)
 
 
 def _load_optimizer(learner: Learner, tensors: dict[str, Tensor]) -> None:
@@ -196,7 +207,7 @@ def _placed_like(parameter: Tensor, value: Tensor, name: str) -> Tensor:
 
 
 def _parameter_names(learner: Learner) -> dict[Tensor, str]:
-    return {parameter: name for name, parameter in learner.model.named_parameters()}
+    return {parameter: name for name, parameter in learner.named_parameters().items()}
 
 
 def _point(link: Path, name: str) -> None:

@@ -1,5 +1,6 @@
 """One optimiser step: forward, objective, backward, clip, update, average. No device synchronisation inside."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +10,9 @@ from civae_core.attributes import AttributeRoles
 from civae_core.config import Config, TrainConfig
 from civae_core.data.batches import Batch
 from civae_core.model import IntactVAE
-from civae_core.objective import objective, predictor_loss
+from civae_core.objective import objective, penalty, predictor_loss
+from civae_core.penalties import TrainingPass, make_critics, penalty_metrics
+from civae_core.randomness import seed_for
 from civae_core.training import schedules
 from civae_core.training.device import Compute
 from civae_core.training.ema import averaged_copy, update_average
@@ -21,17 +24,19 @@ SIGMA_LR_FACTOR = 10.0
 
 @dataclass
 class Tally:
-    """Sums since the last line of metrics, kept on the device: [len(METRICS)] and step counts."""
+    """Sums since the last line of metrics, kept on the device: one of each name [M], and step counts."""
 
+    names: tuple[str, ...]
     sums_M: Tensor
     good: Tensor
     skipped: Tensor
     skipped_in_a_row: Tensor
 
     @classmethod
-    def empty(cls, device: torch.device) -> "Tally":
+    def empty(cls, names: Sequence[str], device: torch.device) -> "Tally":
         zero = torch.zeros((), device=device)
-        return cls(torch.zeros(len(METRICS), device=device), zero, zero.clone(), zero.clone())
+        sums_M = torch.zeros(len(names), device=device)
+        return cls(tuple(names), sums_M, zero, zero.clone(), zero.clone())
 
     def add(self, values_M: Tensor, bad: Tensor) -> None:
         self.sums_M += torch.where(bad, torch.zeros_like(values_M), values_M)
@@ -43,7 +48,7 @@ class Tally:
         """Means over good steps, steps skipped, steps skipped in a row; the one synchronisation per line."""
         sums = torch.cat([self.sums_M, torch.stack([self.good, self.skipped, self.skipped_in_a_row])])
         *totals, good, skipped, in_a_row = sums.tolist()
-        means = {name: total / good for name, total in zip(METRICS, totals, strict=True)} if good else {}
+        means = {name: total / good for name, total in zip(self.names, totals, strict=True)} if good else {}
         return means, int(skipped), int(in_a_row)
 
     def restart(self) -> None:
@@ -55,6 +60,9 @@ class Tally:
 class Learner:
     """Weights, their average, the optimiser and the scaler, with the step that advances them.
 
+    `critics` are what the penalties train for themselves: optimised and stored with the state, neither averaged nor
+    part of the model.
+
     A step whose gradient is not finite changes neither weights, batch statistics nor optimiser: the fused AdamW
     is told so through the same flag that a GradScaler uses, on the device, without asking the host.
     """
@@ -64,11 +72,19 @@ class Learner:
         self.model = model.to(compute.device).to(memory_format=layout).train()
         self.average = averaged_copy(self.model)
         self.config, self.roles, self.compute = config, roles, compute
-        self.pass_through: nn.Module = self.model
-        self.optimizer = make_optimizer(self.model, config.train)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_for(config.train.seed, "critics"))
+            self.critics = make_critics(config.loss, roles, config.model.latent).to(compute.device)
+        self.pass_through: nn.Module = TrainingPass(self.model, self.critics, config.loss, roles)
+        self.optimizer = make_optimizer(self.named_parameters(), config.train)
         self.scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.precision == "fp16")
-        self.tally = Tally.empty(compute.device)
+        self.tally = Tally.empty((*METRICS, *penalty_metrics(config.loss)), compute.device)
         self.dimensions = model.channels * model.size**2
+
+    def named_parameters(self) -> dict[str, nn.Parameter]:
+        """All that is optimised: the model's parameters by their names, and the critics' as `critics.…`."""
+        critics = {f"critics.{name}": parameter for name, parameter in self.critics.named_parameters()}
+        return dict(self.model.named_parameters()) | critics
 
     def wrap(self, *, compiled: bool, distributed: bool) -> None:
         """Puts torch.compile and DistributedDataParallel around the pass that `step` makes."""
@@ -84,9 +100,10 @@ class Learner:
         statistics = self._batch_statistics()
         before = [buffer.clone() for buffer in statistics]
         with self.compute.autocast():
-            output = self.pass_through(batch.y_BCHW, batch.x_BX, batch.t_BT, batch.noise_BZ)
+            result = self.pass_through(batch.y_BCHW, batch.x_BX, batch.t_BT, batch.noise_BZ, batch.weights_B)
+        output = result.output
         beta = schedules.beta(images_seen, final=loss.beta, warmup=loss.beta_warmup)
-        terms = objective(self.config.objective, batch.y_BCHW, output, beta, batch.weights_B)
+        terms = objective(self.config.objective, batch.y_BCHW, output, beta, batch.weights_B, loss.free_bits)
         # Per pixel and channel, so that gradients keep their size across resolutions; the original's already is.
         scale = 1.0 if self.config.objective == "original" else 1.0 / self.dimensions
         total = terms.loss * scale
@@ -95,6 +112,10 @@ class Learner:
             a_BA = torch.cat([batch.t_BT, batch.x_BX], dim=1)
             attribute_loss = predictor_loss(output.predicted_BA, a_BA, self.roles.inputs)
             total = total + attribute_loss
+        if result.penalties:
+            total = total + penalty(result.penalties, loss, batch.weights_B) * scale
+        for own_B in result.own_losses.values():
+            total = total + (own_B * batch.weights_B).mean()
 
         self.scaler.scale(total).backward()
         norm = self._clip(train.grad_clip)
@@ -108,28 +129,31 @@ class Learner:
         update_average(self.average, self.model, decay)
 
         sigma = torch.exp(output.likelihood.log_sigma.detach()).mean()
-        values = (
-            terms.loss,
-            terms.reconstruction,
-            terms.kl,
-            terms.squared_error,
-            sigma,
-            attribute_loss,
-            norm,
-        )
-        self.tally.add(torch.stack([value.detach().float() for value in values]), bad)
+        values = {
+            "loss": terms.loss,
+            "reconstruction": terms.reconstruction,
+            "kl": terms.kl,
+            "mse": terms.squared_error,
+            "sigma": sigma,
+            "predictor_loss": attribute_loss,
+            "grad_norm": norm,
+        }
+        for name, value_B in (result.penalties | result.own_losses).items():
+            values[name] = (value_B * batch.weights_B).mean()
+        self.tally.add(torch.stack([values[name].detach().float() for name in self.tally.names]), bad)
 
     def _clip(self, limit: float) -> Tensor:
-        """Clips the VAE and the predictor apart, so that neither scales the other; the VAE's norm, or a bad one."""
+        """Clips VAE, predictor and critics apart, so that none scales another; the VAE's norm, or a bad one."""
         self.scaler.unscale_(self.optimizer)
         predictor = self.model.predictor
         # In the model's own order: the norm's last bits depend on it, and a resumed run must equal its original.
         own = [] if predictor is None else list(predictor.parameters())
         apart = set(own)
         norm = nn.utils.clip_grad_norm_([p for p in self.model.parameters() if p not in apart], limit)
-        if own:
-            other = nn.utils.clip_grad_norm_(own, limit)
-            norm = norm + 0 * other  # not finite if either is not
+        for beside in (own, list(self.critics.parameters())):
+            if beside:
+                other = nn.utils.clip_grad_norm_(beside, limit)
+                norm = norm + 0 * other  # not finite if either is not
         return norm
 
     def _batch_statistics(self) -> list[Tensor]:
@@ -154,10 +178,10 @@ class Learner:
             group["lr"] = rate * group["lr_factor"]
 
 
-def make_optimizer(model: IntactVAE, train: TrainConfig) -> torch.optim.AdamW:
+def make_optimizer(parameters: Mapping[str, nn.Parameter], train: TrainConfig) -> torch.optim.AdamW:
     """Fused AdamW: matrices and kernels decay, biases and norms do not, log σ learns faster."""
     decayed, plain, sigma = [], [], []
-    for name, parameter in model.named_parameters():
+    for name, parameter in parameters.items():
         if name == "decoder.log_sigma":
             sigma.append(parameter)
         elif parameter.ndim >= 2:

@@ -18,6 +18,13 @@ def config(**sections: Any) -> Config:
     [
         ({"model": {"prior": "standard", "prior_hidden": 64}}, "model.prior_hidden has no effect: N(0,I)"),
         ({"model": {"x_in_decoder": False}}, "model.x_in_decoder has no effect: there are no covariates"),
+        ({"model": {"prior_structure": "additive"}}, "model.prior_structure has no effect: there are no"),
+        (
+            {"model": {"prior": "x", "prior_structure": "low_rank"}, "data": {"covariates": ["Male"]}},
+            "model.prior_structure has no effect: only `model.prior: xt`",
+        ),
+        ({"model": {"prior": "x"}, "loss": {"arm_balance": 1.0}}, "loss.arm_balance has no effect: only"),
+        ({"loss": {"beta": 0.0, "free_bits": 0.1}}, "loss.free_bits has no effect: loss.beta is 0"),
         ({"loss": {"weights": "none", "weight_cap": 5.0}}, "loss.weight_cap has no effect: loss.weights"),
         ({"objective": "cvae", "loss": {"weight_cap": 5.0}}, "loss.weight_cap has no effect: loss.weights"),
     ],
@@ -30,6 +37,28 @@ def test_an_idle_setting_is_named_with_its_reason(sections: dict[str, Any], text
 def test_defaults_and_settings_at_work_are_passed_over() -> None:
     assert without_effect(config(objective="original", data={"covariates": ["Male"]})) == []
     assert without_effect(config(model={"prior_hidden": 64}, loss={"weight_cap": 5.0})) == []
+
+
+@pytest.mark.parametrize("objective", ["cvae", "original"])
+@pytest.mark.parametrize("lever", ["adversary", "hsic", "arm_balance", "reencode", "guidance", "free_bits"])
+def test_a_baseline_refuses_every_lever(objective: str, lever: str) -> None:
+    with pytest.raises(
+        ValueError, match=rf"objective '{objective}' is a baseline: loss\.{lever} cannot be on"
+    ):
+        config(objective=objective, loss={lever: 0.5})
+    assert getattr(config(loss={lever: 0.5}).loss, lever) == 0.5
+    assert getattr(config().loss, lever) == 0, "off by default"
+
+
+def test_levers_refuse_networks_that_they_cannot_work_with() -> None:
+    with pytest.raises(ValueError, match=r"loss\.guidance: asks the attribute predictor"):
+        config(loss={"guidance": 1.0}, model={"predictor": False})
+    for lever in ("guidance", "reencode"):
+        with pytest.raises(ValueError, match=rf"loss\.{lever}: decodes counterfactuals"):
+            config(loss={lever: 1.0}, model={"norm": "batch"})
+    config(
+        loss={"adversary": 1.0, "hsic": 1.0, "arm_balance": 1.0}, model={"norm": "batch", "predictor": False}
+    )
 
 
 def test_the_original_has_the_sigma_of_its_squared_error() -> None:

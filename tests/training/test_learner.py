@@ -20,6 +20,7 @@ from civae_core.training.device import Compute
 from civae_core.training.learner import METRICS, Learner
 
 COUNT, SIZE, LATENT = 6, 16, 4
+LEVERS = {"adversary": 5.0, "hsic": 50.0, "arm_balance": 0.5, "reencode": 0.1, "guidance": 10.0}
 MakeLearner = Callable[..., Learner]
 
 
@@ -99,25 +100,27 @@ def fused_on_meta(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("fused_on_meta")
 @pytest.mark.parametrize(
-    ("objective", "norm", "sigma"),
+    ("objective", "norm", "sigma", "loss"),
     [
-        ("intact", "group", "scalar"),
-        ("intact", "batch", "pixel"),
-        ("original", "group", "fixed"),
-        ("original", "batch", "fixed"),
+        ("intact", "group", "scalar", {}),
+        ("intact", "batch", "pixel", {}),
+        ("intact", "group", "scalar", LEVERS | {"free_bits": 0.1}),
+        ("original", "group", "fixed", {}),
+        ("original", "batch", "fixed", {}),
     ],
 )
 def test_a_whole_step_makes_no_tensor_on_another_device(
-    make_learner: MakeLearner, objective: str, norm: str, sigma: str
+    make_learner: MakeLearner, objective: str, norm: str, sigma: str, loss: dict[str, float]
 ) -> None:
-    learner = make_learner("meta", objective=objective, model={"norm": norm, "sigma": sigma})
+    learner = make_learner("meta", objective=objective, model={"norm": norm, "sigma": sigma}, loss=loss)
     for step in range(2):
         learner.step(batch(step, "meta"), step * COUNT)
     learner.tally.restart()
     tensors = [
         *learner.model.state_dict().values(),
         *learner.average.state_dict().values(),
-        *vars(learner.tally).values(),
+        *learner.critics.state_dict().values(),
+        *(value for value in vars(learner.tally).values() if isinstance(value, Tensor)),
     ]
     assert {tensor.device.type for tensor in tensors} == {"meta"}
 
@@ -232,11 +235,13 @@ class SynchronisationCounter(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-@pytest.mark.parametrize("objective", ["intact", "original"])
+@pytest.mark.parametrize(
+    ("objective", "loss"), [("intact", {}), ("intact", LEVERS | {"free_bits": 0.1}), ("original", {})]
+)
 def test_a_step_asks_the_device_for_nothing(
-    make_learner: MakeLearner, precision: str, objective: str
+    make_learner: MakeLearner, precision: str, objective: str, loss: dict[str, float]
 ) -> None:
-    learner = make_learner(precision=precision, objective=objective)
+    learner = make_learner(precision=precision, objective=objective, loss=loss)
     for step in range(2):
         with SynchronisationCounter() as counter:
             learner.step(batch(step), step * COUNT)
@@ -353,16 +358,22 @@ def one_process(tmp_path: Path) -> Iterator[None]:
 
 @pytest.mark.usefixtures("one_process")
 @pytest.mark.parametrize(
-    ("objective", "sigma"),
-    [("intact", "scalar"), ("intact", "pixel"), ("cvae", "channel"), ("original", "fixed")],
+    ("objective", "sigma", "loss"),
+    [
+        ("intact", "scalar", {}),
+        ("intact", "pixel", {}),
+        ("intact", "scalar", LEVERS),
+        ("cvae", "channel", {}),
+        ("original", "fixed", {}),
+    ],
 )
 def test_every_objective_runs_distributed_and_steps_as_alone(
-    make_learner: MakeLearner, objective: str, sigma: str
+    make_learner: MakeLearner, objective: str, sigma: str, loss: dict[str, float]
 ) -> None:
     """DistributedDataParallel waits for every trainable parameter's gradient: one that never comes is an error."""
-    alone, wrapped = (make_learner(objective=objective, model={"sigma": sigma}) for _ in range(2))
+    alone, wrapped = (make_learner(objective=objective, model={"sigma": sigma}, loss=loss) for _ in range(2))
     wrapped.wrap(compiled=False, distributed=True)
     train(alone, 3)
     train(wrapped, 3)
-    for name, tensor in alone.model.state_dict().items():
-        torch.testing.assert_close(wrapped.model.state_dict()[name], tensor, msg=name)
+    for name, parameter in alone.named_parameters().items():
+        torch.testing.assert_close(wrapped.named_parameters()[name], parameter, msg=name)

@@ -1,0 +1,64 @@
+"""The other arm t' that penalties ask about, and what the model predicts there (M5, M6) with gradients."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from civae_core.attributes import Attribute
+from civae_core.model import DiagonalNormal, IntactVAE
+
+
+def other_arm(t_BT: Tensor, treatments: Sequence[Attribute]) -> tuple[Tensor, Tensor]:
+    """Another treatment for each image, and which of its treatments were asked to change: both [B, T].
+
+    A binary treatment flips, a continuous one takes the value of the image before it in the batch: batches are
+    shuffled, so that is a random one. Of several treatments each in turn changes alone, and then all together.
+    Nothing is drawn, so a resumed run asks the same.
+    """
+    batch, count = t_BT.shape
+    columns = [
+        1 - t_BT[:, j] if attribute.kind == "binary" else t_BT[:, j].roll(1)
+        for j, attribute in enumerate(treatments)
+    ]
+    turns = count + 1 if count > 1 else 1
+    turn_B1 = (torch.arange(batch, device=t_BT.device) % turns)[:, None]
+    all_at_once_B1 = turn_B1 == turns - 1
+    asked_BT = (turn_B1 == torch.arange(count, device=t_BT.device)) | all_at_once_B1
+    return torch.where(asked_BT, torch.stack(columns, dim=1), t_BT), asked_BT
+
+
+@dataclass(frozen=True)
+class Counterfactual:
+    """What (M6) says of each image under t', with gradients to all of the model."""
+
+    t_new_BT: Tensor
+    asked_BT: Tensor
+    """Which treatments were asked to change."""
+    latent: DiagonalNormal
+    """What the posterior of z becomes when its η is kept: N( h' + k'·(r − h)/k, (k'·s/k)² )."""
+    mean_BCHW: Tensor
+    """f(z', t'), the image at τ = 0."""
+
+
+def counterfactual_of(
+    model: IntactVAE,
+    x_BX: Tensor,
+    t_new_BT: Tensor,
+    asked_BT: Tensor,
+    posterior: DiagonalNormal,
+    prior: DiagonalNormal,
+    noise_BZ: Tensor,
+) -> Counterfactual:
+    """Abducts η under `prior`, the prior at the factual t, and predicts under t'.
+
+    `noise_BZ` is that of the training pass, so that the image belongs to the same draw of z.
+    """
+    new = model.prior_of(x_BX, t_new_BT)
+    latent = DiagonalNormal(
+        new.sample(prior.standardise(posterior.mean_BZ)),
+        new.log_std_BZ + posterior.log_std_BZ - prior.log_std_BZ,
+    )
+    decoded = model.decode(latent.sample(noise_BZ), t_new_BT, x_BX)
+    return Counterfactual(t_new_BT, asked_BT, latent, decoded.mean_BCHW)

@@ -1,0 +1,45 @@
+"""What x alone says of the treatment, g(x), learned beside the model: the yardstick of 'conditional on x'.
+
+    p(t|x):   logit P(t=1|x) = g(x)   (binary),   E[t|x] = g(x)   (continuous, standardised)
+
+A penalty that compares with g leaves alone what z may rightly say of t, namely all that x says.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from civae_core.attributes import Attribute
+from civae_core.model.mlp import mlp
+from civae_core.penalties.surprise import standardised
+
+HIDDEN = 128
+"""Units of each hidden layer of a critic."""
+
+
+class Assignment(nn.Module):
+    """g(x): one output for each treatment."""
+
+    def __init__(self, treatments: int, covariates: int) -> None:
+        super().__init__()
+        self.covariates = covariates
+        self.layers = mlp(max(covariates, 1), HIDDEN, treatments)
+
+    def forward(self, x_BX: Tensor) -> Tensor:
+        """Standardised covariates [B, X] (X may be 0) to g [B, T]."""
+        if self.covariates == 0:
+            x_BX = x_BX.new_zeros(len(x_BX), 1)
+        g_BT: Tensor = self.layers(x_BX).float()
+        return g_BT
+
+
+def residual(g_BT: Tensor, t_BT: Tensor, treatments: Sequence[Attribute]) -> Tensor:
+    """t − E[t|x] [B, T]: a probability off 0 or 1 (binary), standard deviations (continuous)."""
+    columns = []
+    for j, attribute in enumerate(treatments):
+        if attribute.kind == "binary":
+            columns.append(t_BT[:, j] - torch.sigmoid(g_BT[:, j]))
+        else:
+            columns.append(standardised(t_BT[:, j], attribute) - g_BT[:, j])
+    return torch.stack(columns, dim=1)

@@ -1,0 +1,38 @@
+"""How much labels surprise a network that predicted them: the same nats for critics, guidance and predictor."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from civae_core.attributes import Attribute
+
+
+def surprises(
+    outputs_BA: Tensor,
+    a_BA: Tensor,
+    attributes: Sequence[Attribute],
+    reduction: Literal["none", "mean"] = "none",
+) -> list[Tensor]:
+    """−log p(a|·) of each attribute, [B] each or their means: nats, for continuous ones up to a constant.
+
+    Args:
+        outputs_BA: logits of binary attributes, standardised means of continuous ones, whose variance counts as 1.
+        a_BA: raw labels; a binary one may be any probability.
+        attributes: what the columns are.
+    """
+    columns = []
+    for index, attribute in enumerate(attributes):
+        output_B, a_B = outputs_BA[:, index], a_BA[:, index]
+        if attribute.kind == "binary":
+            columns.append(F.binary_cross_entropy_with_logits(output_B, a_B, reduction=reduction))
+        else:
+            columns.append(0.5 * F.mse_loss(output_B, standardised(a_B, attribute), reduction=reduction))
+    return columns
+
+
+def standardised(a_B: Tensor, attribute: Attribute) -> Tensor:
+    """Raw values in the units that networks are given."""
+    shift, scale = attribute.shift_and_scale
+    return (a_B - shift) / scale

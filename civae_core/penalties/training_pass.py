@@ -1,0 +1,120 @@
+"""The pass that training makes: the model's own, and the penalties that are on, in one module to wrap and compile."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from civae_core.attributes import AttributeRoles
+from civae_core.config.schema import LossConfig
+from civae_core.model import IntactVAE, ModelOutput
+from civae_core.penalties.adversary import Adversary, adversary_terms
+from civae_core.penalties.arm_balance import arm_balance
+from civae_core.penalties.arms import counterfactual_of, other_arm
+from civae_core.penalties.assignment import Assignment, residual
+from civae_core.penalties.guidance import guidance
+from civae_core.penalties.hsic import conditional_hsic
+from civae_core.penalties.reencode import reencode
+from civae_core.penalties.surprise import surprises
+
+PENALTIES = ("adversary", "hsic", "arm_balance", "reencode", "guidance")
+"""Keys of the loss section whose value is the weight of a penalty."""
+
+
+@dataclass(frozen=True)
+class PassResult:
+    """The model's output with the penalties that are on and the losses of what learns beside the model, [B] each."""
+
+    output: ModelOutput
+    penalties: dict[str, Tensor]
+    """By key of the config: nats per image, neither weighted by that key nor by image."""
+    own_losses: dict[str, Tensor]
+    """What the critics minimise for themselves, in nats per image; no gradient of it reaches the model."""
+
+
+def penalties_on(loss: LossConfig) -> tuple[str, ...]:
+    """Those penalties whose weight is above zero."""
+    return tuple(name for name in PENALTIES if getattr(loss, name) > 0)
+
+
+def penalty_metrics(loss: LossConfig) -> tuple[str, ...]:
+    """The names under which a pass reports, in its order: penalties, then the critics' own losses."""
+    learned = ("assignment_loss",) if loss.adversary or loss.hsic else ()
+    return penalties_on(loss) + learned + (("adversary_loss",) if loss.adversary else ())
+
+
+def make_critics(loss: LossConfig, roles: AttributeRoles, latent: int) -> nn.ModuleDict:
+    """The networks that the penalties which are on train for themselves; they are no part of the model."""
+    critics = nn.ModuleDict()
+    treatments, covariates = len(roles.treatments), len(roles.covariates)
+    if loss.adversary or loss.hsic:
+        critics["assignment"] = Assignment(treatments, covariates)
+    if loss.adversary:
+        critics["adversary"] = Adversary(latent, treatments, covariates)
+    return critics
+
+
+class TrainingPass(nn.Module):
+    """Model and critics with one forward; without penalties it is the model's forward and nothing else."""
+
+    def __init__(
+        self, model: IntactVAE, critics: nn.ModuleDict, loss: LossConfig, roles: AttributeRoles
+    ) -> None:
+        super().__init__()
+        self.model, self.critics = model, critics
+        self.roles = roles
+        self.on = penalties_on(loss)
+
+    def forward(
+        self, y_BCHW: Tensor, x_BX: Tensor, t_BT: Tensor, noise_BZ: Tensor, weights_B: Tensor
+    ) -> PassResult:
+        """Images in [0,1] with raw factual attributes, standard normal noise and weights of images."""
+        output = self.model(y_BCHW, x_BX, t_BT, noise_BZ)
+        about_noise, own_losses = self._judge_noise(output, x_BX, t_BT, noise_BZ, weights_B)
+        return PassResult(output, about_noise | self._ask_other_arm(output, x_BX, t_BT, noise_BZ), own_losses)
+
+    def _judge_noise(
+        self, output: ModelOutput, x_BX: Tensor, t_BT: Tensor, noise_BZ: Tensor, weights_B: Tensor
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Whether the latent noise η tells t beyond x: penalties, and the critics' own losses."""
+        if "assignment" not in self.critics:
+            return {}, {}
+        treatments = self.roles.treatments
+        eta_BZ = output.prior.standardise(output.posterior.sample(noise_BZ))
+        standard_BX = self.model.standardise_x(x_BX)
+        g_BT = self.critics["assignment"](standard_BX)
+        penalties: dict[str, Tensor] = {}
+        own_losses = {"assignment_loss": torch.stack(surprises(g_BT, t_BT, treatments)).sum(dim=0)}
+        if "adversary" in self.on:
+            penalties["adversary"], own_losses["adversary_loss"] = adversary_terms(
+                self.critics["adversary"], g_BT, eta_BZ, standard_BX, t_BT, treatments
+            )
+        if "hsic" in self.on:
+            residual_BT = residual(g_BT, t_BT, treatments)
+            penalties["hsic"] = conditional_hsic(eta_BZ, standard_BX, residual_BT, weights_B)
+        return penalties, own_losses
+
+    def _ask_other_arm(
+        self, output: ModelOutput, x_BX: Tensor, t_BT: Tensor, noise_BZ: Tensor
+    ) -> dict[str, Tensor]:
+        """Whether the model's account of the other arm holds together: penalties."""
+        penalties: dict[str, Tensor] = {}
+        if not {"arm_balance", "reencode", "guidance"} & set(self.on):
+            return penalties
+        t_new_BT, asked_BT = other_arm(t_BT, self.roles.treatments)
+        if "arm_balance" in self.on:
+            penalties["arm_balance"] = arm_balance(output.prior, self.model.prior_of(x_BX, t_new_BT))
+        if "reencode" not in self.on and "guidance" not in self.on:
+            return penalties
+        made = counterfactual_of(
+            self.model, x_BX, t_new_BT, asked_BT, output.posterior, output.prior, noise_BZ
+        )
+        if "reencode" in self.on:
+            penalties["reencode"] = reencode(self.model, x_BX, made)
+        if "guidance" in self.on:
+            assert self.model.predictor is not None
+            assert output.predicted_BA is not None
+            penalties["guidance"] = guidance(
+                self.model.predictor, made, output.predicted_BA, t_BT, x_BX, self.roles
+            )
+        return penalties
