@@ -12,7 +12,7 @@ Latent dimensions, z' = h(x,t') + k(x,t')·ρ·η:
     ρ = exp(−(d/w)²),  d = |h(x,t') − h(x,t)| / max(k(x,t'), k(x,t)) in each dimension
 
 What the treatment overwrites, a photograph no longer shows: how light the grey is says nothing about the colour
-before. Carrying η over there pairs two independent noises and doubles their error; without it their mean is predicted.
+before. Carrying η over pairs two independent noises and doubles their error; without it their mean is predicted.
 
 Where nothing changes both masks are 1, so a null intervention still returns the photograph. `benchmarks/masks.py`
 compares them by the truth, with others that did no better.

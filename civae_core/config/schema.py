@@ -84,6 +84,8 @@ class ModelConfig(Section):
     """Layers of a layered decoder."""
     layer_grid: Count = 4
     """Side of the grid of colours that each layer is painted with."""
+    place_latents: Annotated[int, Field(ge=0)] = 0
+    """Dimensions of z that only place a layered decoder's layers, read off contours; 0 leaves z undivided."""
     x_in_decoder: bool = True
     """Give the covariates to the decoder too, p(y|z,t,x): a departure from (M2) that measures better."""
     prior_hidden: Count = 128
@@ -227,6 +229,13 @@ class Config(Section):
             raise ValueError(
                 "objective 'original' is a squared error, which fixes σ: "
                 f"model.sigma cannot be {self.model.sigma!r}"
+            )
+        if self.model.place_latents and self.model.decoder != "layered":
+            raise ValueError("model.place_latents: only the layers of model.decoder 'layered' have places")
+        if self.model.place_latents >= self.model.latent:
+            raise ValueError(
+                f"model.place_latents {self.model.place_latents}: "
+                f"none of model.latent {self.model.latent} is left for looks"
             )
         if self.model.decoder == "layered" and self.model.treatment_input == "concat":
             raise ValueError(

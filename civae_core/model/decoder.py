@@ -54,11 +54,13 @@ class Decoder(nn.Module):
         layered = config.decoder == "layered"
         attributes = covariates + (0 if layered else treatments)
         film = config.treatment_input == "film"
+        self.place_latents = config.place_latents
+        latent = config.place_latents or config.latent
         widths = [config.width * multiple for multiple in reversed(config.stages)]
         self.bottom = size // 2 ** len(widths)
         self.channels = channels
         self.condition = ConditionEmbedding(attributes, CONDITION_FEATURES) if film else None
-        self.root = nn.Linear(config.latent + (0 if film else attributes), widths[0] * self.bottom**2)
+        self.root = nn.Linear(latent + (0 if film else attributes), widths[0] * self.bottom**2)
         self.stages = nn.ModuleList(
             ResidualStage(
                 config.blocks, width, CONDITION_FEATURES if film else 0, config.norm, config.activation
@@ -86,14 +88,17 @@ class Decoder(nn.Module):
         """z [B,Z], standardised treatments [B,T] (any real value) and covariates [B,X] to p(y|z,t[,x])."""
         x_BX = x_BX if self.uses_x else x_BX[:, :0]
         attributes_BA = torch.cat([t_BT, x_BX], dim=1)
-        out_BMHW = self._paint(z_BZ, attributes_BA if self.layers is None else x_BX)
+        # Undivided, z says both where things are and how they look.
+        places_BZ = z_BZ[:, : self.place_latents] if self.place_latents else z_BZ
+        out_BMHW = self._paint(places_BZ, attributes_BA if self.layers is None else x_BX)
         if self.sigma_kind == "pixel":
             out_BMHW, map_BCHW = out_BMHW.tensor_split([-self.channels], dim=1)
             log_sigma = (self.log_sigma + map_BCHW).clamp(LOG_SIGMA_MIN, LOG_SIGMA_MAX)
         else:
             # One number has no neighbours whose gradient would bring it back from beyond its range.
             log_sigma = clamp_through(self.log_sigma, LOG_SIGMA_MIN, LOG_SIGMA_MAX)
-        image_BCHW = out_BMHW if self.layers is None else self.layers(out_BMHW, z_BZ, attributes_BA)
+        looks_BZ = z_BZ[:, self.place_latents :]
+        image_BCHW = out_BMHW if self.layers is None else self.layers(out_BMHW, looks_BZ, attributes_BA)
         return PixelNormal(0.5 + 0.5 * image_BCHW, log_sigma)
 
     def _paint(self, z_BZ: Tensor, attributes_BA: Tensor) -> Tensor:

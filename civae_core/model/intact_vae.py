@@ -14,7 +14,7 @@ from civae_core.config.schema import ModelConfig
 from civae_core.errors import UsageError
 from civae_core.model.decoder import Decoder, PixelNormal
 from civae_core.model.distributions import DiagonalNormal
-from civae_core.model.encoder import Encoder
+from civae_core.model.encoder import make_encoder
 from civae_core.model.predictor import AttributePredictor
 from civae_core.model.prior import Prior
 
@@ -57,7 +57,7 @@ class IntactVAE(nn.Module):
         self.size, self.channels, self.latent = size, channels, config.latent
         self.noise_mask, self.mask_width = config.noise_mask, config.mask_width
         self.latent_mask_width = config.latent_mask_width
-        self.encoder = Encoder(config, size, channels, treatments + covariates)
+        self.encoder = make_encoder(config, size, channels, treatments + covariates)
         self.decoder = Decoder(config, size, channels, treatments, covariates)
         self.prior = Prior(config, treatments, covariates)
         self.predictor = (

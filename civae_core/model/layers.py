@@ -30,7 +30,7 @@ class Layers(nn.Module):
         activation = ACTIVATIONS[config.activation]
         self.condition = ConditionEmbedding(attributes, CONDITION_FEATURES)
         self.appearance = nn.Sequential(
-            nn.Linear(config.latent + CONDITION_FEATURES, HIDDEN),
+            nn.Linear(config.latent - config.place_latents + CONDITION_FEATURES, HIDDEN),
             activation(),
             nn.Linear(HIDDEN, HIDDEN),
             activation(),
@@ -38,7 +38,10 @@ class Layers(nn.Module):
         )
 
     def forward(self, drawn_BKHW: Tensor, z_BZ: Tensor, attributes_BA: Tensor) -> Tensor:
-        """Logits of masks [B,K,S,S], z [B,Z] and standardised attributes [B,A] to an image in [−1,1], [B,C,S,S]."""
+        """Logits of masks [B,K,S,S], z (its looks, if it is divided) and standardised attributes [B,A] to an image.
+
+        The image [B,C,S,S] is in units of [−1,1].
+        """
         seen_BF = torch.cat([z_BZ, self.condition(attributes_BA)], dim=1)
         grids_BNGG = self.appearance(seen_BF).float().unflatten(1, (-1, self.grid, self.grid))
         size = drawn_BKHW.shape[-2:]

@@ -1,13 +1,15 @@
-"""The layered decoder: masks that know no treatment, looks that do."""
+"""Places and looks: masks that know no treatment, looks that do, and codes of places read off contours."""
 
 from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
-from civae_core.config.schema import ModelConfig
+from civae_core.config.schema import Config, ModelConfig
 from civae_core.model import Decoder
+from civae_core.model.encoder import DividedEncoder, contours, make_encoder
 from civae_core.model.layers import Layers
 
 LATENT, TREATMENTS, COVARIATES = 5, 1, 2
@@ -92,3 +94,64 @@ def test_every_parameter_is_used() -> None:
     for name, parameter in decoder.named_parameters():
         assert parameter.grad is not None, name
         assert nn.utils.get_total_norm([parameter.grad]) > 0, name
+
+
+def test_divided_places_draw_the_masks_and_looks_paint_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder = layered(place_latents=2)
+    assert decoder.layers is not None
+    seen = []
+    forward = decoder.layers.forward
+    monkeypatch.setattr(
+        decoder.layers, "forward", lambda drawn, z, a: (seen.append((drawn, z)), forward(drawn, z, a))[1]
+    )
+    z_BZ, t_BT, x_BX = inputs()
+    for moved in (z_BZ, z_BZ + torch.tensor([1.0, 1, 0, 0, 0]), z_BZ + torch.tensor([0.0, 0, 1, 1, 1])):
+        decoder(moved, t_BT, x_BX)
+    (drawn, looks), (drawn_places, looks_places), (drawn_looks, looks_looks) = seen
+    assert torch.equal(looks, looks_places)
+    assert torch.equal(drawn, drawn_looks)
+    assert (drawn - drawn_places).abs().max() > 1e-3
+    assert looks_looks.shape == (4, LATENT - 2)
+
+
+def test_contours_do_not_tell_which_side_is_lighter_and_hardly_how_much() -> None:
+    image = torch.full((1, 1, 16, 16), 0.2)
+    image[..., 8:] = 0.9
+    faint = 0.5 + 0.3 * (image - 0.5)
+    edge = contours(image)[0, 0]
+    torch.testing.assert_close(contours(1 - image), contours(image))
+    assert edge[:, 7:9].min() > 0.8
+    assert contours(faint)[0, 0, :, 7:9].min() > 0.6
+    assert edge[:, :6].max() < 0.05
+    torch.testing.assert_close(contours(image.mT), contours(image).mT)
+
+
+def test_contours_have_a_finite_gradient_on_a_flat_image() -> None:
+    flat = torch.full((1, 3, 8, 8), 0.5, requires_grad=True)
+    contours(flat).sum().backward()
+    assert flat.grad is not None
+    assert flat.grad.isfinite().all()
+
+
+def test_the_code_of_places_sees_contours_only() -> None:
+    config = ModelConfig(latent=LATENT, width=8, stages=[1, 2], decoder="layered", place_latents=2)
+    encoder = make_encoder(config, 16, 3, TREATMENTS + COVARIATES)
+    assert isinstance(encoder, DividedEncoder)
+    y_BCHW, (_, t_BT, x_BX) = draw(4, 3, 16, 16, seed=5), inputs()
+    one, inverted = encoder(y_BCHW, x_BX, t_BT), encoder(1 - y_BCHW, x_BX, t_BT)
+    assert one.mean_BZ.shape == one.log_std_BZ.shape == (4, LATENT)
+    torch.testing.assert_close(one.mean_BZ[:, :2], inverted.mean_BZ[:, :2])
+    assert (one.mean_BZ[:, 2:] - inverted.mean_BZ[:, 2:]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"place_latents": 2}, "only the layers of model.decoder 'layered' have places"),
+        ({"decoder": "layered", "latent": 4, "place_latents": 4}, "none of model.latent 4 is left"),
+        ({"decoder": "layered", "treatment_input": "concat"}, "told t by its looks"),
+    ],
+)
+def test_settings_that_cannot_be_together_are_refused(values: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        Config.model_validate({"data": {"path": "d", "treatment": "T"}, "model": values})
