@@ -33,8 +33,11 @@ MOST_IMAGES = 256
 """A sweep asks for about ten counterfactuals of each image."""
 BEYOND = (-0.5, -0.25, 1.25, 1.5)
 """Doses outside of what training saw, as positions in its range."""
-SLACK = 0.01
-"""How far a response may fall between two doses and still count as monotone, in units of the truth's whole effect."""
+SLACK = 0.03
+"""How far a response may fall between two doses and still count as monotone, in units of the truth's whole effect.
+
+Of the built-in faces themselves one in a hundred falls further: u is the way from the lowest dose to the highest, and
+the way between two doses may bend off it."""
 SLACK_BEYOND = 0.1
 """The same where a dose lies beyond the range of training: there u no longer points the whole way, as where a
 hairline that recedes further takes grey hair with it."""
@@ -107,7 +110,7 @@ def dose_scores(
 ) -> dict[str, Any]:
     """How a method's pictures (τ = 1) respond to a sweep of doses.
 
-    - `monotone`: share of subjects whose response never falls, by more than 1 % of the truth's whole effect, from one
+    - `monotone`: share of subjects whose response never falls, by more than 3 % of the truth's whole effect, from one
       dose to the next, and in all rises by at least 10 % of it; `true_monotone`: the truth's own share;
       `monotone_beyond`: the same over the whole sweep, where it may fall by up to 10 % beyond the range of training;
     - `pixels_in_order`: the same share of pixel values (in each channel), of those that the truth only raises or only

@@ -1,0 +1,110 @@
+"""Is do(Young, Male) one answer, or two edits pasted? A model of both treatments against the built-in faces' truth.
+
+    python benchmarks/joint_effect.py RUN [--split test] [--limit 500]
+
+RUN has two or more treatments, and its data knows the truth of setting two of them together and each of them alone
+(configs/faces-joint.yml). Relative effect error against the joint truth, copy = 1, with 95 % intervals over subjects:
+
+    at once   the model's answer to both
+    pasted    y + (y'_1 − y) + (y'_2 − y): its answers to each alone, their effects added
+    in turn   its answer to the second about the picture that its answer to the first is
+    truths    the two true pictures pasted the same way: what adding costs even where each effect is known
+
+The last column is over subjects in whom the two truly interact most: the tenth with the largest error of `truths`.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from civae_core.data import PreparedData
+from civae_core.data.labelled import evenly_spread, labelled_rows
+from civae_core.evaluation.asked import Asked
+from civae_core.evaluation.bootstrap import bootstrap_ratio
+from civae_core.evaluation.evaluate import default_data
+from civae_core.evaluation.methods import TrainedModel
+from civae_core.evaluation.metrics import effect_terms
+from civae_core.evaluation.question import Question, ask, direction
+from civae_core.model.stored import load_model
+
+BATCH = 64
+
+
+def triples(questions: list[Question]) -> list[tuple[Question, Question, Question]]:
+    """Each joint question of two treatments with the two that set them alone, to the same values."""
+    found = []
+    for both in questions:
+        alone = [q for q in questions if len(q.do) == 1 and q.do.items() <= both.do.items()]
+        if len(both.do) == 2 and len(alone) == 2:
+            found.append((both, alone[0], alone[1]))
+    return found
+
+
+def pasted(y_BCHW: Tensor, first_BCHW: Tensor, second_BCHW: Tensor) -> Tensor:
+    return y_BCHW + (first_BCHW - y_BCHW) + (second_BCHW - y_BCHW)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--split", choices=["train", "valid", "test"], default="test")
+    parser.add_argument("--limit", type=int, default=500)
+    args = parser.parse_args()
+    stored = load_model(args.run)
+    data, roles, model = default_data(stored), stored.card.roles, TrainedModel("model", stored)
+    rows = labelled_rows(data, roles, args.split)
+    found = triples(ask(data, roles, rows[evenly_spread(len(rows), args.limit)]))
+    if not found:
+        parser.error(f"{data.path} knows no joint truth together with its two single ones")
+    for both, first, second in found:
+        report(both, first, second, model, data)
+
+
+def report(
+    both: Question, first: Question, second: Question, model: TrainedModel, data: PreparedData
+) -> None:
+    errors: dict[str, list[Tensor]] = {}
+    for items in torch.arange(len(both.chosen)).split(BATCH):
+        asked, *alone = [q.batch(data, items, torch.device("cpu")) for q in (both, first, second)]
+        truth_BCHW, (one, two) = asked.truth_BCHW, alone
+        assert truth_BCHW is not None and one.truth_BCHW is not None and two.truth_BCHW is not None
+        answer_one, answer_two = (model.answer(q).with_noise_BCHW.clamp(0, 1) for q in alone)
+        # The second step sees what the first left: its picture, and its treatments as factual.
+        then = Asked(
+            asked.rows_B,
+            answer_one,
+            asked.x_BX,
+            one.t_new_BT,
+            asked.t_new_BT,
+            direction(one.t_new_BT, asked.t_new_BT),
+        )
+        answers = {
+            "at once": model.answer(asked).with_noise_BCHW,
+            "pasted": pasted(asked.y_BCHW, answer_one, answer_two),
+            "in turn": model.answer(then).with_noise_BCHW,
+            "truths": pasted(asked.y_BCHW, one.truth_BCHW, two.truth_BCHW),
+        }
+        for name, answer_BCHW in answers.items():
+            terms = effect_terms(asked.y_BCHW, answer_BCHW.clamp(0, 1), truth_BCHW)
+            errors.setdefault(name, []).append(terms.error_N)
+        errors.setdefault("size", []).append(terms.size_N)
+    by_name = {name: torch.cat(parts) for name, parts in errors.items()}
+    size_N = by_name.pop("size")
+    interact_N = by_name["truths"] / size_N.clamp(min=1e-9)
+    most_N = interact_N >= interact_N.quantile(0.9)
+    print(f"do({', '.join(f'{k}={v}' for k, v in both.do.items())}), {len(size_N)} subjects")
+    for name, error_N in by_name.items():
+        everyone = bootstrap_ratio(error_N, size_N)
+        some = bootstrap_ratio(error_N[most_N], size_N[most_N])
+        print(
+            f"{name:8s} {everyone.mean:.3f} [{everyone.lo:.3f}, {everyone.hi:.3f}]   "
+            f"{some.mean:.3f} [{some.lo:.3f}, {some.hi:.3f}]"
+        )
+
+
+if __name__ == "__main__":
+    main()
