@@ -22,7 +22,7 @@ from civae_core.evaluation.average_effects import (
     prior_noise,
     raising,
 )
-from civae_core.evaluation.group_means import GroupMeans, MeanErrors, affordable_blocks, compared
+from civae_core.evaluation.group_means import GroupMeans, MeanErrors, affordable_blocks, apart_from, compared
 from civae_core.evaluation.methods import TrainedModel
 from civae_core.evaluation.question import Question
 from civae_core.evaluation.subgroups import FEWEST
@@ -75,9 +75,9 @@ def prior_effect_scores(
 ) -> dict[str, Any]:
     """`ate_error_prior` and `cate_error_prior`: mean effects from draws of the prior, without any photograph.
 
-    For each test subject some are drawn from p(z|x,t) with its covariates and doses. Since the true mean is that of
-    the test subjects, whose own noise the prior does not know, a faultless prior does not score 0 but what chance
-    makes of so many subjects.
+    For each test subject one is drawn from p(z|x,t) with its covariates and doses. Since the true mean is that of
+    the test subjects, whose own noise the prior does not know, a faultless prior does not score 0 but about
+    `chance`, which the entries give beside {"mean", "lo", "hi"}.
     """
     known = groups_and_truth(question, data, method.stored.card.roles.covariates, device)
     if known is None:
@@ -86,9 +86,13 @@ def prior_effect_scores(
     model = method.stored.model
     means = GroupMeans(members(groups), len(truth.count_KG))
     eta_DNZ = prior_noise(model, len(question.chosen), seed)
+    apart = []
     for items, asked in in_batches(question, data, device):
-        means.add(items.start, effects_from_prior(model, asked, eta_DNZ[:, items]))
-    errors = MeanErrors.of(means, truth)
+        assert asked.truth_BCHW is not None
+        effect_BCHW = effects_from_prior(model, asked, eta_DNZ[:, items])
+        means.add(items.start, effect_BCHW)
+        apart.append(apart_from(effect_BCHW, raising(asked, asked.truth_BCHW - asked.y_BCHW)))
+    errors = MeanErrors.of(means, truth, torch.cat(apart))
     everyone = {"ate_error_prior": errors.mean([0])} if errors.known([0]) else {}
     return everyone | _by_covariate("cate_error_prior", groups, errors)
 

@@ -70,6 +70,11 @@ class GroupMeans:
         return self._sums_KGCHW
 
     @property
+    def member_GN(self) -> Tensor:
+        """Bool."""
+        return self._member_KGN.any(dim=0)
+
+    @property
     def count_KG(self) -> Tensor:
         """Subjects by block and group, float64."""
         return self._member_KGN.sum(dim=2, dtype=torch.float64)
@@ -87,21 +92,33 @@ class MeanErrors:
     error_G: Tensor
     without_KG: Tensor | None
     """The same without one block of subjects each; None of means that were not kept by blocks."""
+    chance_G: Tensor | None = None
+    """What an estimate from other subjects makes of this by chance, were it right on average; see `of`."""
 
     @classmethod
-    def of(cls, estimate: GroupMeans, truth: GroupMeans) -> "MeanErrors":
+    def of(cls, estimate: GroupMeans, truth: GroupMeans, apart_N: Tensor | None = None) -> "MeanErrors":
+        """
+        Args:
+            apart_N: ‖estimate − truth‖² of each subject, where the estimate is of other subjects that only share
+                covariates. Both means then have sampling errors of their own, and so a distance of
+                √(variance of the difference / subjects) that no estimate can avoid.
+        """
         blocks = len(truth.count_KG)
         return cls(
             _relative(estimate.mean_GCHW, truth.mean_GCHW),
             _relative(estimate.without_KGCHW, truth.without_KGCHW) if blocks > 1 else None,
+            None if apart_N is None else _chance(estimate, truth, apart_N),
         )
 
     def mean(self, groups: Sequence[int]) -> dict[str, float]:
         """The mean of some groups' errors, with its 95 % interval over subjects, {"mean", "lo", "hi"}.
 
-        An interval that cannot be told, since a block holds all of a group, is absent.
+        An interval that cannot be told, since a block holds all of a group, is absent. Beside them `chance`, where
+        that is known.
         """
         found = {"mean": float(self.error_G[groups].mean())}
+        if self.chance_G is not None and bool(self.chance_G[groups].isfinite().all()):
+            found["chance"] = float(self.chance_G[groups].mean())
         if self.without_KG is None:
             return found
         without_K = self.without_KG[:, groups].mean(dim=1)
@@ -115,6 +132,11 @@ class MeanErrors:
     def known(self, groups: Sequence[int]) -> list[int]:
         """Those of the groups that have a true mean to be held against."""
         return [g for g in groups if bool(self.error_G[g].isfinite())]
+
+
+def apart_from(estimate_BCHW: Tensor, truth_BCHW: Tensor) -> Tensor:
+    """‖estimate − truth‖² of each subject, float64 [B] on the CPU."""
+    return (estimate_BCHW - truth_BCHW).flatten(1).double().square().sum(1).cpu()
 
 
 def compared(
@@ -132,6 +154,16 @@ def compared(
     rows: list[dict[str, Any]] = [{"group": labels[g], "n": counts[g], **errors.mean([g])} for g in known]
     ranked = sorted(rows, key=lambda row: -row["mean"])
     return {**errors.mean(known), "worst": ranked[0], "groups": ranked}
+
+
+def _chance(estimate: GroupMeans, truth: GroupMeans, apart_N: Tensor) -> Tensor:
+    """√(Σ‖dᵢ − d̄‖² / (n−1) / n) / ‖truth‖ of each group, for the differences dᵢ of its n subjects."""
+    member_GN = truth.member_GN.double()
+    count_G = member_GN.sum(1)
+    true_GCHW = truth.mean_GCHW
+    shift_G = (estimate.mean_GCHW - true_GCHW).flatten(1).square().sum(1)
+    variance_G = (member_GN @ apart_N.double().cpu() / count_G - shift_G) / (count_G - 1)
+    return variance_G.clamp(min=0).sqrt() / true_GCHW.flatten(1).norm(dim=1)
 
 
 def _relative(estimate: Tensor, truth: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from civae_core.evaluation.average_effects import (
     pairs_from_prior,
     prior_noise,
 )
-from civae_core.evaluation.group_means import GroupMeans, MeanErrors, affordable_blocks
+from civae_core.evaluation.group_means import GroupMeans, MeanErrors, affordable_blocks, apart_from
 from civae_core.evaluation.methods import TrainedModel
 from civae_core.model.stored import StoredModel
 from civae_core.population.subjects import Subjects
@@ -81,17 +81,22 @@ def population_effects(
     before = {source: GroupMeans(member_GN) for source in wanted}
     effect = {source: GroupMeans(member_GN, blocks) for source in wanted}
     eta_DNZ = prior_noise(stored.model, len(subjects), seed, draws if PRIOR in sources else 1)
+    apart: list[Tensor] = []
     with progress("mean effects", len(subjects)) as bar:
         for start, question in subjects.questions():
             for items, asked in in_batches(question, data, device):
                 place = start + items.start
                 eta_DBZ = eta_DNZ[:, place : place + len(asked.y_BCHW)]
+                effects = {}
                 for source in wanted:
                     old_BCHW, new_BCHW = _pair(source, method, asked, eta_DBZ)
                     if "flip" in subjects.do.values():
                         old_BCHW, new_BCHW = _by_dose(asked, old_BCHW, new_BCHW)
                     before[source].add(place, old_BCHW)
-                    effect[source].add(place, new_BCHW - old_BCHW)
+                    effects[source] = new_BCHW - old_BCHW
+                    effect[source].add(place, effects[source])
+                if has_truth and PRIOR in sources:
+                    apart.append(apart_from(effects[PRIOR], effects[TRUTH]))
                 bar.advance(len(asked.y_BCHW))
     means = {
         source: MeanPair(
@@ -99,7 +104,10 @@ def population_effects(
         )
         for source in wanted
     }
-    errors = {s: MeanErrors.of(effect[s], effect[TRUTH]) for s in sources} if has_truth else {}
+    errors = {
+        source: MeanErrors.of(effect[source], effect[TRUTH], torch.cat(apart) if source == PRIOR else None)
+        for source in (sources if has_truth else ())
+    }
     return PopulationEffects(subjects, list(groups), means, errors)
 
 

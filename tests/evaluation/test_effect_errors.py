@@ -188,6 +188,7 @@ def test_the_prior_is_judged_by_the_same_measure_without_photographs(cohort: Coh
     assert wrong["cate_error_prior"]["worst"]["group"] == "Male = 1"
     assert wrong["cate_error_prior"]["worst"]["mean"] == pytest.approx(error_in(men=1), abs=0.01)
     apart = of(true_effect, arms_apart=1.0)["ate_error_prior"]["mean"]
+    assert "chance" in right["ate_error_prior"] and "chance" in right["cate_error_prior"]["worst"]
     assert apart > 0.5, "what the treatment does through z is part of its effect"
 
 

@@ -116,7 +116,9 @@ def test_the_schema(faces: PreparedData, make_stored: MakeStored) -> None:
         assert set(methods[name]) == COUNTERFACTUAL | MODEL
         for key, entry in methods[name].items():
             if key not in ("ate_error", "composition", "reversibility"):
-                assert set(entry) == {"mean", "lo", "hi"} and entry["lo"] <= entry["mean"] <= entry["hi"]
+                extra = {"chance"} if key == "ate_error_prior" else set()
+                assert set(entry) == {"mean", "lo", "hi"} | extra
+                assert entry["lo"] <= entry["mean"] <= entry["hi"]
         assert all(number == number for number in numbers_of(methods[name]))
     assert set(found.numbers["overlap"]) == {"Young"} and found.numbers["overlap"]["Young"]["verdict"]
 

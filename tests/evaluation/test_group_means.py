@@ -8,7 +8,14 @@ import torch
 from torch import Tensor
 
 from civae_core.evaluation import group_means as module
-from civae_core.evaluation.group_means import BLOCKS, GroupMeans, MeanErrors, affordable_blocks, compared
+from civae_core.evaluation.group_means import (
+    BLOCKS,
+    GroupMeans,
+    MeanErrors,
+    affordable_blocks,
+    apart_from,
+    compared,
+)
 
 
 def streamed(member_GN: Tensor, images_NCHW: Tensor, blocks: int = BLOCKS, batch: int = 7) -> GroupMeans:
@@ -63,6 +70,32 @@ def test_intervals_hold_the_populations_error_about_as_often_as_they_say() -> No
         found = MeanErrors.of(streamed(everyone_GN, noisy(60, 0.6, 1.0, seed), batch=60), truth).mean([0])
         held += found["lo"] <= 0.4 <= found["hi"]
     assert 0.91 < held / 300 < 0.99
+
+
+def test_chance_is_what_an_estimate_from_other_subjects_cannot_avoid() -> None:
+    everyone_GN = torch.ones(1, 50, dtype=torch.bool)
+    errors, by_chance = [], []
+    for seed in range(200):
+        generator = torch.Generator().manual_seed(seed)
+        truth_NCHW, other_NCHW = 1 + torch.randn(2, 50, 3, 2, 2, generator=generator)
+        apart_N = apart_from(other_NCHW, truth_NCHW)
+        found = MeanErrors.of(streamed(everyone_GN, other_NCHW), streamed(everyone_GN, truth_NCHW), apart_N)
+        errors.append(found.mean([0])["mean"])
+        by_chance.append(found.mean([0])["chance"])
+    rms = [math.sqrt(np.square(values).mean()) for values in (errors, by_chance)]
+    assert rms[1] == pytest.approx(rms[0], rel=0.05), (
+        "the estimate is right on average: chance is all there is"
+    )
+    assert rms[1] == pytest.approx(math.sqrt(2 / 50), rel=0.05)
+    shifted = MeanErrors.of(
+        streamed(everyone_GN, other_NCHW + 5),
+        streamed(everyone_GN, truth_NCHW),
+        apart_from(other_NCHW + 5, truth_NCHW),
+    ).mean([0])
+    assert shifted["chance"] == pytest.approx(by_chance[-1], rel=1e-3), "a bias is not put down to chance"
+    one_GN = (torch.arange(50) == 0)[None]
+    alone = MeanErrors.of(streamed(one_GN, other_NCHW), streamed(one_GN, truth_NCHW), apart_N).mean([0])
+    assert set(alone) == {"mean"}, "of one subject nothing can be told"
 
 
 def test_groups_are_ranked_and_those_without_an_effect_are_passed_over() -> None:
