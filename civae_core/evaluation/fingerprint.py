@@ -1,18 +1,21 @@
 """What an evaluation's numbers were computed by, so that kept numbers are not taken for those of today's measures."""
 
 import ast
-from collections.abc import Iterable
 from functools import cache
 from hashlib import sha256
-from importlib import resources
-from importlib.resources.abc import Traversable
+from pathlib import Path
 
-SHOWING = frozenset(
-    {"fingerprint", "illustrate", "measures", "output", "paged", "report", "sheets", "table", "values"}
+_SHOWING = "fingerprint", "illustrate", "measures", "output", "paged", "report", "sheets", "table", "values"
+_MAKING = "benchmark", "config", "data", "figures", "inference", "penalties", "synthetic", "training"
+_HELPING = "assignments", "attributes", "errors", "files", "machine", "objective", "progress"
+_ENTRIES = "diagnosis", "inspection", "quickstart"
+WITHOUT_BEARING = (
+    *_MAKING,
+    *(f"{name}.py" for name in (*_HELPING, *_ENTRIES)),
+    *(f"evaluation/{name}.py" for name in _SHOWING),
 )
-"""Modules of the evaluation that show numbers and compute none."""
-BESIDE = ("counterfactual.py", "ranking.py")
-"""What the evaluation computes with, outside its own folder."""
+"""Folders and files of the package that make or show data, models and numbers, but compute none from them. What is
+not named counts, so that a new module cannot be forgotten."""
 
 
 @cache
@@ -24,21 +27,21 @@ def scoring_fingerprint() -> str:
     return code_fingerprint(scoring_files())
 
 
-def scoring_files() -> list[Traversable]:
-    """The modules that the numbers depend on, by name."""
-    package = resources.files("civae_core")
-    evaluation = [
-        file
-        for file in package.joinpath("evaluation").iterdir()
-        if file.name.endswith(".py") and file.name.removesuffix(".py") not in SHOWING
-    ]
-    return sorted([*evaluation, *map(package.joinpath, BESIDE)], key=lambda file: file.name)
+def scoring_files() -> dict[str, Path]:
+    """The modules that the numbers depend on, by their place in the package."""
+    package = Path(__file__).parents[1]
+    places = {path.relative_to(package).as_posix(): path for path in sorted(package.rglob("*.py"))}
+    return {
+        place: path
+        for place, path in places.items()
+        if not any(place == name or place.startswith(f"{name}/") for name in WITHOUT_BEARING)
+    }
 
 
-def code_fingerprint(files: Iterable[Traversable]) -> str:
+def code_fingerprint(files: dict[str, Path]) -> str:
     """SHA-256 of Python files as they are understood: comments and layout do not count."""
     digest = sha256()
-    for file in files:
-        digest.update(file.name.encode())
-        digest.update(ast.dump(ast.parse(file.read_text(encoding="utf-8"))).encode())
+    for place, path in files.items():
+        digest.update(place.encode())
+        digest.update(ast.dump(ast.parse(path.read_text(encoding="utf-8"))).encode())
     return digest.hexdigest()
