@@ -1,6 +1,7 @@
 """Abduct, act, predict (M5, M6): what must hold for any weights."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -21,28 +22,33 @@ Photos = Callable[..., tuple[Tensor, Tensor, Tensor]]
 
 PRIORS = ["xt", "x", "standard"]
 SIGMAS = ["scalar", "channel", "pixel", "fixed"]
+DECODERS: dict[str, dict[str, Any]] = {
+    "layered": {},
+    "film": {"decoder": "direct"},
+    "concat": {"decoder": "direct", "treatment_input": "concat"},
+}
 
 
 @pytest.mark.parametrize("prior", PRIORS)
 @pytest.mark.parametrize("sigma", SIGMAS)
-@pytest.mark.parametrize("way", ["film", "concat"])
+@pytest.mark.parametrize("way", DECODERS)
 def test_a_null_intervention_returns_the_photograph(
     make_model: Model, photos: Photos, prior: str, sigma: str, way: str
 ) -> None:
     y_BCHW, x_BX, t_BT = photos(4)
-    model = make_model(prior=prior, sigma=sigma, treatment_input=way, perturbed=True)
+    model = make_model(prior=prior, sigma=sigma, perturbed=True, **DECODERS[way])
     result = counterfactual(model, y_BCHW, x_BX, t_BT, t_BT.clone(), noise=1.0)
     torch.testing.assert_close(result.image_BCHW, y_BCHW, rtol=0, atol=2e-6)
     assert torch.equal(result.effect_BCHW, torch.zeros_like(y_BCHW))
 
 
 @pytest.mark.parametrize("prior", PRIORS)
-@pytest.mark.parametrize("way", ["film", "concat"])
+@pytest.mark.parametrize("way", DECODERS)
 def test_the_counterfactual_depends_on_the_treatment(
     make_model: Model, photos: Photos, prior: str, way: str
 ) -> None:
     y_BCHW, x_BX, t_BT = photos(4)
-    model = make_model(prior=prior, treatment_input=way, perturbed=True)
+    model = make_model(prior=prior, perturbed=True, **DECODERS[way])
     result = counterfactual(model, y_BCHW, x_BX, t_BT, 1 - t_BT)
     assert (result.effect_BCHW.abs().amax(dim=(1, 2, 3)) > 1e-3).all()
     further = counterfactual(model, y_BCHW, x_BX, t_BT, 3 * (1 - t_BT) - 1)
@@ -75,7 +81,7 @@ def test_z_moves_only_where_the_prior_knows_the_treatment(
     make_model: Model, photos: Photos, monkeypatch: pytest.MonkeyPatch, prior: str, moves: bool
 ) -> None:
     y_BCHW, x_BX, t_BT = photos(4)
-    model = make_model(prior=prior, perturbed=True)
+    model = make_model(prior=prior, perturbed=True, latent_mask_width=None)
     seen = spy_on_z(model, monkeypatch)
     counterfactual(model, y_BCHW, x_BX, t_BT, 1 - t_BT)
     z_BZ, z_new_BZ = seen
@@ -144,7 +150,7 @@ def test_strength_scales_the_effect_and_nothing_else(make_model: Model, photos: 
 
 def test_per_pixel_sigma_rescales_the_residual(make_model: Model, photos: Photos) -> None:
     y_BCHW, x_BX, t_BT = photos(4)
-    model = make_model(sigma="pixel", perturbed=True, noise_mask="none")
+    model = make_model(sigma="pixel", perturbed=True, noise_mask="none", latent_mask_width=None)
     abduction = abduct(model, y_BCHW, x_BX, t_BT)
     result = predict(model, abduction, 1 - t_BT)
     new = model.prior_of(x_BX, 1 - t_BT).sample(abduction.eta_BZ)

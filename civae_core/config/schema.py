@@ -78,14 +78,14 @@ class ModelConfig(Section):
     """Non-linearity."""
     treatment_input: Literal["film", "concat"] = "film"
     """How t enters the decoder: scale and shift in every block, or scalars beside z (the original's way)."""
-    decoder: Literal["direct", "layered"] = "direct"
+    decoder: Literal["direct", "layered"] = "layered"
     """What paints the image: a network given t, or layers whose places know no t and whose looks do."""
-    layers: Annotated[int, Field(ge=2)] = 16
+    layers: Annotated[int, Field(ge=2)] = 12
     """Layers of a layered decoder."""
     layer_grid: Count = 4
     """Side of the grid of colours that each layer is painted with."""
-    place_latents: Annotated[int, Field(ge=0)] = 0
-    """Dimensions of z that only place a layered decoder's layers, read off contours; 0 leaves z undivided."""
+    place_latents: Annotated[int, Field(ge=0)] | None = None
+    """Dimensions of z that only place a decoder's layers, read off contours; 0 is none, left out it is half of z."""
     x_in_decoder: bool = True
     """Give the covariates to the decoder too, p(y|z,t,x): a departure from (M2) that measures better."""
     prior_hidden: Count = 128
@@ -100,10 +100,17 @@ class ModelConfig(Section):
     """Whether a counterfactual's pixel noise fades where the treatment changes the image (m of M6)."""
     mask_width: Positive = 0.08
     """Change, in units of [0,1] images, at which most of the noise has faded."""
-    latent_mask_width: Positive | None = None
+    latent_mask_width: Positive | None = 3.0
     """Shift of the prior by the treatment, in standard deviations, at which most of a latent noise has faded."""
     predictor: bool = True
     """Train an attribute predictor p(x,t|y) beside the model, for photographs without labels."""
+
+    @property
+    def places(self) -> int:
+        """Dimensions of z that are places; 0 where z is undivided."""
+        if self.place_latents is None:
+            return self.latent // 2 if self.decoder == "layered" else 0
+        return self.place_latents
 
 
 class LossConfig(Section):
@@ -182,7 +189,7 @@ Objective = Literal["intact", "cvae", "original"]
 BASELINE_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
     "cvae": {"model": {"prior": "standard"}, "loss": {"beta": 1.0, "weights": "none"}},
     "original": {
-        "model": {"prior": "standard", "sigma": "fixed", "sigma_init": ORIGINAL_SIGMA},
+        "model": {"prior": "standard", "decoder": "direct", "sigma": "fixed", "sigma_init": ORIGINAL_SIGMA},
         "loss": {"beta": 1e-4, "weights": "none"},
     },
 }
@@ -232,14 +239,14 @@ class Config(Section):
             )
         if self.model.place_latents and self.model.decoder != "layered":
             raise ValueError("model.place_latents: only the layers of model.decoder 'layered' have places")
-        if self.model.place_latents >= self.model.latent:
+        if self.model.places >= self.model.latent:
             raise ValueError(
                 f"model.place_latents {self.model.place_latents}: "
                 f"none of model.latent {self.model.latent} is left for looks"
             )
         if self.model.decoder == "layered" and self.model.treatment_input == "concat":
             raise ValueError(
-                "model.treatment_input 'concat' is for model.decoder 'direct': a layered one is told t by its looks"
+                "model.treatment_input 'concat' is for model.decoder 'direct': in a layered one only looks are told t"
             )
         self._penalties_fit()
         if self.loss.weights == "overlap" and len(self.data.treatment) > 8:

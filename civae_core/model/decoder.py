@@ -54,8 +54,8 @@ class Decoder(nn.Module):
         layered = config.decoder == "layered"
         attributes = covariates + (0 if layered else treatments)
         film = config.treatment_input == "film"
-        self.place_latents = config.place_latents
-        latent = config.place_latents or config.latent
+        self.places = config.places
+        latent = config.places or config.latent
         widths = [config.width * multiple for multiple in reversed(config.stages)]
         self.bottom = size // 2 ** len(widths)
         self.channels = channels
@@ -89,7 +89,7 @@ class Decoder(nn.Module):
         x_BX = x_BX if self.uses_x else x_BX[:, :0]
         attributes_BA = torch.cat([t_BT, x_BX], dim=1)
         # Undivided, z says both where things are and how they look.
-        places_BZ = z_BZ[:, : self.place_latents] if self.place_latents else z_BZ
+        places_BZ = z_BZ[:, : self.places] if self.places else z_BZ
         out_BMHW = self._paint(places_BZ, attributes_BA if self.layers is None else x_BX)
         if self.sigma_kind == "pixel":
             out_BMHW, map_BCHW = out_BMHW.tensor_split([-self.channels], dim=1)
@@ -97,7 +97,7 @@ class Decoder(nn.Module):
         else:
             # One number has no neighbours whose gradient would bring it back from beyond its range.
             log_sigma = clamp_through(self.log_sigma, LOG_SIGMA_MIN, LOG_SIGMA_MAX)
-        looks_BZ = z_BZ[:, self.place_latents :]
+        looks_BZ = z_BZ[:, self.places :]
         image_BCHW = out_BMHW if self.layers is None else self.layers(out_BMHW, looks_BZ, attributes_BA)
         return PixelNormal(0.5 + 0.5 * image_BCHW, log_sigma)
 

@@ -20,7 +20,7 @@ from civae_core.model.distributions import DiagonalNormal
 
 def make_encoder(config: ModelConfig, size: int, channels: int, attributes: int) -> nn.Module:
     """The encoder that the config asks for; arguments and calls as of `Encoder`."""
-    kind = DividedEncoder if config.place_latents else Encoder
+    kind = DividedEncoder if config.places else Encoder
     return kind(config, size, channels, attributes)
 
 
@@ -75,13 +75,13 @@ class DividedEncoder(nn.Module):
 
     def __init__(self, config: ModelConfig, size: int, channels: int, attributes: int) -> None:
         super().__init__()
-        looks = config.latent - config.place_latents
-        of_places, of_looks = (config.model_copy(update={"latent": n}) for n in (config.place_latents, looks))
+        looks = config.latent - config.places
+        of_places, of_looks = (config.model_copy(update={"latent": n}) for n in (config.places, looks))
         self.places = Encoder(of_places, size, channels, attributes)
         self.looks = Encoder(of_looks, size, channels, attributes)
 
     def forward(self, y_BCHW: Tensor, x_BX: Tensor, t_BT: Tensor) -> DiagonalNormal:
-        """As `Encoder.forward`; the first `model.place_latents` dimensions of z are places."""
+        """As `Encoder.forward`; the first `model.places` dimensions of z are places."""
         places = self.places(contours(y_BCHW), x_BX, t_BT)
         looks = self.looks(y_BCHW, x_BX, t_BT)
         return DiagonalNormal(

@@ -20,7 +20,9 @@ from civae_core.errors import DataError, UsageError
 from civae_core.files import apply_umask
 from civae_core.model.intact_vae import IntactVAE
 
-FORMAT = 1
+FORMAT = 2
+BEFORE_FORMAT_2 = {"decoder": "direct", "noise_mask": "none", "latent_mask_width": None}
+"""Settings of the model that format 1 did not know, as its models had them."""
 FILE_NAME = "model.safetensors"
 LINKS = ("last", "best")
 """Names beside a run's checkpoints that stand for one of them."""
@@ -217,6 +219,8 @@ def _parse_card(metadata: dict[str, str], file: Path) -> ModelCard:
     try:
         values = json.loads(metadata["civae"])
         newer = values["format"] > FORMAT
+        if values["format"] < 2:
+            values["config"]["model"] = BEFORE_FORMAT_2 | values["config"]["model"]
         if not newer:
             Preprocessing.from_dict(values["preprocessing"])
     except (KeyError, TypeError, ValueError, DataError) as error:

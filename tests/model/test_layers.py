@@ -6,17 +6,25 @@ import pytest
 import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from civae_core.config.schema import Config, ModelConfig
 from civae_core.model import Decoder
 from civae_core.model.encoder import DividedEncoder, contours, make_encoder
-from civae_core.model.layers import Layers
+from civae_core.model.layers import Layers, bilinear
 
 LATENT, TREATMENTS, COVARIATES = 5, 1, 2
 
 
 def layered(size: int = 16, channels: int = 3, **values: Any) -> Decoder:
-    small = {"latent": LATENT, "width": 8, "stages": [1, 2], "decoder": "layered", "layers": 4}
+    small = {
+        "latent": LATENT,
+        "width": 8,
+        "stages": [1, 2],
+        "decoder": "layered",
+        "layers": 4,
+        "place_latents": 0,
+    }
     decoder = Decoder(ModelConfig(**small | values), size, channels, TREATMENTS, COVARIATES)
     with torch.no_grad():
         generator = torch.Generator().manual_seed(0)
@@ -42,7 +50,7 @@ def test_shapes(size: int, channels: int, grid: int) -> None:
 
 
 def test_the_image_is_the_masked_sum_of_the_interpolated_looks() -> None:
-    layers = Layers(ModelConfig(latent=LATENT, layers=3, layer_grid=1), 2, TREATMENTS)
+    layers = Layers(ModelConfig(latent=LATENT, layers=3, layer_grid=1, place_latents=0), 2, TREATMENTS)
     z_BZ, t_BT = draw(2, LATENT), draw(2, TREATMENTS)
     logits_BKHW = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(3))
     looks_BKC = layers.appearance(torch.cat([z_BZ, layers.condition(t_BT)], dim=1)).view(2, 3, 2)
@@ -69,7 +77,7 @@ def test_masks_do_not_know_the_treatment_and_looks_do(monkeypatch: pytest.Monkey
 
 def test_only_masks_draw_edges() -> None:
     """With one layer switched on everywhere, the image is as smooth as its grid of colours."""
-    layers = Layers(ModelConfig(latent=LATENT, layers=2, layer_grid=2), 1, TREATMENTS)
+    layers = Layers(ModelConfig(latent=LATENT, layers=2, layer_grid=2, place_latents=0), 1, TREATMENTS)
     on_BKHW = torch.tensor([50.0, -50.0])[None, :, None, None].expand(1, 2, 9, 9)
     image = layers(on_BKHW, draw(1, LATENT), draw(1, TREATMENTS))[0, 0]
     for along in (image, image.T):
@@ -147,11 +155,25 @@ def test_the_code_of_places_sees_contours_only() -> None:
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"place_latents": 2}, "only the layers of model.decoder 'layered' have places"),
+        ({"decoder": "direct", "place_latents": 2}, "only the layers of model.decoder 'layered' have places"),
         ({"decoder": "layered", "latent": 4, "place_latents": 4}, "none of model.latent 4 is left"),
-        ({"decoder": "layered", "treatment_input": "concat"}, "told t by its looks"),
+        ({"treatment_input": "concat"}, "only looks are told t"),
     ],
 )
 def test_settings_that_cannot_be_together_are_refused(values: dict[str, Any], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         Config.model_validate({"data": {"path": "d", "treatment": "T"}, "model": values})
+
+
+@pytest.mark.parametrize("grid", [1, 2, 4])
+def test_looks_are_interpolated_as_torch_does(grid: int) -> None:
+    weights_SG = bilinear(9, grid, like=torch.zeros(()))
+    grid_GG = draw(grid, grid, seed=7)
+    expected = F.interpolate(grid_GG[None, None], size=(9, 9), mode="bilinear", align_corners=True)[0, 0]
+    torch.testing.assert_close(weights_SG @ grid_GG @ weights_SG.T, expected)
+
+
+def test_half_of_z_is_places_unless_said_otherwise() -> None:
+    assert ModelConfig(latent=9).places == 4
+    assert ModelConfig(latent=9, place_latents=0).places == 0
+    assert ModelConfig(latent=9, decoder="direct").places == 0

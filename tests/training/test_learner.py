@@ -143,7 +143,7 @@ def test_half_precision_trains_finite_float32_weights(
     after = state_of(learner)
     assert all(tensor.isfinite().all() for tensor in after.values())
     assert all(p.dtype == torch.float32 for p in learner.model.parameters())
-    assert not torch.equal(before["encoder.stem.weight"], after["encoder.stem.weight"])
+    assert not torch.equal(before["encoder.looks.stem.weight"], after["encoder.looks.stem.weight"])
     means, skipped, in_a_row = learner.tally.read()
     # fp16's loss scale starts high and finds its place by skipping; after that it must go on.
     assert in_a_row == 0
@@ -189,7 +189,7 @@ def test_a_step_with_a_non_finite_gradient_changes_nothing_and_is_counted(
 
     train(learner, 2, start=8)
     after = state_of(learner)
-    assert not torch.equal(before["encoder.stem.weight"], after["encoder.stem.weight"])
+    assert not torch.equal(before["encoder.looks.stem.weight"], after["encoder.looks.stem.weight"])
     assert all(tensor.isfinite().all() for tensor in after.values())
     assert all(tensor.isfinite().all() for tensor in learner.average.state_dict().values())
     assert learner.tally.read()[2] == 0
@@ -307,7 +307,7 @@ def test_the_gradients_norm_is_reported_before_clipping_and_clipped_after(
 
 def test_the_average_follows_its_half_life(make_learner: MakeLearner) -> None:
     learner = make_learner(train={"ema_halflife": 1e9, "batch_size": COUNT})
-    name = "encoder.stem.weight"
+    name = "encoder.looks.stem.weight"
     start = learner.average.state_dict()[name].clone()
     learner.step(batch(), 10_000)
     decay = 0.5 ** (COUNT / (0.05 * 10_000))
