@@ -51,13 +51,14 @@ def effects(
 ) -> None:
     """Show what a treatment does on average: mean images and effect maps of everyone and by covariate.
 
-    Covers the images that the intervention changes. Writes a sheet and its arrays for each intervention, and prints
-    one JSON line a group; where the data knows the truth, with the error of the mean effect relative to the true one.
+    Covers the images that the intervention changes; NAME=flip compares the higher with the lower value in all of
+    them. Writes a sheet and its arrays for each intervention, and prints one JSON line a group; where the data knows
+    the truth, with the error of the mean effect relative to the true one.
 
     \b
     Examples:
       civae effects runs/young --treat Young=0
-      civae effects runs/young --treat Young=flip --by Male --from prior --data data/faces#test[0:500]
+      civae effects runs/young --treat Young=flip --by Male --from prior --data 'data/faces#test[0:500]'
     """
     from civae_core.assignments import parse_treatments
     from civae_core.attributes import beyond_training

@@ -40,7 +40,7 @@ class GroupMeans:
     def add(self, start: int, images_BCHW: Tensor) -> None:
         """Adds images of the subjects `start`, `start + 1`, …"""
         items = slice(start, start + len(images_BCHW))
-        images_BCHW = images_BCHW.detach().to("cpu", torch.float64)
+        images_BCHW = images_BCHW.detach().cpu().double()  # in this order: some devices have no float64
         if self._sums_KGCHW is None:
             shape = (*self._member_KGN.shape[:2], *images_BCHW.shape[1:])
             self._sums_KGCHW = torch.zeros(shape, dtype=torch.float64)
@@ -136,7 +136,7 @@ class MeanErrors:
 
 def apart_from(estimate_BCHW: Tensor, truth_BCHW: Tensor) -> Tensor:
     """‖estimate − truth‖² of each subject, float64 [B] on the CPU."""
-    return (estimate_BCHW - truth_BCHW).flatten(1).double().square().sum(1).cpu()
+    return (estimate_BCHW - truth_BCHW).flatten(1).cpu().double().square().sum(1)
 
 
 def compared(

@@ -29,7 +29,7 @@ from civae_core.randomness import generator_for
 SWEEP_SUBJECTS = 4
 _BEYOND = {"binary": 0.5, "continuous": 0.15}
 """How far a sweep leaves the range seen in training, as a share of it."""
-EFFECT_IMAGES, EFFECT_COVARIATES = 512, 3
+EFFECT_IMAGES, EFFECT_COVARIATES = 512, 5
 RIDGE_SUBJECTS, RIDGES = 2, 8
 TRAVERSED, TRAVERSAL = 6, 7
 PRIOR_DRAWS = 4
