@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from civae_cli.app import app
 from civae_core.data import PreparedData
 from civae_core.yardstick import load_yardstick
+from civae_core.yardstick.fit import IMAGES
 
 
 def civae(*arguments: object) -> tuple[int, str, str]:
@@ -109,3 +110,9 @@ def test_an_earlier_scorer_may_be_replaced(faces: PreparedData, tmp_path: Path) 
     for seed in (0, 1):
         assert civae(faces.path, "--out", out, "--images", 32, "--seed", seed, "-q")[0] == 0
     assert load_yardstick(out).card.seed == 1
+
+
+@pytest.mark.parametrize("command", ["train-scorer", "evaluate", "benchmark"])
+def test_the_help_names_the_images_that_are_learned_from_by_default(command: str) -> None:
+    text = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"}).stdout
+    assert f"[default: {IMAGES}]" in " ".join(text.split())
