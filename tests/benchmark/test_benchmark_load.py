@@ -54,7 +54,7 @@ def test_network_data_budget_and_optimiser_are_shared(tmp_path: Path) -> None:
     ours = methods["ours"]
     for config in methods.values():
         assert (config.data, config.train) == (ours.data, ours.train)
-        shared = {"prior", "sigma", "sigma_init"}
+        shared = {"prior", "decoder", "sigma", "sigma_init"}
         assert config.model.model_dump(exclude=shared) == ours.model.model_dump(exclude=shared)
         assert config.loss.beta_warmup == 100
     assert (ours.train.images, ours.train.lr, ours.model.width) == (640, 3e-4, 8)
