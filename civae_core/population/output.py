@@ -24,12 +24,11 @@ _ORIGIN = {POSTERIOR: "from photographs", PRIOR: "from the prior", TRUTH: "true"
 
 def assumptions(roles: AttributeRoles) -> str:
     """What an effect read off a model rests on, in a sentence."""
-    treatments, covariates = (
-        ", ".join(a.name for a in some) for some in (roles.treatments, roles.covariates)
-    )
+    treatments = " or ".join(a.name for a in roles.treatments)
+    covariates = ", ".join(a.name for a in roles.covariates)
     return (
-        f"estimated under these assumptions: nothing but {covariates or 'chance'} bears on both {treatments} and the "
-        "picture, and the model describes such pictures well"
+        f"estimated under these assumptions: nothing but {covariates or 'chance'} bears both on the picture and on "
+        f"{treatments}, and the model describes such pictures well"
     )
 
 
