@@ -8,6 +8,7 @@ from torch import Tensor
 
 from civae_core.attributes import Attribute
 from civae_core.model import DiagonalNormal, IntactVAE
+from civae_core.noise_mask import latent_mask
 
 
 def other_arm(t_BT: Tensor, treatments: Sequence[Attribute]) -> tuple[Tensor, Tensor]:
@@ -37,9 +38,9 @@ class Counterfactual:
     asked_BT: Tensor
     """Which treatments were asked to change."""
     latent: DiagonalNormal
-    """What the posterior of z becomes when its η is kept: N( h' + k'·(r − h)/k, (k'·s/k)² )."""
+    """What the posterior of z becomes: N( h' + k'·ρ·(r − h)/k, (k'·s/k)² ), as unsure of z' as of z."""
     mean_BCHW: Tensor
-    """f(z', t'), the image at τ = 0."""
+    """f(z', t'), the image at τ = 0, of one draw of z."""
 
 
 def counterfactual_of(
@@ -51,14 +52,18 @@ def counterfactual_of(
     prior: DiagonalNormal,
     noise_BZ: Tensor,
 ) -> Counterfactual:
-    """Abducts η under `prior`, the prior at the factual t, and predicts under t'.
+    """Abducts η under `prior`, the prior at the factual t, and predicts under t'; the mask ρ counts as a constant.
 
     `noise_BZ` is that of the training pass, so that the image belongs to the same draw of z.
     """
     new = model.prior_of(x_BX, t_new_BT)
+    kept_BZ = latent_mask(prior, new, model.latent_mask_width).detach()
+
+    def carried(z_BZ: Tensor) -> Tensor:
+        return new.sample(kept_BZ * prior.standardise(z_BZ))
+
     latent = DiagonalNormal(
-        new.sample(prior.standardise(posterior.mean_BZ)),
-        new.log_std_BZ + posterior.log_std_BZ - prior.log_std_BZ,
+        carried(posterior.mean_BZ), new.log_std_BZ + posterior.log_std_BZ - prior.log_std_BZ
     )
-    decoded = model.decode(latent.sample(noise_BZ), t_new_BT, x_BX)
+    decoded = model.decode(carried(posterior.sample(noise_BZ)), t_new_BT, x_BX)
     return Counterfactual(t_new_BT, asked_BT, latent, decoded.mean_BCHW)

@@ -1,8 +1,8 @@
 """Re-encoding: a counterfactual, read as a photograph, must tell the latent it was made of.
 
-    y' = f(z',t'),   R = KL( q(z|x,y',t') ‖ N( h' + k'·(r − h)/k, (k'·s/k)² ) )
+    y' = f(z',t'),   R = KL( q(z|x,y',t') ‖ N( h' + k'·ρ·(r − h)/k, (k'·s/k)² ) )
 
-The second is the posterior of the photograph carried to t' with its noise η kept (M6). What the encoder would read of
+The second is the posterior of the photograph carried to t' by (M6). What the encoder would read of
 t' in an image that was made by painting t' over the old treatment's traces is thus made consistent with the
 model's own account. Gradients reach encoder, decoder and prior.
 """
