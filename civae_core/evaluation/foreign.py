@@ -34,7 +34,7 @@ from civae_core.evaluation.foreign_table import (
     require_pictures,
 )
 from civae_core.evaluation.naming import MEANINGS
-from civae_core.evaluation.question import KnownTruth, Question, ask, do_text, find_rows
+from civae_core.evaluation.question import Question, ask, by_known_truth, do_text
 from civae_core.files import write_json, write_text
 from civae_core.inference.png import write_image
 from civae_core.progress import progress
@@ -171,7 +171,7 @@ def foreign_questions(foreign: ForeignImages, data: PreparedData, roles: Attribu
             hint="a treatment's column holds the value that was set, not the subject's own",
         )
     questions = []
-    for kept_N, truth in _by_truth(data, [a.name for a in roles.treatments], rows_N, t_new_NT):
+    for kept_N, truth in by_known_truth(data, [a.name for a in roles.treatments], rows_N, t_new_NT):
         chosen = LabelledRows(rows_N[kept_N], x_NX[kept_N], t_NT[kept_N])
         do = _described(roles, chosen.t_NT, t_new_NT[kept_N], foreign.treatments)
         questions.append(Question(chosen, t_new_NT[kept_N], do, truth))
@@ -312,27 +312,6 @@ def _intended(foreign: ForeignImages, data: PreparedData, roles: AttributeRoles)
     for column, name in enumerate(foreign.treatments):
         t_new_NT[:, names.index(name)] = foreign.t_new_NT[:, column]
     return t_new_NT
-
-
-def _by_truth(
-    data: PreparedData, names: list[str], rows_N: Tensor, t_new_NT: Tensor
-) -> list[tuple[Tensor, KnownTruth | None]]:
-    """The answers [bool N] whose truth one intervention knows, for each that knows any, and those without."""
-    columns = [[a.name for a in data.attributes].index(name) for name in names]
-    left_N = torch.ones_like(rows_N, dtype=torch.bool)
-    found: list[tuple[Tensor, KnownTruth | None]] = []
-    for truth in data.truth:
-        places_N = find_rows(truth.rows, rows_N)
-        known_NT = truth.table_MA[places_N.clamp(min=0)][:, columns]
-        # Another program may have written 0.3 in its own way.
-        agrees_N = torch.isclose(known_NT, t_new_NT, rtol=1e-5, atol=1e-7).all(dim=1)
-        kept_N = left_N & agrees_N & (places_N >= 0)
-        # A truth under other interventions besides has other attributes changed as well.
-        if set(truth.do) <= set(names) and kept_N.any():
-            found.append((kept_N, KnownTruth(truth, places_N[kept_N])))
-            left_N = left_N & ~kept_N
-    found.sort(key=lambda entry: -int(entry[0].sum()))
-    return [*found, (left_N, None)] if left_N.any() else found
 
 
 def _described(

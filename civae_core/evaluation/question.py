@@ -1,6 +1,6 @@
 """What a model is asked in an evaluation: interventions, with the true answers where the data knows them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,6 +84,36 @@ def ask(data: PreparedData, roles: AttributeRoles, chosen: LabelledRows) -> list
         do: Intervention = {first.name: "flip" if first.kind == "binary" else first.high}
         questions.append(Question(chosen, act(chosen.t_NT, do, roles.treatments), do, None))
     return questions
+
+
+def by_known_truth(
+    data: PreparedData, names: Sequence[str], rows_N: Tensor, t_new_NT: Tensor
+) -> list[tuple[Tensor, KnownTruth | None]]:
+    """Images under any intended treatments by the intervention whose truth answers them, those without one last.
+
+    Args:
+        names: the treatments.
+        rows_N: rows of the data, of which one may come several times.
+        t_new_NT: their intended treatments.
+
+    Returns:
+        Bool [N] and truth of each intervention that answers any, that with most of them first.
+    """
+    columns = [[a.name for a in data.attributes].index(name) for name in names]
+    left_N = torch.ones_like(rows_N, dtype=torch.bool)
+    found: list[tuple[Tensor, KnownTruth | None]] = []
+    for truth in data.truth:
+        places_N = find_rows(truth.rows, rows_N)
+        known_NT = truth.table_MA[places_N.clamp(min=0)][:, columns]
+        # Who typed 0.3, or another program, may have rounded it in its own way.
+        agrees_N = torch.isclose(known_NT, t_new_NT, rtol=1e-5, atol=1e-7).all(dim=1)
+        kept_N = left_N & agrees_N & (places_N >= 0)
+        # A truth under other interventions besides has other attributes changed as well.
+        if set(truth.do) <= set(names) and kept_N.any():
+            found.append((kept_N, KnownTruth(truth, places_N[kept_N])))
+            left_N = left_N & ~kept_N
+    found.sort(key=lambda entry: -int(entry[0].sum()))
+    return [*found, (left_N, None)] if left_N.any() else found
 
 
 def direction(t_BT: Tensor, t_new_BT: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from civae_core.data.labelled import LabelledRows, evenly_spread, labelled_rows
 from civae_core.data.selection import Selection
 from civae_core.errors import DataError, UsageError
 from civae_core.evaluation.average_effects import EffectGroup, halves_by
-from civae_core.evaluation.question import KnownTruth, Question, do_text, find_rows
+from civae_core.evaluation.question import KnownTruth, Question, by_known_truth, do_text
 
 
 @dataclass(frozen=True)
@@ -86,13 +86,13 @@ def subjects_of(
             f"--treat {do_text(intervention)}: changes none of the {len(chosen):,} images, who all have that already"
         )
     rows_N, t_new_NT = chosen.rows_N[moved_N], t_new_NT[moved_N]
-    by_truth = _by_truth(data, [a.name for a in roles.treatments], rows_N, t_new_NT)
-    order_N = torch.cat([items for items, _ in by_truth])
+    by_truth = by_known_truth(data, [a.name for a in roles.treatments], rows_N, t_new_NT)
+    order_N = torch.cat([kept_N.nonzero()[:, 0] for kept_N, _ in by_truth])
     return Subjects(
         chosen[moved_N][order_N],
         t_new_NT[order_N],
         intervention,
-        tuple((len(items), truth) for items, truth in by_truth),
+        tuple((int(kept_N.sum()), truth) for kept_N, truth in by_truth),
         int((~moved_N).sum()),
     )
 
@@ -125,21 +125,3 @@ def groups_by(
         if all(half.count for half in halves):
             groups += halves
     return groups
-
-
-def _by_truth(
-    data: PreparedData, names: Sequence[str], rows_N: Tensor, t_new_NT: Tensor
-) -> list[tuple[Tensor, KnownTruth | None]]:
-    """Places of the subjects by the known intervention that answers them, those without one last."""
-    columns = [[a.name for a in data.attributes].index(name) for name in names]
-    left_N = torch.ones(len(rows_N), dtype=torch.bool)
-    found: list[tuple[Tensor, KnownTruth | None]] = []
-    for truth in data.truth:
-        places_N = find_rows(truth.rows, rows_N)
-        agrees_N = torch.isclose(truth.table_MA[places_N.clamp(min=0)][:, columns], t_new_NT).all(dim=1)
-        kept_N = left_N & (places_N >= 0) & agrees_N
-        # A truth under other interventions besides has other attributes changed as well.
-        if set(truth.do) <= set(names) and kept_N.any():
-            found.append((kept_N.nonzero()[:, 0], KnownTruth(truth, places_N[kept_N])))
-            left_N = left_N & ~kept_N
-    return [*found, (left_N.nonzero()[:, 0], None)] if left_N.any() else found
