@@ -101,7 +101,10 @@ class AttributeRoles:
 
 
 def beyond_training(values: Mapping[str, float], attributes: Iterable[Attribute]) -> list[str]:
-    """Those values that training never saw, as `Male=-1 (training saw 0 to 1)`."""
+    """Those values that training never saw, as `Male=-1 (training saw 0 to 1)`.
+
+    A continuous treatment beyond its range is answered as at the range's edge (`IntactVAE.standardise_t`).
+    """
     return [
         f"{a.name}={values[a.name]:g} (training saw {a.low:g} to {a.high:g})"
         for a in attributes

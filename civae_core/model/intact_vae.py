@@ -4,6 +4,7 @@ Legend of shape suffixes: B batch, C colour channels, H and W pixels, Z latent d
 X covariates, A all attributes (treatments first), F features.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -38,6 +39,8 @@ class IntactVAE(nn.Module):
 
     t_shift: Tensor
     t_scale: Tensor
+    t_low: Tensor
+    t_high: Tensor
     x_shift: Tensor
     x_scale: Tensor
 
@@ -67,9 +70,17 @@ class IntactVAE(nn.Module):
             shift, scale = _shift_and_scale(attributes)
             self.register_buffer(f"{name}_shift", shift, persistent=False)
             self.register_buffer(f"{name}_scale", scale, persistent=False)
+        low, high = _reach(roles.treatments)
+        self.register_buffer("t_low", low, persistent=False)
+        self.register_buffer("t_high", high, persistent=False)
 
     def standardise_t(self, t_BT: Tensor) -> Tensor:
-        return (t_BT - self.t_shift) / self.t_scale
+        """Treatments in raw units to the network's; a continuous one stays within what training saw.
+
+        Beyond the last dose a network has learned nothing, and turned faces back: held at the edge, an answer is at
+        least that of the nearest dose. A binary treatment may be anything: between and beyond two arms is a line.
+        """
+        return (t_BT.clamp(self.t_low, self.t_high) - self.t_shift) / self.t_scale
 
     def standardise_x(self, x_BX: Tensor) -> Tensor:
         return (x_BX - self.x_shift) / self.x_scale
@@ -105,3 +116,11 @@ def _shift_and_scale(attributes: tuple[Attribute, ...]) -> tuple[Tensor, Tensor]
     shift = torch.tensor([shift for shift, _ in pairs], dtype=torch.float32)
     scale = torch.tensor([scale for _, scale in pairs], dtype=torch.float32)
     return shift, scale
+
+
+def _reach(treatments: tuple[Attribute, ...]) -> tuple[Tensor, Tensor]:
+    """Lowest and highest dose that the network is given of each treatment, in raw units."""
+    bounds = [(a.low, a.high) if a.kind == "continuous" else (-math.inf, math.inf) for a in treatments]
+    low = torch.tensor([low for low, _ in bounds], dtype=torch.float32)
+    high = torch.tensor([high for _, high in bounds], dtype=torch.float32)
+    return low, high

@@ -31,7 +31,7 @@ def test_several_treatments_and_no_covariates(make_model: Callable[..., IntactVA
     several = AttributeRoles(
         treatments=(
             Attribute("Young", "binary"),
-            Attribute("Dose", "continuous", mean=3.0, std=2.0),
+            Attribute("Dose", "continuous", low=0.0, high=9.0, mean=3.0, std=2.0),
             Attribute("Smiling", "binary"),
         ),
         covariates=(),
@@ -122,3 +122,19 @@ def test_standardisation_is_the_cards_matter_and_not_stored_twice(
     make_model: Callable[..., IntactVAE],
 ) -> None:
     assert not [name for name in make_model().state_dict() if name.endswith(("_shift", "_scale"))]
+
+
+def test_beyond_training_a_continuous_dose_is_answered_as_at_the_edge_and_a_binary_one_goes_on(
+    make_model: Callable[..., IntactVAE],
+) -> None:
+    roles = AttributeRoles(
+        treatments=(
+            Attribute("Young", "binary"),
+            Attribute("Age", "continuous", low=18.0, high=85.0, mean=50.0, std=10.0),
+        ),
+        covariates=(),
+    )
+    model = make_model(assigned=roles)
+    raw = torch.tensor([[-1.0, 5.0], [0.5, 50.0], [2.0, 120.0]])
+    expected = torch.tensor([[-3.0, -3.2], [0.0, 0.0], [3.0, 3.5]])
+    torch.testing.assert_close(model.standardise_t(raw), expected)
