@@ -218,7 +218,10 @@ def test_the_originals_inference_by_its_definition(make_model: Model, photos: Ph
 
 def test_each_of_several_treatments_acts_on_its_own(make_model: Model) -> None:
     several = AttributeRoles(
-        treatments=(Attribute("Young", "binary"), Attribute("Dose", "continuous", low=0.0, high=9.0, mean=3.0, std=2.0)),
+        treatments=(
+            Attribute("Young", "binary"),
+            Attribute("Dose", "continuous", low=0.0, high=9.0, mean=3.0, std=2.0),
+        ),
         covariates=(),
     )
     model = make_model(assigned=several, perturbed=True)

@@ -7,6 +7,7 @@ import torch
 
 from civae_core.data import PreparedData
 from civae_core.evaluation.cycles import cycle_scores
+from civae_core.evaluation.doses import dose_scores, known_doses
 from civae_core.evaluation.effect_errors import prior_effect_scores
 from civae_core.evaluation.instruments import Instruments
 from civae_core.evaluation.latent_balance import latent_balance
@@ -27,15 +28,20 @@ def model_scores(
     instruments: Instruments,
 ) -> dict[str, Any]:
     """The entries of a model on a question's images: reconstruction, composition, reversibility, mean effects
-    from the prior, balance of z.
+    from the prior, balance of z, and its response to doses where the data knows several.
     """
+    roles = method.stored.card.roles
     entries = reconstruction_scores(method, data, question.chosen, device, seed, instruments.lpips)
     entries |= cycle_scores(method, data, question, device, seed)
     entries |= prior_effect_scores(method, data, question, device, seed)
-    treatment = first_binary_treatment(question, method.stored.card.roles)
+    treatment = first_binary_treatment(question, roles)
     if treatment is not None:
         entries |= latent_balance(method, data, question.chosen, treatment, device, seed)
-    return entries
+    doses = {
+        known.treatment.name: dose_scores(method, known, data, device, seed, instruments.yardstick)
+        for known in known_doses(data, roles, question.chosen)
+    }
+    return entries | ({"dose_response": doses} if doses else {})
 
 
 def reconstruction_quality(

@@ -91,6 +91,7 @@ def test_joint_answers_are_held_against_the_joint_truth(joint: PreparedData, unt
     by_name = {truth.name: truth for truth in joint.truth}
     for do, scores in entries(found):
         assert set(scores) == {"copy", "ours"}
+        assert "dose_response" not in scores["ours"], "one dose makes no sweep"
         assert scores["copy"]["relative_effect_error"]["mean"] == pytest.approx(1.0)
         truth = by_name[",".join(f"{name}={value}" for name, value in do.items())]
         places = torch.isin(truth.rows, joint.rows("test")).nonzero()[:, 0]
@@ -108,6 +109,9 @@ def test_every_dose_is_a_question_of_its_own(aged: PreparedData, untrained: Make
             assert scores[method]["ate_error"] > 0
         assert scores["copy"]["ate_error"] == pytest.approx(1.0)
     assert found["overlap"]["Age"]["kind"] == "continuous"
+    response = found["methods"]["ours"]["dose_response"]["Age"]
+    assert set(response) >= {"monotone", "monotone_beyond", "pixels_in_order", "response_error", "curve"}
+    assert "dose_response" not in found["methods"]["copy"]
 
 
 def test_age_and_sex_can_be_asked_together(aged: PreparedData, untrained: MakeModel) -> None:

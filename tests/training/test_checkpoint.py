@@ -241,7 +241,7 @@ def test_another_shape_is_named_with_both_shapes(
 ) -> None:
     other = make_learner(tiny_config({"model.latent": 8, "train.precision": "fp32"}), faces)
     with pytest.raises(
-        DataError, match=r"state.safetensors: .*decoder.layers.appearance.0.weight has shape \[256, 72\], .* \[256, 68\]"
+        DataError, match=r"state.safetensors: .*appearance.0.weight has shape \[256, 72\], .* \[256, 68\]"
     ):
         restore_checkpoint(copy, other)
 
@@ -277,7 +277,9 @@ def test_a_moment_of_another_shape_is_named(learner: Learner, copy: Path) -> Non
         tensors["optimizer.encoder.looks.stem.bias.exp_avg"] = torch.zeros(3)
 
     rewrite(copy / "state.safetensors", shorten)
-    with pytest.raises(DataError, match=r"state.safetensors: .*encoder.looks.stem.bias.exp_avg has shape \[3\]"):
+    with pytest.raises(
+        DataError, match=r"state.safetensors: .*encoder.looks.stem.bias.exp_avg has shape \[3\]"
+    ):
         restore_checkpoint(copy, learner)
 
 
