@@ -54,7 +54,7 @@ def benchmark(
     \b
     Examples:
       civae benchmark configs/celeba-64-young.yml --out benchmarks/young --seeds 0-2
-      civae benchmark configs/overlap-sweep.yml --out sweep --jobs 2
+      civae benchmark configs/levers.yml --out levers --only best --jobs 2
     """
     from civae_core.benchmark.load import load_benchmark
     from civae_core.benchmark.run import run_benchmark

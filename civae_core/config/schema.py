@@ -100,7 +100,7 @@ class ModelConfig(Section):
     """Whether a counterfactual's pixel noise fades where the treatment changes the image (m of M6)."""
     mask_width: Positive = 0.08
     """Change, in units of [0,1] images, at which most of the noise has faded."""
-    latent_mask_width: Positive | None = 3.0
+    latent_mask_width: Positive | None = 4.0
     """Shift of the prior by the treatment, in standard deviations, at which most of a latent noise has faded."""
     predictor: bool = True
     """Train an attribute predictor p(x,t|y) beside the model, for photographs without labels."""

@@ -8,7 +8,7 @@ import pytest
 from civae_core.benchmark.load import load_benchmark
 from civae_core.benchmark.schema import DEFAULT_METHODS
 from civae_core.config import ConfigError, load_config
-from civae_core.config.schema import ORIGINAL_SIGMA
+from civae_core.config.schema import ORIGINAL_SIGMA, LossConfig, ModelConfig
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 BASE = """
@@ -150,10 +150,32 @@ def test_a_wrong_set_is_named(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["benchmark", "overlap-sweep"])
-def test_the_ready_benchmarks_load(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "among"),
+    [("benchmark", set(DEFAULT_METHODS)), ("levers", {"cvae", "original", "x", "xt", "best"})],
+)
+def test_the_ready_benchmarks_load(name: str, among: set[str]) -> None:
     found = load_benchmark(CONFIGS / f"{name}.yml")
-    assert set(found.methods) == set(DEFAULT_METHODS) and found.seeds == (0, 1, 2)
+    assert among <= set(found.methods) and found.seeds == (0, 1, 2)
+
+
+def test_each_lever_is_one_change_to_the_plain_network_and_the_best_is_what_civae_does_by_default() -> None:
+    found = load_benchmark(CONFIGS / "levers.yml")
+    plain, best = (found.methods[name] for name in ("weights", "best"))
+    changes = {}
+    for name, config in found.methods.items():
+        values = {(s, k): v for s in ("model", "loss") for k, v in getattr(config, s).model_dump().items()}
+        base = {(s, k): v for s in ("model", "loss") for k, v in getattr(plain, s).model_dump().items()}
+        changes[name] = {key for key in values if values[key] != base[key]}
+    levers = (
+        *("overlap-weights", "no-x-decoder", "beta-0.5", "beta-50", "adversary", "hsic", "arm-balance"),
+        *("reencode", "guidance", "free-bits", "additive-prior", "fade", "layered"),
+    )
+    assert all(len(changes[name]) == 1 for name in levers)
+    assert len({changes[name].pop() for name in levers}) == len(levers) - 1, "two levers are values of β"
+    own = {"width", "stages"}
+    assert best.model.model_dump(exclude=own) == ModelConfig(place_latents=32).model_dump(exclude=own)
+    assert best.loss == LossConfig()
 
 
 def test_the_default_methods_are_those_of_the_ready_benchmark() -> None:

@@ -18,7 +18,7 @@ from civae_core.synthetic import ROLES, FaceProcess, attributes_of, roots_of
 FOLDER = Path(__file__).parents[2] / "configs"
 BENCHMARKS = {
     "benchmark.yml",
-    "overlap-sweep.yml",
+    "levers.yml",
 }  # read by `civae benchmark`: tests/benchmark/test_benchmark_load.py
 FILES = sorted(file for file in FOLDER.glob("*.yml") if file.name not in BENCHMARKS)
 FACES = [file for file in FILES if file.name.startswith("faces")]
