@@ -18,16 +18,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.transforms.v2.functional import gaussian_blur
 
+from civae_core.config.schema import NoiseMask
 from civae_core.counterfactual import Prediction, abduct, predict
 from civae_core.data import PreparedData
 from civae_core.data.labelled import labelled_rows
+from civae_core.evaluation.evaluate import default_data
 from civae_core.evaluation.metrics import effect_terms
 from civae_core.evaluation.question import Question, ask
 from civae_core.model import IntactVAE
 from civae_core.model.stored import StoredModel, load_model
+from civae_core.noise_mask import noise_mask
 
 PIXEL_WIDTHS = (0.02, 0.05, 0.08, 0.12, 0.2)
 LATENT_WIDTHS = (None, 4.0, 3.0, 2.0, 1.5, 1.0)
+KINDS: tuple[NoiseMask, ...] = ("none", "fade")
 BATCH = 100
 
 
@@ -75,10 +79,6 @@ def largest_change(effect_NCHW: Tensor) -> Tensor:
     return effect_NCHW.abs().amax(dim=1, keepdim=True)
 
 
-def fade(effect_NCHW: Tensor, width: float) -> Tensor:
-    return torch.exp(-(largest_change(effect_NCHW) / width).square())
-
-
 def clues(a: Answers) -> Tensor:
     """What a gate may look at: signed and absolute effect and noise, and the effect's size nearby."""
     size_N1HW = largest_change(a.effect)
@@ -107,17 +107,18 @@ def compare(stored: StoredModel, data: PreparedData, split: str, images: int) ->
     """Prints a line for each mask."""
     chosen = labelled_rows(data, stored.card.roles, split)[: 2 * images]  # type: ignore[arg-type]
     question = next(q for q in ask(data, stored.card.roles, chosen) if q.truth is not None)
+    images = min(images, len(question.chosen) // 2)
     for width in LATENT_WIDTHS:
         a = answers(stored.model, data, question, width)[:images]
-        for pixel in ("none", "fade"):
-            m = fade(a.effect, 0.08) if pixel == "fade" else 1.0
+        for pixel in KINDS:
+            m = noise_mask(a.effect, pixel, 0.08)
             print(json.dumps({"pixel": pixel, "latent_width": width, **a.score(m * a.noise)}))
     whole = answers(stored.model, data, question, None)
     a, other = whole[:images], whole[images:]
     blur = [2 * round(1.5 * a.y.shape[-1] / 32) + 1] * 2
     coarse = gaussian_blur(a.noise, blur, [a.y.shape[-1] / 32])
     for width in PIXEL_WIDTHS:
-        m = fade(a.effect, width)
+        m = noise_mask(a.effect, "fade", width)
         kinds = {
             "fade": m * a.noise,
             "fine": m * (a.noise - coarse) + coarse,
@@ -139,12 +140,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=500, help="scored; as many others fit the learned gate")
     options = parser.parse_args()
     stored = load_model(options.run, torch.device("cpu"))
-    compare(
-        stored,
-        PreparedData.open(options.data or stored.card.data["path"]),
-        options.split,
-        options.images,
-    )
+    data = default_data(stored) if options.data is None else PreparedData.open(options.data)
+    compare(stored, data, options.split, options.images)
 
 
 if __name__ == "__main__":

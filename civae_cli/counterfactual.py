@@ -66,9 +66,9 @@ def counterfactual(
       civae counterfactual photo.jpg --model runs/young --treat Young=0
       civae counterfactual photos/ --treat Young=-1:3:7 --strip
     """
-    from civae_core.assignments import parse_treatments, parse_values
-    from civae_core.attributes import beyond_training
-    from civae_core.errors import DataError, UsageError
+    from civae_core.assignments import interventions_on, parse_values
+    from civae_core.attributes import beyond_training, with_care
+    from civae_core.errors import DataError
     from civae_core.inference.edit import edit_pictures
     from civae_core.inference.output import EditWriter
     from civae_core.inference.pictures import Pictures
@@ -82,14 +82,7 @@ def counterfactual(
         voice.say(f"model: {path}")
     stored = load_model(path, chosen)
     roles = stored.card.roles
-    names = [a.name for a in roles.treatments]
-    if not treat:
-        raise UsageError(
-            "--treat is missing: say what to change", hint=f"for example --treat {names[0]}=flip"
-        )
-    interventions = parse_treatments(
-        treat, names, [a.name for a in roles.treatments if a.kind == "continuous"]
-    )
+    interventions = interventions_on(treat, roles.treatments)
     stated = parse_values(attr or [], [a.name for a in roles.inputs])
     for text in beyond_training(stated, roles.inputs):
         voice.warn(f"--attr {text}; judge with care")
@@ -119,7 +112,8 @@ def counterfactual(
     if json:
         voice.json({"results": records, "failed": [error.message for error in failures]})
     if writer.left_range:
-        voice.warn(f"{', '.join(sorted(writer.left_range))} set beyond what training saw; judge with care")
+        names = sorted(writer.left_range)
+        voice.warn(f"{', '.join(names)} set beyond what training saw; {with_care(names, roles.treatments)}")
     if failures:
         if len(pictures) == 1:
             raise failures[0]

@@ -60,11 +60,10 @@ def effects(
       civae effects runs/young --treat Young=0
       civae effects runs/young --treat Young=flip --by Male --from prior --data 'data/faces#test[0:500]'
     """
-    from civae_core.assignments import parse_treatments
-    from civae_core.attributes import beyond_training
+    from civae_core.assignments import interventions_on
+    from civae_core.attributes import beyond_training, with_care
     from civae_core.data import PreparedData
     from civae_core.data.selection import Selection, parse_selection
-    from civae_core.errors import UsageError
     from civae_core.evaluation.evaluate import default_data, require_comparable
     from civae_core.files import make_folder
     from civae_core.model.stored import load_model
@@ -81,14 +80,7 @@ def effects(
     voice = terminal(quiet, verbose, json)
     stored = load_model(run, choose_device(device))
     roles = stored.card.roles
-    names = [a.name for a in roles.treatments]
-    if not treat:
-        raise UsageError(
-            "--treat is missing: say what to change", hint=f"for example --treat {names[0]}=flip"
-        )
-    interventions = parse_treatments(
-        treat, names, [a.name for a in roles.treatments if a.kind == "continuous"]
-    )
+    interventions = interventions_on(treat, roles.treatments)
     covariates = (
         [a for a in roles.covariates if a.kind == "binary"] if by is None else covariates_by_name(by, roles)
     )
@@ -108,7 +100,7 @@ def effects(
         stated = {name: value for name, value in subjects.do.items() if isinstance(value, float)}
         beyond = beyond_training(stated, roles.treatments)
         for text in beyond:
-            voice.warn(f"--treat {text}; judge with care")
+            voice.warn(f"--treat {text}; {with_care([text.partition('=')[0]], roles.treatments)}")
         if subjects.unmoved:
             voice.say(f"{subjects.unmoved:,} of {len(chosen):,} images have that already and are left out")
         if 0 < subjects.with_truth < len(subjects):

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from civae_core.attributes import nearest, require_name
+from civae_core.attributes import Attribute, nearest, require_name
 from civae_core.errors import UsageError
 
 MOST_INTERVENTIONS = 1000
@@ -113,6 +113,20 @@ def parse_treatments(
     return [
         dict(zip(alternatives, values, strict=True)) for values in itertools.product(*alternatives.values())
     ]
+
+
+def interventions_on(texts: Sequence[str] | None, treatments: Sequence[Attribute]) -> list[Intervention]:
+    """The interventions that a model's user asked for with `--treat`.
+
+    Raises:
+        UsageError: none was asked for; as `parse_treatments`.
+    """
+    if not texts:
+        raise UsageError(
+            "--treat is missing: say what to change", hint=f"for example --treat {treatments[0].name}=flip"
+        )
+    continuous = [a.name for a in treatments if a.kind == "continuous"]
+    return parse_treatments(texts, [a.name for a in treatments], continuous)
 
 
 def _sweep(text: str, where: str) -> tuple[float, ...]:

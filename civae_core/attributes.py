@@ -112,6 +112,13 @@ def beyond_training(values: Mapping[str, float], attributes: Iterable[Attribute]
     ]
 
 
+def with_care(names: Iterable[str], treatments: Iterable[Attribute]) -> str:
+    """What to say of answers to treatments `names` that were set beyond training."""
+    held = [a.name for a in treatments if a.kind == "continuous" and a.name in set(names)]
+    edge = f"{', '.join(held)} is answered as at the nearest dose that it saw; " if held else ""
+    return f"{edge}judge with care"
+
+
 def require_name(name: str, known: Iterable[str], where: str) -> None:
     """Refuses an unknown attribute name.
 

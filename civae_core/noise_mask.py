@@ -18,14 +18,11 @@ Where nothing changes both masks are 1, so a null intervention still returns the
 compares them by the truth, with others that did no better.
 """
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
+from civae_core.config.schema import NoiseMask
 from civae_core.model.distributions import DiagonalNormal
-
-NoiseMask = Literal["none", "fade"]
 
 
 def noise_mask(effect_BCHW: Tensor, kind: NoiseMask, width: float) -> Tensor:

@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from civae_core.assignments import LARGEST_VALUE, parse_assignment, parse_treatments, parse_values
+from civae_core.assignments import (
+    LARGEST_VALUE,
+    interventions_on,
+    parse_assignment,
+    parse_treatments,
+    parse_values,
+)
+from civae_core.attributes import Attribute, with_care
 from civae_core.errors import UsageError
 
 NAMES = ["Young", "Male", "Age"]
@@ -97,3 +104,21 @@ def test_the_bound_is_what_the_model_s_numbers_hold() -> None:
     for text in ("Age=1e39", "Age=-4e38"):
         with pytest.raises(UsageError, match=r"--attr Age=.* is beyond"):
             parse_values([text], NAMES)
+
+
+def test_a_models_treatments_say_what_may_be_asked_of_it() -> None:
+    young, age = Attribute("Young", "binary"), Attribute("Age", "continuous", low=18, high=85)
+    assert interventions_on(["Young=flip", "Age=30"], [young, age]) == [{"Young": "flip", "Age": 30.0}]
+    with pytest.raises(UsageError, match="Age is continuous, so it has no other value to flip to"):
+        interventions_on(["Age=flip"], [young, age])
+    for nothing in (None, []):
+        with pytest.raises(UsageError, match="--treat is missing") as caught:
+            interventions_on(nothing, [age, young])
+        assert caught.value.hint == "for example --treat Age=flip"
+
+
+def test_only_a_continuous_treatment_is_said_to_be_held_at_its_edge() -> None:
+    young, age = Attribute("Young", "binary"), Attribute("Age", "continuous", low=18, high=85)
+    assert with_care(["Young"], [young, age]) == "judge with care"
+    held = "Age is answered as at the nearest dose that it saw; judge with care"
+    assert with_care(["Young", "Age"], [young, age]) == held

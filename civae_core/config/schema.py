@@ -19,6 +19,9 @@ Count = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 
 
+NoiseMask = Literal["none", "fade"]
+
+
 class Section(BaseModel):
     """A strict, immutable part of the config."""
 
@@ -96,7 +99,7 @@ class ModelConfig(Section):
     """Scale of the decoder's Gaussian: one learned number, one per channel, a learned map, or a constant."""
     sigma_init: Annotated[float, Field(ge=0.005, le=2.0)] = 0.1
     """Initial (or fixed) σ, in units of images in [0,1]; σ never leaves 0.005 to 2."""
-    noise_mask: Literal["none", "fade"] = "fade"
+    noise_mask: NoiseMask = "fade"
     """Whether a counterfactual's pixel noise fades where the treatment changes the image (m of M6)."""
     mask_width: Positive = 0.08
     """Change, in units of [0,1] images, at which most of the noise has faded."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from civae_core.attributes import AttributeRoles
-from civae_core.config.schema import LossConfig
+from civae_core.config.schema import LEVERS, LossConfig
 from civae_core.model import IntactVAE, ModelOutput
 from civae_core.penalties.adversary import Adversary, adversary_terms
 from civae_core.penalties.arm_balance import arm_balance
@@ -17,7 +17,7 @@ from civae_core.penalties.hsic import conditional_hsic
 from civae_core.penalties.reencode import reencode
 from civae_core.penalties.surprise import surprises
 
-PENALTIES = ("adversary", "hsic", "arm_balance", "reencode", "guidance")
+PENALTIES = tuple(name for name in LEVERS if name != "free_bits")
 """Keys of the loss section whose value is the weight of a penalty."""
 
 
