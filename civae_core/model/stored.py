@@ -18,6 +18,7 @@ from civae_core.config import Config
 from civae_core.data.images import Preprocessing
 from civae_core.errors import DataError, UsageError
 from civae_core.files import apply_umask
+from civae_core.model.calibrated import UNCALIBRATED, Calibration
 from civae_core.model.intact_vae import IntactVAE
 
 FORMAT = 2
@@ -41,6 +42,8 @@ class ModelCard:
     """Name, path and fingerprint of the prepared data."""
     subjects: list[list[float]]
     """Treatments and covariates of some training subjects, for sampling; in the order of `roles.inputs`."""
+    calibration: Calibration = UNCALIBRATED
+    """How the attribute predictor's outputs are to be read; files written before there was one have none."""
 
     def build(self) -> IntactVAE:
         """The network with fresh weights."""
@@ -58,6 +61,7 @@ class ModelCard:
                 "images_seen": self.images_seen,
                 "data": self.data,
                 "subjects": self.subjects,
+                "calibration": self.calibration.to_dict(),
             },
             allow_nan=False,
         )
@@ -238,6 +242,9 @@ def _parse_card(metadata: dict[str, str], file: Path) -> ModelCard:
             images_seen=values["images_seen"],
             data={key: str(values["data"][key]) for key in ("name", "path", "fingerprint")},
             subjects=[[float(value) for value in row] for row in values["subjects"]],
+            calibration=Calibration.from_dict(values["calibration"])
+            if "calibration" in values
+            else UNCALIBRATED,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _damaged(file, error) from error

@@ -1,0 +1,122 @@
+"""How the attribute predictor's outputs are to be read: temperatures of logits, spreads of continuous attributes.
+
+A network that learned its labels well is surer than it is right. Dividing its logits by one temperature for each
+attribute, fitted on images that it did not learn from, mends that and changes no ranking (temperature scaling: Guo
+et al. 2017). A continuous attribute is predicted by its mean; how far the truth lies from it, on the same images, is
+its standard deviation.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from civae_core.attributes import Attribute
+
+COLDEST, HOTTEST = 0.05, 20.0
+"""Bounds of a temperature: that of the coldest trusts a logit twenty times as much as it says."""
+FEWEST_LABELS = 20
+"""An attribute with fewer labels keeps the network's own probabilities, and has no known spread."""
+_HALVINGS = 60
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Fitted readings by attribute name; an attribute that is absent is read as the network says it."""
+
+    temperatures: Mapping[str, float] = field(default_factory=dict)
+    """Of binary attributes: what a logit is divided by."""
+    spreads: Mapping[str, float] = field(default_factory=dict)
+    """Of continuous attributes: standard deviation of label − prediction, in raw units."""
+    images: Mapping[str, int] = field(default_factory=dict)
+    """Labels that each of them rests on."""
+    split: str = ""
+    """The split they are from; empty where nothing was fitted."""
+
+    def probabilities(self, outputs_BA: Tensor, attributes: Sequence[Attribute]) -> Tensor:
+        """Calibrated probabilities of 1 [B,A], float64 on the CPU; meaningless where an attribute is continuous."""
+        heat_A = torch.tensor([self.temperatures.get(a.name, 1.0) for a in attributes], dtype=torch.float64)
+        return (outputs_BA.detach().cpu().double() / heat_A).sigmoid()
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "temperatures": dict(self.temperatures),
+            "spreads": dict(self.spreads),
+            "images": dict(self.images),
+            "split": self.split,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Calibration":
+        """
+        Raises:
+            KeyError, TypeError, ValueError, AttributeError: it is damaged, or a temperature or spread is not a
+                positive number.
+        """
+        found = {
+            key: {str(name): float(value) for name, value in values[key].items()}
+            for key in ("temperatures", "spreads")
+        }
+        for group in found.values():
+            for name, value in group.items():
+                if not (0.0 < value < math.inf):
+                    raise ValueError(f"calibration of {name} is {value}")
+        images = {str(name): int(count) for name, count in values["images"].items()}
+        return cls(**found, images=images, split=str(values["split"]))
+
+
+UNCALIBRATED = Calibration()
+"""What a model has whose maker had no images to fit on, or whose file is older than calibration."""
+
+
+def fit_calibration(
+    outputs_NA: Tensor, labels_NA: Tensor, attributes: Sequence[Attribute], split: str
+) -> Calibration:
+    """The readings under which outputs fit labels best.
+
+    Args:
+        outputs_NA: the predictor's outputs on images that it did not learn from.
+        labels_NA: their labels in raw units, NaN where missing.
+        attributes: what the columns are.
+        split: where the images are from, to be remembered.
+    """
+    outputs_NA, labels_NA = outputs_NA.detach().cpu().double(), labels_NA.detach().cpu().double()
+    temperatures, spreads, images = {}, {}, {}
+    for column, attribute in enumerate(attributes):
+        known_N = labels_NA[:, column].isfinite() & outputs_NA[:, column].isfinite()
+        output_M, label_M = outputs_NA[known_N, column], labels_NA[known_N, column]
+        if len(label_M) < FEWEST_LABELS:
+            continue
+        if attribute.kind == "continuous":
+            shift, scale = attribute.shift_and_scale
+            spread = float((label_M - shift - scale * output_M).square().mean().sqrt())
+            if spread == 0.0:
+                continue
+            spreads[attribute.name] = spread
+        elif 0 < int(label_M.sum()) < len(label_M):
+            temperatures[attribute.name] = fit_temperature(output_M, label_M)
+        else:
+            continue
+        images[attribute.name] = len(label_M)
+    return Calibration(temperatures, spreads, images, split if images else "")
+
+
+def fit_temperature(logit_N: Tensor, label_N: Tensor) -> float:
+    """The temperature that minimises the mean cross-entropy of logits against 0/1 labels, of which both occur.
+
+    Labels count as Platt's smoothed targets, (n₁+1)/(n₁+2) and 1/(n₀+2): images that the network tells apart without
+    an error would otherwise ask for infinite confidence. The loss is convex in 1/T, so bisection finds its minimum.
+    """
+    logit_N, label_N = logit_N.double(), label_N.double()
+    ones = float(label_N.sum())
+    zeros = len(label_N) - ones
+    target_N = torch.where(label_N > 0.5, (ones + 1) / (ones + 2), 1 / (zeros + 2))
+    low, high = 1 / HOTTEST, 1 / COLDEST
+    for _ in range(_HALVINGS):
+        middle = math.sqrt(low * high)
+        slope = float((((middle * logit_N).sigmoid() - target_N) * logit_N).mean())
+        low, high = (middle, high) if slope < 0 else (low, middle)
+    return 1 / math.sqrt(low * high)
