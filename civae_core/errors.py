@@ -3,6 +3,24 @@
 A message names the flag, key or file and its value, without a full stop; a hint says what to do next.
 """
 
+_LONGEST_LINE = 600
+
+
+def printable(text: str) -> str:
+    """Text that may quote a stranger's file, safe to print: no control characters, and no line without an end.
+
+    Control characters become escapes, because some of them would command the terminal; line breaks stay.
+    """
+    return "\n".join(_printable_line(line) for line in text.split("\n"))
+
+
+def _printable_line(line: str) -> str:
+    if len(line) > _LONGEST_LINE:
+        line = f"{line[: _LONGEST_LINE // 2]} … {line[-_LONGEST_LINE // 3 :]}"
+    if line.isprintable():
+        return line
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in line)
+
 
 class CivaeError(Exception):
     """A failure that a user can understand; the base class stands for a runtime failure."""
@@ -10,9 +28,9 @@ class CivaeError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        super().__init__(printable(message))
+        self.message = printable(message)
+        self.hint = None if hint is None else printable(hint)
 
 
 class UsageError(CivaeError):

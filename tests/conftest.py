@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from torch import nn
 
 from civae_core.attributes import Attribute, AttributeRoles
@@ -30,6 +31,22 @@ os.environ["OMP_NUM_THREADS"] = "1"
 # Scorers are cached: never in the cache of whoever runs the tests.
 os.environ["CIVAE_CACHE"] = tempfile.mkdtemp(prefix="civae-tests-")
 atexit.register(shutil.rmtree, os.environ["CIVAE_CACHE"], ignore_errors=True)
+
+# The suite tries the same inputs every time; benchmarks/fuzz.py asks the same tests for many others.
+_examples = os.environ.get("CIVAE_FUZZ_EXAMPLES")
+settings.register_profile(
+    "civae",
+    derandomize=_examples is None,
+    max_examples=int(_examples or 60),
+    deadline=None,
+    database=None,
+    suppress_health_check=[
+        HealthCheck.too_slow,
+        HealthCheck.function_scoped_fixture,
+        HealthCheck.data_too_large,
+    ],
+)
+settings.load_profile("civae")
 
 YOUNG, MALE = Attribute("Young", "binary"), Attribute("Male", "binary")
 AGE = Attribute("Age", "continuous", low=0.0, high=100.0, mean=40.0, std=10.0)

@@ -21,7 +21,8 @@ from typing import Any
 
 from civae_core.config import celeba
 from civae_core.config.dump import to_yaml
-from civae_core.config.load import ORIGINAL_KEYS, ConfigError, read_file
+from civae_core.config.load import ORIGINAL_KEYS, ConfigError, nested, read_file
+from civae_core.config.problems import validate
 from civae_core.config.schema import ORIGINAL_SIGMA, Config
 from civae_core.config.yaml import Document, Problem
 
@@ -178,8 +179,12 @@ def _translate(old: _Old, name: str, images_per_epoch: int) -> Converted | None:
     _note_the_rest(old)
     if old.problems:
         return None
+    # What is too much for ours is told by our key, at the head of their file.
+    config, too_much = validate(nested((), settings, old.document.values[()]))
+    if config is None:
+        old.problems += too_much
+        return None
     text = _render(settings, comments, name, old.remarks)
-    config = Config.model_validate(settings)
     return Converted(config, text, (*old.remarks, *(f"{k}: {v}" for k, v in comments.items() if v)))
 
 
@@ -189,7 +194,7 @@ def _widths(old: _Old) -> list[int]:
     parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]
     try:
         widths = [int(part) for part in parts]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         widths = []
     if not widths or min(widths) < 1:
         old.problem("block_widths", f"should be whole numbers such as 1, 2, 4, 8, not {value!r}")

@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from civae_core.config.problems import validate
+from civae_core.config.problems import MOST_PROBLEMS, validate
 from civae_core.config.schema import Config
-from civae_core.config.yaml import Document, KeyPath, Place, Problem, parse_yaml
+from civae_core.config.yaml import DEEPEST, Document, KeyPath, Place, Problem, parse_yaml, paths_of
 from civae_core.errors import UsageError
+from civae_core.reading import read_at_most
 
 # Keys that only the original project's config.yml has at its top level.
 ORIGINAL_KEYS = frozenset(
@@ -15,14 +16,20 @@ ORIGINAL_KEYS = frozenset(
 )
 
 
+MOST_BYTES = 2**18
+"""Of a config file, hundreds of times what a long one has: parsing time grows with it."""
+
+
 class ConfigError(UsageError):
     """A config that cannot be used; `problems` holds every problem found, one line each."""
 
     def __init__(self, problems: Sequence[Problem], *, hint: str | None = None) -> None:
         self.problems = tuple(str(problem) for problem in problems)
-        lines = list(self.problems)
+        lines = list(self.problems[: 2 * MOST_PROBLEMS])
+        if len(problems) > len(lines):
+            lines.append("…")
         if len(lines) > 1:
-            lines.insert(0, f"{len(lines)} problems in the config")
+            lines.insert(0, f"{len(self.problems)} problems in the config")
         super().__init__("\n".join(lines), hint=hint)
 
 
@@ -63,7 +70,7 @@ def read_file(path: Path, order: int = 0) -> Document:
         return Document(problems=[Problem(Place(order, line, column, str(path)), "", message)])
 
     try:
-        data = path.read_bytes()
+        data = read_at_most(path, MOST_BYTES, regular=False)
     except OSError as error:
         return unusable(f"cannot read it: {error.strerror or error}")
     try:
@@ -110,10 +117,10 @@ def merge(base: Document, over: Document, path: KeyPath = ()) -> None:
             base.keys[here], base.values[here] = over.keys[here], over.values[here]
             merge(base, over, here)
             continue
+        if name in old:
+            base.forget(here, old[name])
         old[name] = value
-        base.forget(here)
-        for places, newer in ((base.keys, over.keys), (base.values, over.values)):
-            places.update({known: place for known, place in newer.items() if known[: len(here)] == here})
+        base.adopt(here, over, value)
 
 
 def parse_set(text: str, order: int) -> Document:
@@ -124,6 +131,8 @@ def parse_set(text: str, order: int) -> Document:
     path = tuple(name.strip().split("."))
     if not equals or not all(path):
         return Document(problems=[Problem(place, "", "needs the form section.key=value")])
+    if len(path) > DEEPEST:
+        return Document(problems=[Problem(place, "", "nested too deeply")])
     document = parse_yaml(value, source, order, positions=False)
     if document.problems and document.tree is None:
         return document
@@ -137,15 +146,8 @@ def nested(path: tuple[str, ...], value: Any, place: Place) -> Document:
     document = Document(tree=value)
     for part in reversed(path):
         document.tree = {part: document.tree}
-    pending: list[tuple[KeyPath, Any]] = [((), document.tree)]
-    while pending:
-        here, item = pending.pop()
-        document.values[here] = place
-        if isinstance(item, dict):
-            document.keys.update({(*here, name): place for name in item})
-            pending += [((*here, name), child) for name, child in item.items()]
-        elif isinstance(item, list):
-            pending += [((*here, index), child) for index, child in enumerate(item)]
+    document.values = dict.fromkeys(paths_of(document.tree), place)
+    document.keys = {here: place for here in document.values if here and isinstance(here[-1], str)}
     return document
 
 

@@ -13,6 +13,9 @@ from civae_core.config.yaml import Document, KeyPath, Place, Problem, dotted
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
+MOST_PROBLEMS = 100
+"""That are described one by one; nobody reads more."""
+
 # Stand in for what `data` requires where that is missing or wrong, so that the rest can still be checked.
 _STAND_INS: dict[str, Any] = {"path": "?", "treatment": ["?"]}
 
@@ -52,6 +55,11 @@ def validate_as(schema: type[Schema], document: Document) -> tuple[Schema | None
         except ValidationError as error:
             fresh = [e for e in error.errors() if not _below(e["loc"], reported)]
             if not fresh:
+                return None, problems
+            if len(problems) + len(fresh) > MOST_PROBLEMS:
+                shown = fresh[: MOST_PROBLEMS - len(problems)]
+                problems += [_describe(dict(details), document, schema) for details in shown]
+                problems.append(Problem(None, "", f"… and {len(fresh) - len(shown):,} more"))
                 return None, problems
             for details in fresh:
                 problems.append(_describe(dict(details), document, schema))
@@ -109,6 +117,8 @@ def _wrong_value(kind: str, error: dict[str, Any]) -> str:
         "finite_number": "a finite number",
         "greater_than": f"greater than {limits.get('gt')}",
         "greater_than_equal": f"at least {limits.get('ge')}",
+        "less_than": f"less than {limits.get('lt')}",
+        "less_than_equal": f"at most {limits.get('le')}",
         "literal_error": f"one of {limits.get('expected')}",
     }.get(kind)
     if expected is None:

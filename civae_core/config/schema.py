@@ -15,8 +15,11 @@ def _one_or_many(value: object) -> object:
 _NAMES_SCHEMA = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
 Names = Annotated[list[str], BeforeValidator(_one_or_many), WithJsonSchema(_NAMES_SCHEMA)]
 Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(gt=0, le=10**15)]
+CountOrZero = Annotated[int, Field(ge=0, le=10**15)]
 NonNegative = Annotated[float, Field(ge=0)]
+Units = Annotated[int, Field(gt=0, le=65_536)]
+"""Of one layer of a network: beyond what anyone trains, and still no allocation without bounds."""
 
 
 NoiseMask = Literal["none", "fade"]
@@ -67,13 +70,18 @@ class ModelConfig(Section):
 
     prior: Literal["xt", "x", "standard"] = "xt"
     """Learned p(z|x,t), balanced p(z|x), or N(0,I); the baselines' objectives have N(0,I)."""
-    latent: Count = 64
+    latent: Units = 64
     """Dimensions of z."""
-    width: Count = 32
+    width: Annotated[int, Field(gt=0, le=4_096)] = 32
     """Channels of the first stage."""
-    stages: Annotated[list[Count], Field(min_length=1)] = [1, 2, 4, 4]
+    stages: Annotated[list[Annotated[int, Field(gt=0, le=256)]], Field(min_length=1, max_length=10)] = [
+        1,
+        2,
+        4,
+        4,
+    ]
     """Channel multiple of each stage; every stage halves the resolution, the first by space-to-depth."""
-    blocks: Count = 1
+    blocks: Annotated[int, Field(gt=0, le=64)] = 1
     """Residual blocks in each stage."""
     norm: Literal["group", "batch", "none"] = "group"
     """Normalisation inside the residual blocks."""
@@ -83,15 +91,15 @@ class ModelConfig(Section):
     """How t enters the decoder: scale and shift in every block, or scalars beside z (the original's way)."""
     decoder: Literal["direct", "layered"] = "layered"
     """What paints the image: a network given t, or layers whose places know no t and whose looks do."""
-    layers: Annotated[int, Field(ge=2)] = 12
+    layers: Annotated[int, Field(ge=2, le=256)] = 12
     """Layers of a layered decoder."""
-    layer_grid: Count = 4
+    layer_grid: Annotated[int, Field(gt=0, le=64)] = 4
     """Side of the grid of colours that each layer is painted with."""
     place_latents: Annotated[int, Field(ge=0)] | None = None
     """Dimensions of z that only place a decoder's layers, read off contours; 0 is none, left out it is half of z."""
     x_in_decoder: bool = True
     """Give the covariates to the decoder too, p(y|z,t,x): a departure from (M2) that measures better."""
-    prior_hidden: Count = 128
+    prior_hidden: Units = 128
     """Hidden units of the prior's network."""
     prior_structure: Literal["free", "additive", "low_rank"] = "free"
     """How p(z|x,t) joins x and t: freely, as the sum of a part of each, or that sum and an interaction of rank 2."""
@@ -121,7 +129,7 @@ class LossConfig(Section):
 
     beta: NonNegative = 5.0
     """Weight of the KL term, nats against nats; left out, 1 for `cvae`, and kl_scale 1e-4 for `original`."""
-    beta_warmup: Annotated[int, Field(ge=0)] = 0
+    beta_warmup: CountOrZero = 0
     """Images over which β rises linearly from zero."""
     weights: Literal["none", "inverse", "overlap"] = "inverse"
     """Weights of training images: none, stabilised inverse propensity (capped), or overlap; baselines: none."""
@@ -150,11 +158,11 @@ class TrainConfig(Section):
 
     images: Count = 500_000
     """Length of training: images shown in all."""
-    batch_size: Count = 64
+    batch_size: Annotated[int, Field(gt=0, le=2**20)] = 64
     """Images in an optimiser step, over all processes."""
     lr: Positive = 1e-3
     """Peak learning rate of AdamW."""
-    lr_warmup: Annotated[int, Field(ge=0)] = 2_000
+    lr_warmup: CountOrZero = 2_000
     """Images over which the learning rate rises linearly."""
     lr_decay: Literal["cosine", "none"] = "cosine"
     """Fall of the learning rate towards the end of training; `none` keeps a run extensible bit for bit."""
@@ -170,7 +178,7 @@ class TrainConfig(Section):
     """Memory layout of images; left out, it is chosen by device."""
     compile: bool = False
     """Run the network through torch.compile."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Seed of weights, order, flips and noise."""
     log_every: Count = 2_000
     """Images between lines of metrics.jsonl."""

@@ -5,13 +5,17 @@ too, as in Python. Keys may not repeat, and there are no aliases: a config is a 
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 
 KeyPath = tuple[str | int, ...]
+
+DEEPEST = 50
+"""Levels of nesting; the schema has two."""
+_LONGEST_NUMBER = 300  # digits; a double holds no more, and long ones take quadratic time
 
 _PREFIX = "tag:yaml.org,2002:"
 _SCALARS: tuple[tuple[str, str, Iterable[str]], ...] = (
@@ -35,11 +39,20 @@ def add_core_schema(resolver: type[yaml.resolver.BaseResolver]) -> None:
 class _Loader(yaml.SafeLoader):
     """Composes nodes only; values are built here, with their places."""
 
+    depth = 0
+
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             mark = self.peek_event().start_mark
             raise yaml.composer.ComposerError(None, None, "aliases (*name) are not supported", mark)
-        return super().compose_node(parent, index)
+        if self.depth >= DEEPEST:
+            mark = self.peek_event().start_mark
+            raise yaml.composer.ComposerError(None, None, "nested too deeply", mark)
+        self.depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self.depth -= 1
 
 
 _Loader.yaml_implicit_resolvers = {}  # YAML 1.1's, by which `no` is false
@@ -80,11 +93,26 @@ class Document:
     values: dict[KeyPath, Place] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
-    def forget(self, path: KeyPath) -> None:
-        """Drops the places of everything at and below `path`."""
-        for places in (self.keys, self.values):
-            for known in [known for known in places if known[: len(path)] == path]:
-                del places[known]
+    def adopt(self, path: KeyPath, other: "Document", value: Any) -> None:
+        """Takes over the places of `value`, which stands at `path` in another document."""
+        for here in paths_of(value, path):
+            for mine, theirs in ((self.keys, other.keys), (self.values, other.values)):
+                if here in theirs:
+                    mine[here] = theirs[here]
+
+    def forget(self, path: KeyPath, value: Any = None) -> None:
+        """Drops the places of `value`, which stands at `path`, and of everything in it."""
+        for here in paths_of(value, path):
+            self.keys.pop(here, None)
+            self.values.pop(here, None)
+
+
+def paths_of(value: Any, path: KeyPath = ()) -> Iterator[KeyPath]:
+    """The path of a value and of everything in it."""
+    yield path
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, child in items:
+        yield from paths_of(child, (*path, name))
 
 
 def parse_yaml(text: str, source: str, order: int = 0, positions: bool = True) -> Document:
@@ -119,9 +147,6 @@ def parse_yaml(text: str, source: str, order: int = 0, positions: bool = True) -
         message = f"the character U+{int(error.character):04X} is not allowed in YAML"
         document.problems.append(Problem(at, "", message))
         return document
-    except RecursionError:
-        document.problems.append(Problem(place(None), "", "nested too deeply"))
-        return document
     if root is not None:
         document.values[()] = place(root.start_mark)
         document.tree = _Builder(document, place).build(root, ())
@@ -142,8 +167,12 @@ class _Builder:
         if isinstance(node, yaml.SequenceNode) and node.tag == _PREFIX + "seq":
             return [self.build(child, (*path, index)) for index, child in enumerate(node.value)]
         if isinstance(node, yaml.ScalarNode):
+            kind = node.tag.removeprefix(_PREFIX)
+            if kind in ("int", "float") and len(node.value) > _LONGEST_NUMBER:
+                self.problem(node, path, f"a number of {len(node.value):,} characters is too long")
+                return None
             try:
-                return scalar(node.tag.removeprefix(_PREFIX), node.value)
+                return scalar(kind, node.value)
             except ValueError:
                 pass
         self.problem(node, path, f"the tag {node.tag} does not fit here")

@@ -11,7 +11,7 @@ from civae_core.data.prepared import PreparedData
 from civae_core.data.splits import SPLITS, Split
 from civae_core.errors import UsageError
 
-_FORM = re.compile(r"(?P<path>.+)#(?P<split>\w+)(?:\[(?P<first>\d*)(?P<colon>:)?(?P<last>\d*)\])?")
+_FORM = re.compile(r"(?P<path>.+)#(?P<split>\w+)(?:\[(?P<first>\d{0,18})(?P<colon>:)?(?P<last>\d{0,18})\])?")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,60 @@
+"""The rule of hostile input: a correct result or a civae error, in bounded time; and a tally of what was tried."""
+
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from civae_core.errors import CivaeError, DataError, UsageError
+
+Result = TypeVar("Result")
+SECONDS = 20
+"""For one input; all of them are small."""
+
+tried: Counter[str] = Counter()
+"""Inputs by target; the root of the fuzzing script's figures."""
+
+
+class HangError(AssertionError):
+    """An input kept its reader busy for too long."""
+
+
+def survives(
+    target: str,
+    read: Callable[[], Result],
+    *,
+    may_raise: type[CivaeError] | tuple[type[CivaeError], ...] = (DataError, UsageError),
+) -> Result | None:
+    """Reads one input; None where it was refused by an error of the kinds that a user can understand.
+
+    Anything else that is raised, a message without words, and a hang go through as failures.
+    """
+    tried[target] += 1
+    try:
+        with _deadline(target):
+            return read()
+    except may_raise as error:
+        assert error.message.strip(), "an error says what is wrong"
+        assert "Traceback" not in error.message
+        assert max(map(len, error.message.splitlines())) < 700, (
+            "an error is a sentence, not a copy of the input"
+        )
+        assert all(line.isprintable() for line in error.message.split("\n")), (
+            "and does not command the terminal"
+        )
+        return None
+
+
+@contextmanager
+def _deadline(target: str) -> Iterator[None]:
+    def stop(*_: Any) -> None:
+        raise HangError(f"{target}: still busy after {SECONDS} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(SECONDS)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
