@@ -7,7 +7,7 @@ dataset.yml. Every file is written beside and renamed, so each of them is whole 
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,10 +103,13 @@ class Packed:
     truth_counts: list[int]
 
 
-def pack(source: Source, out: Path, *, workers: int, max_bad: MaxBad) -> Packed:
+def pack(
+    source: Source, out: Path, *, workers: int, max_bad: MaxBad, guard: Callable[[], None] = lambda: None
+) -> Packed:
     """Writes the shards and the file of attributes into `out`, or what is still missing of them.
 
-    Memory: one chunk for each worker and the table; never the data set.
+    Memory: one chunk for each worker and the table; never the data set. `guard` is asked after every chunk and raises
+    where `out` may be written no longer.
 
     Raises:
         DataError: more bad images than `max_bad`, or not one good image.
@@ -126,6 +129,7 @@ def pack(source: Source, out: Path, *, workers: int, max_bad: MaxBad) -> Packed:
         with progress("preparing images", layout.rows, start=done) as bar:
             unjoined = _join(out, layout, records, unjoined, shape.to_dict())
             for number in run_jobs(_make_chunk, jobs, missing, workers):
+                guard()
                 record = _read_record(out, number)
                 assert record is not None
                 records[number] = record

@@ -23,9 +23,10 @@ from civae_core.data.sources.base import Question, Source
 from civae_core.data.splits import SPLITS
 from civae_core.data.tables import Table
 from civae_core.data.tensorfile import TensorFile
-from civae_core.data.workspace import claim, preparation_of, release
+from civae_core.data.workspace import claim, finished, preparation_of, release
 from civae_core.errors import UsageError
-from civae_core.files import sha256_of
+from civae_core.files import make_folder, sha256_of
+from civae_core.locks import Lock, held
 
 _log = logging.getLogger(__name__)
 
@@ -62,26 +63,46 @@ def prepare(
     Raises:
         UsageError: the folder holds something else, or the question names unknown attributes.
         DataError: too many bad images.
-        CivaeError: the folder cannot be written.
+        CivaeError: the folder cannot be written, or another process is writing it.
     """
-    check_question(source, question or source.question)
+    question_or_own = question or source.question
+    check_question(source, question_or_own)
     preparation = preparation_of(source)
-    manifest = claim(out, preparation, overwrite=overwrite)
-    if manifest is not None:
-        release(out)
-        data = PreparedData(out, manifest)
-        if question is not None and question != read_question(out):
-            write_report(data, read_rejected(out), source.table.notes, question)
-        return Outcome(data, manifest.rejected, fresh=False)
+    if finished(out, preparation, overwrite=overwrite) is None:
+        make_folder(out)
+        with held(out) as lock:
+            # Looked at again: another process may have finished it before this one held the folder.
+            if finished(out, preparation, overwrite=overwrite) is None:
+                claim(out, preparation, overwrite=overwrite)
+                return _make(source, out, preparation, workers, max_bad, question_or_own, lock)
+    manifest = finished(out, preparation, overwrite=False)
+    assert manifest is not None
+    release(out)
+    data = PreparedData(out, manifest)
+    if question is not None and question != read_question(out):
+        write_report(data, read_rejected(out), source.table.notes, question)
+    return Outcome(data, manifest.rejected, fresh=False)
+
+
+def _make(
+    source: Source,
+    out: Path,
+    preparation: str,
+    workers: int,
+    max_bad: MaxBad,
+    question: Question,
+    lock: Lock,
+) -> Outcome:
     for note in source.table.notes:
         _log.info(note)
-    packed = pack(source, out, workers=workers, max_bad=max_bad)
+    packed = pack(source, out, workers=workers, max_bad=max_bad, guard=lock.require)
     manifest = _describe(source, out, packed, preparation)
     data = PreparedData(out, manifest)
     rejected = [(source.table.file_names[row], reason) for row, reason in packed.rejected]
     for file, reason in rejected:
         _log.debug("left out %s: %s", file, reason)
-    write_report(data, rejected, source.table.notes, question or source.question)
+    write_report(data, rejected, source.table.notes, question)
+    lock.require()
     write_manifest(out, manifest)
     release(out)
     return Outcome(data, manifest.rejected, fresh=True)

@@ -12,6 +12,7 @@ from civae_core.data.manifest import FORMAT, MANIFEST, PARTIAL, Manifest, read_m
 from civae_core.data.sources.base import Source
 from civae_core.errors import DataError, UsageError
 from civae_core.files import describe_os_error, make_folder, write_json
+from civae_core.locks import LOCK_NAME
 
 _OURS = re.compile(r"dataset\.yml|attributes\.safetensors|images-\d{5}\.safetensors|report\.(html|json)")
 _TEMPORARY = re.compile(r"\.(dataset\.yml|(attributes|images-\d{5})\.safetensors|report\.\w+)\..*\.tmp")
@@ -27,49 +28,59 @@ def preparation_of(source: Source) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def claim(out: Path, preparation: str, *, overwrite: bool) -> Manifest | None:
-    """Makes `out` ready for this preparation.
-
-    Returns:
-        The manifest if the folder already holds exactly this, finished; else None, with `out` claimed and either
-        empty or holding the same preparation half done.
+def finished(out: Path, preparation: str, *, overwrite: bool) -> Manifest | None:
+    """The manifest if `out` already holds exactly this preparation, finished, and is to keep it; writes nothing.
 
     Raises:
         UsageError: the folder holds something else.
-        CivaeError: it cannot be written.
     """
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out} is a file", hint="name a new folder")
-    if out.is_dir() and any(out.iterdir()):
+    if out.is_dir() and _has_content(out):
         plan = out / PARTIAL / "plan.json"
-        finished = (out / MANIFEST).exists()
-        if not finished and not plan.exists():
+        is_whole = (out / MANIFEST).exists()
+        if not is_whole and not plan.exists():
             raise UsageError(
                 f"--out {out} is not empty, and not written by prepare-data",
                 hint="name a new or empty folder",
             )
         if overwrite:
-            _remove_ours(out)
-        elif finished:
-            return _finished(out, preparation)
-        elif json.loads(plan.read_text(encoding="utf-8")).get("preparation") != preparation:
+            return None
+        if is_whole:
+            return _require_same(out, preparation)
+        if json.loads(plan.read_text(encoding="utf-8")).get("preparation") != preparation:
             raise UsageError(
                 f"--out {out} holds another preparation, half done",
                 hint="repeat that command to finish it, choose another folder, or start over with --overwrite",
             )
-        _remove_temporary(out)
+    return None
+
+
+def claim(out: Path, preparation: str, *, overwrite: bool) -> None:
+    """Makes `out` ready for this preparation: empty, or holding it half done. For whoever holds the folder's lock.
+
+    Raises:
+        UsageError: `--overwrite` would delete what prepare-data did not write.
+        CivaeError: it cannot be written.
+    """
+    if overwrite:
+        _remove_ours(out)
+    _remove_temporary(out)
     make_folder(out / PARTIAL)
     write_json(out / PARTIAL / "plan.json", {"preparation": preparation, "civae": __version__})
-    return None
 
 
 def release(out: Path) -> None:
     """Removes the working sub-folder of a finished preparation, if it is still there."""
     if (out / PARTIAL / "plan.json").exists():
-        shutil.rmtree(out / PARTIAL)
+        shutil.rmtree(out / PARTIAL, ignore_errors=True)
 
 
-def _finished(out: Path, preparation: str) -> Manifest:
+def _has_content(out: Path) -> bool:
+    return any(not path.name.startswith(LOCK_NAME) for path in out.iterdir())
+
+
+def _require_same(out: Path, preparation: str) -> Manifest:
     try:
         manifest = read_manifest(out)
     except DataError as error:
