@@ -93,12 +93,22 @@ def penalty(penalties: Mapping[str, Tensor], loss: LossConfig, weights_B: Tensor
     return torch.stack(terms).sum()
 
 
-def predictor_loss(predicted_BA: Tensor, a_BA: Tensor, attributes: Sequence[Attribute]) -> Tensor:
+def predictor_loss(
+    predicted_BA: Tensor, a_BA: Tensor, attributes: Sequence[Attribute], images: int | None = None
+) -> Tensor:
     """Cross-entropy of binary attributes plus half the squared standardised error of continuous ones; a scalar.
 
-    `predicted_BA` are the predictor's outputs, `a_BA` the raw labels in the same order.
+    Every label that is there counts the same, whatever else its image lacks.
+
+    Args:
+        predicted_BA: the predictor's outputs.
+        a_BA: raw labels in the same order, NaN where missing.
+        images: what the sum over labels is divided by; None is the number of images B.
     """
-    return torch.stack(surprises(predicted_BA, a_BA, attributes, reduction="mean")).sum()
+    known_BA = ~a_BA.isnan()
+    # A missing label is any number here: its surprise is finite and counts nothing, and so does its gradient.
+    surprise_BA = torch.stack(surprises(predicted_BA, a_BA.nan_to_num(), attributes), dim=1)
+    return (surprise_BA * known_BA).sum() / (len(a_BA) if images is None else images)
 
 
 def _mean_squared_error(y_BCHW: Tensor, output: ModelOutput) -> Tensor:

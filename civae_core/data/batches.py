@@ -16,7 +16,7 @@ from civae_core.randomness import generator_for
 
 @dataclass(frozen=True)
 class Batch:
-    """One process's share of a batch, on the training device; attributes in raw units."""
+    """One process's share of a batch, on the training device; attributes in raw units, NaN where missing."""
 
     y_BCHW: Tensor
     """Images as floats in [0,1]."""
@@ -24,6 +24,11 @@ class Batch:
     t_BT: Tensor
     weights_B: Tensor
     noise_BZ: Tensor
+
+    @property
+    def a_BA(self) -> Tensor:
+        """All labels, treatments first."""
+        return torch.cat([self.t_BT, self.x_BX], dim=1)
 
 
 class ShuffledOrder:

@@ -1,4 +1,9 @@
-"""Rows of prepared data whose attributes are known, with those attributes in the roles of a question."""
+"""Rows of prepared data whose attributes are known, with those attributes in the roles of a question.
+
+A row that lacks a treatment or covariate takes no part in what is learned or said about effects: a value that was
+guessed from the image would be a function of the image, and what the treatment does would be read off the guess.
+The labels that it has still teach the attribute predictor (METHOD 3), which `partly_labelled_rows` is for.
+"""
 
 import logging
 from dataclasses import dataclass
@@ -16,7 +21,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class LabelledRows:
-    """Rows of the table with their covariates and treatments in raw units."""
+    """Rows of the table with their covariates and treatments in raw units, NaN where a label is missing."""
 
     rows_N: Tensor
     x_NX: Tensor
@@ -34,30 +39,50 @@ class LabelledRows:
         return y_NCHW, self.x_NX.to(device), self.t_NT.to(device)
 
 
-def labelled_rows(data: PreparedData, roles: AttributeRoles, split: Split) -> LabelledRows:
-    """The split's rows without a missing treatment or covariate; says how many were left out.
+def labelled_rows(
+    data: PreparedData, roles: AttributeRoles, split: Split, *, warn: bool = True
+) -> LabelledRows:
+    """The split's rows without a missing treatment or covariate; says how many were left out, unless told not to.
 
     Raises:
         DataError: none is left.
     """
-    rows_N = data.rows(split)
-    x_NX = _columns(data, [a.name for a in roles.covariates])[rows_N]
-    t_NT = _columns(data, [a.name for a in roles.treatments])[rows_N]
-    known_N = ~torch.isnan(torch.cat([x_NX, t_NT], dim=1)).any(dim=1)
+    found, missing_NA = _all_rows(data, roles, split)
+    known_N = ~missing_NA.any(dim=1)
     if not known_N.any():
         raise DataError(
             f"{data.path}: the {split} split has no image whose treatment and covariates are all known",
             hint="see the data's report.html, or prepare it with other splits",
         )
     missing = int((~known_N).sum())
-    if missing:
+    if missing and warn:
         log.warning("%s: %d images of the %s split lack a label and are left out", data.path, missing, split)
-    return LabelledRows(rows_N, x_NX, t_NT)[known_N]
+    return found[known_N]
+
+
+def partly_labelled_rows(data: PreparedData, roles: AttributeRoles, split: Split) -> LabelledRows:
+    """The split's rows that have some of the treatments and covariates, and lack others; there may be none."""
+    found, missing_NA = _all_rows(data, roles, split)
+    return found[missing_NA.any(dim=1) & ~missing_NA.all(dim=1)]
+
+
+def rows_with_labels(data: PreparedData, roles: AttributeRoles, split: Split) -> LabelledRows:
+    """The split's rows that have at least one of the treatments and covariates; there may be none."""
+    found, missing_NA = _all_rows(data, roles, split)
+    return found[~missing_NA.all(dim=1)]
 
 
 def evenly_spread(count: int, limit: int) -> Tensor:
     """At most `limit` of the indices 0 … count − 1, both ends included where there are two: int64."""
     return torch.linspace(0, count - 1, min(limit, count)).round().long()
+
+
+def _all_rows(data: PreparedData, roles: AttributeRoles, split: Split) -> tuple[LabelledRows, Tensor]:
+    """The split's rows, and which of their labels are missing [N,A], treatments first."""
+    rows_N = data.rows(split)
+    x_NX = _columns(data, [a.name for a in roles.covariates])[rows_N]
+    t_NT = _columns(data, [a.name for a in roles.treatments])[rows_N]
+    return LabelledRows(rows_N, x_NX, t_NT), torch.cat([t_NT, x_NX], dim=1).isnan()
 
 
 def _columns(data: PreparedData, names: list[str]) -> Tensor:

@@ -1,7 +1,6 @@
 """How much labels surprise a network that predicted them: the same nats for critics, guidance and predictor."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -9,13 +8,8 @@ from torch.nn import functional as F
 from civae_core.attributes import Attribute
 
 
-def surprises(
-    outputs_BA: Tensor,
-    a_BA: Tensor,
-    attributes: Sequence[Attribute],
-    reduction: Literal["none", "mean"] = "none",
-) -> list[Tensor]:
-    """−log p(a|·) of each attribute, [B] each or their means: nats, for continuous ones up to a constant.
+def surprises(outputs_BA: Tensor, a_BA: Tensor, attributes: Sequence[Attribute]) -> list[Tensor]:
+    """−log p(a|·) of each attribute, [B] each: nats, for continuous ones up to a constant.
 
     Args:
         outputs_BA: logits of binary attributes, standardised means of continuous ones, whose variance counts as 1.
@@ -26,9 +20,9 @@ def surprises(
     for index, attribute in enumerate(attributes):
         output_B, a_B = outputs_BA[:, index], a_BA[:, index]
         if attribute.kind == "binary":
-            columns.append(F.binary_cross_entropy_with_logits(output_B, a_B, reduction=reduction))
+            columns.append(F.binary_cross_entropy_with_logits(output_B, a_B, reduction="none"))
         else:
-            columns.append(0.5 * F.mse_loss(output_B, standardised(a_B, attribute), reduction=reduction))
+            columns.append(0.5 * (output_B - standardised(a_B, attribute)).square())
     return columns
 
 

@@ -30,6 +30,8 @@ class PassResult:
     """By key of the config: nats per image, neither weighted by that key nor by image."""
     own_losses: dict[str, Tensor]
     """What the critics minimise for themselves, in nats per image; no gradient of it reaches the model."""
+    partly_PA: Tensor | None = None
+    """The predictor's outputs on the images that only it learns from, if there are any."""
 
 
 def penalties_on(loss: LossConfig) -> tuple[str, ...]:
@@ -66,12 +68,25 @@ class TrainingPass(nn.Module):
         self.on = penalties_on(loss)
 
     def forward(
-        self, y_BCHW: Tensor, x_BX: Tensor, t_BT: Tensor, noise_BZ: Tensor, weights_B: Tensor
+        self,
+        y_BCHW: Tensor,
+        x_BX: Tensor,
+        t_BT: Tensor,
+        noise_BZ: Tensor,
+        weights_B: Tensor,
+        partly_PCHW: Tensor | None = None,
     ) -> PassResult:
-        """Images in [0,1] with raw factual attributes, standard normal noise and weights of images."""
+        """Images in [0,1] with raw factual attributes, standard normal noise and weights of images.
+
+        `partly_PCHW` are images that lack labels; nothing but the attribute predictor sees them.
+        """
         output = self.model(y_BCHW, x_BX, t_BT, noise_BZ)
         about_noise, own_losses = self._judge_noise(output, x_BX, t_BT, noise_BZ, weights_B)
-        return PassResult(output, about_noise | self._ask_other_arm(output, x_BX, t_BT, noise_BZ), own_losses)
+        penalties = about_noise | self._ask_other_arm(output, x_BX, t_BT, noise_BZ)
+        partly_PA = None
+        if partly_PCHW is not None and self.model.predictor is not None:
+            partly_PA = self.model.predictor(partly_PCHW)
+        return PassResult(output, penalties, own_losses, partly_PA)
 
     def _judge_noise(
         self, output: ModelOutput, x_BX: Tensor, t_BT: Tensor, noise_BZ: Tensor, weights_B: Tensor

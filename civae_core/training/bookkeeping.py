@@ -92,7 +92,11 @@ class Bookkeeper:
         path = save_checkpoint(
             self.folder.checkpoints,
             self.learner,
-            replace(self.card, images_seen=counters.images_seen),
+            replace(
+                self.card,
+                images_seen=counters.images_seen,
+                calibration=self.held_out.calibration(self._average()),
+            ),
             counters,
             keep=self.config.train.keep,
             is_best=is_best,

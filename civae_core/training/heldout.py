@@ -7,10 +7,12 @@ from civae_core.attributes import Attribute, AttributeRoles
 from civae_core.config import Config
 from civae_core.counterfactual import PREDICTIONS, abduct
 from civae_core.data import PreparedData
-from civae_core.data.labelled import LabelledRows, evenly_spread
+from civae_core.data.labelled import LabelledRows, evenly_spread, rows_with_labels
+from civae_core.data.splits import Split
 from civae_core.figures.grids import image_grid
 from civae_core.figures.pictures import write_png
 from civae_core.model import IntactVAE
+from civae_core.model.calibrated import UNCALIBRATED, Calibration, fit_calibration
 from civae_core.objective import objective
 from civae_core.randomness import generator_for
 from civae_core.training.run_folder import RunFolder
@@ -29,11 +31,19 @@ class HeldOut:
         roles: AttributeRoles,
         config: Config,
         device: torch.device,
+        split: Split = "valid",
     ) -> None:
+        """
+        Args:
+            chosen: rows of `split` with all their labels.
+        """
         self.data, self.roles, self.config, self.device = data, roles, config, device
         # Tables are often sorted by a label: the first images would be of one kind.
         self.validated = chosen[evenly_spread(len(chosen), config.train.validate_images)]
         self.shown = chosen[evenly_spread(len(chosen), GRID_ROWS)]
+        self.split = split
+        labelled = rows_with_labels(data, roles, split)
+        self.calibrated_on = labelled[evenly_spread(len(labelled), config.train.validate_images)]
 
     @torch.no_grad()
     def loss(self, model: IntactVAE) -> dict[str, float]:
@@ -48,6 +58,21 @@ class HeldOut:
             totals += values * len(y_BCHW)
         loss, kl, error = (totals / len(self.validated)).tolist()
         return {"valid_loss": loss, "valid_kl": kl, "valid_mse": error}
+
+    @torch.no_grad()
+    def calibration(self, model: IntactVAE) -> Calibration:
+        """How the predictor's outputs are to be read, by images that it did not learn from; rows may lack labels.
+
+        On training images it looks surer than it may be: without others there is no calibration.
+        """
+        if model.predictor is None or self.split == "train":
+            return UNCALIBRATED
+        parts = [
+            model.predictor(self.calibrated_on[start : start + BATCH].read(self.data, self.device)[0]).cpu()
+            for start in range(0, len(self.calibrated_on), BATCH)
+        ]
+        labels_NA = torch.cat([self.calibrated_on.t_NT, self.calibrated_on.x_NX], dim=1)
+        return fit_calibration(torch.cat(parts), labels_NA, self.roles.inputs, self.split)
 
     def save_grid(self, model: IntactVAE, folder: RunFolder, images_seen: int) -> None:
         """Writes samples/step-<images>.png: original | reconstruction | each treatment's counterfactual."""

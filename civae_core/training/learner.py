@@ -94,13 +94,19 @@ class Learner:
             ids = [self.compute.device.index] if self.compute.device.type == "cuda" else None
             self.pass_through = nn.parallel.DistributedDataParallel(self.pass_through, device_ids=ids)
 
-    def step(self, batch: Batch, images_seen: int) -> None:
-        """One update on `batch`, with schedules read at `images_seen`."""
+    def step(self, batch: Batch, images_seen: int, partly: Batch | None = None) -> None:
+        """One update on `batch`, with schedules read at `images_seen`.
+
+        Of `partly`, images that lack labels, only the attribute predictor learns, and only what they have.
+        """
         train, loss = self.config.train, self.config.loss
         statistics = self._batch_statistics()
         before = [buffer.clone() for buffer in statistics]
         with self.compute.autocast():
-            result = self.pass_through(batch.y_BCHW, batch.x_BX, batch.t_BT, batch.noise_BZ, batch.weights_B)
+            more = () if partly is None else (partly.y_BCHW,)
+            result = self.pass_through(
+                batch.y_BCHW, batch.x_BX, batch.t_BT, batch.noise_BZ, batch.weights_B, *more
+            )
         output = result.output
         beta = schedules.beta(images_seen, final=loss.beta, warmup=loss.beta_warmup)
         terms = objective(self.config.objective, batch.y_BCHW, output, beta, batch.weights_B, loss.free_bits)
@@ -109,8 +115,12 @@ class Learner:
         total = terms.loss * scale
         attribute_loss = torch.zeros_like(total)
         if output.predicted_BA is not None:
-            a_BA = torch.cat([batch.t_BT, batch.x_BX], dim=1)
-            attribute_loss = predictor_loss(output.predicted_BA, a_BA, self.roles.inputs)
+            attribute_loss = predictor_loss(output.predicted_BA, batch.a_BA, self.roles.inputs)
+            if partly is not None and result.partly_PA is not None:
+                # Per image of the batch, as above: labels count the same, and processes' means add up.
+                attribute_loss = attribute_loss + predictor_loss(
+                    result.partly_PA, partly.a_BA, self.roles.inputs, images=len(batch.y_BCHW)
+                )
             total = total + attribute_loss
         if result.penalties:
             total = total + penalty(result.penalties, loss, batch.weights_B) * scale

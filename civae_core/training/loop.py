@@ -25,6 +25,8 @@ from civae_core.training.setup import (
     make_batches,
     make_card,
     make_model,
+    make_partly_batches,
+    partly_at,
     validation_split,
 )
 from civae_core.training.start import find_start
@@ -72,7 +74,8 @@ def train(
         # Open and check the data before anything costly.
         data = PreparedData.open(config.data.path)
         roles = assign_roles(config, data)
-        held_rows = labelled_rows(data, roles, validation_split(data))
+        held_split = validation_split(data)
+        held_rows = labelled_rows(data, roles, held_split)
 
         # Choose how to compute.
         processes.require_even_shares(config.train.batch_size)
@@ -88,6 +91,7 @@ def train(
         learner = Learner(make_model(config, roles, data), config, roles, compute)
         counters = start.restore(learner)
         batches = make_batches(config, roles, data, compute, processes)
+        partly = make_partly_batches(config, roles, data, compute, processes, batches)
 
         # Claim the folder, now that everything fits.
         if processes.is_first:
@@ -105,12 +109,12 @@ def train(
             config,
             folder,
             learner,
-            HeldOut(data, held_rows, roles, config, compute.device),
+            HeldOut(data, held_rows, roles, config, compute.device, held_split),
             counters,
             make_card(config, roles, data, batches),
             writes=processes.is_first,
         )
-        _loop(config, learner, batches, books, processes, stop, stop_at)
+        _loop(config, learner, batches, partly, books, processes, stop, stop_at)
         return TrainResult(out, counters.images_seen, counters.images_seen >= config.train.images)
 
 
@@ -118,6 +122,7 @@ def _loop(
     config: Config,
     learner: Learner,
     batches: TrainingBatches,
+    partly: TrainingBatches | None,
     books: Bookkeeper,
     processes: Processes,
     stop: StopRequest,
@@ -133,7 +138,8 @@ def _loop(
     means: dict[str, float] = {}
     with progress("train", limit, start=counters.images_seen, enabled=processes.is_first) as bar:
         while counters.images_seen < limit:
-            learner.step(batches.at(counters.images_seen), counters.images_seen)
+            seen = counters.images_seen
+            learner.step(batches.at(seen), seen, partly_at(partly, seen, settings.batch_size))
             counters.images_seen += settings.batch_size
             finished = counters.images_seen >= limit
 

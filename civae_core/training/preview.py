@@ -11,7 +11,14 @@ from civae_core.training.device import Compute, choose_device
 from civae_core.training.distributed import joined
 from civae_core.training.learner import Learner
 from civae_core.training.run_folder import RunFolder
-from civae_core.training.setup import assign_roles, make_batches, make_model, validation_split
+from civae_core.training.setup import (
+    assign_roles,
+    make_batches,
+    make_model,
+    make_partly_batches,
+    partly_at,
+    validation_split,
+)
 from civae_core.training.start import find_start
 
 COPIES_OF_WEIGHTS = 5
@@ -78,9 +85,10 @@ def preview(
         learner = Learner(make_model(config, roles, data), config, roles, compute)
         seen = start.restore(learner).images_seen
         batches = make_batches(config, roles, data, compute, processes)
+        partly = make_partly_batches(config, roles, data, compute, processes, batches)
 
         kept = _ActivationBytes(learner)
-        learner.step(batches.at(seen), seen)
+        learner.step(batches.at(seen), seen, partly_at(partly, seen, config.train.batch_size))
         means, _, _ = learner.tally.read()
 
     predictor = learner.model.predictor

@@ -10,8 +10,8 @@ from civae_core.balance import effective_sample_size, training_weights
 from civae_core.config import Config
 from civae_core.config.effects import without_effect
 from civae_core.data import PreparedData
-from civae_core.data.batches import TrainingBatches
-from civae_core.data.labelled import evenly_spread, labelled_rows
+from civae_core.data.batches import Batch, TrainingBatches
+from civae_core.data.labelled import evenly_spread, labelled_rows, partly_labelled_rows
 from civae_core.data.splits import Split
 from civae_core.model import IntactVAE
 from civae_core.model.stored import ModelCard
@@ -73,7 +73,7 @@ def make_batches(
         DataError: the split has no labelled image.
         UsageError: the weights cannot be had for this kind of treatment.
     """
-    chosen = labelled_rows(data, roles, "train")
+    chosen = labelled_rows(data, roles, "train", warn=False)
     kinds = [attribute.kind for attribute in roles.treatments]
     weights_N = training_weights(chosen.x_NX, chosen.t_NT, kinds, config.loss.weights, config.loss.weight_cap)
     if config.loss.weights != "none":
@@ -97,6 +97,63 @@ def make_batches(
         rank=processes.rank,
         world_size=processes.world_size,
     )
+
+
+def make_partly_batches(
+    config: Config,
+    roles: AttributeRoles,
+    data: PreparedData,
+    compute: Compute,
+    processes: Processes,
+    full: TrainingBatches,
+) -> TrainingBatches | None:
+    """Batches of the training images that lack a label but not all, for the attribute predictor; None without any.
+
+    They come at the pace of the `full` batches, an epoch of both taking as long, but are never the larger ones.
+    Says how many images lack labels and what becomes of them.
+    """
+    partly = partly_labelled_rows(data, roles, "train")
+    lacking = len(data.rows("train")) - len(full.rows_N)
+    if lacking:
+        log.warning(
+            "%s", _fate_of_lacking(roles, lacking, len(partly), len(full.rows_N), config.model.predictor)
+        )
+    if not len(partly) or not config.model.predictor:
+        return None
+    share = len(partly) / len(full.rows_N)
+    return TrainingBatches(
+        data,
+        partly.rows_N,
+        partly.x_NX,
+        partly.t_NT,
+        torch.ones(len(partly)),
+        batch_size=min(max(round(full.batch_size * share), 1), full.batch_size),
+        latent=1,
+        flip=config.data.flip,
+        cache=config.data.cache,
+        seed=seed_for(config.train.seed, "partly labelled"),
+        device=compute.device,
+        channels_last=compute.channels_last,
+        rank=processes.rank,
+        world_size=processes.world_size,
+    )
+
+
+def partly_at(partly: TrainingBatches | None, images_seen: int, batch_size: int) -> Batch | None:
+    """This process's share of the images that go beside the full batch at `images_seen`; None where it has none."""
+    if partly is None:
+        return None
+    batch = partly.at(images_seen // batch_size * partly.batch_size)
+    return batch if len(batch.y_BCHW) else None
+
+
+def _fate_of_lacking(roles: AttributeRoles, lacking: int, partly: int, full: int, predictor: bool) -> str:
+    names = ", ".join(a.name for a in roles.inputs)
+    share = f"{lacking:,} of {lacking + full:,} training images"
+    said = f"{share} lack a label of {names}: effects are learned from the others"
+    if predictor and partly:
+        said += f"; {partly:,} of them teach the attribute predictor the labels that they have"
+    return said + ("" if predictor else " (model.predictor is off)")
 
 
 def _some_subjects(a_NA: Tensor) -> list[list[float]]:
