@@ -9,7 +9,27 @@ from torch import Tensor
 from civae_core.attributes import Attribute, AttributeRoles
 from civae_core.errors import UsageError
 from civae_core.inference.pictures import Picture
+from civae_core.inference.plausible import (
+    Option,
+    Plausible,
+    binary_options,
+    continuous_options,
+    plausible_covariates,
+)
 from civae_core.model import IntactVAE
+from civae_core.model.calibrated import UNCALIBRATED, Calibration
+
+
+@dataclass(frozen=True)
+class Unsure:
+    """What the predictor cannot well tell of a picture, and what was done about it."""
+
+    averaged: tuple[str, ...] = ()
+    """Covariates over whose plausible values the answer is a mean."""
+    combinations: int = 1
+    """Combinations of them that the mean is over."""
+    taken: tuple[str, ...] = ()
+    """Treatments that took their likelier value."""
 
 
 @dataclass(frozen=True)
@@ -18,8 +38,14 @@ class Labels:
 
     t_BT: Tensor
     x_BX: Tensor
+    """Of a predicted attribute the likelier value, or the mean."""
     predicted: list[dict[str, float | None]]
     """For each picture, the attributes that were predicted: the probability of the value 1, None if continuous."""
+    spreads: list[dict[str, float]]
+    """For each picture, the standard deviation of those predictions that are continuous, as far as it is known."""
+    plausible: Plausible
+    """What the covariates may be: the answer for a picture is the mean over its combinations."""
+    unsure: list[Unsure]
 
     def factual(self, row: int, roles: AttributeRoles) -> dict[str, float]:
         """Values by name of one picture, treatments first."""
@@ -34,12 +60,14 @@ def fill_labels(
     y_BCHW: Tensor,
     pictures: Sequence[Picture],
     stated: Mapping[str, float],
+    calibration: Calibration = UNCALIBRATED,
 ) -> Labels:
     """Stated values win over a table's, and those over the predictor's.
 
     Args:
         y_BCHW: the pictures as floats in [0,1] on the model's device.
         stated: values that hold for every picture.
+        calibration: how the predictor's outputs are to be read, from the model's card.
 
     Raises:
         UsageError: a value is known to nobody and the model has no predictor.
@@ -48,7 +76,7 @@ def fill_labels(
     named = [[values.get(a.name, torch.nan) for a in roles.inputs] for values in known]
     a_BA = torch.tensor(named, dtype=torch.float32).reshape(len(pictures), len(roles.inputs))
     missing_BA = a_BA.isnan()
-    predicted: list[dict[str, float | None]] = [{} for _ in pictures]
+    guesses = [_Guesses() for _ in pictures]
     if missing_BA.any():
         if model.predictor is None:
             row = int(missing_BA.any(dim=1).nonzero()[0])
@@ -57,21 +85,84 @@ def fill_labels(
                 f"{pictures[row].name}: {names} not stated, and this model was trained without a predictor",
                 hint="state them with --attr NAME=VALUE or --attrs TABLE",
             )
-        guesses_BA, probabilities_BA = _guess(model.predictor(y_BCHW).float().cpu(), roles.inputs)
-        a_BA = torch.where(missing_BA, guesses_BA, a_BA)
-        probabilities = probabilities_BA.tolist()
-        for row, index in missing_BA.nonzero().tolist():
-            attribute = roles.inputs[index]
-            binary = attribute.kind == "binary"
-            predicted[row][attribute.name] = round(probabilities[row][index], 4) if binary else None
-    t_BT, x_BX = a_BA.to(y_BCHW.device).tensor_split([len(roles.treatments)], dim=1)
-    return Labels(t_BT, x_BX, predicted)
+        values_BA, probability_BA = _guess(model.predictor(y_BCHW), roles.inputs, calibration)
+        a_BA = torch.where(missing_BA, values_BA, a_BA)
+        for row, column in missing_BA.nonzero().tolist():
+            attribute, value = roles.inputs[column], float(values_BA[row, column])
+            covariate = column - len(roles.treatments)
+            if attribute.kind == "binary":
+                guesses[row].add_binary(attribute, float(probability_BA[row, column]), covariate)
+            else:
+                spread = calibration.spreads.get(attribute.name)
+                guesses[row].add_continuous(attribute, value, spread, covariate)
+    t_BT, x_BX = a_BA.tensor_split([len(roles.treatments)], dim=1)
+    plausible = plausible_covariates(x_BX, [guess.options for guess in guesses])
+    return Labels(
+        t_BT.to(y_BCHW.device),
+        x_BX.to(y_BCHW.device),
+        [guess.probabilities for guess in guesses],
+        [guess.spreads for guess in guesses],
+        plausible.to(y_BCHW.device),
+        [
+            Unsure(
+                tuple(roles.covariates[column].name for column in guess.options), count, tuple(guess.taken)
+            )
+            for guess, count in zip(guesses, plausible.counts, strict=True)
+        ],
+    )
 
 
-def _guess(outputs_BA: Tensor, attributes: Sequence[Attribute]) -> tuple[Tensor, Tensor]:
+class _Guesses:
+    """What was predicted of one picture; a covariate is told by its column ≥ 0, a treatment's is negative."""
+
+    def __init__(self) -> None:
+        self.probabilities: dict[str, float | None] = {}
+        self.spreads: dict[str, float] = {}
+        self.options: dict[int, list[Option]] = {}
+        self.taken: list[str] = []
+
+    def add_binary(self, attribute: Attribute, probability: float, covariate: int) -> None:
+        self.probabilities[attribute.name] = round(probability, 4)
+        self._add(attribute, binary_options(probability), covariate)
+
+    def add_continuous(
+        self, attribute: Attribute, value: float, spread: float | None, covariate: int
+    ) -> None:
+        self.probabilities[attribute.name] = None
+        if spread is not None:
+            self.spreads[attribute.name] = round(spread, 6)
+        self._add(attribute, continuous_options(value, spread, attribute), covariate)
+
+    def _add(self, attribute: Attribute, options: list[Option] | None, covariate: int) -> None:
+        if options is not None and covariate >= 0:
+            self.options[covariate] = options
+        elif options is not None:
+            self.taken.append(attribute.name)
+
+
+def describe_unsure(name: str, unsure: Unsure, predicted: Mapping[str, float | None]) -> list[str]:
+    """Sentences on what the predictor could not well tell of the picture `name`; none where it was sure."""
+
+    def said(names: Sequence[str]) -> str:
+        shown = {attribute: predicted.get(attribute) for attribute in names}
+        return ", ".join(a if p is None else f"{a} (1 with probability {p:.2f})" for a, p in shown.items())
+
+    texts = []
+    if unsure.averaged:
+        over = f"the mean over {unsure.combinations} plausible combinations"
+        texts.append(f"{name}: unsure of {said(unsure.averaged)}; the answer is {over}")
+    if unsure.taken:
+        texts.append(f"{name}: unsure of {said(unsure.taken)}; taken at its likelier value")
+    return texts
+
+
+def _guess(
+    outputs_BA: Tensor, attributes: Sequence[Attribute], calibration: Calibration
+) -> tuple[Tensor, Tensor]:
     """The predictor's outputs as values in raw units [B,A], and as probabilities of 1 where they are logits [B,A]."""
+    outputs_BA = outputs_BA.float().cpu()
     binary_A = torch.tensor([a.kind == "binary" for a in attributes])
     shift_A, scale_A = torch.tensor([a.shift_and_scale for a in attributes], dtype=torch.float64).T
-    probabilities_BA = outputs_BA.sigmoid()
+    probability_BA = calibration.probabilities(outputs_BA, attributes)
     continuous_BA = (shift_A + scale_A * outputs_BA).float()
-    return torch.where(binary_A, (probabilities_BA >= 0.5).float(), continuous_BA), probabilities_BA
+    return torch.where(binary_A, (probability_BA >= 0.5).float(), continuous_BA), probability_BA
