@@ -13,6 +13,7 @@ from civae_cli.doctor import doctor
 from civae_cli.effects import effects
 from civae_cli.errors import CivaeGroup
 from civae_cli.evaluate import evaluate
+from civae_cli.export import export
 from civae_cli.info import info
 from civae_cli.prepare_data import prepare_data
 from civae_cli.quickstart import quickstart
@@ -55,6 +56,7 @@ app.command("effects")(effects)
 app.command("train-scorer")(train_scorer)
 app.command("evaluate")(evaluate)
 app.command("benchmark")(benchmark)
+app.command("export")(export)
 app.command("info")(info)
 app.add_typer(config.app, name="config")
 app.command("doctor")(doctor)

@@ -1,0 +1,155 @@
+"""The functions of a model that are exported, as torch modules from tensors to tensors.
+
+Whole functions, not only networks: (M5) and (M6) with their masks are then computed by the code of
+`civae_core.counterfactual` alone, which is traced, and no second version of them exists.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from civae_core.config.schema import Objective
+from civae_core.counterfactual import PREDICTIONS, Abduction, abduct
+from civae_core.model import DiagonalNormal, IntactVAE, PixelNormal
+
+ABDUCTED = ("prior_mean", "prior_log_std", "eta", "z", "reconstruction", "log_sigma", "residual")
+"""What `abduct` gives and `predict` takes, in this order."""
+
+SINGLE = ("noise", "strength")
+"""Inputs that are one number for the whole batch, τ and the factor of the effect; all others have a row an image."""
+
+
+class Function(nn.Module):
+    """A function of the model and of tensors, as a module that holds the model.
+
+    Args:
+        inputs, outputs: names of the tensors, in order.
+    """
+
+    def __init__(
+        self,
+        model: IntactVAE,
+        function: Callable[..., tuple[Tensor, ...]],
+        inputs: tuple[str, ...],
+        outputs: tuple[str, ...],
+    ) -> None:
+        super().__init__()
+        self.model, self.function = model, function
+        self.inputs, self.outputs = inputs, outputs
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        return self.function(self.model, *tensors)
+
+
+@dataclass(frozen=True)
+class _Predict:
+    """(M6) by the inference that belongs to an objective."""
+
+    objective: Objective
+
+    def __call__(
+        self,
+        model: IntactVAE,
+        y_BCHW: Tensor,
+        x_BX: Tensor,
+        t_BT: Tensor,
+        prior_mean_BZ: Tensor,
+        prior_log_std_BZ: Tensor,
+        eta_BZ: Tensor,
+        z_BZ: Tensor,
+        reconstruction_BCHW: Tensor,
+        log_sigma: Tensor,
+        residual_BCHW: Tensor,
+        t_new_BT: Tensor,
+        noise: Tensor,
+        strength: Tensor,
+    ) -> tuple[Tensor, ...]:
+        abduction = Abduction(
+            y_BCHW=y_BCHW,
+            x_BX=x_BX,
+            t_BT=t_BT,
+            prior=DiagonalNormal(prior_mean_BZ, prior_log_std_BZ),
+            eta_BZ=eta_BZ,
+            z_BZ=z_BZ,
+            reconstruction=PixelNormal(reconstruction_BCHW, log_sigma),
+            residual_BCHW=residual_BCHW,
+        )
+        found = PREDICTIONS[self.objective](model, abduction, t_new_BT, noise=noise, strength=strength)
+        return found.image_BCHW, found.mean_BCHW, found.effect_BCHW
+
+
+def functions_of(model: IntactVAE, objective: Objective) -> dict[str, Function]:
+    """Every function that answering needs, then the networks on their own for other programs.
+
+        abduct     y, x, t → the noises of (M5) and what they rest on
+        predict    y, x, t, those, t_new, noise, strength → image, mean, effect (M6)
+        draw       x, t, noise_z → image, the decoder's mean of a draw from the prior
+        predictor  y → outputs [B,A]; left out of a model that has none
+        encoder    y, x, t → mean, log_std of q(z|x,y,t) (M3)
+        decoder    z, t, x → mean, log_sigma of p(y|z,t,x) (M2)
+        prior      x, t → mean, log_std of p(z|x,t) (M1)
+
+    Args:
+        model: in evaluation mode.
+        objective: decides which inference `predict` is.
+    """
+    factual = ("y", "x", "t")
+    made = {
+        "abduct": Function(model, _abduct, factual, ABDUCTED),
+        "predict": Function(
+            model, _Predict(objective), (*factual, *ABDUCTED, "t_new", *SINGLE), ("image", "mean", "effect")
+        ),
+        "draw": Function(model, _draw, ("x", "t", "noise_z"), ("image",)),
+        "encoder": Function(model, _encode, factual, ("mean", "log_std")),
+        "decoder": Function(model, _decode, ("z", "t", "x"), ("mean", "log_sigma")),
+        "prior": Function(model, _prior, ("x", "t"), ("mean", "log_std")),
+    }
+    if model.predictor is not None:
+        made["predictor"] = Function(model, _guess, ("y",), ("outputs",))
+    return made
+
+
+def _abduct(model: IntactVAE, y_BCHW: Tensor, x_BX: Tensor, t_BT: Tensor) -> tuple[Tensor, ...]:
+    found = abduct(model, y_BCHW, x_BX, t_BT)
+    likelihood = _with_rows(found.reconstruction)
+    return (
+        found.prior.mean_BZ,
+        found.prior.log_std_BZ,
+        found.eta_BZ,
+        found.z_BZ,
+        likelihood.mean_BCHW,
+        likelihood.log_sigma,
+        found.residual_BCHW,
+    )
+
+
+def _draw(model: IntactVAE, x_BX: Tensor, t_BT: Tensor, noise_BZ: Tensor) -> tuple[Tensor, ...]:
+    return (model.decode(model.prior_of(x_BX, t_BT).sample(noise_BZ), t_BT, x_BX).mean_BCHW,)
+
+
+def _encode(model: IntactVAE, y_BCHW: Tensor, x_BX: Tensor, t_BT: Tensor) -> tuple[Tensor, ...]:
+    posterior = model.encode(y_BCHW, x_BX, t_BT)
+    return posterior.mean_BZ, posterior.log_std_BZ
+
+
+def _decode(model: IntactVAE, z_BZ: Tensor, t_BT: Tensor, x_BX: Tensor) -> tuple[Tensor, ...]:
+    likelihood = _with_rows(model.decode(z_BZ, t_BT, x_BX))
+    return likelihood.mean_BCHW, likelihood.log_sigma
+
+
+def _prior(model: IntactVAE, x_BX: Tensor, t_BT: Tensor) -> tuple[Tensor, ...]:
+    prior = model.prior_of(x_BX, t_BT)
+    return prior.mean_BZ, prior.log_std_BZ
+
+
+def _guess(model: IntactVAE, y_BCHW: Tensor) -> tuple[Tensor, ...]:
+    assert model.predictor is not None
+    return (model.predictor(y_BCHW),)
+
+
+def _with_rows(likelihood: PixelNormal) -> PixelNormal:
+    """With a row of log σ for each image: an output that is a constant of the graph is not one."""
+    mean_BCHW = likelihood.mean_BCHW
+    sizes = likelihood.log_sigma.shape[-3:]
+    return PixelNormal(mean_BCHW, likelihood.log_sigma.expand(mean_BCHW.shape[0], *sizes))

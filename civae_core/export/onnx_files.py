@@ -1,0 +1,236 @@
+"""`civae export --format onnx`: the graphs of a model beside its weights, checked before they are there."""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import torch
+from torch import Tensor
+
+from civae_core import __version__
+from civae_core.engine.card import CARD, WEIGHTS, ExportCard, GraphEntry, export_folder
+from civae_core.engine.onnx_engine import INSTALL, OnnxEngine, is_installed
+from civae_core.errors import CivaeError, UsageError
+from civae_core.export.check import examples, largest_differences
+from civae_core.export.graphs import SINGLE, Function, functions_of
+from civae_core.files import describe_os_error, sha256_of, sync, write_json
+from civae_core.model.stored import StoredModel
+from civae_core.progress import progress
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+TOLERANCE = 1e-4
+"""Largest difference from torch, of outputs up to one; of larger ones relative to their size."""
+TRACED_WITH = 3
+"""Size of the batch that a graph is traced with; none that it is checked with."""
+SHARED_FROM = 1024
+"""Bytes from which on a tensor goes into the weights that all graphs share."""
+
+log = logging.getLogger(__name__)
+
+
+def export_onnx(stored: StoredModel, folder: Path | None = None) -> tuple[Path, ExportCard]:
+    """Writes the graphs of a model and their card, whole or not at all, in place of an older export.
+
+    Args:
+        stored: on the CPU.
+        folder: where to; left out, `model-onnx` beside the model file, which is where the engines look.
+
+    Raises:
+        UsageError: what writing or checking needs is not installed, or `folder` holds something else.
+        CivaeError: the folder cannot be written, or the graphs answer otherwise than torch does.
+    """
+    _require_packages()
+    folder = folder or export_folder(stored.path)
+    if folder.exists() and not (folder / CARD).is_file():
+        raise UsageError(f"{folder}: exists and is no ONNX export", hint="name another folder with --out")
+    functions = functions_of(stored.model, stored.card.config.objective)
+    with _replaced(folder) as temporary:
+        card = _written(stored, functions, temporary)
+        differences = largest_differences(stored, functions, OnnxEngine(temporary, card))
+        worst = max(differences, key=lambda name: differences[name])
+        if not differences[worst] <= TOLERANCE:
+            raise CivaeError(
+                f"{folder}: graph {worst!r} differs from torch by {differences[worst]:.2g}, more than {TOLERANCE:g}",
+                hint="please report it, with the model's config; --engine torch is not concerned",
+            )
+        entries = {
+            name: GraphEntry(e.file, e.sha256, e.inputs, e.outputs, differences[name])
+            for name, e in card.graphs.items()
+        }
+        card = ExportCard(**{**vars(card), "graphs": entries})
+        write_json(temporary / CARD, card.to_json())
+    return folder, card
+
+
+def _written(stored: StoredModel, functions: Mapping[str, Function], folder: Path) -> ExportCard:
+    """All graphs with their shared weights in a folder, and their card, nothing checked yet."""
+    tensors_of = examples(stored, TRACED_WITH)
+    entries = {}
+    with (
+        (folder / WEIGHTS).open("wb") as file,
+        progress("exporting", len(functions), unit="graphs") as shown,
+    ):
+        weights = _SharedWeights(file)
+        for name, function in functions.items():
+            tensors = tuple(tensors_of[name][key] for key in function.inputs)
+            graph = trace(function, tensors)
+            weights.take_from(graph)
+            path = folder / f"{name}.onnx"
+            path.write_bytes(graph.SerializeToString())
+            sync(path)
+            shapes = {
+                key: [] if key in SINGLE else ["batch", *tensor.shape[1:]]
+                for key, tensor in zip(function.inputs, tensors, strict=True)
+            }
+            entries[name] = GraphEntry(
+                path.name, sha256_of(path), shapes, list(function.outputs), float("nan")
+            )
+            shown.advance()
+    sync(folder / WEIGHTS)
+    return ExportCard(
+        model_file=stored.path.name,
+        model_sha256=sha256_of(stored.path),
+        weights_sha256=sha256_of(folder / WEIGHTS),
+        graphs=entries,
+        roles=stored.card.roles,
+        model=json.loads(stored.card.to_json()),
+        versions=_versions(),
+    )
+
+
+def trace(function: Function, examples: tuple[Tensor, ...]) -> "ModelProto":
+    """The function as an ONNX graph of named tensors, for batches of any size."""
+    from onnxscript import optimizer
+
+    batch = torch.export.Dim("batch", min=1)
+    shapes = tuple({} if name in SINGLE else {0: batch} for name in function.inputs)
+    with _silence():
+        program = torch.onnx.export(
+            function,
+            examples,
+            dynamo=True,
+            verbose=False,
+            # Its rewriting gives the bounds of two clamps one name (onnxscript 0.7), and such a graph is refused.
+            optimize=False,
+            dynamic_shapes=(shapes,),
+            input_names=list(function.inputs),
+            output_names=list(function.outputs),
+        )
+        assert program is not None
+        optimizer.inline(program.model)
+        optimizer.fold_constants_ir(program.model)
+        optimizer.remove_unused_nodes(program.model)
+        graph: ModelProto = program.model_proto
+    _strip(graph)
+    return graph
+
+
+def _strip(graph: "ModelProto") -> None:
+    """Removes what the exporter notes on every node: where in whose folders the code stands that made it."""
+    values = [*graph.graph.input, *graph.graph.output, *graph.graph.value_info, *graph.graph.initializer]
+    for part in (graph, graph.graph, *graph.graph.node, *values):
+        del part.metadata_props[:]
+        part.doc_string = ""
+
+
+class _SharedWeights:
+    """One file in which each large tensor stands once, however many graphs use it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.places: dict[bytes, int] = {}
+
+    def take_from(self, graph: "ModelProto") -> None:
+        """Moves the graph's large tensors into the file, and leaves their places."""
+        from onnx.external_data_helper import set_external_data
+
+        for tensor in graph.graph.initializer:
+            data = tensor.raw_data
+            if len(data) < SHARED_FROM:
+                continue
+            key = hashlib.sha256(data).digest()
+            if key not in self.places:
+                self.file.write(bytes(-self.file.tell() % 64))
+                self.places[key] = self.file.tell()
+                self.file.write(data)
+            set_external_data(tensor, WEIGHTS, offset=self.places[key], length=len(data))
+            tensor.ClearField("raw_data")
+
+
+@contextmanager
+def _replaced(folder: Path) -> Iterator[Path]:
+    """Yields a temporary folder beside `folder`, which on success takes its place."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
+    except OSError as error:
+        raise describe_os_error(error, folder) from error
+    try:
+        yield temporary
+        temporary.chmod(0o777 & ~_umask())
+        if folder.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".old", dir=folder.parent))
+            folder.replace(old)  # a folder is renamed over an empty one only
+            temporary.replace(folder)
+            shutil.rmtree(old)
+        else:
+            temporary.replace(folder)
+        sync(folder.parent)
+    except OSError as error:
+        raise describe_os_error(error, folder) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _require_packages() -> None:
+    from importlib.util import find_spec
+
+    missing = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
+    if not is_installed():
+        missing.append("onnxruntime")
+    if missing:
+        raise UsageError(f"--format onnx: {', '.join(missing)} not installed", hint=INSTALL)
+
+
+def _versions() -> dict[str, str]:
+    import onnx
+    import onnxruntime
+
+    return {
+        "civae": __version__,
+        "torch": torch.__version__,
+        "onnx": onnx.__version__,
+        "onnxruntime": onnxruntime.__version__,
+    }
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keeps the exporter's remarks about its own workings from the user."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
