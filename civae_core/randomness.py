@@ -1,8 +1,12 @@
 """Counter-based randomness: every draw has a name and a position, so a resumed run needs no saved generator."""
 
 import hashlib
+from typing import TYPE_CHECKING, Union
 
-import torch
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
 
 
 def seed_for(seed: int, stream: str, position: int = 0) -> int:
@@ -12,7 +16,14 @@ def seed_for(seed: int, stream: str, position: int = 0) -> int:
 
 
 def generator_for(
-    seed: int, stream: str, position: int = 0, device: torch.device | str = "cpu"
-) -> torch.Generator:
+    seed: int, stream: str, position: int = 0, device: Union["torch.device", str] = "cpu"
+) -> "torch.Generator":
     """A fresh generator seeded by `seed_for`."""
+    import torch
+
     return torch.Generator(device=device).manual_seed(seed_for(seed, stream, position))
+
+
+def numpy_generator_for(seed: int, stream: str, position: int = 0) -> np.random.Generator:
+    """A fresh generator seeded by `seed_for`, for draws that must not depend on torch."""
+    return np.random.Generator(np.random.Philox(seed_for(seed, stream, position)))

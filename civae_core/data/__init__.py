@@ -1,5 +1,17 @@
 """Images and their attributes: sources, the packed format on disk, and its reader."""
 
-from civae_core.data.prepared import PreparedData, Truth
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from civae_core.data.prepared import PreparedData, Truth
 
 __all__ = ["PreparedData", "Truth"]
+
+
+def __getattr__(name: str) -> Any:
+    """The reader is made of tensors: whoever takes something else from this package need not wait for torch."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from civae_core.data import prepared
+
+    return getattr(prepared, name)

@@ -18,7 +18,7 @@ from civae_core.data.prepared import PreparedData
 from civae_core.data.report_figures import imbalance_figure
 from civae_core.data.sources.base import Question
 from civae_core.data.splits import SPLITS
-from civae_core.figures import image_grid
+from civae_core.figures.grids import image_grid
 from civae_core.figures.overlap import propensity_histogram
 from civae_core.figures.pages import inlined, render_page
 from civae_core.files import write_json, write_text

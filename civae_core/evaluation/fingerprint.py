@@ -6,8 +6,11 @@ from hashlib import sha256
 from pathlib import Path
 
 _SHOWING = "fingerprint", "illustrate", "measures", "output", "paged", "report", "sheets", "table", "values"
-_MAKING = "benchmark", "config", "data", "figures", "inference", "penalties", "synthetic", "training"
-_HELPING = "assignments", "attributes", "errors", "files", "machine", "objective", "progress"
+_MAKING = (
+    *("benchmark", "config", "data", "engine", "export", "figures", "inference", "penalties", "synthetic"),
+    "training",
+)
+_HELPING = "assignments", "attributes", "errors", "files", "machine", "model_paths", "objective", "progress"
 _ENTRIES = "diagnosis", "inspection", "quickstart"
 WITHOUT_BEARING = (
     *_MAKING,

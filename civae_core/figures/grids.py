@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 
 from PIL import Image, ImageDraw
-from torch import Tensor
 
-from civae_core.figures.pictures import to_picture
+from civae_core.figures.pictures import Images, to_picture
 from civae_core.figures.text import Typesetter
 
 PAPER = (255, 255, 255)
@@ -16,7 +15,7 @@ LARGEST_CELL = 128
 
 
 def image_grid(
-    columns: Sequence[tuple[str, Tensor]],
+    columns: Sequence[tuple[str, Images]],
     row_labels: Sequence[str] | None = None,
     scale: int | None = None,
 ) -> Image.Image:

@@ -4,13 +4,18 @@ import io
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Union
 
-import torch
+import numpy as np
 from PIL import Image
-from torch import Tensor
-from torch.nn import functional as F
 
 from civae_core.files import atomic_file
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Images = Union[np.ndarray, "Tensor"]
+"""NumPy arrays or tensors of any device; drawing the former needs no torch."""
 
 
 @dataclass(frozen=True)
@@ -29,28 +34,41 @@ class Picture:
         object.__setattr__(self, "name", re.sub(r'[\\/:*?"<>|\x00-\x1f]', "-", self.name))
 
 
-def to_uint8(images: Tensor) -> Tensor:
+def to_uint8(images: "Tensor") -> "Tensor":
     """Images [..., H, W] as uint8 on the CPU: floats in [0, 1] are clamped and rounded, uint8 passes through.
 
     Raises:
         TypeError: neither float nor uint8.
     """
-    images = images.detach().to("cpu")
-    if images.dtype == torch.uint8:
+    import torch
+
+    return torch.from_numpy(as_uint8(images))
+
+
+def as_uint8(images: Images) -> np.ndarray:
+    """`to_uint8` as a NumPy array."""
+    if not isinstance(images, np.ndarray):
+        images = images.detach().to("cpu")
+        images = (images.float() if images.is_floating_point() else images).numpy()
+    if images.dtype == np.uint8:
         return images
-    if not images.is_floating_point():
+    if not np.issubdtype(images.dtype, np.floating):
         raise TypeError(f"images are uint8 or floats in [0, 1], not {images.dtype}")
-    return (images.to(torch.float32).nan_to_num(0.0).clamp(0.0, 1.0) * 255.0).round().to(torch.uint8)
+    shown = np.nan_to_num(images.astype(np.float32), nan=0.0, posinf=1.0, neginf=0.0)
+    return np.round(shown.clip(0.0, 1.0) * np.float32(255.0)).astype(np.uint8)
 
 
-def to_picture(image_CHW: Tensor) -> Image.Image:
+def to_picture(image_CHW: Images) -> Image.Image:
     """One image [C, H, W], C 1 or 3, uint8 or float in [0, 1], as an RGB picture."""
-    array_HWC = to_uint8(image_CHW).expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy()
-    return Image.fromarray(array_HWC)
+    array_CHW = as_uint8(image_CHW)
+    array_CHW = np.broadcast_to(array_CHW, (3, *array_CHW.shape[1:]))
+    return Image.fromarray(np.ascontiguousarray(array_CHW.transpose(1, 2, 0)))
 
 
-def at_most(images_NCHW: Tensor, size: int) -> Tensor:
+def at_most(images_NCHW: "Tensor", size: int) -> "Tensor":
     """Images of at most `size` pixels a side, by averaging whole blocks of pixels; smaller ones as they are."""
+    from torch.nn import functional as F
+
     factor = -(-max(images_NCHW.shape[-2:]) // size)
     return images_NCHW if factor <= 1 else F.avg_pool2d(images_NCHW.float(), factor)
 

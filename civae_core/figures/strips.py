@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 
 from PIL import Image, ImageDraw
-from torch import Tensor
 
 from civae_core.figures.grids import GAP, PAPER, magnified, natural_scale, place
-from civae_core.figures.pictures import to_picture
+from civae_core.figures.pictures import Images, to_picture
 from civae_core.figures.text import INK, WARNING_INK, Typesetter
 
 _FRAME = 3
@@ -16,7 +15,7 @@ OUTSIDE_NOTE = "dashed: outside the range seen in training (extrapolation)"
 
 
 def strip(
-    images_KCHW: Tensor,
+    images_KCHW: Images,
     labels: Sequence[str],
     marks: Sequence[bool] | None = None,
     *,
@@ -39,7 +38,7 @@ def strip(
 
 
 def sweep_sheet(
-    images_SKCHW: Tensor,
+    images_SKCHW: Images,
     labels: Sequence[str],
     marks: Sequence[bool] | None = None,
     row_labels: Sequence[str] | None = None,

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 
-import matplotlib
 from PIL import Image, ImageDraw, ImageFont
 
 FONT_SIZE = 13
@@ -62,5 +62,9 @@ class Typesetter:
 
 @lru_cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    # Matplotlib brings DejaVu along on every machine; Pillow's own font has neither β and τ nor arrows.
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
+    # Matplotlib brings DejaVu along on every machine; Pillow's own font has neither β and τ nor arrows. Only its
+    # folder is looked up: importing it takes longer than drawing.
+    found = find_spec("matplotlib")
+    assert found is not None and found.origin is not None
+    folder = Path(found.origin).parent / "mpl-data" / "fonts" / "ttf"
+    return ImageFont.truetype(folder / "DejaVuSans.ttf", size)

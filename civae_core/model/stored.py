@@ -20,13 +20,15 @@ from civae_core.errors import DataError, UsageError
 from civae_core.files import apply_umask
 from civae_core.model.calibrated import UNCALIBRATED, Calibration
 from civae_core.model.intact_vae import IntactVAE
+from civae_core.model_paths import FILE_NAME as FILE_NAME  # found without torch, and looked for here too
+from civae_core.model_paths import LINKS as LINKS
+from civae_core.model_paths import find_model_file as find_model_file
+from civae_core.model_paths import follow as follow
+from civae_core.model_paths import newest_run as newest_run
 
 FORMAT = 2
 BEFORE_FORMAT_2 = {"decoder": "direct", "noise_mask": "none", "latent_mask_width": None}
 """Settings of the model that format 1 did not know, as its models had them."""
-FILE_NAME = "model.safetensors"
-LINKS = ("last", "best")
-"""Names beside a run's checkpoints that stand for one of them."""
 
 
 @dataclass(frozen=True)
@@ -83,55 +85,6 @@ def save_model(model: IntactVAE, card: ModelCard, path: Path) -> None:
         OSError: the disk is full, or the folder not writable.
     """
     write_tensors(path, model.state_dict(), {"civae": card.to_json()})
-
-
-def find_model_file(path: Path) -> Path:
-    """The model file meant by `path`: the file itself, a checkpoint folder, or a run (its last checkpoint).
-
-    Raises:
-        UsageError: there is no such path.
-        DataError: the folder holds no checkpoint.
-    """
-    path = follow(path)
-    if path.is_file():
-        return path
-    if not path.exists():
-        raise UsageError(
-            f"{path}: no such run, checkpoint or model file", hint="train one with `civae train`"
-        )
-    for candidate in (path / FILE_NAME, follow(path / "checkpoints" / "last") / FILE_NAME):
-        if candidate.is_file():
-            return candidate
-    raise DataError(
-        f"{path}: holds no {FILE_NAME} and no checkpoints/last",
-        hint="name a run folder that has a checkpoint",
-    )
-
-
-def newest_run(folder: Path = Path("runs")) -> Path:
-    """The model used when none is named: $CIVAE_MODEL, else the run under `folder` with the newest checkpoint.
-
-    Raises:
-        UsageError: there is neither.
-    """
-    named = os.environ.get("CIVAE_MODEL")
-    if named:
-        return Path(named)
-    links = {run: follow(run / "checkpoints" / "last") / FILE_NAME for run in folder.glob("*")}
-    written = {run: file.stat().st_mtime for run, file in links.items() if file.is_file()}
-    if not written:
-        raise UsageError(
-            f"--model is not given, $CIVAE_MODEL is not set and {folder}/ holds no trained run",
-            hint="name a run with --model, or train one with `civae train`",
-        )
-    return max(written, key=lambda run: written[run])
-
-
-def follow(path: Path) -> Path:
-    """The checkpoint that `last` or `best` stands for: a link or, where there are none, a file that names it."""
-    if path.name in LINKS and path.is_file():
-        return path.parent / path.read_text(encoding="utf-8", errors="replace").strip()
-    return path
 
 
 def read_card(file: Path) -> ModelCard:

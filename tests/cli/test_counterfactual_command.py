@@ -17,7 +17,7 @@ from civae_cli.app import app
 from civae_core.attributes import Attribute, AttributeRoles
 from civae_core.config.schema import Config
 from civae_core.data import PreparedData
-from civae_core.figures import strip
+from civae_core.figures.strips import strip
 from civae_core.inference import output
 from civae_core.model import IntactVAE
 from civae_core.model.stored import ModelCard, load_model, save_model

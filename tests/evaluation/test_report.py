@@ -12,7 +12,7 @@ from civae_core.evaluation.naming import ordered
 from civae_core.evaluation.report import render_evaluation
 from civae_core.evaluation.table import evaluation_tables
 from civae_core.evaluation.values import Value, as_value
-from civae_core.figures import image_grid
+from civae_core.figures.grids import image_grid
 from civae_core.figures.pictures import Picture
 
 

@@ -9,7 +9,10 @@ from PIL import Image
 from torch import Tensor
 
 from civae_core.errors import CivaeError
-from civae_core.figures import effect_grid, effect_map, image_grid, png_bytes, strip, to_uint8, write_png
+from civae_core.figures.effects import effect_grid, effect_map
+from civae_core.figures.grids import image_grid
+from civae_core.figures.pictures import as_uint8, png_bytes, to_picture, to_uint8, write_png
+from civae_core.figures.strips import strip
 from civae_core.figures.text import WARNING_INK, Typesetter
 
 
@@ -26,6 +29,18 @@ def test_to_uint8_clamps_and_rounds() -> None:
     assert to_uint8(floats).tolist() == [0, 0, 128, 255, 255, 0]
     with pytest.raises(TypeError, match="int64"):
         to_uint8(torch.zeros(2, dtype=torch.int64))
+
+
+def test_arrays_are_drawn_as_tensors_are() -> None:
+    floats = np.array([-0.5, 0.0, 0.5, 1.0, 7.0, np.nan, np.inf, -np.inf], dtype=np.float32)
+    assert as_uint8(floats).tolist() == to_uint8(torch.from_numpy(floats)).tolist()
+    assert to_uint8(torch.tensor([0.2], dtype=torch.bfloat16)).tolist() == [51]
+    image_CHW = np.random.default_rng(0).random((3, 8, 8), dtype=np.float32)
+    for channels in (1, 3):
+        array, tensor = image_CHW[:channels], torch.from_numpy(image_CHW[:channels])
+        assert to_picture(array).tobytes() == to_picture(tensor).tobytes()
+        columns = [image_grid([("a", images)]) for images in (array[None], tensor[None])]
+        assert columns[0].tobytes() == columns[1].tobytes()
 
 
 def test_grid_shows_every_cell_magnified() -> None:
