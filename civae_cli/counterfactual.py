@@ -51,6 +51,12 @@ def counterfactual(
     strip: Annotated[
         bool, typer.Option("--strip", help="Join a picture's interventions into one labelled strip.")
     ] = False,
+    native: Annotated[
+        bool,
+        typer.Option(
+            "--native", help="Write photographs of their own size, the effect carried to their own pixels."
+        ),
+    ] = False,
     device: DeviceOption = "auto",
     json: JsonFlag = False,
     quiet: QuietFlag = False,
@@ -65,9 +71,11 @@ def counterfactual(
     Examples:
       civae counterfactual photo.jpg --model runs/young --treat Young=0
       civae counterfactual photos/ --treat Young=-1:3:7 --strip
+      civae counterfactual photo.jpg --treat Young=flip --native
     """
     from civae_core.assignments import interventions_on, parse_values
     from civae_core.attributes import beyond_training, with_care
+    from civae_core.data.images import Preprocessing
     from civae_core.errors import DataError
     from civae_core.inference.edit import edit_pictures
     from civae_core.inference.output import EditWriter
@@ -93,22 +101,29 @@ def counterfactual(
         table=attrs,
         attributes=[a.name for a in roles.inputs],
     )
+    if native:
+        pictures.require_photos("--native")
     for text in pictures.beyond_training(roles.inputs, stated):
         voice.warn(f"--attrs {text}; judge with care")
-    writer = EditWriter(out, noise=noise, strength=strength, strip=strip)
+    shape = Preprocessing.from_dict(stored.card.preprocessing) if native else None
+    writer = EditWriter(out, noise=noise, strength=strength, strip=strip, native=shape)
 
     records, failures = [], []
-    edited = edit_pictures(stored, pictures, interventions, stated=stated, noise=noise, strength=strength)
+    edited = edit_pictures(
+        stored, pictures, interventions, stated=stated, noise=noise, strength=strength, changes=native
+    )
     for found in edited:
-        if isinstance(found, DataError):
-            failures.append(found)
+        try:
+            if isinstance(found, DataError):
+                raise found
+            for record in writer.write(found):
+                records.append(record)
+                if not json:
+                    voice.json(record)
+        except DataError as error:
+            failures.append(error)
             if len(pictures) > 1:
-                voice.warn(f"skipped {found.message}")
-            continue
-        for record in writer.write(found):
-            records.append(record)
-            if not json:
-                voice.json(record)
+                voice.warn(f"skipped {error.message}")
     if json:
         voice.json({"results": records, "failed": [error.message for error in failures]})
     if writer.left_range:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,6 +33,8 @@ class Edit:
     """uint8 [C,S,S]."""
     beyond: tuple[str, ...]
     """Treatments set to a value outside what training saw."""
+    change_CHW: np.ndarray | None = None
+    """float32 [C,S,S], y' − y before it is clamped and rounded to an image; None where nobody asked for it."""
 
     @property
     def in_range(self) -> bool:
@@ -59,6 +62,7 @@ def edit_pictures(
     stated: Mapping[str, float],
     noise: float = 1.0,
     strength: float = 1.0,
+    changes: bool = False,
 ) -> Iterator[EditedPicture | DataError]:
     """Counterfactuals of each picture under each intervention (M5, M6), in the order of the pictures.
 
@@ -70,6 +74,7 @@ def edit_pictures(
         stated: factual values that hold for every picture, in raw units.
         noise: τ of (M6).
         strength: factor of the effect; 1 is the model's estimate.
+        changes: whether each edit comes with its change beside its image.
 
     Raises:
         UsageError: an attribute is neither known nor predictable, or what holds for every picture is so far beyond
@@ -78,11 +83,12 @@ def edit_pictures(
     waiting = iter(pictures)
     shape = stored.card.preprocessing
     bytes_each = max(len(interventions), 1) * shape["channels"] * shape["size"] ** 2
+    bytes_each *= 5 if changes else 1
     batch = min(BATCH, max(1, MOST_BYTES // bytes_each))
     while entries := list(islice(waiting, batch)):
         readable = [entry for entry in entries if isinstance(entry, Picture)]
         edited = iter(
-            _edit_batch(stored, readable, interventions, stated, noise, strength) if readable else ()
+            _edit_batch(stored, readable, interventions, stated, noise, strength, changes) if readable else ()
         )
         for entry in entries:
             yield next(edited) if isinstance(entry, Picture) else entry
@@ -95,6 +101,7 @@ def _edit_batch(
     stated: Mapping[str, float],
     noise: float,
     strength: float,
+    changes: bool,
 ) -> list[EditedPicture | DataError]:
     model, roles = stored.model, stored.card.roles
     device = next(model.parameters()).device
@@ -115,7 +122,8 @@ def _edit_batch(
             named = dict(zip((a.name for a in roles.treatments), values, strict=True))
             treat = {name: round(named[name], 6) for name in intervention}
             beyond = [a.name for a in roles.treatments if a.name in treat and not a.in_range(treat[a.name])]
-            edits[row].append(Edit(treat, images[row], tuple(beyond)))
+            change_CHW = (result.image_BCHW[row] - y_BCHW[row]).cpu().numpy() if changes else None
+            edits[row].append(Edit(treat, images[row], tuple(beyond), change_CHW))
     return [
         lost.get(row)
         or EditedPicture(

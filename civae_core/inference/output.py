@@ -8,11 +8,16 @@ from typing import Any
 import torch
 from PIL import Image
 
+from civae_core.data.images import Preprocessing
+from civae_core.errors import UsageError
 from civae_core.figures.pictures import write_png
 from civae_core.figures.strips import strip as draw_strip
 from civae_core.files import make_folder
 from civae_core.inference.edit import Edit, EditedPicture
 from civae_core.inference.png import write_image
+from civae_core.native.carry import apply_effect, effect_of
+from civae_core.native.photo import Photo, read_native, write_native
+from civae_core.native.placement import Placement
 
 
 class EditWriter:
@@ -22,10 +27,25 @@ class EditWriter:
         folder: created with the first picture; the same question asked again overwrites its own answers.
         noise, strength: as the pictures were made with, for the records.
         strip: one labelled strip a picture instead of one file an intervention.
+        native: how the model wants a photograph; then answers are photographs of their own size.
+
+    Raises:
+        UsageError: a strip of native size.
     """
 
-    def __init__(self, folder: Path, *, noise: float, strength: float, strip: bool) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        noise: float,
+        strength: float,
+        strip: bool,
+        native: Preprocessing | None = None,
+    ) -> None:
+        if strip and native:
+            raise UsageError("--strip and --native do not go together", hint="a strip shows the model's size")
         self.folder, self.noise, self.strength, self.strip = folder, noise, strength, strip
+        self.native = native
         self.left_range: set[str] = set()
         self._stems: dict[str, str] = {}
 
@@ -34,7 +54,9 @@ class EditWriter:
 
         Raises:
             CivaeError: the folder cannot be written.
+            DataError: the photograph cannot be changed in its own size.
         """
+        photo = read_native(edited.picture.file) if self.native and edited.picture.file else None
         if not self._stems:
             make_folder(self.folder)
         stem = self._unique_stem(edited)
@@ -48,7 +70,10 @@ class EditWriter:
             return
         for edit in edited.edits:
             path = self.folder / f"{stem}__{_file_part(edit)}{self._mark}.png"
-            write_image(path, edit.image_CHW)
+            if photo and self.native:
+                write_native(path, self._carried(photo, edited, edit), self._account(edited, edit))
+            else:
+                write_image(path, edit.image_CHW)
             yield self._record(edited, path, edit.treat, edit.in_range)
 
     def _record(
@@ -68,8 +93,27 @@ class EditWriter:
     @property
     def _mark(self) -> str:
         """Names a noise and a strength that are not the default, so that no file passes for that, or replaces it."""
-        noise = "" if self.noise == 1 else f"__noise={self.noise:.10g}"
-        return noise + ("" if self.strength == 1 else f"__strength={self.strength:.10g}")
+        unusual = "".join(f"__{name}={value:.10g}" for name, value in self._unusual.items())
+        return unusual + ("__native" if self.native else "")
+
+    @property
+    def _unusual(self) -> dict[str, float]:
+        """Noise and strength where they are not the default."""
+        return {
+            name: value for name, value in (("noise", self.noise), ("strength", self.strength)) if value != 1
+        }
+
+    def _carried(self, photo: Photo, edited: EditedPicture, edit: Edit) -> Photo:
+        assert self.native is not None and edit.change_CHW is not None
+        effect = effect_of(edited.picture.pixels_CHW.numpy(), edit.change_CHW)
+        return apply_effect(photo, Placement.of_crop(self.native, *photo.size), effect)
+
+    def _account(self, edited: EditedPicture, edit: Edit) -> str:
+        """What a file that looks like a photograph says of itself."""
+        factual = [f"{name}={edited.factual[name]:.10g}" for name in edit.treat]
+        said = [f"{_described(edit)} instead of {', '.join(factual)}"]
+        said += [f"{name}={value:.10g}" for name, value in self._unusual.items()]
+        return f"Counterfactual estimated by civae: {', '.join(said)}; not a photograph"
 
     def _strip_of(self, edited: EditedPicture) -> Image.Image:
         images = [edited.picture.pixels_CHW, edited.reconstruction_CHW]

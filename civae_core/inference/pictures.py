@@ -32,6 +32,8 @@ class Picture:
     """uint8 [C,S,S]."""
     known: Mapping[str, float] = field(default_factory=dict)
     """Factual attribute values from a table, in raw units."""
+    file: Path | None = None
+    """The photograph that it was made from; None of prepared images."""
 
 
 class Pictures:
@@ -83,9 +85,19 @@ class Pictures:
                 except DataError as error:
                     yield error
                     continue
-                yield Picture(str(entry), entry.stem, pixels_CHW, self._known(entry))
+                yield Picture(str(entry), entry.stem, pixels_CHW, self._known(entry), entry)
             else:
                 yield _prepared_picture(*entry)
+
+    def require_photos(self, flag: str) -> None:
+        """Raises UsageError where a picture is a prepared one, whose photograph is not at hand."""
+        for entry in self.entries:
+            if not isinstance(entry, Path):
+                data, split, number, _ = entry
+                raise UsageError(
+                    f"{flag}: {data.path}#{split}[{number}] is prepared data, which has no photograph",
+                    hint="name the photographs' own files",
+                )
 
     def beyond_training(self, attributes: Sequence[Attribute], stated: Iterable[str] = ()) -> list[str]:
         """What the table says of these photographs that training never saw: a sentence for each attribute.

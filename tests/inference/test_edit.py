@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -138,6 +139,25 @@ def test_strength_scales_the_effect(stored: StoredModel, pictures: list[Picture]
 
     assert (change(0.0) == 0).all()
     assert change(2.0).norm() > 1.5 * change(1.0).norm()
+
+
+@pytest.mark.parametrize("noise", [1.0, 0.0])
+def test_changes_are_what_the_images_show_before_rounding(
+    stored: StoredModel, pictures: list[Picture], noise: float
+) -> None:
+    sweep: list[Intervention] = [{"Young": 0.0}, {"Young": 1.0}]
+    for result in edited(edit_pictures(stored, pictures, sweep, stated={}, noise=noise, changes=True)):
+        for found in result.edits:
+            assert found.change_CHW is not None and found.change_CHW.dtype == np.float32
+            shown_CHW = result.picture.pixels_CHW.numpy() + 255 * found.change_CHW
+            assert np.abs(shown_CHW.clip(0, 255) - found.image_CHW.numpy()).max() <= 0.51
+            moved = np.abs(found.change_CHW).max() > 1e-5
+            assert noise < 1 or moved == (found.treat["Young"] != result.factual["Young"])
+
+
+def test_changes_come_only_where_they_are_asked_for(stored: StoredModel, pictures: list[Picture]) -> None:
+    (result,) = edited(edit_pictures(stored, pictures[:1], [{"Young": 0.0}], stated={}))
+    assert result.edits[0].change_CHW is None
 
 
 def test_treatments_that_are_not_named_keep_their_value() -> None:

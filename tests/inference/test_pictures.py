@@ -155,3 +155,13 @@ def test_what_a_table_says_beyond_training_is_one_sentence_an_attribute(tmp_path
     assert pictures.beyond_training([age, male]) == [a_of_b, f"{files[1]}: Male=3 (training saw 0 to 1)"]
     assert pictures.beyond_training([age, male], ["Male"]) == [a_of_b], "which --attr states instead"
     assert pictures.beyond_training([male], {"Male": 1.0}) == []
+
+
+def test_prepared_pictures_have_no_photograph(tmp_path: Path, faces: PreparedData) -> None:
+    photo(tmp_path / "photo.png")
+    photos = Pictures([str(tmp_path / "photo.png")], faces.preprocessing)
+    photos.require_photos("--native")
+    assert [picture.file for picture in photos if isinstance(picture, Picture)] == [tmp_path / "photo.png"]
+    mixed = Pictures([str(tmp_path / "photo.png"), f"{faces.path}#test[3]"], faces.preprocessing)
+    with pytest.raises(UsageError, match=r"--native: .*#test\[3\] is prepared data"):
+        mixed.require_photos("--native")

@@ -1,0 +1,95 @@
+"""Fields of a few pixels read at many places: separable cubic interpolation as products of small matrices."""
+
+import numpy as np
+
+_FINER = 4
+
+
+def cubic_matrix(positions_N: np.ndarray, size: int) -> np.ndarray:
+    """Weights that read a row of `size` samples at `positions_N`, float32 [N, size].
+
+    Catmull-Rom: it passes through the samples, and is the cubic that Pillow and others call bicubic (Keys 1981,
+    a = −1/2). Beyond the first and last sample the outermost one is repeated.
+
+    Args:
+        positions_N: in samples; sample i sits at i + 1/2, so that 0 and `size` are the row's two ends.
+    """
+    at_N = np.asarray(positions_N, dtype=np.float64) - 0.5
+    first_N = np.floor(at_N).astype(np.int64) - 1
+    out = np.zeros((len(at_N), size), dtype=np.float32)
+    rows_N = np.arange(len(at_N))
+    for tap in range(4):
+        distance_N = np.abs(at_N - (first_N + tap))
+        near_N = (1.5 * distance_N - 2.5) * distance_N**2 + 1
+        far_N = ((2.5 - 0.5 * distance_N) * distance_N - 4) * distance_N + 2
+        weight_N = np.where(distance_N <= 1, near_N, np.where(distance_N < 2, far_N, 0.0))
+        np.add.at(out, (rows_N, np.clip(first_N + tap, 0, size - 1)), weight_N.astype(np.float32))
+    return out
+
+
+def box_mean(planes: np.ndarray, radius: int) -> np.ndarray:
+    """The mean over each pixel's window of (2·radius+1)² pixels, cut off at the borders; planes [..., H, W]."""
+    for axis in (-2, -1):
+        length = planes.shape[axis]
+        first = np.clip(np.arange(length) - radius, 0, length)
+        last = np.clip(np.arange(length) + radius + 1, 0, length)
+        sums = np.cumsum(planes, axis=axis, dtype=np.float64)
+        sums = np.concatenate([np.zeros_like(sums.take([0], axis)), sums], axis)
+        shape = [1] * planes.ndim
+        shape[axis] = length
+        planes = (sums.take(last, axis) - sums.take(first, axis)) / (last - first).reshape(shape)
+    return planes
+
+
+def read_fields(fields_KSS: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """Fields at places in the unit square, float32 [K,H,W]; beyond it their outermost samples go on.
+
+    Only the samples near these places are touched, so a tile of a large photograph costs little.
+
+    Args:
+        u, v: from left to right and top to bottom; [1,W] and [H,1] where they are separable, else [H,W] each.
+    """
+    size = fields_KSS.shape[-1]
+    (columns, u), (rows, v) = _window(u * size, size), _window(v * size, size)
+    near_KSS = fields_KSS[:, rows, columns]
+    height, width = near_KSS.shape[1:]
+    if u.shape[0] == 1 and v.shape[1] == 1:
+        return _separable(near_KSS, cubic_matrix(v[:, 0], height), cubic_matrix(u[0], width))
+    # Turned: a finer grid by the same cubic, on which the straight line between two samples is close enough.
+    fine_V, fine_U = (np.arange(length * _FINER + 1) / _FINER for length in (height, width))
+    fine_KVU = _separable(near_KSS, cubic_matrix(fine_V, height), cubic_matrix(fine_U, width))
+    return _bilinear(np.ascontiguousarray(fine_KVU.transpose(1, 2, 0)), u * _FINER, v * _FINER).transpose(
+        2, 0, 1
+    )
+
+
+def _window(positions: np.ndarray, size: int) -> tuple[slice, np.ndarray]:
+    """The samples that a cubic needs to be read at these positions, and the positions among those."""
+    first = int(np.clip(np.floor(positions.min()) - 2, 0, size - 1))
+    last = int(np.clip(np.ceil(positions.max()) + 2, first + 1, size))
+    return slice(first, last), positions - first
+
+
+def _bilinear(grid_VUK: np.ndarray, u_HW: np.ndarray, v_HW: np.ndarray) -> np.ndarray:
+    """A grid's values between its nodes, [H,W,K]; outside it the nearest node's."""
+    height, width, _ = grid_VUK.shape
+    u_HW, v_HW = np.clip(u_HW, 0, width - 1), np.clip(v_HW, 0, height - 1)
+    left_HW = np.minimum(u_HW.astype(np.int64), width - 2)
+    top_HW = np.minimum(v_HW.astype(np.int64), height - 2)
+    right_HW1 = (u_HW - left_HW).astype(np.float32)[..., None]
+    down_HW1 = (v_HW - top_HW).astype(np.float32)[..., None]
+    out_HWK = grid_VUK[top_HW, left_HW] * ((1 - down_HW1) * (1 - right_HW1))
+    out_HWK += grid_VUK[top_HW, left_HW + 1] * ((1 - down_HW1) * right_HW1)
+    out_HWK += grid_VUK[top_HW + 1, left_HW] * (down_HW1 * (1 - right_HW1))
+    out_HWK += grid_VUK[top_HW + 1, left_HW + 1] * (down_HW1 * right_HW1)
+    return out_HWK
+
+
+def _separable(fields_KSS: np.ndarray, down_HS: np.ndarray, across_WS: np.ndarray) -> np.ndarray:
+    """Products with one matrix on either side, [K,H,W].
+
+    By einsum, which is single-threaded: matrices this small cost BLAS's threads far more to hand out than to compute,
+    the more so where tiles are worked on at the same time.
+    """
+    rows_KHS = np.einsum("hs,ksw->khw", down_HS, fields_KSS)
+    return np.einsum("khs,sw->khw", rows_KHS, np.ascontiguousarray(across_WS.T))
