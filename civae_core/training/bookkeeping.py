@@ -34,7 +34,12 @@ class Bookkeeper:
         writes: bool,
     ) -> None:
         self.config, self.folder, self.learner = config, folder, learner
-        self.held_out, self.counters, self.card, self.writes = held_out, counters, card, writes
+        self.held_out, self.card, self.writes = held_out, card, writes
+        self.go_on_from(counters)
+
+    def go_on_from(self, counters: Counters) -> None:
+        """Begins at these counts, at the start or after a setback."""
+        self.counters = counters
         self._clock, self._images_at_clock = time.monotonic(), counters.images_seen
 
     def due(self, every: int) -> bool:
@@ -63,18 +68,21 @@ class Bookkeeper:
         if self.writes:
             self.folder.record(line)
         if skipped:
-            log.warning("%d steps with a non-finite gradient were skipped", skipped)
+            log.warning("%d steps with a non-finite loss or gradient were skipped", skipped)
         never_learned = final and in_a_row * self.config.train.batch_size >= seen
         if in_a_row >= SKIPPED_IN_A_ROW_LIMIT or never_learned:
+            again = f", again with the learning rate at {self.learner.rate_factor:.0%}"
             raise DivergedError(
-                f"training diverged: {in_a_row} steps in a row had a non-finite gradient at {seen:,} images",
-                hint="the last checkpoint is intact; lower train.lr or use train.precision fp32",
+                f"training diverged: {in_a_row} steps in a row had a non-finite loss or gradient at {seen:,} images"
+                + (again if self.counters.setbacks else ""),
+                hint="the last checkpoint is intact; start anew with a lower train.lr or train.precision fp32",
             )
         return means
 
     def sample(self) -> None:
         """Writes the grid of fixed held-out images."""
         if self.writes:
+            self.folder.require_held()
             self.held_out.save_grid(self._average(), self.folder, self.counters.images_seen)
 
     def save(self, *, validate: bool) -> None:
@@ -89,6 +97,8 @@ class Bookkeeper:
             is_best = math.isfinite(loss) and (best is None or loss < best)
             if is_best:
                 counters.best_loss, counters.best_images = loss, counters.images_seen
+        counters.metrics_lines = self.folder.measured.lines
+        self.folder.require_held()
         path = save_checkpoint(
             self.folder.checkpoints,
             self.learner,

@@ -6,6 +6,7 @@ import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -29,6 +30,8 @@ from civae_core.model.stored import (
 from civae_core.training.learner import Learner
 
 STATE_NAME = "state.safetensors"
+STATE_FORMAT = 2
+"""Format 1 did not say its number, knew no tally, and counted neither lines of metrics nor setbacks."""
 TEMPORARY_PREFIX = ".writing-"
 
 
@@ -39,6 +42,10 @@ class Counters:
     images_seen: int = 0
     best_images: int = 0
     best_loss: float | None = None
+    metrics_lines: int | None = None
+    """Lines that metrics.jsonl had at this point; None where a state of format 1 does not tell."""
+    setbacks: int = 0
+    """How often training diverged and was set back to an earlier checkpoint."""
 
 
 def save_checkpoint(
@@ -77,7 +84,8 @@ def restore_checkpoint(folder: Path, learner: Learner) -> Counters:
     """Loads a checkpoint folder into a learner of the same configuration.
 
     Raises:
-        DataError: a file is missing, truncated, foreign, of another shape, or about other attributes.
+        DataError: a file is missing, truncated, foreign, of another shape, of a newer format, or about other
+            attributes.
     """
     state_file, model_file = folder / STATE_NAME, find_model_file(folder)
     if not state_file.is_file():
@@ -86,17 +94,17 @@ def restore_checkpoint(folder: Path, learner: Learner) -> Counters:
             hint="a model file alone is enough to use a model, not to resume its training",
         )
     _require_same_inputs(read_card(model_file).roles, learner.roles, model_file)
-    tensors = read_tensors(state_file)
+    tensors, metadata = read_tensors(state_file), _read_metadata(state_file)
     weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
     load_weights(learner.model, weights, state_file)
     load_weights(learner.average, read_tensors(model_file), model_file)
     _load_critics(learner, tensors, state_file)
     try:
-        with safe_open(state_file, framework="pt") as opened:
-            metadata = json.loads((opened.metadata() or {})["civae_state"])
         _load_optimizer(learner, {k: v for k, v in tensors.items() if k.startswith("optimizer.")})
         if metadata["scaler"] and learner.scaler.is_enabled():
             learner.scaler.load_state_dict(metadata["scaler"])
+        if metadata.get("tally") == list(learner.tally.names):
+            learner.tally.load(tensors["tally"])
         return Counters(**metadata["counters"])
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{state_file}: not a training state of this version ({error})") from error
@@ -106,6 +114,37 @@ def last_checkpoint(folder: Path) -> Path | None:
     """The newest complete checkpoint: what `last` points at, or a newer one that a kill kept `last` from naming."""
     steps = [path for path in _by_age(folder) if (path / STATE_NAME).is_file()]
     return steps[-1] if steps else None
+
+
+def last_good_checkpoint(folder: Path) -> Path | None:
+    """The newest complete checkpoint that was saved after a step that was not skipped.
+
+    Raises:
+        DataError: a state cannot be read.
+    """
+    for path in reversed(_by_age(folder)):
+        file = path / STATE_NAME
+        if file.is_file() and not _skipped_in_a_row(file):
+            return path
+    return None
+
+
+def discard_after(folder: Path, images: int) -> None:
+    """Deletes the checkpoints that have seen more images, and `last` and `best` where they named one of them.
+
+    Raises:
+        CivaeError: they cannot be deleted.
+    """
+    kept = _name_of(images)
+    for path in _by_age(folder):
+        if (len(path.name), path.name) > (len(kept), kept):
+            try:
+                _discard(path)
+            except OSError as error:
+                raise describe_os_error(error, path) from error
+    for link in LINKS:
+        if not follow(folder / link).is_dir():
+            (folder / link).unlink(missing_ok=True)
 
 
 def clear_unfinished(folder: Path) -> None:
@@ -166,12 +205,39 @@ def _state_tensors(learner: Learner) -> dict[str, Tensor]:
     for parameter, state in learner.optimizer.state.items():
         for key, value in state.items():
             tensors[f"optimizer.{names[parameter]}.{key}"] = value
+    tensors["tally"] = learner.tally.values()
     return tensors
 
 
 def _state_metadata(learner: Learner, counters: Counters) -> dict[str, str]:
-    values = {"counters": vars(counters), "scaler": learner.scaler.state_dict()}
+    values = {
+        "format": STATE_FORMAT,
+        "counters": vars(counters),
+        "scaler": learner.scaler.state_dict(),
+        "tally": learner.tally.names,
+    }
     return {"civae_state": json.dumps(values, allow_nan=False)}
+
+
+def _read_metadata(file: Path) -> dict[str, Any]:
+    try:
+        with safe_open(file, framework="pt") as opened:
+            metadata = json.loads((opened.metadata() or {})["civae_state"])
+        written = metadata.get("format", 1)
+        newer = written > STATE_FORMAT
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{file}: not a training state of this version ({error})") from error
+    if newer:
+        raise DataError(
+            f"{file}: written in format {written}, this version reads up to {STATE_FORMAT}",
+            hint="update civae",
+        )
+    return dict(metadata)
+
+
+def _skipped_in_a_row(file: Path) -> int:
+    tally = read_tensors(file).get("tally")
+    return 0 if tally is None else int(tally[-1])
 
 
 def _load_critics(learner: Learner, tensors: dict[str, Tensor], file: Path) -> None:

@@ -1,14 +1,14 @@
 """One process or many: the same code runs alone, under torchrun, and under srun with torchrun's variables."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import distributed as dist
 
-from civae_core.errors import UsageError
+from civae_core.errors import CivaeError, UsageError
 
 _LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """What a launcher tells each of its processes; torchrun sets them, docs/slurm.sh does it for srun."""
@@ -35,6 +35,30 @@ class Processes:
         shared = torch.tensor([flag], device=device)
         dist.all_reduce(shared, op=dist.ReduceOp.MAX)
         return int(shared.item())
+
+    def wait_for_all(self) -> None:
+        """Goes on when every process has come here."""
+        self.any(0)
+
+    def lead(self, act: Callable[[], object]) -> None:
+        """Lets the first process act for all while the others wait.
+
+        Raises:
+            CivaeError: it was refused; all end then, and with the same exit code.
+        """
+        refused: CivaeError | None = None
+        if self.is_first:
+            try:
+                act()
+            except CivaeError as error:
+                refused = error
+        code = self.any(refused.exit_code if refused is not None else 0)
+        if refused is not None:
+            raise refused
+        if code:
+            ended = CivaeError("the first process could not begin", hint="it says why")
+            ended.exit_code = code
+            raise ended
 
     def own_device(self, name: str) -> str:
         """The device name for this process: a GPU of its own where several processes share a host."""

@@ -18,6 +18,8 @@ from civae_core.training.device import Compute
 from civae_core.training.ema import averaged_copy, update_average
 
 METRICS = ("loss", "reconstruction", "kl", "mse", "sigma", "predictor_loss", "grad_norm")
+RATE_AFTER_SETBACK = 0.25
+"""The learning rate is this much lower each time that training was set back because it diverged."""
 SIGMA_LR_FACTOR = 10.0
 """log σ moves by decades in a few hundred steps, weights do not: it learns faster by this factor."""
 
@@ -46,10 +48,19 @@ class Tally:
 
     def read(self) -> tuple[dict[str, float], int, int]:
         """Means over good steps, steps skipped, steps skipped in a row; the one synchronisation per line."""
-        sums = torch.cat([self.sums_M, torch.stack([self.good, self.skipped, self.skipped_in_a_row])])
-        *totals, good, skipped, in_a_row = sums.tolist()
+        *totals, good, skipped, in_a_row = self.values().tolist()
         means = {name: total / good for name, total in zip(self.names, totals, strict=True)} if good else {}
         return means, int(skipped), int(in_a_row)
+
+    def values(self) -> Tensor:
+        """All sums in one row, to be stored: those of the metrics, then steps good, skipped, skipped in a row."""
+        return torch.cat([self.sums_M, torch.stack([self.good, self.skipped, self.skipped_in_a_row])])
+
+    def load(self, values: Tensor) -> None:
+        """Goes on with stored sums of the same names."""
+        self.sums_M.copy_(values[:-3])
+        for sums, value in zip((self.good, self.skipped, self.skipped_in_a_row), values[-3:], strict=True):
+            sums.copy_(value)
 
     def restart(self) -> None:
         """Begins the next line; the count of steps skipped in a row goes on."""
@@ -72,19 +83,41 @@ class Learner:
         self.model = model.to(compute.device).to(memory_format=layout).train()
         self.average = averaged_copy(self.model)
         self.config, self.roles, self.compute = config, roles, compute
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed_for(config.train.seed, "critics"))
-            self.critics = make_critics(config.loss, roles, config.model.latent).to(compute.device)
+        self.critics = self._fresh_critics()
         self.pass_through: nn.Module = TrainingPass(self.model, self.critics, config.loss, roles)
         self.optimizer = make_optimizer(self.named_parameters(), config.train)
-        self.scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.precision == "fp16")
+        self.scaler = self._fresh_scaler()
         self.tally = Tally.empty((*METRICS, *penalty_metrics(config.loss)), compute.device)
+        self.rate_factor = 1.0  # below 1 once training has diverged
         self.dimensions = model.channels * model.size**2
 
     def named_parameters(self) -> dict[str, nn.Parameter]:
         """All that is optimised: the model's parameters by their names, and the critics' as `critics.…`."""
         critics = {f"critics.{name}": parameter for name, parameter in self.critics.named_parameters()}
         return dict(self.model.named_parameters()) | critics
+
+    def start_over(self, fresh: IntactVAE) -> None:
+        """Becomes what it was before any step, with the weights of `fresh`, wrapped as it is."""
+        for network in (self.model, self.average):
+            network.load_state_dict(fresh.state_dict())
+        self.critics.load_state_dict(self._fresh_critics().state_dict())
+        self.optimizer.state.clear()
+        self.scaler = self._fresh_scaler()
+        self.tally.load(torch.zeros_like(self.tally.values()))
+        self.lower_rate(0)
+
+    def lower_rate(self, setbacks: int) -> None:
+        """Sets how much lower the learning rate is than scheduled, after so many setbacks."""
+        self.rate_factor = RATE_AFTER_SETBACK**setbacks
+
+    def _fresh_critics(self) -> nn.ModuleDict:
+        config = self.config
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_for(config.train.seed, "critics"))
+            return make_critics(config.loss, self.roles, config.model.latent).to(self.compute.device)
+
+    def _fresh_scaler(self) -> torch.amp.GradScaler:
+        return torch.amp.GradScaler(self.compute.device.type, enabled=self.compute.precision == "fp16")
 
     def wrap(self, *, compiled: bool, distributed: bool) -> None:
         """Puts torch.compile and DistributedDataParallel around the pass that `step` makes."""
@@ -127,6 +160,8 @@ class Learner:
         for own_B in result.own_losses.values():
             total = total + (own_B * batch.weights_B).mean()
 
+        # A loss that is not finite makes every gradient NaN, on all processes, even where its own were finite.
+        total = total * torch.where(total.isfinite(), 1.0, torch.nan)
         self.scaler.scale(total).backward()
         norm = self._clip(train.grad_clip)
         bad = ~torch.isfinite(norm)
@@ -181,7 +216,7 @@ class Learner:
 
     def _set_learning_rate(self, images_seen: int) -> None:
         train = self.config.train
-        rate = schedules.learning_rate(
+        rate = self.rate_factor * schedules.learning_rate(
             images_seen, peak=train.lr, warmup=train.lr_warmup, total=train.images, decay=train.lr_decay
         )
         for group in self.optimizer.param_groups:

@@ -11,7 +11,8 @@ from civae_core.config import Config
 from civae_core.data import PreparedData
 from civae_core.data.batches import TrainingBatches
 from civae_core.data.labelled import labelled_rows
-from civae_core.errors import InterruptedRunError, PreemptedError
+from civae_core.errors import DivergedError, InterruptedRunError, PreemptedError
+from civae_core.locks import require_unheld
 from civae_core.progress import progress
 from civae_core.training.bookkeeping import Bookkeeper
 from civae_core.training.checkpoint import Counters, clear_unfinished, mend_links
@@ -20,6 +21,7 @@ from civae_core.training.distributed import Processes, joined
 from civae_core.training.heldout import HeldOut
 from civae_core.training.learner import Learner
 from civae_core.training.run_folder import RunFolder
+from civae_core.training.setback import SETBACKS_ALLOWED, set_back
 from civae_core.training.setup import (
     assign_roles,
     make_batches,
@@ -61,7 +63,8 @@ def train(
     Raises:
         UsageError: the config does not fit the data, the folder or the device.
         DataError: the data or the checkpoint cannot be read.
-        DivergedError: the loss stayed non-finite; the last checkpoint is from before.
+        CivaeError: the folder cannot be written, or another process is writing it.
+        DivergedError: the loss stayed non-finite, also with a lower rate; the last checkpoint is from before.
         PreemptedError, InterruptedRunError: a signal asked to stop; a checkpoint was saved.
     """
     with ExitStack() as stack:
@@ -85,6 +88,7 @@ def train(
         _set_backends(compute)
 
         # Find where to begin.
+        processes.lead(lambda: require_unheld(out))
         start = find_start(folder, config, data, resume=resume, stop_at=stop_at)
 
         # Build the model with its optimiser, go on from the checkpoint, and weigh the batches.
@@ -94,14 +98,18 @@ def train(
         partly = make_partly_batches(config, roles, data, compute, processes, batches)
 
         # Claim the folder, now that everything fits.
-        if processes.is_first:
-            folder.claim()
+        def claim() -> None:
+            stack.enter_context(folder.held())
+            start.require_newest(folder)
+            folder.claim(lines=counters.metrics_lines, images=counters.images_seen)
             folder.open_log()
             clear_unfinished(folder.checkpoints)
             if start.is_own:
                 mend_links(folder.checkpoints, counters)
             facts = {"device": compute.describe(), "data": data.fingerprint, "started_from": start.origin}
             folder.describe(config, facts)
+
+        processes.lead(claim)
         learner.wrap(compiled=config.train.compile, distributed=processes.world_size > 1)
 
         # Train.
@@ -114,8 +122,18 @@ def train(
             make_card(config, roles, data, batches),
             writes=processes.is_first,
         )
-        _loop(config, learner, batches, partly, books, processes, stop, stop_at)
-        return TrainResult(out, counters.images_seen, counters.images_seen >= config.train.images)
+        while True:
+            try:
+                _loop(config, learner, batches, partly, books, processes, stop, stop_at)
+                break
+            except DivergedError as error:
+                if books.counters.setbacks >= SETBACKS_ALLOWED:
+                    raise
+                log.warning(error.message)
+            fresh, seen = make_model(config, roles, data), books.counters.images_seen
+            books.go_on_from(set_back(seen, start, folder, learner, fresh, processes))
+        seen = books.counters.images_seen
+        return TrainResult(out, seen, seen >= config.train.images)
 
 
 def _loop(

@@ -7,6 +7,7 @@ from typing import Any
 from civae_core.config import Config
 from civae_core.data import PreparedData
 from civae_core.data.labelled import labelled_rows
+from civae_core.locks import require_unheld
 from civae_core.training.device import Compute, choose_device
 from civae_core.training.distributed import joined
 from civae_core.training.learner import Learner
@@ -81,6 +82,8 @@ def preview(
         compute = Compute.choose(
             choose_device(processes.own_device(device)), config.train.precision, config.train.channels_last
         )
+        if processes.is_first:
+            require_unheld(out)
         start = find_start(RunFolder(out), config, data, resume=resume, stop_at=stop_at)
         learner = Learner(make_model(config, roles, data), config, roles, compute)
         seen = start.restore(learner).images_seen

@@ -20,7 +20,9 @@ from civae_core import __version__
 from civae_core.config import Config, dump_config, load_config
 from civae_core.errors import CivaeError, UsageError
 from civae_core.files import describe_os_error, make_folder, write_json, write_text
+from civae_core.locks import LOCK_NAME, Lock, held
 from civae_core.machine import nvidia_driver
+from civae_core.training.metrics_file import MetricsFile
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +45,8 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.samples = path / "samples"
         self.metrics = path / "metrics.jsonl"
+        self.measured = MetricsFile(self.metrics)
+        self._lock: Lock | None = None
         self._facts = path / "env.json"
         self._log = MemoryHandler(0)  # keeps what is said before there is a folder to write it into
 
@@ -63,18 +67,41 @@ class RunFolder:
                 hint="name a new or empty folder",
             )
 
-    def claim(self) -> None:
-        """Creates the folder, or takes up the one that a run left, without the line that a full disk cut short.
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Creates the folder if need be and keeps other processes from writing it while the block runs.
+
+        Raises:
+            CivaeError: it cannot be written, or another process holds it.
+        """
+        make_folder(self.path)
+        with held(self.path) as lock:
+            self._lock = lock
+            try:
+                yield
+            finally:
+                self._lock = None
+
+    def require_held(self) -> None:
+        """Refuses to write a folder that has vanished or that another process took over.
+
+        Raises:
+            CivaeError: says which.
+        """
+        if self._lock is not None:
+            self._lock.require()
+
+    def claim(self, *, lines: int | None = None, images: int) -> None:
+        """Makes the folder's parts, or takes up those that a run left, without what it measured after a checkpoint.
+
+        Args: as for `MetricsFile.cut_back`.
 
         Raises:
             CivaeError: it cannot be written.
         """
         make_folder(self.checkpoints)
         make_folder(self.samples)
-        try:
-            _drop_torn_line(self.metrics)
-        except OSError as error:
-            raise describe_os_error(error, self.metrics) from error
+        self.measured.cut_back(lines=lines, images=images)
 
     def origin(self) -> str | None:
         """The checkpoint of another run that this one was started from, as --resume named it."""
@@ -117,14 +144,10 @@ class RunFolder:
         """Appends one line to metrics.jsonl; a number that is not finite becomes null.
 
         Raises:
-            CivaeError: it cannot be written.
+            CivaeError: it cannot be written, or the folder is no longer this process's.
         """
-        cleaned = {k: _finite(v) for k, v in values.items()}
-        try:
-            with self.metrics.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(cleaned) + "\n")
-        except OSError as error:
-            raise describe_os_error(error, self.metrics) from error
+        self.require_held()
+        self.measured.append(values)
 
     @contextmanager
     def logged(self) -> Iterator[None]:
@@ -155,12 +178,20 @@ class RunFolder:
         """
         path = self.path / "log.txt"
         try:
-            written = logging.FileHandler(path, encoding="utf-8")
+            written = _LogFile(path, encoding="utf-8")
         except OSError as error:
             raise describe_os_error(error, path) from error
         written.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         self._log.setTarget(written)
         self._log.flush()
+
+
+class _LogFile(logging.FileHandler):
+    """A log that a full disk costs lines, not the run: what must be written says itself that it cannot be."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
 
 
 def environment() -> dict[str, Any]:
@@ -197,16 +228,8 @@ def _git_revision() -> str | None:
         return None
 
 
-def _drop_torn_line(path: Path) -> None:
-    if not path.exists():
-        return
-    with path.open("rb+") as file:
-        content = file.read()
-        file.truncate(content.rfind(b"\n") + 1)
-
-
 def _is_ours(path: Path) -> bool:
-    return path.name in OUR_NAMES or path.name.endswith(".tmp")
+    return path.name in OUR_NAMES or path.name.endswith(".tmp") or path.name.startswith(LOCK_NAME)
 
 
 def _flat(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -217,9 +240,3 @@ def _flat(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and value - value != 0:
-        return None
-    return value

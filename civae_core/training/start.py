@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from civae_core.config import Config
 from civae_core.data import PreparedData
-from civae_core.errors import UsageError
+from civae_core.errors import CivaeError, UsageError
 from civae_core.model.stored import find_model_file, follow, read_card
 from civae_core.training.checkpoint import Counters, last_checkpoint, restore_checkpoint
 from civae_core.training.learner import Learner
@@ -29,10 +31,27 @@ class Start:
             DataError: it does not fit the learner, or cannot be read.
         """
         if self.checkpoint is None:
-            return Counters()
+            return Counters(metrics_lines=0)
         counters = restore_checkpoint(self.checkpoint, learner)
-        # Another run's best checkpoint is not in this folder.
-        return counters if self.is_own else Counters(counters.images_seen)
+        if not self.is_own:
+            # Another run's best checkpoint is not in this folder, nor are its metrics, and its setbacks not ours.
+            learner.tally.load(torch.zeros_like(learner.tally.values()))
+            return Counters(counters.images_seen, metrics_lines=0)
+        learner.lower_rate(counters.setbacks)
+        return counters
+
+    def require_newest(self, folder: RunFolder) -> None:
+        """For whoever holds the folder: refuses to go on from a checkpoint that is no longer the folder's last.
+
+        Raises:
+            CivaeError: another process has trained the run since `find_start` looked.
+        """
+        own = last_checkpoint(folder.checkpoints)
+        if own != (self.checkpoint if self.is_own else None):
+            raise CivaeError(
+                f"{folder.path}: another process has just trained this run",
+                hint="run the same command again to go on from there",
+            )
 
 
 def find_start(

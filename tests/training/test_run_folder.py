@@ -144,11 +144,11 @@ def test_an_unwritable_place_is_a_runtime_failure(tiny_config: MakeConfig) -> No
 
 def test_a_line_that_a_full_disk_cut_short_is_dropped(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
-    folder.claim()
+    folder.claim(images=0)
     folder.record({"images": 1, "loss": float("inf")})
     with folder.metrics.open("a") as file:
         file.write('{"images": 2, "lo')
-    folder.claim()
+    folder.claim(images=1)
     folder.record({"images": 2, "loss": 0.5})
     lines = folder.metrics.read_text(encoding="utf-8").splitlines()
     assert [json.loads(line) for line in lines] == [{"images": 1, "loss": None}, {"images": 2, "loss": 0.5}]

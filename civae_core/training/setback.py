@@ -1,0 +1,60 @@
+"""After divergence: once, training goes back to its last good state and tries again with a lower learning rate."""
+
+import logging
+
+from civae_core.model import IntactVAE
+from civae_core.training.checkpoint import Counters, discard_after, last_good_checkpoint, mend_links
+from civae_core.training.distributed import Processes
+from civae_core.training.learner import Learner
+from civae_core.training.run_folder import RunFolder
+from civae_core.training.start import Start
+
+log = logging.getLogger(__name__)
+
+SETBACKS_ALLOWED = 1
+
+
+def set_back(
+    diverged_at: int,
+    start: Start,
+    folder: RunFolder,
+    learner: Learner,
+    fresh: IntactVAE,
+    processes: Processes,
+) -> Counters:
+    """Brings a learner back to the newest checkpoint from before the trouble, else to where the run began.
+
+    All processes read the same checkpoint; the first one then deletes those from amid the trouble, lest a run that is
+    killed goes on from one of them.
+
+    Args:
+        diverged_at: images seen when training was given up, for the record.
+        fresh: the network as at the beginning of training.
+
+    Returns:
+        The counts to go on from; the learner's rate is lowered.
+
+    Raises:
+        CivaeError: a checkpoint cannot be read, or those of the trouble not be deleted.
+    """
+    good = last_good_checkpoint(folder.checkpoints)
+    learner.start_over(fresh)
+    back = start if good is None else Start(good, True, start.origin)
+    counters = back.restore(learner)
+    counters.setbacks += 1
+    counters.metrics_lines = folder.measured.lines
+    learner.lower_rate(counters.setbacks)
+    processes.wait_for_all()
+    if processes.is_first:
+        discard_after(folder.checkpoints, counters.images_seen if good is not None else -1)
+        if good is not None:
+            mend_links(folder.checkpoints, counters)
+        facts = {"event": "diverged", "back_to": counters.images_seen, "rate_factor": learner.rate_factor}
+        folder.record({"images": diverged_at} | facts)
+    log.warning(
+        "training diverged at %s images: back to %s, with the learning rate at %.0f %%",
+        f"{diverged_at:,}",
+        f"{counters.images_seen:,}",
+        100 * learner.rate_factor,
+    )
+    return counters
