@@ -16,6 +16,14 @@ DeviceOption = Annotated[
         help="Where to compute; a device that is not there is refused.",
     ),
 ]
+EngineOption = Annotated[
+    str,
+    typer.Option(
+        "--engine",
+        metavar="auto|torch|onnx",
+        help="What computes: torch, the ONNX export beside the model, or that where there is one and no GPU.",
+    ),
+]
 ConfigOption = Annotated[
     list[Path] | None,
     typer.Option("--config", "-c", metavar="FILE", help="YAML config; repeatable, later files win."),

@@ -5,12 +5,15 @@ from typing import Annotated
 
 import typer
 
-from civae_cli.options import AttrOption, DeviceOption, JsonFlag, QuietFlag, VerboseFlag
+from civae_cli.options import AttrOption, DeviceOption, EngineOption, JsonFlag, QuietFlag, VerboseFlag
 from civae_cli.terminal import terminal
 
 
 def sample(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run, a checkpoint or a model.safetensors.")],
+    run: Annotated[
+        Path,
+        typer.Argument(metavar="RUN", help="A run, a checkpoint, a model.safetensors or an ONNX export."),
+    ],
     n: Annotated[
         int | None,
         typer.Option(
@@ -44,6 +47,7 @@ def sample(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the pictures.")] = Path(
         "samples"
     ),
+    engine: EngineOption = "auto",
     device: DeviceOption = "auto",
     json: JsonFlag = False,
     quiet: QuietFlag = False,
@@ -62,18 +66,16 @@ def sample(
     from civae_core.assignments import parse_values
     from civae_core.attributes import beyond_training
     from civae_core.errors import UsageError
+    from civae_core.inference.engines import open_engine
     from civae_core.inference.sheets import parse_grid, parse_seeds, write_grids, write_samples
-    from civae_core.model.stored import load_model
-    from civae_core.training.device import choose_device
 
     voice = terminal(quiet, verbose, json)
-    chosen = choose_device(device)
     if seeds is not None and n is not None:
         raise UsageError(f"--n {n} has no effect beside --seeds {seeds}", hint="give one of them")
     count = n or (64 if grid is None else 1)
     numbers = parse_seeds(seeds) if seeds is not None else list(range(count))
-    stored = load_model(run, chosen)
-    roles = stored.card.roles
+    opened = open_engine(run, engine, device)
+    roles = opened.roles
     stated = parse_values(treat or [], [a.name for a in roles.treatments], flag="--treat")
     factual = parse_values(attr or [], [a.name for a in roles.inputs])
     for name in stated.keys() & factual.keys():
@@ -88,9 +90,9 @@ def sample(
             for value in sorted({min(values), max(values)}):
                 for text in beyond_training({name: value}, roles.inputs):
                     voice.warn(f"--grid {text}; judge with care")
-        records = write_grids(stored, out, numbers, stated, grid)
+        records = write_grids(opened, out, numbers, stated, grid)
     else:
-        records = write_samples(stored, out, numbers, stated)
+        records = write_samples(opened, out, numbers, stated)
     if json:
         voice.json({"results": records})
     else:

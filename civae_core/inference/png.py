@@ -2,12 +2,10 @@
 
 from pathlib import Path
 
-from torch import Tensor
-
-from civae_core.figures.pictures import to_picture, write_png
+from civae_core.figures.pictures import Images, to_picture, write_png
 
 
-def write_image(path: Path, image_CHW: Tensor) -> None:
+def write_image(path: Path, image_CHW: Images) -> None:
     """Writes an image, uint8 or float in [0, 1], as a grey PNG if C is 1 and a coloured one if it is 3.
 
     Raises:

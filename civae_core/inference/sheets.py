@@ -5,18 +5,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 from PIL import Image
-from torch import Tensor
 
 from civae_core.assignments import parse_treatments
+from civae_core.engine.base import Array, Engine
 from civae_core.errors import UsageError
 from civae_core.figures.grids import image_grid
 from civae_core.figures.pictures import write_png
 from civae_core.files import make_folder
 from civae_core.inference.png import write_image
 from civae_core.inference.sampling import sample_images
-from civae_core.model.stored import StoredModel
 
 MOST_SEEDS = 10_000
 MOST_COLUMNS = 16
@@ -60,10 +59,10 @@ def parse_grid(text: str, names: Sequence[str]) -> dict[str, list[float]]:
 
 
 def write_samples(
-    stored: StoredModel, folder: Path, seeds: Sequence[int], stated: Mapping[str, float]
+    engine: Engine, folder: Path, seeds: Sequence[int], stated: Mapping[str, float]
 ) -> list[dict[str, Any]]:
     """One PNG a seed and, last, samples.png with all of them; their records."""
-    images_NCHW, labels = sample_images(stored, seeds, [stated] * len(seeds))
+    images_NCHW, labels = sample_images(engine, seeds, [stated] * len(seeds))
     make_folder(folder)
     records: list[dict[str, Any]] = []
     for seed, image_CHW, values in zip(seeds, images_NCHW, labels, strict=True):
@@ -77,7 +76,7 @@ def write_samples(
 
 
 def write_grids(
-    stored: StoredModel, folder: Path, seeds: Sequence[int], stated: Mapping[str, float], grid: str
+    engine: Engine, folder: Path, seeds: Sequence[int], stated: Mapping[str, float], grid: str
 ) -> list[dict[str, Any]]:
     """A sheet a seed: the first attribute of `grid` varies along the columns, the second down the rows.
 
@@ -85,20 +84,20 @@ def write_grids(
         UsageError: not one or two attributes of the model with values, or values under which no picture comes out.
         CivaeError: the folder cannot be written.
     """
-    axes = parse_grid(grid, [a.name for a in stored.card.roles.inputs])
+    axes = parse_grid(grid, [a.name for a in engine.roles.inputs])
     names, across = list(axes), next(iter(axes.values()))
     down = axes[names[1]] if len(names) == 2 else [None]
     records: list[dict[str, Any]] = []
     for seed in seeds:
         # One subject throughout: the same noise and the same unstated attributes in every cell.
-        _, (subject,) = sample_images(stored, [seed], [stated])
+        _, (subject,) = sample_images(engine, [seed], [stated])
         columns = []
         for value in across:
             wanted = [
                 {**stated, names[0]: value} | ({names[1]: other} if other is not None else {})
                 for other in down
             ]
-            images_NCHW, _ = sample_images(stored, [seed] * len(down), [subject | cell for cell in wanted])
+            images_NCHW, _ = sample_images(engine, [seed] * len(down), [subject | cell for cell in wanted])
             columns.append((f"{names[0]}={value:g}", images_NCHW))
         row_labels = [f"{names[1]}={other:g}" for other in down if other is not None]
         make_folder(folder)
@@ -108,10 +107,10 @@ def write_grids(
     return records
 
 
-def _sheet(images_NCHW: Tensor) -> Image.Image:
+def _sheet(images_NCHW: Array) -> Image.Image:
     """All images in a near-square sheet; blank cells fill the last row."""
     width = min(math.ceil(math.sqrt(len(images_NCHW))), MOST_COLUMNS)
     rows = math.ceil(len(images_NCHW) / width)
-    blanks = images_NCHW.new_full((rows * width - len(images_NCHW), *images_NCHW.shape[1:]), 255)
-    cells = torch.cat([images_NCHW, blanks]).unflatten(0, (rows, width))
+    blanks = np.full((rows * width - len(images_NCHW), *images_NCHW.shape[1:]), 255, dtype=np.uint8)
+    cells = np.concatenate([images_NCHW, blanks]).reshape(rows, width, *images_NCHW.shape[1:])
     return image_grid([("", cells[:, column]) for column in range(width)])

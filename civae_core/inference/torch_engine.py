@@ -1,0 +1,66 @@
+"""Answers through torch, on any device: the reference, whose functions the ONNX graphs are traced from."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from civae_core.attributes import AttributeRoles
+from civae_core.counterfactual import PREDICTIONS, Abduction, abduct
+from civae_core.engine.base import Abducted, Array, Predicted
+from civae_core.model.stored import StoredModel
+
+
+class TorchEngine:
+    """A model read from disk, on its device; see `Engine` for what it answers."""
+
+    def __init__(self, stored: StoredModel) -> None:
+        self.stored, self.model = stored, stored.model
+        self.device = next(stored.model.parameters()).device
+
+    @property
+    def name(self) -> str:
+        return f"torch on {self.device}"
+
+    @property
+    def roles(self) -> AttributeRoles:
+        return self.stored.card.roles
+
+    @property
+    def preprocessing(self) -> Mapping[str, Any]:
+        return self.stored.card.preprocessing
+
+    @property
+    def subjects(self) -> Sequence[Sequence[float]]:
+        return self.stored.card.subjects
+
+    @property
+    def latent(self) -> int:
+        return self.model.latent
+
+    @torch.no_grad()
+    def guess(self, y_BCHW: Array) -> Array | None:
+        return None if self.model.predictor is None else _array(self.model.predictor(self._tensor(y_BCHW)))
+
+    def abduct(self, y_BCHW: Array, x_BX: Array, t_BT: Array) -> Abducted:
+        found = abduct(self.model, self._tensor(y_BCHW), self._tensor(x_BX), self._tensor(t_BT))
+        return Abducted(_array(found.reconstruction.mean_BCHW), found)
+
+    def predict(self, abducted: Abducted, t_new_BT: Array, *, noise: float, strength: float) -> Predicted:
+        abduction: Abduction = abducted.state
+        predict = PREDICTIONS[self.stored.card.config.objective]
+        found = predict(self.model, abduction, self._tensor(t_new_BT), noise=noise, strength=strength)
+        return Predicted(_array(found.image_BCHW), _array(found.mean_BCHW), _array(found.effect_BCHW))
+
+    @torch.no_grad()
+    def draw(self, x_BX: Array, t_BT: Array, noise_BZ: Array) -> Array:
+        x, t, noise = (self._tensor(values) for values in (x_BX, t_BT, noise_BZ))
+        return _array(self.model.decode(self.model.prior_of(x, t).sample(noise), t, x).mean_BCHW)
+
+    def _tensor(self, values: Array) -> Tensor:
+        return torch.as_tensor(values, dtype=torch.float32, device=self.device)
+
+
+def _array(values: Tensor) -> Array:
+    return values.float().cpu().numpy()
