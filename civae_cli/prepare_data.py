@@ -13,6 +13,7 @@ _SHAPE_PREPARED_DATA = {
     "crop": "--crop",
     "grey": "--grey",
     "table": "--table",
+    "follow_links": "--follow-links",
     "treatment": "--treatment",
     "covariate": "--covariate",
     "workers": "--workers",
@@ -53,6 +54,9 @@ def prepare_data(
             show_default=False,
         ),
     ] = None,
+    follow_links: Annotated[
+        bool, typer.Option("--follow-links", help="Read pictures through links that leave the folder.")
+    ] = False,
     treatment: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="Report whether NAME can be changed fairly; repeatable."),
@@ -134,7 +138,8 @@ def prepare_data(
     if workers is not None and workers < 1:
         raise UsageError(f"--workers {workers} is not a number of processes")
     limit = MaxBad.parse(max_bad)
-    options = SourceOptions(size, 1 if grey else 3, crop, table, seed, count, overlap, truth or [])
+    channels = 1 if grey else 3
+    options = SourceOptions(size, channels, crop, table, seed, count, overlap, truth or [], follow_links)
     asked = Question(tuple(treatment or ()), tuple(covariate or ())) if treatment or covariate else None
     outcome = prepare(
         open_source(source, options),

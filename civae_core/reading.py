@@ -1,9 +1,11 @@
 """Reading files of strangers: never more than a bound, and never from what is no file."""
 
 import errno
+import json
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 
 def read_at_most(path: Path, most: int, *, regular: bool = True) -> bytes:
@@ -22,12 +24,16 @@ def read_at_most(path: Path, most: int, *, regular: bool = True) -> bytes:
         status = os.fstat(file.fileno())
         if regular and not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))
-        if stat.S_ISREG(status.st_mode) and status.st_size > most:
+        if status.st_size > most:
             raise _too_large(path, most)
-        data = file.read(most + 1)
-    if len(data) > most:
-        raise _too_large(path, most)
-    return data
+        if stat.S_ISREG(status.st_mode):
+            return file.read(status.st_size)
+        data = bytearray()  # a pipe states no size, and a buffer of the largest would be made at once
+        while block := file.read(2**16):
+            data += block
+            if len(data) > most:
+                raise _too_large(path, most)
+    return bytes(data)
 
 
 def require_regular(path: Path) -> None:
@@ -38,6 +44,26 @@ def require_regular(path: Path) -> None:
     """
     if not stat.S_ISREG(path.stat().st_mode):
         raise OSError(errno.EINVAL, "not a regular file", str(path))
+
+
+def parse_json(text: str | bytes) -> Any:
+    """A JSON value.
+
+    Raises:
+        ValueError: it is none, repeats a key of an object, or is nested too deeply.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_without_repeats)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"key {next(name for name in made if names.count(name) > 1)!r} appears twice")
+    return made
 
 
 def _too_large(path: Path, most: int) -> OSError:

@@ -19,9 +19,14 @@ from PIL import Image, ImageOps
 from PIL.JpegImagePlugin import JpegImageFile
 
 from civae_core.errors import DataError
+from civae_core.reading import read_at_most
 
 MAX_PIXELS = 89_000_000
 """Larger pictures are refused before they are decoded (decompression bombs)."""
+MAX_BYTES = 6 * MAX_PIXELS + 2**20
+"""Larger files are not read: this holds the largest picture unpacked, 16 bits in three channels."""
+LARGEST_SIDE = 4096
+"""Of the square that a picture becomes; a model from a stranger may ask for any."""
 
 # Named one by one: Pillow would also hand EPS files to an external interpreter. Some builds lack WebP.
 Image.init()
@@ -67,7 +72,8 @@ class Preprocessing:
         except TypeError as error:
             raise DataError(f"preprocessing {dict(values)!r} is not understood") from error
         numbers = [made.size, made.channels, *(n for n in (made.crop, made.crop_of) if n is not None)]
-        if any(type(n) is not int or n < 1 for n in numbers) or made.channels not in (1, 3):
+        sensible = all(type(n) is int and 1 <= n <= MAX_PIXELS for n in numbers)
+        if not sensible or made.channels not in (1, 3) or made.size > LARGEST_SIDE:
             raise DataError(f"preprocessing {dict(values)!r} is not understood")
         return made
 
@@ -100,31 +106,42 @@ def decode(source: Path | str | bytes, preprocessing: Preprocessing) -> np.ndarr
     """`load_photo` as a NumPy array uint8 [C,S,S]; raises DataError likewise."""
     name = "image" if isinstance(source, bytes) else str(source)
     try:
-        data = source if isinstance(source, bytes) else Path(source).read_bytes()
+        data = source if isinstance(source, bytes) else read_at_most(Path(source), MAX_BYTES)
     except OSError as error:
         raise DataError(f"cannot read {name}: {error.strerror or error}") from error
     if not data:
         raise DataError(f"{name}: the file is empty")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # refused below, with a reason
+            warnings.simplefilter(
+                "ignore"
+            )  # bombs are refused below, and damage is told by what cannot be read
             image = Image.open(io.BytesIO(data), formats=_FORMATS)
     except Image.UnidentifiedImageError as error:
         raise DataError(
             f"{name}: not an image", hint="JPEG, PNG, WebP, TIFF, BMP and GIF are read"
         ) from error
+    except Image.DecompressionBombError as error:
+        raise _too_many_pixels(name, "its") from error
     except _DECODER_ERRORS as error:
         raise DataError(f"{name}: damaged image ({_reason(error)})") from error
     with image:
         if image.width * image.height > MAX_PIXELS:
-            raise DataError(
-                f"{name}: {image.width} x {image.height} pixels are too many (limit {MAX_PIXELS:,})",
-                hint="make the picture smaller first",
-            )
+            raise _too_many_pixels(name, f"{image.width} x {image.height}")
+        if min(image.size) < 1:
+            raise DataError(f"{name}: damaged image (it has no pixels)")
         try:
-            return _square(image, preprocessing)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about damage that decoders get over
+                return _square(image, preprocessing)
         except _DECODER_ERRORS as error:
             raise DataError(f"{name}: damaged image ({_reason(error)})") from error
+
+
+def _too_many_pixels(name: str, count: str) -> DataError:
+    return DataError(
+        f"{name}: {count} pixels are too many (limit {MAX_PIXELS:,})", hint="make the picture smaller first"
+    )
 
 
 def _reason(error: BaseException) -> str:
@@ -154,7 +171,10 @@ def _eight_bit(image: Image.Image, mode: str) -> Image.Image:
         wide = np.asarray(image)
         if wide.size and (wide.min() < 0 or wide.max() > 65535):
             raise ValueError("32-bit integer pixels have no agreed range")
-        return Image.fromarray((wide / 257.0 + 0.5).astype(np.uint8)).convert(mode)
+        narrow = np.empty(wide.shape, np.uint8)
+        for rows in range(0, len(wide), 256):  # a large scan as floats would fill the memory
+            narrow[rows : rows + 256] = wide[rows : rows + 256] / 257.0 + 0.5
+        return Image.fromarray(narrow).convert(mode)
     if image.mode == "F":
         raise ValueError("floating-point pixels have no agreed range")
     if image.has_transparency_data:

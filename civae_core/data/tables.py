@@ -6,7 +6,6 @@ its values are 0/1, -1/1, true/false or yes/no, else continuous in its own units
 
 import csv
 import io
-import json
 import math
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,9 +19,14 @@ from civae_core.attributes import nearest
 from civae_core.data.splits import split_code
 from civae_core.errors import DataError
 from civae_core.files import is_macos_leftover
+from civae_core.reading import parse_json
 
 FILE_COLUMN = "file_name"
 SPLIT_COLUMN = "split"
+
+LONGEST_LINE = 2**20
+MOST_COLUMNS = 10_000
+LONGEST_NAME = 200
 
 _MISSING = {"", "na", "n/a", "nan", "null", "none"}
 _WORDS = {"true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0}
@@ -72,7 +76,7 @@ class _Column:
                     if self.texts == 1:
                         self.first_text = (line, cell)
         elif cell is not None:
-            value = float(cell)
+            value = float(cell) if abs(cell) <= _LARGEST else math.inf  # an integer may be beyond any float
         if abs(value) > _LARGEST:
             raise DataError(
                 f"{path}:{line}: {self.name} is infinite or too large", hint="leave unknown values empty"
@@ -89,7 +93,7 @@ def find_table(folder: Path) -> Path:
         DataError: there is none, or there are several to choose from.
     """
     tables = sorted(path for path in folder.iterdir() if path.suffix.lower() in (".csv", ".tsv", ".jsonl"))
-    tables = [path for path in tables if not is_macos_leftover(path)]
+    tables = [path for path in tables if path.is_file() and not is_macos_leftover(path)]
     named = [path for path in tables if path.stem.lower() == "metadata"]
     found = named or tables
     if len(found) == 1:
@@ -129,9 +133,9 @@ def read_table(path: Path) -> Table:
             if FILE_COLUMN not in row:
                 raise _no_file_column(path, row)
             has_split = SPLIT_COLUMN in row
-            columns = {
-                name: _Column(name) for name in row if name and name not in (FILE_COLUMN, SPLIT_COLUMN)
-            }
+            names = [name for name in row if name and name not in (FILE_COLUMN, SPLIT_COLUMN)]
+            check_columns(names, path)
+            columns = {name: _Column(name) for name in names}
         name = safe_name(row[FILE_COLUMN], path, line)
         if name in lines_by_name:
             raise DataError(f"{path}:{line}: {name} is already in line {lines_by_name[name]}")
@@ -202,12 +206,30 @@ def _no_file_column(path: Path, names: Iterable[str]) -> DataError:
     )
 
 
+def check_columns(names: Sequence[str], path: Path) -> None:
+    """Refuses names of attributes that could not be shown, stored or typed, and more of them than anyone has.
+
+    Raises:
+        DataError: naming the first.
+    """
+    if len(names) > MOST_COLUMNS:
+        raise DataError(f"{path}:1: {len(names):,} columns are too many (limit {MOST_COLUMNS:,})")
+    for name in names:
+        if len(name) > LONGEST_NAME or not name.isprintable():
+            raise DataError(
+                f"{path}:1: {name!r} is no name for an attribute",
+                hint=f"names are up to {LONGEST_NAME} characters that can be shown",
+            )
+
+
 def safe_name(cell: Cell, path: Path, line: int) -> str:
     """A name below the image folder, with forward slashes; tables may come from strangers."""
     if cell is not None and not isinstance(cell, str):
         raise DataError(f"{path}:{line}: {FILE_COLUMN} is {cell!r}, not a text")
     if not cell or not cell.strip():
         raise DataError(f"{path}:{line}: {FILE_COLUMN} is empty")
+    if not cell.isascii() and any("\ud800" <= letter <= "\udfff" for letter in cell):
+        raise DataError(f"{path}:{line}: {FILE_COLUMN} {cell!r} is not Unicode text")
     name = PurePosixPath(cell.strip().replace("\\", "/"))
     if name.is_absolute() or PureWindowsPath(name).drive or ".." in name.parts or "\0" in cell:
         raise DataError(
@@ -234,7 +256,10 @@ def numbered_lines(file: IO[bytes], path: Path) -> Iterator[tuple[int, str]]:
     """`open_text` of an open file, which may lie inside an archive; `path` is for messages."""
     line = 0
     try:
-        for line, text in enumerate(io.TextIOWrapper(file, encoding="utf-8-sig"), start=1):
+        lines = io.TextIOWrapper(file, encoding="utf-8-sig")
+        for line, text in enumerate(iter(lambda: lines.readline(LONGEST_LINE + 1), ""), start=1):
+            if len(text) > LONGEST_LINE:
+                raise DataError(f"{path}:{line}: the line is longer than {LONGEST_LINE:,} characters")
             yield line, text
     except UnicodeDecodeError as error:
         raise DataError(f"{path}:{line + 1}: not UTF-8 text", hint="save the table as UTF-8") from error
@@ -261,7 +286,7 @@ def delimited_rows(lines: Iterable[tuple[int, str]], path: Path) -> Iterator[tup
 
     reader = csv.reader(texts(), delimiter=_delimiter(path, first[1]), strict=True)
     try:
-        header = [name.strip() for name in next(reader)]
+        header = [" ".join(name.split()) for name in next(reader)]
         _refuse_repeats(header, path)
         for cells in reader:
             if not any(cell.strip() for cell in cells):
@@ -281,9 +306,15 @@ def _delimiter(path: Path, header: str) -> str:
 
 
 def _refuse_repeats(header: Sequence[str], path: Path) -> None:
-    repeated = [name for number, name in enumerate(header) if name and name in header[:number]]
-    if repeated:
-        raise DataError(f"{path}:1: column {repeated[0]} appears twice")
+    repeated = repeated_name(name for name in header if name)
+    if repeated is not None:
+        raise DataError(f"{path}:1: column {repeated} appears twice")
+
+
+def repeated_name(names: Iterable[str]) -> str | None:
+    """The first name that stands there a second time."""
+    seen: set[str] = set()
+    return next((name for name in names if name in seen or seen.add(name)), None)  # type: ignore[func-returns-value]
 
 
 def jsonl_rows(path: Path) -> Iterator[tuple[int, dict[str, Cell]]]:
@@ -292,7 +323,7 @@ def jsonl_rows(path: Path) -> Iterator[tuple[int, dict[str, Cell]]]:
         if not text.strip():
             continue
         try:
-            row = json.loads(text)
+            row = parse_json(text)
         except ValueError as error:
             raise DataError(f"{path}:{number}: not a JSON object: {error}") from error
         if not isinstance(row, dict):

@@ -34,8 +34,9 @@ NUMBERS = st.one_of(
 NASTY = st.sampled_from(
     [
         "", " ", "\t", "\0", "\x1b[31m", "\ufeff", "\u202e", "é", "e\u0301", "\U0001f600", "..", "../../etc/passwd",
-        "/etc/passwd", "a/../../b", "C:\\x", "\\\\host\\x", "~root", "CON", "a b", "<script>alert(1)</script>", "{{7*7}}",
-        "$x^$", "${HOME}", "%s%n", "'; --", '"', "=1+1", "!!python/object/apply:os.system [true]", "a" * 300,
+        "/etc/passwd", "a/../../b", "C:\\x", "\\\\host\\x", "~root", "CON", "a b",
+        "<script>alert(1)</script>", "{{7*7}}", "$x^$", "${HOME}", "%s%n", "'; --", '"', "=1+1",
+        "!!python/object/apply:os.system [true]", "a" * 300,
         "\r", "\r\n", ".", "./a.jpg", "a//b.jpg", "A.JPG", "a.jpg",
     ]
 )  # fmt: skip

@@ -6,7 +6,6 @@ are not, and no checksum is compared.
 
 import contextlib
 import hashlib
-import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,14 @@ from typing import IO
 from civae_core.data.images import Preprocessing
 from civae_core.data.sources.base import FileReader, Files, Source
 from civae_core.data.sources.celeba_lists import read_attributes, read_partition
-from civae_core.data.sources.files import FolderFiles, ZipFiles, open_archive
+from civae_core.data.sources.files import (
+    ARCHIVE_ERRORS,
+    MOST_LIST_BYTES,
+    FolderFiles,
+    ZipFiles,
+    open_archive,
+    open_member,
+)
 from civae_core.data.tables import numbered_lines
 from civae_core.errors import DataError
 from civae_core.files import is_macos_leftover
@@ -44,7 +50,8 @@ class _List:
             with self.path.open("rb") as file:
                 yield file
         else:
-            with open_archive(self.archive).open(str(self.path.relative_to(self.archive).as_posix())) as file:
+            name = self.path.relative_to(self.archive).as_posix()
+            with open_member(self.archive, name, MOST_LIST_BYTES) as file:
                 yield file
 
 
@@ -55,7 +62,9 @@ def is_celeba(root: Path) -> bool:
     return bool(_find_list(root, _ATTRIBUTES)) or any(_image_folders(root)) or any(_archives(root, _IMAGES))
 
 
-def celeba_source(root: Path, *, size: int, channels: int, crop: int | None) -> Source:
+def celeba_source(
+    root: Path, *, size: int, channels: int, crop: int | None, follow_links: bool = False
+) -> Source:
     """CelebA below `root`, which is a folder or a zip (of the images, beside the lists; or of everything).
 
     Raises:
@@ -77,14 +86,15 @@ def celeba_source(root: Path, *, size: int, channels: int, crop: int | None) -> 
         table = read_attributes(lines, attributes.path)
     with _reading(partition) as lines:
         splits_N = read_partition(lines, partition.path, table.file_names)
-    files = _find_images(root, table.file_names[:_PROBES])
+    files = _find_images(root, table.file_names[:_PROBES], follow_links)
     preprocessing = Preprocessing(size=size, channels=channels, crop=crop or CROP, crop_of=SHORT_SIDE)
     digest = hashlib.sha256(
         table.values_NA.tobytes() + splits_N.tobytes() + "\n".join(table.file_names).encode()
     )
     return Source(
         name="CelebA",
-        identity={"kind": "celeba", "path": str(root.resolve()), "table_sha256": digest.hexdigest()},
+        identity={"kind": "celeba", "path": str(root.resolve()), "table_sha256": digest.hexdigest()}
+        | ({"follow_links": True} if follow_links else {}),
         table=table,
         splits_N=splits_N,
         preprocessing=preprocessing,
@@ -97,7 +107,7 @@ def _reading(item: _List) -> Iterator[Iterable[tuple[int, str]]]:
     try:
         with item.open() as file:
             yield numbered_lines(file, item.path)
-    except (OSError, zipfile.BadZipFile) as error:
+    except (KeyError, *ARCHIVE_ERRORS) as error:
         raise DataError(f"cannot read {item.path}: {error}") from error
 
 
@@ -114,11 +124,11 @@ def _find_list(root: Path, stem: str) -> _List | None:
     return None
 
 
-def _find_images(root: Path, probes: list[str]) -> Files:
+def _find_images(root: Path, probes: list[str], follow_links: bool) -> Files:
     folders = [*_image_folders(root), root] if root.is_dir() else []
     for folder in folders:
         if any((folder / name).is_file() for name in probes):
-            return FolderFiles(folder)
+            return FolderFiles(folder, follow_links)
     archives = [root] if root.is_file() else [*_archives(root, _IMAGES), *_archives(root, "")]
     wanted = set(probes)
     for archive in archives:

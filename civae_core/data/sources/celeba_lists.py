@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from civae_core.data.splits import split_code
-from civae_core.data.tables import Table, delimited_rows
+from civae_core.data.tables import Table, check_columns, delimited_rows, repeated_name
 from civae_core.errors import DataError
 
 Lines = Iterable[tuple[int, str]]
@@ -25,9 +25,10 @@ def read_attributes(lines: Lines, path: Path) -> Table:
     _, header = next(rows, (1, []))
     # The text file's header names the attributes only, the CSV's names the image column as well.
     names = header[1:] if path.suffix.lower() == ".csv" else header
-    repeated = [name for number, name in enumerate(names) if name in names[:number]]
-    if repeated:
-        raise DataError(f"{path}: attribute {repeated[0]} appears twice")
+    repeated = repeated_name(names)
+    if repeated is not None:
+        raise DataError(f"{path}: attribute {repeated} appears twice")
+    check_columns(names, path)
     file_names: list[str] = []
     seen: set[str] = set()
     values: list[np.ndarray] = []
@@ -36,7 +37,7 @@ def read_attributes(lines: Lines, path: Path) -> Table:
             raise DataError(f"{path}:{line}: {len(cells) - 1} labels under {len(names)} attributes")
         if cells[0] in seen:
             raise DataError(f"{path}:{line}: {cells[0]} is listed twice")
-        if "/" in cells[0] or "\\" in cells[0]:
+        if set("/\\\0") & set(cells[0]) or cells[0] in (".", ".."):
             raise DataError(f"{path}:{line}: {cells[0]!r} is not a plain file name")
         try:
             labels = [_LABELS[cell] for cell in cells[1:]]
@@ -72,6 +73,8 @@ def read_partition(lines: Lines, path: Path, file_names: Iterable[str]) -> np.nd
             raise DataError(f"{path}:{line}: expected an image and its partition, got {len(cells)} cells")
         if line == 1 and cells[1] == "partition":
             continue
+        if cells[0] in codes:
+            raise DataError(f"{path}:{line}: {cells[0]} is listed twice")
         codes[cells[0]] = split_code(cells[1], f"{path}:{line}")
     try:
         return np.array([codes[name] for name in file_names], np.uint8)

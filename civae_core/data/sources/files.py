@@ -1,27 +1,56 @@
 """Bytes of image files, from a folder or from inside a zip archive."""
 
 import functools
+import struct
 import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
+from civae_core.data.images import MAX_BYTES
 from civae_core.errors import DataError
+from civae_core.reading import read_at_most, require_regular
+
+MOST_LIST_BYTES = 2**30
+"""Of a list inside an archive, unpacked."""
+
+# RuntimeError: an encrypted member. NotImplementedError: a feature of archives that Python lacks.
+ARCHIVE_ERRORS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    OSError,
+    OverflowError,
+    RuntimeError,
+    NotImplementedError,
+    ValueError,
+)
+"""What reading a damaged archive is known to raise."""
+
+# The others unpack more at once than is asked for, so that a small member could fill the memory.
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 @dataclass(frozen=True)
 class FolderFiles:
-    """Files of a folder."""
+    """Files of a folder; links that leave it are refused, unless they are to be followed."""
 
     folder: Path
+    follow_links: bool = False
 
     def read(self, name: str) -> bytes:
+        path = self.folder / name
         try:
-            return (self.folder / name).read_bytes()
+            if not self.follow_links and not path.resolve().is_relative_to(self.folder.resolve()):
+                raise DataError("a link that leaves the image folder; --follow-links would follow it")
+            return read_at_most(path, MAX_BYTES)
         except FileNotFoundError as error:
             raise DataError("the file is missing") from error
-        except OSError as error:
-            raise DataError(f"cannot be read: {error.strerror or error}") from error
+        except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: links in a circle
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise DataError(f"cannot be read: {reason or error}") from error
 
 
 @dataclass(frozen=True)
@@ -33,19 +62,29 @@ class ZipFiles:
 
     def read(self, name: str) -> bytes:
         try:
-            return open_archive(self.archive).read(self.prefix + name)
+            with open_member(self.archive, self.prefix + name, MAX_BYTES) as file:
+                # Asked for more, it would unpack more than the directory states before cutting that off.
+                return file.read(open_archive(self.archive).getinfo(self.prefix + name).file_size)
         except KeyError as error:
             raise DataError("the file is missing from the archive") from error
-        except (
-            zipfile.BadZipFile,
-            zlib.error,
-            EOFError,
-            OSError,
-            RuntimeError,
-            NotImplementedError,
-        ) as error:
-            # RuntimeError: an encrypted member. NotImplementedError: a compression method Python lacks.
+        except ARCHIVE_ERRORS as error:
             raise DataError(f"cannot be read from the archive: {error}") from error
+
+
+def open_member(archive: Path, name: str, most: int) -> IO[bytes]:
+    """A member of an archive, unpacked as it is read and never beyond the `most` bytes that it may state.
+
+    Raises:
+        KeyError: there is no such member.
+        DataError: the archive cannot be opened; the member states more than `most`, or another method than deflate.
+    """
+    opened = open_archive(archive)
+    member = opened.getinfo(name)
+    if member.file_size > most:
+        raise DataError(f"{name} unpacks to {member.file_size:,} bytes, more than the {most:,} that are read")
+    if member.compress_type not in _METHODS:
+        raise DataError(f"{name} is packed by a method other than deflate; pack the archive again")
+    return opened.open(member)
 
 
 @functools.lru_cache(maxsize=4)
@@ -56,8 +95,9 @@ def open_archive(path: Path) -> zipfile.ZipFile:
         DataError: it cannot be opened or is no zip file.
     """
     try:
+        require_regular(path)
         return zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError) as error:
+    except ARCHIVE_ERRORS as error:
         raise DataError(
             f"cannot open {path}: {error}", hint="copy or download the archive again; it may be incomplete"
         ) from error

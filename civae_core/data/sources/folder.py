@@ -1,6 +1,5 @@
 """A folder of images with a table."""
 
-import hashlib
 from pathlib import Path
 
 from civae_core.data.images import Preprocessing
@@ -9,10 +8,18 @@ from civae_core.data.sources.files import FolderFiles
 from civae_core.data.splits import hashed_splits
 from civae_core.data.tables import SPLIT_COLUMN, find_table, read_table
 from civae_core.errors import DataError, UsageError
+from civae_core.files import sha256_of
 
 
 def folder_source(
-    folder: Path, *, table: Path | None, size: int, channels: int, crop: int | None, seed: int | None
+    folder: Path,
+    *,
+    table: Path | None,
+    size: int,
+    channels: int,
+    crop: int | None,
+    seed: int | None,
+    follow_links: bool = False,
 ) -> Source:
     """An image folder with metadata.csv, .tsv or .jsonl in it, or with the given table.
 
@@ -25,6 +32,8 @@ def folder_source(
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder", hint="SOURCE is a folder or synthetic:faces")
     path = table or find_table(folder)
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path} is not a regular file", hint="the table is read more than once")
     read = read_table(path)
     if read.splits_N is not None and seed is not None:
         raise UsageError(f"--seed {seed} has no effect: {path.name} has a column {SPLIT_COLUMN}")
@@ -36,11 +45,12 @@ def folder_source(
             "kind": "folder",
             "path": str(folder.resolve()),
             "table": path.name,
-            "table_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+            "table_sha256": sha256_of(path),
             "split_seed": None if read.splits_N is not None else seed or 0,
+            **({"follow_links": True} if follow_links else {}),
         },
         table=read,
         splits_N=splits_N,
         preprocessing=preprocessing,
-        reader=FileReader(FolderFiles(folder), read.file_names, preprocessing),
+        reader=FileReader(FolderFiles(folder, follow_links), read.file_names, preprocessing),
     )

@@ -36,6 +36,7 @@ class SourceOptions:
     count: int | None = None
     overlap: float | None = None
     truths: Sequence[str] = ()
+    follow_links: bool = False
 
 
 def open_source(named: str, options: SourceOptions) -> Source:
@@ -64,7 +65,13 @@ def open_source(named: str, options: SourceOptions) -> Source:
         )
     if options.table is None and is_celeba(path):
         _refuse("CelebA has its own partition", {"--seed": options.seed})
-        return celeba_source(path, size=options.size, channels=options.channels, crop=options.crop)
+        return celeba_source(
+            path,
+            size=options.size,
+            channels=options.channels,
+            crop=options.crop,
+            follow_links=options.follow_links,
+        )
     return folder_source(
         path,
         table=options.table,
@@ -72,6 +79,7 @@ def open_source(named: str, options: SourceOptions) -> Source:
         channels=options.channels,
         crop=options.crop,
         seed=options.seed,
+        follow_links=options.follow_links,
     )
 
 
@@ -86,7 +94,10 @@ def _open_faces(named: str, options: SourceOptions) -> Source:
         raise UsageError(
             f"--size {options.size} is not within {SMALLEST_FACE} to {LARGEST_FACE}, as {named} are drawn"
         )
-    _refuse("synthetic faces are drawn to size", {"--crop": options.crop, "--table": options.table})
+    _refuse(
+        "synthetic faces are drawn, to size",
+        {"--crop": options.crop, "--table": options.table, "--follow-links": options.follow_links or None},
+    )
     roots = roots_of(BUILT_IN[named])
     consequences = {a.name for a in attributes_of(BUILT_IN[named])} - {a.name for a in roots}
     return faces_source(
