@@ -1,16 +1,22 @@
-"""Whether the model's attribute predictor means its probabilities, on held-out images."""
+"""How well the model's attribute predictor tells attributes, and whether it means its probabilities."""
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from civae_core.attributes import Attribute
 from civae_core.data import PreparedData
 from civae_core.data.labelled import LabelledRows
 from civae_core.figures.calibration import Reliability
+from civae_core.inference.plausible import SURE
 from civae_core.model import IntactVAE
+from civae_core.model.calibrated import UNCALIBRATED, Calibration
+from civae_core.model.stored import StoredModel
+from civae_core.yardstick.quality import score_quality
 
 BATCH = 64
 BINS = 10
@@ -33,7 +39,7 @@ def reliability(name: str, probability_N: Tensor, label_N: Tensor, bins: int = B
     probability_N, label_N = probability_N.detach().cpu().double(), label_N.detach().cpu().double()
     # Upper edges are part of the bin above, as in numpy's digitize; only the last bin is closed.
     edges = torch.linspace(0.0, 1.0, bins + 1, dtype=torch.float64)
-    bin_N = torch.bucketize(probability_N, edges[1:-1], right=True)
+    bin_N = torch.bucketize(probability_N.contiguous(), edges[1:-1], right=True)
     count_K = torch.zeros(bins, dtype=torch.float64).index_add_(0, bin_N, torch.ones_like(label_N))
     kept = count_K > 0
     confidence_K = torch.zeros_like(count_K).index_add_(0, bin_N, probability_N)[kept] / count_K[kept]
@@ -61,10 +67,10 @@ def wilson_interval(share: float, count: float) -> tuple[float, float]:
 
 
 @torch.no_grad()
-def predicted_probabilities(
+def predicted_outputs(
     model: IntactVAE, data: PreparedData, chosen: LabelledRows, device: torch.device
 ) -> Tensor:
-    """The predictor's probabilities of 1 [N, A], treatments first; meaningless where an attribute is continuous.
+    """The predictor's outputs [N, A] on the CPU, treatments first: logits, or standardised means.
 
     Raises:
         ValueError: the model has no predictor.
@@ -72,10 +78,72 @@ def predicted_probabilities(
     if model.predictor is None:
         raise ValueError("the model has no attribute predictor")
     parts = [
-        model.predictor(chosen[start : start + BATCH].read(data, device)[0]).float().sigmoid().cpu()
+        model.predictor(chosen[start : start + BATCH].read(data, device)[0]).cpu()
         for start in range(0, len(chosen), BATCH)
     ]
     return torch.cat(parts)
+
+
+def predictor_quality(
+    stored: StoredModel, data: PreparedData, chosen: LabelledRows, device: torch.device
+) -> dict[str, dict[str, Any]]:
+    """How well a model's predictor tells its inputs, by attribute; empty if the model has no predictor.
+
+    Args:
+        chosen: held-out rows, which may lack labels; an attribute without any is absent.
+
+    Returns:
+        Of each attribute what `score_quality` says, and `nll`, the mean −log p(label), with what it is without the
+        calibration of the model's card as `nll_uncalibrated`. Of a binary one also `ece` and `ece_uncalibrated`,
+        `temperature`, and `unsure`, the share of images whose likelier value has a probability below `SURE`. Of a
+        continuous one also `sd`, in raw units as `mae` is, and `within_95`, the share of labels within ±1.96 sd.
+    """
+    if stored.model.predictor is None:
+        return {}
+    attributes, card = stored.card.roles.inputs, stored.card.calibration
+    outputs_NA = predicted_outputs(stored.model, data, chosen, device).double()
+    labels_NA = torch.cat([chosen.t_NT, chosen.x_NX], dim=1).double()
+    found: dict[str, dict[str, Any]] = {}
+    for column, attribute in enumerate(attributes):
+        known_N = labels_NA[:, column].isfinite()
+        output_M1, label_M1 = outputs_NA[known_N, column, None], labels_NA[known_N, column, None]
+        if len(label_M1):
+            quality = score_quality(output_M1, label_M1, [attribute])[attribute.name]
+            judge = _of_quantity if attribute.kind == "continuous" else _of_binary
+            found[attribute.name] = quality | judge(output_M1, label_M1, attribute, card)
+    return found
+
+
+def _of_binary(
+    output_M1: Tensor, label_M1: Tensor, attribute: Attribute, card: Calibration
+) -> dict[str, float]:
+    found: dict[str, float] = {"temperature": card.temperatures.get(attribute.name, 1.0)}
+    for key, readings in (("", card), ("_uncalibrated", UNCALIBRATED)):
+        probability_M1 = readings.probabilities(output_M1, [attribute])
+        found[f"ece{key}"] = reliability(attribute.name, probability_M1[:, 0], label_M1[:, 0]).error
+        logit_M1 = output_M1 / readings.temperatures.get(attribute.name, 1.0)
+        found[f"nll{key}"] = float(F.binary_cross_entropy_with_logits(logit_M1, label_M1))
+        if readings is card:
+            likelier_M1 = torch.maximum(probability_M1, 1 - probability_M1)
+            found["unsure"] = float((likelier_M1 < SURE).double().mean())
+    return found
+
+
+def _of_quantity(
+    output_M1: Tensor, label_M1: Tensor, attribute: Attribute, card: Calibration
+) -> dict[str, float]:
+    shift, scale = attribute.shift_and_scale
+    error_M1 = label_M1 - shift - scale * output_M1
+
+    def nll(sd: float) -> float:
+        return float((0.5 * (error_M1 / sd).square() + math.log(sd) + 0.5 * math.log(2 * math.pi)).mean())
+
+    # Training counts the variance of a standardised quantity as 1: without a spread that is what the network says.
+    found = {"nll_uncalibrated": nll(scale)}
+    sd = card.spreads.get(attribute.name)
+    if sd is None:
+        return found | {"nll": found["nll_uncalibrated"]}
+    return found | {"nll": nll(sd), "sd": sd, "within_95": float((error_M1.abs() <= _Z * sd).double().mean())}
 
 
 def calibration(
@@ -84,16 +152,18 @@ def calibration(
     data: PreparedData,
     chosen: LabelledRows,
     device: torch.device,
+    readings: Calibration = UNCALIBRATED,
 ) -> list[Reliability]:
     """Reliability of each binary input; none if the model has no predictor.
 
     Args:
         attributes: the model's inputs, treatments first.
         chosen: held-out rows with all their labels.
+        readings: of the model's card.
     """
     if model.predictor is None or not any(a.kind == "binary" for a in attributes):
         return []
-    probability_NA = predicted_probabilities(model, data, chosen, device)
+    probability_NA = readings.probabilities(predicted_outputs(model, data, chosen, device), attributes)
     label_NA = torch.cat([chosen.t_NT, chosen.x_NX], dim=1)
     return [
         reliability(a.name, probability_NA[:, i], label_NA[:, i])

@@ -15,6 +15,7 @@ from civae_core.data.labelled import evenly_spread, labelled_rows
 from civae_core.data.splits import Split
 from civae_core.errors import DataError, UsageError
 from civae_core.evaluation.asked import Method
+from civae_core.evaluation.calibration import predictor_quality
 from civae_core.evaluation.foreign import ForeignImages, answering, foreign_questions
 from civae_core.evaluation.illustrate import illustrate
 from civae_core.evaluation.instruments import Instruments
@@ -163,6 +164,7 @@ def evaluate_questions(
         **({"other_interventions": further} if further else {}),
         "overlap": overlap_by_treatment(data, roles),
         **({"scorer": reconstruction_quality(yardstick, models, data)} if yardstick else {}),
+        **predictor_scores(models, data, question, device),
     }
     if not pictures:
         return Evaluation(numbers, [])
@@ -171,6 +173,15 @@ def evaluate_questions(
     if of_models := [method for method in pictured if isinstance(method, TrainedModel)]:
         drawn += illustrate(of_models, data, question, numbers["overlap"], device, seed)
     return Evaluation(numbers, drawn)
+
+
+def predictor_scores(
+    models: Sequence[TrainedModel], data: PreparedData, question: Question, device: torch.device
+) -> dict[str, Any]:
+    """The entry `predictor`: by model and attribute, how well the model fills in what was not stated."""
+    found = {m.name: predictor_quality(m.stored, data, question.chosen, device) for m in models}
+    found = {name: quality for name, quality in found.items() if quality}
+    return {"predictor": found} if found else {}
 
 
 def overlap_by_treatment(data: PreparedData, roles: AttributeRoles) -> dict[str, Any]:

@@ -294,7 +294,10 @@ def calibration_figures(
     method: TrainedModel, data: PreparedData, question: Question, device: torch.device
 ) -> list[Picture]:
     """Reliability of the model's attribute predictor; none without one."""
-    found = calibration(method.stored.model, method.stored.card.roles.inputs, data, question.chosen, device)
+    card = method.stored.card
+    found = calibration(
+        method.stored.model, card.roles.inputs, data, question.chosen, device, card.calibration
+    )
     if not found:
         return []
     return [

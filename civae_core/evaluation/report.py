@@ -7,10 +7,12 @@ from typing import Any
 from civae_core.evaluation.measures import NOT_COMPETING
 from civae_core.evaluation.naming import MEANINGS, ordered
 from civae_core.evaluation.paged import page_cell, page_glossary, page_sections
+from civae_core.evaluation.predictor_tables import predictor_tables
 from civae_core.evaluation.question import do_text
 from civae_core.evaluation.values import ABSENT, as_value
 from civae_core.figures.pages import inlined, render_page
 from civae_core.figures.pictures import Picture
+from civae_core.inference.plausible import SURE
 
 _TEMPLATE = Path(__file__).with_name("report.html.j2")
 
@@ -51,7 +53,9 @@ def render_evaluation(
         ],
         groups=_groups(methods),
         scorer=_scorer(evaluation.get("scorer")),
+        predictors=predictor_tables(evaluation.get("predictor")),
         glossary=page_glossary([methods, *(other["methods"] for other in others)]),
+        sure=SURE,
         absent=ABSENT,
     )
 
