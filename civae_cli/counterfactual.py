@@ -9,6 +9,7 @@ import typer
 from civae_cli.options import (
     AttrOption,
     DeviceOption,
+    EngineOption,
     JsonFlag,
     ModelOption,
     QuietFlag,
@@ -57,6 +58,7 @@ def counterfactual(
             "--native", help="Write photographs of their own size, the effect carried to their own pixels."
         ),
     ] = False,
+    engine: EngineOption = "auto",
     device: DeviceOption = "auto",
     json: JsonFlag = False,
     quiet: QuietFlag = False,
@@ -78,25 +80,24 @@ def counterfactual(
     from civae_core.data.images import Preprocessing
     from civae_core.errors import DataError
     from civae_core.inference.edit import edit_pictures
+    from civae_core.inference.engines import open_engine
     from civae_core.inference.output import EditWriter
     from civae_core.inference.pictures import Pictures
-    from civae_core.model.stored import load_model, newest_run
-    from civae_core.training.device import choose_device
+    from civae_core.model_paths import newest_run
 
     voice = terminal(quiet, verbose, json)
-    chosen = choose_device(device)
     path = model or newest_run()
     if model is None:
         voice.say(f"model: {path}")
-    stored = load_model(path, chosen)
-    roles = stored.card.roles
+    opened = open_engine(path, engine, device)
+    roles = opened.roles
     interventions = interventions_on(treat, roles.treatments)
     stated = parse_values(attr or [], [a.name for a in roles.inputs])
     for text in beyond_training(stated, roles.inputs):
         voice.warn(f"--attr {text}; judge with care")
     pictures = Pictures(
         images,
-        stored.card.preprocessing,
+        opened.preprocessing,
         stdin=sys.stdin if "-" in images else (),
         table=attrs,
         attributes=[a.name for a in roles.inputs],
@@ -105,12 +106,12 @@ def counterfactual(
         pictures.require_photos("--native")
     for text in pictures.beyond_training(roles.inputs, stated):
         voice.warn(f"--attrs {text}; judge with care")
-    shape = Preprocessing.from_dict(stored.card.preprocessing) if native else None
+    shape = Preprocessing.from_dict(opened.preprocessing) if native else None
     writer = EditWriter(out, noise=noise, strength=strength, strip=strip, native=shape)
 
     records, failures = [], []
     edited = edit_pictures(
-        stored, pictures, interventions, stated=stated, noise=noise, strength=strength, changes=native
+        opened, pictures, interventions, stated=stated, noise=noise, strength=strength, changes=native
     )
     for found in edited:
         try:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from civae_core.act import acted
 from civae_core.assignments import Intervention
 from civae_core.attributes import Attribute
 from civae_core.config.schema import Objective
@@ -81,13 +82,9 @@ def abduct_at(model: IntactVAE, y_BCHW: Tensor, x_BX: Tensor, t_BT: Tensor, z_BZ
 
 
 def act(t_BT: Tensor, intervention: Intervention, treatments: Sequence[Attribute]) -> Tensor:
-    """t ← t' of each picture: the named treatments set, or flipped from 0 to 1 and back; the others as they are."""
-    t_new_BT = t_BT.clone()
-    for index, attribute in enumerate(treatments):
-        if attribute.name in intervention:
-            value = intervention[attribute.name]
-            t_new_BT[:, index] = 1 - t_BT[:, index].round() if value == "flip" else value
-    return t_new_BT
+    """`acted` on a tensor of any device."""
+    t_new_BT = acted(t_BT.cpu().numpy(), intervention, treatments)
+    return torch.from_numpy(t_new_BT).to(t_BT.device)
 
 
 @torch.no_grad()

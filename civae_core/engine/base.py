@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from civae_core.attributes import AttributeRoles
+from civae_core.model.calibrated import Calibration
 
 Array = np.ndarray
 
@@ -56,6 +57,10 @@ class Engine(Protocol):
     @property
     def latent(self) -> int:
         """Z."""
+
+    @property
+    def calibration(self) -> Calibration:
+        """How the outputs of `guess` are to be read."""
 
     def guess(self, y_BCHW: Array) -> Array | None:
         """The attribute predictor's outputs [B,A]; None of a model without one."""

@@ -8,6 +8,7 @@ from typing import Any
 from civae_core.attributes import AttributeRoles
 from civae_core.errors import DataError
 from civae_core.files import sha256_of
+from civae_core.model.calibrated import Calibration
 
 FORMAT = 1
 CARD = "card.json"
@@ -38,6 +39,7 @@ class ExportCard:
     weights_sha256: str
     graphs: dict[str, GraphEntry]
     roles: AttributeRoles
+    calibration: Calibration
     model: dict[str, Any]
     """The model file's own metadata, whose keys `ModelCard` explains."""
     versions: dict[str, str]
@@ -85,6 +87,7 @@ def read_card(folder: Path) -> ExportCard:
             weights_sha256=values["weights_sha256"],
             graphs={name: GraphEntry(**entry) for name, entry in values["graphs"].items()},
             roles=AttributeRoles.from_dict(values["model"]["roles"]),
+            calibration=Calibration.from_dict(values["model"]["calibration"]),
             model=values["model"],
             versions=values["versions"],
         )

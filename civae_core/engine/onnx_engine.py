@@ -12,6 +12,7 @@ from civae_core.engine.base import Abducted, Array, Predicted
 from civae_core.engine.card import ExportCard, verified
 from civae_core.errors import DataError, UsageError
 from civae_core.machine import available_cores
+from civae_core.model.calibrated import Calibration
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -58,6 +59,10 @@ class OnnxEngine:
     @property
     def latent(self) -> int:
         return int(self.card.graphs["draw"].inputs["noise_z"][-1])
+
+    @property
+    def calibration(self) -> Calibration:
+        return self.card.calibration
 
     def guess(self, y_BCHW: Array) -> Array | None:
         return self.run("predictor", y=y_BCHW)["outputs"] if "predictor" in self.card.graphs else None

@@ -103,6 +103,7 @@ def _written(stored: StoredModel, functions: Mapping[str, Function], folder: Pat
         weights_sha256=sha256_of(folder / WEIGHTS),
         graphs=entries,
         roles=stored.card.roles,
+        calibration=stored.card.calibration,
         model=json.loads(stored.card.to_json()),
         versions=_versions(),
     )

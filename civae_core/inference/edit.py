@@ -6,17 +6,15 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from civae_core.act import acted
 from civae_core.assignments import Intervention
 from civae_core.attributes import AttributeRoles
-from civae_core.counterfactual import PREDICTIONS, abduct, act
+from civae_core.engine.base import Array, Engine
 from civae_core.errors import DataError, UsageError
-from civae_core.figures.pictures import to_uint8
+from civae_core.figures.pictures import as_uint8
 from civae_core.inference.labels import Labels, fill_labels
 from civae_core.inference.pictures import Picture
-from civae_core.model.stored import StoredModel
 
 BATCH = 32
 MOST_BYTES = 2**26
@@ -29,11 +27,11 @@ class Edit:
 
     treat: dict[str, float]
     """What was set, in raw units; a flip as the value it came to."""
-    image_CHW: Tensor
+    image_CHW: Array
     """uint8 [C,S,S]."""
     beyond: tuple[str, ...]
     """Treatments set to a value outside what training saw."""
-    change_CHW: np.ndarray | None = None
+    change_CHW: Array | None = None
     """float32 [C,S,S], y' − y before it is clamped and rounded to an image; None where nobody asked for it."""
 
     @property
@@ -49,13 +47,13 @@ class EditedPicture:
     picture: Picture
     factual: dict[str, float]
     predicted: dict[str, float | None]
-    reconstruction_CHW: Tensor
+    reconstruction_CHW: Array
     """uint8 [C,S,S], the decoder's account of the picture."""
     edits: list[Edit]
 
 
 def edit_pictures(
-    stored: StoredModel,
+    engine: Engine,
     pictures: Iterable[Picture | DataError],
     interventions: Sequence[Intervention],
     *,
@@ -81,21 +79,21 @@ def edit_pictures(
             training that none comes out.
     """
     waiting = iter(pictures)
-    shape = stored.card.preprocessing
+    shape = engine.preprocessing
     bytes_each = max(len(interventions), 1) * shape["channels"] * shape["size"] ** 2
     bytes_each *= 5 if changes else 1
     batch = min(BATCH, max(1, MOST_BYTES // bytes_each))
     while entries := list(islice(waiting, batch)):
         readable = [entry for entry in entries if isinstance(entry, Picture)]
         edited = iter(
-            _edit_batch(stored, readable, interventions, stated, noise, strength, changes) if readable else ()
+            _edit_batch(engine, readable, interventions, stated, noise, strength, changes) if readable else ()
         )
         for entry in entries:
             yield next(edited) if isinstance(entry, Picture) else entry
 
 
 def _edit_batch(
-    stored: StoredModel,
+    engine: Engine,
     pictures: list[Picture],
     interventions: Sequence[Intervention],
     stated: Mapping[str, float],
@@ -103,26 +101,24 @@ def _edit_batch(
     strength: float,
     changes: bool,
 ) -> list[EditedPicture | DataError]:
-    model, roles = stored.model, stored.card.roles
-    device = next(model.parameters()).device
-    y_BCHW = torch.stack([picture.pixels_CHW for picture in pictures]).to(device).float() / 255
-    labels = fill_labels(model, roles, y_BCHW, pictures, stated)
-    abduction = abduct(model, y_BCHW, labels.x_BX, labels.t_BT)
-    predict = PREDICTIONS[stored.card.config.objective]
-    reconstructions = to_uint8(abduction.reconstruction.mean_BCHW)
+    roles = engine.roles
+    y_BCHW = np.stack([picture.pixels_CHW for picture in pictures]).astype(np.float32) / 255
+    labels = fill_labels(engine, y_BCHW, pictures, stated)
+    abducted = engine.abduct(y_BCHW, labels.x_BX, labels.t_BT)
+    reconstructions = as_uint8(abducted.reconstruction_BCHW)
     edits: list[list[Edit]] = [[] for _ in pictures]
     lost: dict[int, DataError] = {}
     for intervention in interventions:
-        t_new_BT = act(labels.t_BT, intervention, roles.treatments)
-        result = predict(model, abduction, t_new_BT, noise=noise, strength=strength)
+        t_new_BT = acted(labels.t_BT, intervention, roles.treatments)
+        result = engine.predict(abducted, t_new_BT, noise=noise, strength=strength)
         for row, error in _without_image(result.image_BCHW, pictures, intervention, stated, labels, roles):
             lost.setdefault(row, error)
-        images = to_uint8(result.image_BCHW)
+        images = as_uint8(result.image_BCHW)
         for row, values in enumerate(t_new_BT.tolist()):
             named = dict(zip((a.name for a in roles.treatments), values, strict=True))
             treat = {name: round(named[name], 6) for name in intervention}
             beyond = [a.name for a in roles.treatments if a.name in treat and not a.in_range(treat[a.name])]
-            change_CHW = (result.image_BCHW[row] - y_BCHW[row]).cpu().numpy() if changes else None
+            change_CHW = result.image_BCHW[row] - y_BCHW[row] if changes else None
             edits[row].append(Edit(treat, images[row], tuple(beyond), change_CHW))
     return [
         lost.get(row)
@@ -134,7 +130,7 @@ def _edit_batch(
 
 
 def _without_image(
-    image_BCHW: Tensor,
+    image_BCHW: Array,
     pictures: list[Picture],
     intervention: Intervention,
     stated: Mapping[str, float],
@@ -147,7 +143,7 @@ def _without_image(
         UsageError: one has none because of a value that all pictures share.
     """
     shared = _farthest({**stated, **{n: v for n, v in intervention.items() if v != "flip"}}, roles)
-    for row in (~image_BCHW.isfinite().flatten(1).all(dim=1)).nonzero().flatten().tolist():
+    for row in np.flatnonzero(~np.isfinite(image_BCHW).all(axis=(1, 2, 3))).tolist():
         set_, factual = (
             ", ".join(
                 f"{name}={value if value == 'flip' else format(value, 'g')}" for name, value in values.items()

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from civae_core.attributes import Attribute, AttributeRoles
+from civae_core.engine.base import Array, Engine
 from civae_core.errors import UsageError
 from civae_core.inference.pictures import Picture
 from civae_core.inference.plausible import (
@@ -16,8 +16,7 @@ from civae_core.inference.plausible import (
     continuous_options,
     plausible_covariates,
 )
-from civae_core.model import IntactVAE
-from civae_core.model.calibrated import UNCALIBRATED, Calibration
+from civae_core.model.calibrated import Calibration
 
 
 @dataclass(frozen=True)
@@ -36,8 +35,8 @@ class Unsure:
 class Labels:
     """Factual values of a batch in raw units, and where they come from."""
 
-    t_BT: Tensor
-    x_BX: Tensor
+    t_BT: Array
+    x_BX: Array
     """Of a predicted attribute the likelier value, or the mean."""
     predicted: list[dict[str, float | None]]
     """For each picture, the attributes that were predicted: the probability of the value 1, None if continuous."""
@@ -49,45 +48,40 @@ class Labels:
 
     def factual(self, row: int, roles: AttributeRoles) -> dict[str, float]:
         """Values by name of one picture, treatments first."""
-        values = torch.cat([self.t_BT[row], self.x_BX[row]]).tolist()
+        values = [*self.t_BT[row].tolist(), *self.x_BX[row].tolist()]
         return {a.name: round(value, 6) for a, value in zip(roles.inputs, values, strict=True)}
 
 
-@torch.no_grad()
 def fill_labels(
-    model: IntactVAE,
-    roles: AttributeRoles,
-    y_BCHW: Tensor,
-    pictures: Sequence[Picture],
-    stated: Mapping[str, float],
-    calibration: Calibration = UNCALIBRATED,
+    engine: Engine, y_BCHW: Array, pictures: Sequence[Picture], stated: Mapping[str, float]
 ) -> Labels:
     """Stated values win over a table's, and those over the predictor's.
 
     Args:
-        y_BCHW: the pictures as floats in [0,1] on the model's device.
+        y_BCHW: the pictures as floats in [0,1].
         stated: values that hold for every picture.
-        calibration: how the predictor's outputs are to be read, from the model's card.
 
     Raises:
         UsageError: a value is known to nobody and the model has no predictor.
     """
+    roles, calibration = engine.roles, engine.calibration
     known = [{**picture.known, **stated} for picture in pictures]
-    named = [[values.get(a.name, torch.nan) for a in roles.inputs] for values in known]
-    a_BA = torch.tensor(named, dtype=torch.float32).reshape(len(pictures), len(roles.inputs))
-    missing_BA = a_BA.isnan()
+    named = [[values.get(a.name, np.nan) for a in roles.inputs] for values in known]
+    a_BA = np.array(named, dtype=np.float32).reshape(len(pictures), len(roles.inputs))
+    missing_BA = np.isnan(a_BA)
     guesses = [_Guesses() for _ in pictures]
     if missing_BA.any():
-        if model.predictor is None:
-            row = int(missing_BA.any(dim=1).nonzero()[0])
+        outputs_BA = engine.guess(y_BCHW)
+        if outputs_BA is None:
+            row = int(missing_BA.any(axis=1).argmax())
             names = ", ".join(sorted(a.name for a in roles.inputs if a.name not in known[row]))
             raise UsageError(
                 f"{pictures[row].name}: {names} not stated, and this model was trained without a predictor",
                 hint="state them with --attr NAME=VALUE or --attrs TABLE",
             )
-        values_BA, probability_BA = _guess(model.predictor(y_BCHW), roles.inputs, calibration)
-        a_BA = torch.where(missing_BA, values_BA, a_BA)
-        for row, column in missing_BA.nonzero().tolist():
+        values_BA, probability_BA = _guess(outputs_BA, roles.inputs, calibration)
+        a_BA = np.where(missing_BA, values_BA, a_BA)
+        for row, column in np.argwhere(missing_BA).tolist():
             attribute, value = roles.inputs[column], float(values_BA[row, column])
             covariate = column - len(roles.treatments)
             if attribute.kind == "binary":
@@ -95,14 +89,14 @@ def fill_labels(
             else:
                 spread = calibration.spreads.get(attribute.name)
                 guesses[row].add_continuous(attribute, value, spread, covariate)
-    t_BT, x_BX = a_BA.tensor_split([len(roles.treatments)], dim=1)
+    t_BT, x_BX = np.split(a_BA, [len(roles.treatments)], axis=1)
     plausible = plausible_covariates(x_BX, [guess.options for guess in guesses])
     return Labels(
-        t_BT.to(y_BCHW.device),
-        x_BX.to(y_BCHW.device),
+        t_BT,
+        x_BX,
         [guess.probabilities for guess in guesses],
         [guess.spreads for guess in guesses],
-        plausible.to(y_BCHW.device),
+        plausible,
         [
             Unsure(
                 tuple(roles.covariates[column].name for column in guess.options), count, tuple(guess.taken)
@@ -157,12 +151,12 @@ def describe_unsure(name: str, unsure: Unsure, predicted: Mapping[str, float | N
 
 
 def _guess(
-    outputs_BA: Tensor, attributes: Sequence[Attribute], calibration: Calibration
-) -> tuple[Tensor, Tensor]:
+    outputs_BA: Array, attributes: Sequence[Attribute], calibration: Calibration
+) -> tuple[Array, Array]:
     """The predictor's outputs as values in raw units [B,A], and as probabilities of 1 where they are logits [B,A]."""
-    outputs_BA = outputs_BA.float().cpu()
-    binary_A = torch.tensor([a.kind == "binary" for a in attributes])
-    shift_A, scale_A = torch.tensor([a.shift_and_scale for a in attributes], dtype=torch.float64).T
-    probability_BA = calibration.probabilities(outputs_BA, attributes)
-    continuous_BA = (shift_A + scale_A * outputs_BA).float()
-    return torch.where(binary_A, (probability_BA >= 0.5).float(), continuous_BA), probability_BA
+    binary_A = np.array([a.kind == "binary" for a in attributes])
+    shift_A, scale_A = np.array([a.shift_and_scale for a in attributes], dtype=np.float64).T
+    probability_BA = calibration.probability_of(outputs_BA, attributes)
+    continuous_BA = shift_A + scale_A * outputs_BA
+    values_BA = np.where(binary_A, probability_BA >= 0.5, continuous_BA).astype(np.float32)
+    return values_BA, probability_BA

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 from PIL import Image
 
 from civae_core.data.images import Preprocessing
@@ -105,7 +105,7 @@ class EditWriter:
 
     def _carried(self, photo: Photo, edited: EditedPicture, edit: Edit) -> Photo:
         assert self.native is not None and edit.change_CHW is not None
-        effect = effect_of(edited.picture.pixels_CHW.numpy(), edit.change_CHW)
+        effect = effect_of(edited.picture.pixels_CHW, edit.change_CHW)
         return apply_effect(photo, Placement.of_crop(self.native, *photo.size), effect)
 
     def _account(self, edited: EditedPicture, edit: Edit) -> str:
@@ -122,7 +122,7 @@ class EditWriter:
             images.append(edit.image_CHW)
             labels.append(_described(edit))
             marks.append(not edit.in_range)
-        return draw_strip(torch.stack(images), labels, marks, title=self._conditions)
+        return draw_strip(np.stack(images), labels, marks, title=self._conditions)
 
     @property
     def _conditions(self) -> str | None:

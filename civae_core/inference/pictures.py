@@ -4,18 +4,18 @@ import glob
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from civae_core.attributes import Attribute, beyond_training
-from civae_core.data import PreparedData
-from civae_core.data.images import load_photo
-from civae_core.data.selection import parse_selection
+from civae_core.data.images import Preprocessing, decode
 from civae_core.data.tables import read_table
 from civae_core.errors import DataError, UsageError
 from civae_core.files import is_macos_leftover
+
+if TYPE_CHECKING:
+    from civae_core.data import PreparedData
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")
 
@@ -28,7 +28,7 @@ class Picture:
     """As the user can find it: a path, or `DATA#test[17]`."""
     stem: str
     """What files made from it are called."""
-    pixels_CHW: Tensor
+    pixels_CHW: np.ndarray
     """uint8 [C,S,S]."""
     known: Mapping[str, float] = field(default_factory=dict)
     """Factual attribute values from a table, in raw units."""
@@ -81,7 +81,7 @@ class Pictures:
         for entry in self.entries:
             if isinstance(entry, Path):
                 try:
-                    pixels_CHW = load_photo(entry, self.preprocessing)
+                    pixels_CHW = decode(entry, Preprocessing.from_dict(self.preprocessing))
                 except DataError as error:
                     yield error
                     continue
@@ -125,12 +125,7 @@ class Pictures:
                 if line.strip():
                     self._add(line.rstrip("\r\n"), ())
             return
-        selection = parse_selection(argument)
-        if selection is not None:
-            data = PreparedData.open(selection.path)
-            self._require_same_format(data, argument)
-            for number, row in enumerate(selection.rows(data).tolist(), start=selection.start):
-                self.entries.append((data, selection.split, number, row))
+        if "#" in argument and self._add_selection(argument):
             return
         path = Path(argument)
         if path.is_dir():
@@ -152,7 +147,21 @@ class Pictures:
         else:
             raise UsageError(f"{argument}: no such file, folder or pattern")
 
-    def _require_same_format(self, data: PreparedData, argument: str) -> None:
+    def _add_selection(self, argument: str) -> bool:
+        """Adds prepared images, whose reader is made of tensors; False where `argument` names none."""
+        from civae_core.data import PreparedData
+        from civae_core.data.selection import parse_selection
+
+        selection = parse_selection(argument)
+        if selection is None:
+            return False
+        data = PreparedData.open(selection.path)
+        self._require_same_format(data, argument)
+        for number, row in enumerate(selection.rows(data).tolist(), start=selection.start):
+            self.entries.append((data, selection.split, number, row))
+        return True
+
+    def _require_same_format(self, data: "PreparedData", argument: str) -> None:
         has = (data.channels, data.size)
         wants = (self.preprocessing["channels"], self.preprocessing["size"])
         if has != wants:
@@ -161,10 +170,12 @@ class Pictures:
             )
 
 
-def _prepared_picture(data: PreparedData, split: str, number: int, row: int) -> Picture:
+def _prepared_picture(data: "PreparedData", split: str, number: int, row: int) -> Picture:
     values = data.table_NA[row].tolist()
     known = {a.name: v for a, v in zip(data.attributes, values, strict=True) if v == v}
-    pixels_CHW = data.images(torch.tensor([row]))[0]
+    import torch
+
+    pixels_CHW = data.images(torch.tensor([row]))[0].numpy()
     return Picture(f"{data.path}#{split}[{number}]", f"{split}-{number:05d}", pixels_CHW, known)
 
 

@@ -17,8 +17,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from civae_core.attributes import Attribute
 
@@ -36,33 +35,33 @@ class Plausible:
     `row_R` is the picture of each combination; the weights of a picture's combinations sum to 1.
     """
 
-    row_R: Tensor
-    x_RX: Tensor
-    weight_R: Tensor
+    row_R: np.ndarray
+    x_RX: np.ndarray
+    weight_R: np.ndarray
     pictures: int
-
-    def to(self, device: torch.device) -> "Plausible":
-        return Plausible(self.row_R.to(device), self.x_RX.to(device), self.weight_R.to(device), self.pictures)
 
     @property
     def counts(self) -> list[int]:
         """Combinations of each picture."""
-        return torch.bincount(self.row_R, minlength=self.pictures).tolist()
+        counts: list[int] = np.bincount(self.row_R, minlength=self.pictures).tolist()
+        return counts
 
-    def chunks(self, limit: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def chunks(self, limit: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Pictures' numbers and covariates of at most `limit` combinations at a time."""
-        yield from zip(self.row_R.split(limit), self.x_RX.split(limit), strict=True)
+        for start in range(0, len(self.row_R), limit):
+            yield self.row_R[start : start + limit], self.x_RX[start : start + limit]
 
-    def mean(self, values_R: Tensor) -> Tensor:
+    def mean(self, values_R: np.ndarray) -> np.ndarray:
         """The weighted mean of each picture's combinations: [R, …] to [B, …]."""
         if len(self.row_R) == self.pictures:
             return values_R
-        weight_R = self.weight_R.to(values_R.dtype).reshape(-1, *(1 for _ in values_R.shape[1:]))
-        mean_B = values_R.new_zeros(self.pictures, *values_R.shape[1:])
-        return mean_B.index_add_(0, self.row_R, weight_R * values_R)
+        weight_R = self.weight_R.astype(values_R.dtype).reshape(-1, *(1 for _ in values_R.shape[1:]))
+        mean_B = np.zeros((self.pictures, *values_R.shape[1:]), dtype=values_R.dtype)
+        np.add.at(mean_B, self.row_R, weight_R * values_R)
+        return mean_B
 
 
-def plausible_covariates(x_BX: Tensor, options: Sequence[Mapping[int, Sequence[Option]]]) -> Plausible:
+def plausible_covariates(x_BX: np.ndarray, options: Sequence[Mapping[int, Sequence[Option]]]) -> Plausible:
     """The likeliest combinations of each picture.
 
     Args:
@@ -72,14 +71,14 @@ def plausible_covariates(x_BX: Tensor, options: Sequence[Mapping[int, Sequence[O
     rows, found, weights = [], [], []
     for row, (x_X, unsure) in enumerate(zip(x_BX, options, strict=True)):
         for combination, weight in likeliest(unsure, MOST):
-            changed_X = x_X.clone()
+            changed_X = x_X.copy()
             for column, value in combination.items():
                 changed_X[column] = value
             rows.append(row)
             found.append(changed_X)
             weights.append(weight)
-    x_RX = torch.stack(found) if found else x_BX[:0]
-    return Plausible(torch.tensor(rows, dtype=torch.int64), x_RX, torch.tensor(weights), len(x_BX))
+    x_RX = np.stack(found) if found else x_BX[:0]
+    return Plausible(np.array(rows, dtype=np.int64), x_RX, np.array(weights), len(x_BX))
 
 
 def likeliest(options: Mapping[int, Sequence[Option]], most: int) -> list[tuple[dict[int, float], float]]:

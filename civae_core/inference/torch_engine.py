@@ -9,6 +9,7 @@ from torch import Tensor
 from civae_core.attributes import AttributeRoles
 from civae_core.counterfactual import PREDICTIONS, Abduction, abduct
 from civae_core.engine.base import Abducted, Array, Predicted
+from civae_core.model.calibrated import Calibration
 from civae_core.model.stored import StoredModel
 
 
@@ -38,6 +39,10 @@ class TorchEngine:
     @property
     def latent(self) -> int:
         return self.model.latent
+
+    @property
+    def calibration(self) -> Calibration:
+        return self.stored.card.calibration
 
     @torch.no_grad()
     def guess(self, y_BCHW: Array) -> Array | None:

@@ -9,12 +9,14 @@ its standard deviation.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from civae_core.attributes import Attribute
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 COLDEST, HOTTEST = 0.05, 20.0
 """Bounds of a temperature: that of the coldest trusts a logit twenty times as much as it says."""
@@ -36,10 +38,18 @@ class Calibration:
     split: str = ""
     """The split they are from; empty where nothing was fitted."""
 
-    def probabilities(self, outputs_BA: Tensor, attributes: Sequence[Attribute]) -> Tensor:
+    def probabilities(self, outputs_BA: "Tensor", attributes: Sequence[Attribute]) -> "Tensor":
         """Calibrated probabilities of 1 [B,A], float64 on the CPU; meaningless where an attribute is continuous."""
-        heat_A = torch.tensor([self.temperatures.get(a.name, 1.0) for a in attributes], dtype=torch.float64)
-        return (outputs_BA.detach().cpu().double() / heat_A).sigmoid()
+        import torch
+
+        return torch.from_numpy(self.probability_of(outputs_BA.detach().cpu().numpy(), attributes))
+
+    def probability_of(self, outputs_BA: np.ndarray, attributes: Sequence[Attribute]) -> np.ndarray:
+        """`probabilities` of an array, without torch."""
+        heat_A = np.array([self.temperatures.get(a.name, 1.0) for a in attributes], dtype=np.float64)
+        # The logistic function, by a form whose exponentials cannot overflow.
+        probability_BA: np.ndarray = 0.5 + 0.5 * np.tanh(0.5 * outputs_BA.astype(np.float64) / heat_A)
+        return probability_BA
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -73,7 +83,7 @@ UNCALIBRATED = Calibration()
 
 
 def fit_calibration(
-    outputs_NA: Tensor, labels_NA: Tensor, attributes: Sequence[Attribute], split: str
+    outputs_NA: "Tensor", labels_NA: "Tensor", attributes: Sequence[Attribute], split: str
 ) -> Calibration:
     """The readings under which outputs fit labels best.
 
@@ -104,12 +114,14 @@ def fit_calibration(
     return Calibration(temperatures, spreads, images, split if images else "")
 
 
-def fit_temperature(logit_N: Tensor, label_N: Tensor) -> float:
+def fit_temperature(logit_N: "Tensor", label_N: "Tensor") -> float:
     """The temperature that minimises the mean cross-entropy of logits against 0/1 labels, of which both occur.
 
     Labels count as Platt's smoothed targets, (n₁+1)/(n₁+2) and 1/(n₀+2): images that the network tells apart without
     an error would otherwise ask for infinite confidence. The loss is convex in 1/T, so bisection finds its minimum.
     """
+    import torch
+
     logit_N, label_N = logit_N.double(), label_N.double()
     ones = float(label_N.sum())
     zeros = len(label_N) - ones

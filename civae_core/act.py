@@ -1,0 +1,18 @@
+"""The second step of a counterfactual: t ← t'. This module imports no torch."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from civae_core.assignments import Intervention
+from civae_core.attributes import Attribute
+
+
+def acted(t_BT: np.ndarray, intervention: Intervention, treatments: Sequence[Attribute]) -> np.ndarray:
+    """t' of each picture: the named treatments set, or flipped from 0 to 1 and back; the others as they are."""
+    t_new_BT = t_BT.copy()
+    for index, attribute in enumerate(treatments):
+        if attribute.name in intervention:
+            value = intervention[attribute.name]
+            t_new_BT[:, index] = 1 - t_BT[:, index].round() if value == "flip" else value
+    return t_new_BT
