@@ -43,9 +43,9 @@ class BenchmarkFile(Section):
 DEFAULT_METHODS: dict[str, dict[str, Any]] = {
     "cvae": {"objective": "cvae"},
     "original": {"objective": "original"},
-    "xt": {"objective": "intact", "model": {"prior": "xt"}, "loss": {"weights": "none"}},
     "x": {"objective": "intact", "model": {"prior": "x"}, "loss": {"weights": "none"}},
+    "weights": {"objective": "intact", "loss": {"weights": "inverse"}},
     "ours": {"objective": "intact"},
 }
-"""The plain CVAE, the original project, the lab report's equation unweighted, the balanced prior of the published
-method, and the base itself."""
+"""The plain CVAE, the original project, the balanced prior of the published method, the base with inverse-propensity
+weights, and the base itself."""

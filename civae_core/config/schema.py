@@ -131,7 +131,7 @@ class LossConfig(Section):
     """Weight of the KL term, nats against nats; left out, 1 for `cvae`, and kl_scale 1e-4 for `original`."""
     beta_warmup: CountOrZero = 0
     """Images over which β rises linearly from zero."""
-    weights: Literal["none", "inverse", "overlap"] = "inverse"
+    weights: Literal["none", "inverse", "overlap"] = "none"
     """Weights of training images: none, stabilised inverse propensity (capped), or overlap; baselines: none."""
     weight_cap: Annotated[float, Field(ge=1)] = 10.0
     """Largest weight, as a multiple of the mean weight."""

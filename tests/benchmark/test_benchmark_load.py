@@ -45,8 +45,8 @@ def test_baselines_keep_their_own_definition_whatever_the_base_states(tmp_path: 
     # A CVAE's σ is no part of its definition, so it is the base's; β, prior and weights are its own.
     assert own(methods["cvae"]) == ("cvae", "standard", "channel", 0.3, 1.0, "none")
     assert own(methods["original"]) == ("original", "standard", "fixed", ORIGINAL_SIGMA, 1e-4, "none")
-    assert own(methods["xt"]) == ("intact", "xt", "channel", 0.3, 7.0, "none")
     assert own(methods["x"]) == ("intact", "x", "channel", 0.3, 7.0, "none")
+    assert own(methods["weights"]) == ("intact", "x", "channel", 0.3, 7.0, "inverse")
 
 
 def test_network_data_budget_and_optimiser_are_shared(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_a_baseline_as_the_base_gives_ours_nothing_of_its_definition(tmp_path: P
     text = "data: {path: d, treatment: Young}\nobjective: cvae\nloss: {beta: 0.5}\nmodel: {width: 8}\n"
     methods = load_benchmark(write(tmp_path, text)).methods
     assert own(methods["cvae"])[::4] == ("cvae", 0.5)  # the same objective as the base: the base as it stands
-    assert own(methods["ours"]) == ("intact", "xt", "scalar", 0.1, 5.0, "inverse")
+    assert own(methods["ours"]) == ("intact", "xt", "scalar", 0.1, 5.0, "none")
     assert methods["original"].loss.beta == 1e-4
 
 

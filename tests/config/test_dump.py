@@ -56,4 +56,4 @@ def test_one_line_makes_the_template_a_plain_cvae(tmp_path: Path) -> None:
     plain = load_config([file], ["objective=cvae"])
     assert (plain.model.prior, plain.loss.beta, plain.loss.weights) == ("standard", 1.0, "none")
     ours = load_config([file])
-    assert (ours.model.prior, ours.loss.beta, ours.loss.weights) == ("xt", 5.0, "inverse")
+    assert (ours.model.prior, ours.loss.beta, ours.loss.weights) == ("xt", 5.0, "none")

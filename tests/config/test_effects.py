@@ -36,7 +36,10 @@ def test_an_idle_setting_is_named_with_its_reason(sections: dict[str, Any], text
 
 def test_defaults_and_settings_at_work_are_passed_over() -> None:
     assert without_effect(config(objective="original", data={"covariates": ["Male"]})) == []
-    assert without_effect(config(model={"prior_hidden": 64}, loss={"weight_cap": 5.0})) == []
+    assert (
+        without_effect(config(model={"prior_hidden": 64}, loss={"weights": "inverse", "weight_cap": 5.0}))
+        == []
+    )
 
 
 @pytest.mark.parametrize("objective", ["cvae", "original"])
