@@ -8,8 +8,8 @@ _FINER = 4
 def cubic_matrix(positions_N: np.ndarray, size: int) -> np.ndarray:
     """Weights that read a row of `size` samples at `positions_N`, float32 [N, size].
 
-    Catmull-Rom: it passes through the samples, and is the cubic that Pillow and others call bicubic (Keys 1981,
-    a = −1/2). Beyond the first and last sample the outermost one is repeated.
+    Mitchell & Netravali's cubic (1988, B = C = 1/3), their compromise between blur and ripples at the samples' pace.
+    Beyond the first and last sample the outermost one is repeated.
 
     Args:
         positions_N: in samples; sample i sits at i + 1/2, so that 0 and `size` are the row's two ends.
@@ -20,8 +20,8 @@ def cubic_matrix(positions_N: np.ndarray, size: int) -> np.ndarray:
     rows_N = np.arange(len(at_N))
     for tap in range(4):
         distance_N = np.abs(at_N - (first_N + tap))
-        near_N = (1.5 * distance_N - 2.5) * distance_N**2 + 1
-        far_N = ((2.5 - 0.5 * distance_N) * distance_N - 4) * distance_N + 2
+        near_N = ((7 * distance_N - 12) * distance_N**2 + 16 / 3) / 6
+        far_N = (((12 - 7 / 3 * distance_N) * distance_N - 20) * distance_N + 32 / 3) / 6
         weight_N = np.where(distance_N <= 1, near_N, np.where(distance_N < 2, far_N, 0.0))
         np.add.at(out, (rows_N, np.clip(first_N + tap, 0, size - 1)), weight_N.astype(np.float32))
     return out

@@ -1,24 +1,26 @@
-"""Reading small fields at many places, against Pillow's bicubic and plain loops."""
+"""Reading small fields at many places, against the paper's numbers and plain means."""
 
 import numpy as np
 import pytest
-from PIL import Image
 from scipy import ndimage
 
 from civae_core.native.resample import box_mean, cubic_matrix, read_fields
 
 
-def test_cubic_reading_is_pillows_bicubic() -> None:
-    plane = np.random.default_rng(0).random((9, 9)).astype(np.float32)
-    expected = np.asarray(Image.fromarray(plane).resize((36, 36), Image.Resampling.BICUBIC))
-    matrix = cubic_matrix((np.arange(36) + 0.5) / 4, 9)
-    # Pillow leaves out the samples beyond a border where this repeats the last one: compare further inside.
-    np.testing.assert_allclose((matrix @ plane @ matrix.T)[8:-8, 8:-8], expected[8:-8, 8:-8], atol=1e-5)
+def test_the_cubic_is_mitchells() -> None:
+    """The paper's kernel with B = C = 1/3: 8/9 and 1/18 at samples, 77/144 and −5/144 between them."""
+    np.testing.assert_allclose(
+        cubic_matrix(np.array([3.5]), 7)[0], [0, 0, 1 / 18, 8 / 9, 1 / 18, 0, 0], atol=1e-6
+    )
+    between = [0, -5 / 144, 77 / 144, 77 / 144, -5 / 144, 0, 0]
+    np.testing.assert_allclose(cubic_matrix(np.array([3.0]), 7)[0], between, atol=1e-6)
 
 
-def test_cubic_weights_sum_to_one_and_pass_through_the_samples() -> None:
-    assert np.allclose(cubic_matrix(np.linspace(-1, 8, 50), 7).sum(axis=1), 1, atol=1e-6)
-    assert np.allclose(cubic_matrix(np.arange(7) + 0.5, 7), np.eye(7), atol=1e-6)
+def test_straight_lines_stay_straight_and_the_outermost_sample_goes_on() -> None:
+    positions = np.linspace(2, 7, 31)
+    np.testing.assert_allclose(cubic_matrix(positions, 9) @ np.arange(9), positions - 0.5, atol=1e-5)
+    np.testing.assert_allclose(cubic_matrix(np.array([-4.0, 20.0]), 9) @ np.arange(9), [0, 8], atol=1e-6)
+    assert np.allclose(cubic_matrix(np.linspace(-1, 10, 50), 9).sum(axis=1), 1, atol=1e-6)
 
 
 @pytest.mark.parametrize("radius", [1, 3])
