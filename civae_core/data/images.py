@@ -11,15 +11,17 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from PIL import Image, ImageOps
 from PIL.JpegImagePlugin import JpegImageFile
 
 from civae_core.errors import DataError
 from civae_core.reading import read_at_most
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MAX_PIXELS = 89_000_000
 """Larger pictures are refused before they are decoded (decompression bombs)."""
@@ -86,7 +88,7 @@ class Preprocessing:
         return min(self.crop * scale, short)
 
 
-def load_photo(source: Path | str | bytes, preprocessing: Mapping[str, Any]) -> torch.Tensor:
+def load_photo(source: Path | str | bytes, preprocessing: Mapping[str, Any]) -> "Tensor":
     """Reads a picture file, or a picture's bytes, as the model's input.
 
     Args:
@@ -99,6 +101,8 @@ def load_photo(source: Path | str | bytes, preprocessing: Mapping[str, Any]) -> 
     Raises:
         DataError: not there, not a picture, damaged, or too large.
     """
+    import torch  # whoever needs no tensor need not wait for it
+
     return torch.from_numpy(decode(source, Preprocessing.from_dict(preprocessing)))
 
 
