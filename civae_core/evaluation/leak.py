@@ -53,7 +53,9 @@ class LeakTally:
       quite 0 for a model that is not exact;
     - `leak_auc`: AUC of the attribute's factual label from the scorer's output on y', minus the AUC on the reference
       (y* or y, as for `leak`). Where an attribute is flipped or destroyed in everybody, the mean shift is 0 and
-      this is far below 0. Absent for continuous attributes and where a class is missing.
+      this is far below 0. Absent for continuous attributes and where a class is missing;
+    - `leak_accuracy`: share of counterfactuals in which the scorer still sees the factual value (its logit is on that
+      side of 0), minus that share of the references, with its interval. Absent for continuous attributes.
 
     `leak_mean_image`, `worst_leak_mean_image` are `leak` and `worst_leak` at τ = 0, in the same units.
     """
@@ -116,6 +118,7 @@ class LeakTally:
             "shift": self._means(self._all("shift")[changed_N], seed),
             "leak_standardised": self._means(leak_MA / spread_A, seed),
             "leak_auc": self._auc_changes(changed_N),
+            "leak_accuracy": self._accuracy_changes(changed_N, seed),
             "worst_leak": self._worst(leak_MA / spread_A, readable, seed),
         }
         if "mean_shift" in self._kept:
@@ -157,15 +160,34 @@ class LeakTally:
         return {"attribute": self._attributes[column].name, **interval}
 
     def _auc_changes(self, changed_N: Tensor) -> dict[str, float]:
-        reference = "truth" if self._against_truth else "before"
         changes = {}
-        for column, attribute in enumerate(self._attributes):
-            if attribute.kind == "binary":
-                after = self._auc("after", column, changed_N)
-                before = self._auc(reference, column, changed_N)
-                if after is not None and before is not None:
-                    changes[attribute.name] = after - before
+        for column, name in self._binary():
+            after = self._auc("after", column, changed_N)
+            before = self._auc(self._reference, column, changed_N)
+            if after is not None and before is not None:
+                changes[name] = after - before
         return changes
+
+    def _accuracy_changes(self, changed_N: Tensor, seed: int) -> dict[str, dict[str, float]]:
+        changes = {}
+        for column, name in self._binary():
+            label_N = self._all("label")[:, column]
+            known_N = changed_N & label_N.isfinite()
+            if known_N.any():
+                meant_M = label_N[known_N] > 0.5
+                after_M, before_M = (
+                    ((self._all(source)[known_N, column] > 0) == meant_M).double()
+                    for source in ("after", self._reference)
+                )
+                changes[name] = bootstrap_mean(after_M - before_M, seed=seed).to_dict()
+        return changes
+
+    @property
+    def _reference(self) -> str:
+        return "truth" if self._against_truth else "before"
+
+    def _binary(self) -> list[tuple[int, str]]:
+        return [(column, a.name) for column, a in enumerate(self._attributes) if a.kind == "binary"]
 
     def _readable(self) -> list[int]:
         """Columns of the attributes that the scorer can tell in the inputs."""

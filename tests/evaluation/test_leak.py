@@ -185,6 +185,22 @@ def test_the_auc_is_held_against_the_truth_where_it_is_known(make_asked: MakeAsk
     assert flipped["leak_auc"]["Male"] == -1.0
 
 
+def test_the_share_still_seen_right_counts_single_images(make_asked: MakeAsked) -> None:
+    """Half of one class is pushed over the border: the AUC of the others' ranks cannot say how many."""
+    label_N = (torch.arange(COUNT) % 2).float()
+    right_N = 2 * label_N - 1
+    pushed_N = torch.where(torch.arange(COUNT) % 4 == 1, -right_N, right_N)
+    labels_NA = torch.stack([label_N, torch.zeros(COUNT), noise()], dim=1)
+    bare_N = torch.full((COUNT,), -1.0)
+    before_NA, after_NA = (outputs(Male=male_N, Hat=bare_N) for male_N in (right_N, pushed_N))
+    change = tallied(make_asked, before_NA, after_NA, labels_NA=labels_NA).summary(0)["leak_accuracy"]
+    assert {name: entry["mean"] for name, entry in change.items()} == {"Male": -0.25, "Hat": 0.0}
+    assert change["Male"]["lo"] < -0.25 < change["Male"]["hi"]
+    to_all_NA = outputs(Male=-right_N)
+    held = tallied(make_asked, before_NA, after_NA, to_all_NA, labels_NA=labels_NA).summary(0)
+    assert held["leak_accuracy"]["Male"]["mean"] == 0.75, "the truth is what it is held against"
+
+
 def test_images_whose_treatment_stays_take_no_part(make_asked: MakeAsked) -> None:
     t_NT = torch.full((COUNT, 1), 0.5)  # t' = 1 − t is the same
     before_NA = outputs(Male=noise())
