@@ -18,6 +18,9 @@ from civae_cli.options import (
 )
 from civae_cli.terminal import terminal
 
+_UNSURE_TOLD = 3
+"""Pictures whose unsure attributes are told one by one."""
+
 
 def counterfactual(
     images: Annotated[
@@ -81,6 +84,7 @@ def counterfactual(
     from civae_core.errors import DataError
     from civae_core.inference.edit import edit_pictures
     from civae_core.inference.engines import open_engine
+    from civae_core.inference.labels import describe_unsure
     from civae_core.inference.output import EditWriter
     from civae_core.inference.pictures import Pictures
     from civae_core.model_paths import newest_run
@@ -109,7 +113,7 @@ def counterfactual(
     shape = Preprocessing.from_dict(opened.preprocessing) if native else None
     writer = EditWriter(out, noise=noise, strength=strength, strip=strip, native=shape)
 
-    records, failures = [], []
+    records, failures, unsure = [], [], 0
     edited = edit_pictures(
         opened, pictures, interventions, stated=stated, noise=noise, strength=strength, changes=native
     )
@@ -117,6 +121,10 @@ def counterfactual(
         try:
             if isinstance(found, DataError):
                 raise found
+            told = describe_unsure(found.picture.name, found.unsure, found.predicted)
+            unsure += bool(told)
+            for text in told if unsure <= _UNSURE_TOLD else ():
+                voice.warn(text)
             for record in writer.write(found):
                 records.append(record)
                 if not json:
@@ -127,6 +135,10 @@ def counterfactual(
                 voice.warn(f"skipped {error.message}")
     if json:
         voice.json({"results": records, "failed": [error.message for error in failures]})
+    if unsure > _UNSURE_TOLD:
+        voice.warn(f"unsure of {unsure - _UNSURE_TOLD} more pictures; `unsure` in their records names what")
+    if unsure:
+        voice.say("hint: what you know, state with --attr NAME=VALUE or --attrs TABLE")
     if writer.left_range:
         names = sorted(writer.left_range)
         voice.warn(f"{', '.join(names)} set beyond what training saw; {with_care(names, roles.treatments)}")

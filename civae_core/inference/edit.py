@@ -13,7 +13,7 @@ from civae_core.attributes import AttributeRoles
 from civae_core.engine.base import Array, Engine
 from civae_core.errors import DataError, UsageError
 from civae_core.figures.pictures import as_uint8
-from civae_core.inference.labels import Labels, fill_labels
+from civae_core.inference.labels import Labels, Unsure, fill_labels
 from civae_core.inference.pictures import Picture
 
 BATCH = 32
@@ -50,6 +50,10 @@ class EditedPicture:
     reconstruction_CHW: Array
     """uint8 [C,S,S], the decoder's account of the picture."""
     edits: list[Edit]
+    spreads: Mapping[str, float]
+    """Standard deviations of the predicted attributes that are continuous, in raw units, where they are known."""
+    unsure: Unsure
+    """Where the predictor was unsure; images are then means over what the covariates may be."""
 
 
 def edit_pictures(
@@ -64,9 +68,10 @@ def edit_pictures(
 ) -> Iterator[EditedPicture | DataError]:
     """Counterfactuals of each picture under each intervention (M5, M6), in the order of the pictures.
 
-    Treatments that an intervention does not name keep their factual value. A picture that could not be read
-    comes through as its error, and so does one whose own values, as from a table, are so far beyond training that
-    nothing comes out of it.
+    Treatments that an intervention does not name keep their factual value. Where the predictor is unsure of a
+    covariate, an image is the mean over its plausible values (see `civae_core.inference.plausible`). A picture that
+    could not be read comes through as its error, and so does one whose own values, as from a table, are so far
+    beyond training that nothing comes out of it.
 
     Args:
         stated: factual values that hold for every picture, in raw units.
@@ -104,26 +109,40 @@ def _edit_batch(
     roles = engine.roles
     y_BCHW = np.stack([picture.pixels_CHW for picture in pictures]).astype(np.float32) / 255
     labels = fill_labels(engine, y_BCHW, pictures, stated)
-    abducted = engine.abduct(y_BCHW, labels.x_BX, labels.t_BT)
-    reconstructions = as_uint8(abducted.reconstruction_BCHW)
+    # R combinations of covariates for B pictures: as many as pictures where the predictor is sure of all of them.
+    parts = [
+        (row_R, engine.abduct(y_BCHW[row_R], x_RX, labels.t_BT[row_R]))
+        for row_R, x_RX in labels.plausible.chunks(BATCH)
+    ]
+    mean = labels.plausible.mean
+    reconstructions = as_uint8(mean(np.concatenate([part.reconstruction_BCHW for _, part in parts])))
     edits: list[list[Edit]] = [[] for _ in pictures]
     lost: dict[int, DataError] = {}
     for intervention in interventions:
         t_new_BT = acted(labels.t_BT, intervention, roles.treatments)
-        result = engine.predict(abducted, t_new_BT, noise=noise, strength=strength)
-        for row, error in _without_image(result.image_BCHW, pictures, intervention, stated, labels, roles):
+        found = [
+            engine.predict(part, t_new_BT[row_R], noise=noise, strength=strength) for row_R, part in parts
+        ]
+        image_BCHW = mean(np.concatenate([part.image_BCHW for part in found]))
+        for row, error in _without_image(image_BCHW, pictures, intervention, stated, labels, roles):
             lost.setdefault(row, error)
-        images = as_uint8(result.image_BCHW)
+        images = as_uint8(image_BCHW)
         for row, values in enumerate(t_new_BT.tolist()):
             named = dict(zip((a.name for a in roles.treatments), values, strict=True))
             treat = {name: round(named[name], 6) for name in intervention}
             beyond = [a.name for a in roles.treatments if a.name in treat and not a.in_range(treat[a.name])]
-            change_CHW = result.image_BCHW[row] - y_BCHW[row] if changes else None
+            change_CHW = image_BCHW[row] - y_BCHW[row] if changes else None
             edits[row].append(Edit(treat, images[row], tuple(beyond), change_CHW))
     return [
         lost.get(row)
         or EditedPicture(
-            picture, labels.factual(row, roles), labels.predicted[row], reconstructions[row], edits[row]
+            picture,
+            labels.factual(row, roles),
+            labels.predicted[row],
+            reconstructions[row],
+            edits[row],
+            labels.spreads[row],
+            labels.unsure[row],
         )
         for row, picture in enumerate(pictures)
     ]

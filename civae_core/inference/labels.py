@@ -30,6 +30,11 @@ class Unsure:
     taken: tuple[str, ...] = ()
     """Treatments that took their likelier value."""
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Everything that the predictor was unsure of."""
+        return self.taken + self.averaged
+
 
 @dataclass(frozen=True)
 class Labels:
@@ -135,7 +140,11 @@ class _Guesses:
 
 
 def describe_unsure(name: str, unsure: Unsure, predicted: Mapping[str, float | None]) -> list[str]:
-    """Sentences on what the predictor could not well tell of the picture `name`; none where it was sure."""
+    """Sentences on what the predictor could not well tell of the picture `name`; none where it was sure.
+
+    Args:
+        predicted: the probabilities that its labels came with.
+    """
 
     def said(names: Sequence[str]) -> str:
         shown = {attribute: predicted.get(attribute) for attribute in names}
@@ -146,7 +155,7 @@ def describe_unsure(name: str, unsure: Unsure, predicted: Mapping[str, float | N
         over = f"the mean over {unsure.combinations} plausible combinations"
         texts.append(f"{name}: unsure of {said(unsure.averaged)}; the answer is {over}")
     if unsure.taken:
-        texts.append(f"{name}: unsure of {said(unsure.taken)}; taken at its likelier value")
+        texts.append(f"{name}: unsure of {said(unsure.taken)}; taken as what is likelier")
     return texts
 
 

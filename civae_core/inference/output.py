@@ -88,6 +88,12 @@ class EditWriter:
             "noise": self.noise,
             "in_range": in_range,
         }
+        if edited.spreads:
+            record["predicted_sd"] = dict(edited.spreads)
+        if edited.unsure.names:
+            record["unsure"] = list(edited.unsure.names)
+        if edited.unsure.averaged:
+            record["combinations"] = edited.unsure.combinations
         return record if self.strength == 1 else record | {"strength": self.strength}
 
     @property
@@ -113,6 +119,7 @@ class EditWriter:
         factual = [f"{name}={edited.factual[name]:.10g}" for name in edit.treat]
         said = [f"{_described(edit)} instead of {', '.join(factual)}"]
         said += [f"{name}={value:.10g}" for name, value in self._unusual.items()]
+        said += _mean_over(edited)
         return f"Counterfactual estimated by civae: {', '.join(said)}; not a photograph"
 
     def _strip_of(self, edited: EditedPicture) -> Image.Image:
@@ -122,16 +129,16 @@ class EditWriter:
             images.append(edit.image_CHW)
             labels.append(_described(edit))
             marks.append(not edit.in_range)
-        return draw_strip(np.stack(images), labels, marks, title=self._conditions)
+        return draw_strip(np.stack(images), labels, marks, title=self._conditions(edited))
 
-    @property
-    def _conditions(self) -> str | None:
+    def _conditions(self, edited: EditedPicture) -> str | None:
         """What a reader of the picture must know where it is not the default."""
         said = []
         if self.noise != 1:
             said.append(f"noise τ = {self.noise:.10g}")
         if self.strength != 1:
             said.append(f"strength = {self.strength:.10g} (1 is the model's estimate)")
+        said += _mean_over(edited)
         return ", ".join(said) or None
 
     def _unique_stem(self, edited: EditedPicture) -> str:
@@ -141,6 +148,12 @@ class EditWriter:
             number += 1
             stem = f"{edited.picture.stem}-{number}"
         return stem
+
+
+def _mean_over(edited: EditedPicture) -> list[str]:
+    """What was averaged over, if anything."""
+    over = edited.unsure.averaged
+    return [f"mean over what {', '.join(over)} may be"] if over else []
 
 
 def _described(edit: Edit, between: str = ", ") -> str:

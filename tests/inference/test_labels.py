@@ -124,6 +124,6 @@ def test_the_unsure_is_told_in_sentences() -> None:
     )
     assert texts == [
         "a.png: unsure of Male (1 with probability 0.27), Age; the answer is the mean over 6 plausible combinations",
-        "a.png: unsure of Young (1 with probability 0.60); taken at its likelier value",
+        "a.png: unsure of Young (1 with probability 0.60); taken as what is likelier",
     ]
     assert describe_unsure("a.png", Unsure(), {"Male": 0.99}) == []
