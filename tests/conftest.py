@@ -194,3 +194,24 @@ def trained(tiny_config: Callable[..., Config], tmp_path_factory: pytest.TempPat
     out = tmp_path_factory.mktemp("runs") / "tiny"
     run_training(tiny_config(), out, device="cpu")
     return out
+
+
+@pytest.fixture(scope="session")
+def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the model of `trained` and its ONNX export beside it; only to be read.
+
+    Of the functions those that answering needs: tracing the networks on their own would take as long again.
+    """
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    from civae_core.export import onnx_files
+    from civae_core.export.graphs import functions_of
+    from civae_core.model.stored import load_model
+
+    folder = tmp_path_factory.mktemp("exported")
+    shutil.copy(trained / "checkpoints" / "last" / "model.safetensors", folder)
+    needed = ("abduct", "predict", "draw", "predictor")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnx_files, "functions_of", lambda *of: {n: functions_of(*of)[n] for n in needed})
+        onnx_files.export_onnx(load_model(folder))
+    return folder
