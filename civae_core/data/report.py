@@ -89,6 +89,7 @@ def gather(
         "notes": list(notes),
         "rejected": [{"file": file, "reason": reason} for file, reason in rejected],
         "attributes": [_attribute_facts(data, number) for number in range(len(data.attributes))],
+        "labels": label_facts(data, question),
         "imbalance": {
             "names": names,
             "matrix": [
@@ -131,6 +132,18 @@ def _attribute_facts(data: PreparedData, column: int) -> dict[str, Any]:
             entry["low"], entry["high"] = float(known.min()), float(known.max())
         facts["splits"][split] = entry
     return facts
+
+
+def label_facts(data: PreparedData, question: Question) -> dict[str, Any]:
+    """How many images have all, some or none of the question's labels, by split; without a question, of all."""
+    names = [*question.treatment, *question.covariates] or [attribute.name for attribute in data.attributes]
+    known_NA = ~torch.stack([data.column(name) for name in names], dim=1).isnan()
+    splits = {}
+    for split in SPLITS:
+        known = known_NA[data.rows(split)]
+        every, any_ = int(known.all(dim=1).sum()), int(known.any(dim=1).sum())
+        splits[split] = {"all": every, "some": any_ - every, "none": len(known) - any_}
+    return {"of": names, "splits": splits}
 
 
 def _overlap(data: PreparedData, rows: torch.Tensor, treatment: str, question: Question) -> dict[str, Any]:
