@@ -13,6 +13,10 @@ from typing import Any
 
 from civae_core.errors import CivaeError
 
+TEMPORARY_SUFFIX = ".tmp"
+LOCK_NAME = ".civae-lock"
+"""Of the file by which a process holds a folder (civae_core.locks)."""
+
 
 def describe_os_error(error: OSError, path: Path) -> CivaeError:
     """Turns an operating-system error into one sentence with a hint."""
@@ -22,6 +26,7 @@ def describe_os_error(error: OSError, path: Path) -> CivaeError:
         errno.EACCES: "check the permissions, or choose another folder",
         errno.EPERM: "check the permissions, or choose another folder",
         errno.EROFS: "the file system is read-only; choose another folder",
+        errno.ENOENT: "was its folder moved or deleted, or its disk unmounted?",
     }
     code = error.errno or 0
     return CivaeError(f"cannot write {path}: {error.strerror or error}", hint=hints.get(code))
@@ -36,7 +41,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=TEMPORARY_SUFFIX, dir=path.parent)
         os.close(handle)
     except OSError as error:
         raise describe_os_error(error, path) from error
@@ -51,6 +56,13 @@ def atomic_file(path: Path) -> Iterator[Path]:
         raise describe_os_error(error, path) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Deletes what a process that was killed amid an `atomic_file` left in a folder; not that of a lock."""
+    for path in folder.glob(f".*{TEMPORARY_SUFFIX}"):
+        if not path.name.startswith(LOCK_NAME):
+            path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

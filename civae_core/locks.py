@@ -26,11 +26,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from civae_core.errors import CivaeError
-from civae_core.files import describe_os_error
+from civae_core.files import LOCK_NAME, describe_os_error
 
 log = logging.getLogger(__name__)
 
-LOCK_NAME = ".civae-lock"
 BEAT_SECONDS = 10.0
 PATIENCE_SECONDS = 60.0
 """How long a holder that cannot be looked up may be silent before it counts as gone: six missed beats."""

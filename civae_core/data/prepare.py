@@ -1,5 +1,6 @@
 """prepare-data as one function: claim the folder, pack, report, and only then write dataset.yml."""
 
+import contextlib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +24,8 @@ from civae_core.data.sources.base import Question, Source
 from civae_core.data.splits import SPLITS
 from civae_core.data.tables import Table
 from civae_core.data.tensorfile import TensorFile
-from civae_core.data.workspace import claim, finished, preparation_of, release
-from civae_core.errors import UsageError
+from civae_core.data.workspace import claim, finished, is_tidy, preparation_of, release
+from civae_core.errors import CivaeError, UsageError
 from civae_core.files import make_folder, sha256_of
 from civae_core.locks import Lock, held
 
@@ -77,7 +78,10 @@ def prepare(
                 return _make(source, out, preparation, workers, max_bad, question_or_own, lock)
     manifest = finished(out, preparation, overwrite=False)
     assert manifest is not None
-    release(out)
+    if not is_tidy(out):
+        # Killed at the very end; or it still lives, or the folder is read-only: then what is left does not matter.
+        with contextlib.suppress(CivaeError), held(out):
+            release(out)
     data = PreparedData(out, manifest)
     if question is not None and question != read_question(out):
         write_report(data, read_rejected(out), source.table.notes, question)

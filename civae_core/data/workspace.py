@@ -70,10 +70,30 @@ def claim(out: Path, preparation: str, *, overwrite: bool) -> None:
     write_json(out / PARTIAL / "plan.json", {"preparation": preparation, "civae": __version__})
 
 
+def is_tidy(out: Path) -> bool:
+    """Whether nothing is left in a finished folder of the process that prepared it."""
+    return not (out / PARTIAL).exists() and not (out / LOCK_NAME).exists()
+
+
 def release(out: Path) -> None:
-    """Removes the working sub-folder of a finished preparation, if it is still there."""
-    if (out / PARTIAL / "plan.json").exists():
-        shutil.rmtree(out / PARTIAL, ignore_errors=True)
+    """Removes the working sub-folder of a finished preparation; the plan, by which it is known as ours, goes last.
+
+    For whoever holds the folder's lock.
+
+    Raises:
+        CivaeError: it cannot be removed.
+    """
+    partial, plan = out / PARTIAL, out / PARTIAL / "plan.json"
+    try:
+        if plan.exists():
+            for path in partial.iterdir():
+                if path != plan:
+                    path.unlink()
+            plan.unlink()
+        if partial.is_dir() and not any(partial.iterdir()):
+            partial.rmdir()
+    except OSError as error:
+        raise describe_os_error(error, partial) from error
 
 
 def _has_content(out: Path) -> bool:

@@ -19,7 +19,7 @@ import torch
 from civae_core import __version__
 from civae_core.config import Config, dump_config, load_config
 from civae_core.errors import CivaeError, UsageError
-from civae_core.files import describe_os_error, make_folder, write_json, write_text
+from civae_core.files import describe_os_error, make_folder, remove_unfinished, write_json, write_text
 from civae_core.locks import LOCK_NAME, Lock, held
 from civae_core.machine import nvidia_driver
 from civae_core.training.metrics_file import MetricsFile
@@ -92,7 +92,9 @@ class RunFolder:
             self._lock.require()
 
     def claim(self, *, lines: int | None = None, images: int) -> None:
-        """Makes the folder's parts, or takes up those that a run left, without what it measured after a checkpoint.
+        """Makes the folder's parts, or takes up those that a run left.
+
+        What it measured after the checkpoint is dropped, and what it had half written when it was killed.
 
         Args: as for `MetricsFile.cut_back`.
 
@@ -101,6 +103,8 @@ class RunFolder:
         """
         make_folder(self.checkpoints)
         make_folder(self.samples)
+        for folder in (self.path, self.samples):
+            remove_unfinished(folder)
         self.measured.cut_back(lines=lines, images=images)
 
     def origin(self) -> str | None:

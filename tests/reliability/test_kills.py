@@ -1,0 +1,40 @@
+"""Killed at random moments, prepare-data and training leave in the end what an undisturbed run leaves."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "stress.py"
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the script forks")
+
+
+def stress(work: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
+    ran = subprocess.run(
+        [sys.executable, str(SCRIPT), "--json", "--work", str(work), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert ran.stdout, ran.stderr
+    return ran.returncode, json.loads(ran.stdout)
+
+
+def test_five_rounds_of_kills_leave_what_an_undisturbed_run_leaves(tmp_path: Path) -> None:
+    code, found = stress(tmp_path, "--rounds", "5", "--seed", "3")
+    assert (code, found["failures"]) == (0, [])
+    assert found["rounds"] == 5 and found["kills"] >= 5
+    assert any("amid a checkpoint" in place for place in found["where"])
+    assert any(place.startswith("prepare: ") for place in found["where"])
+
+
+@pytest.mark.parametrize(("job", "safeguard"), [("train", "metrics"), ("prepare", "files")])
+def test_the_comparison_notices_a_safeguard_that_is_missing(tmp_path: Path, job: str, safeguard: str) -> None:
+    code, found = stress(tmp_path, "--rounds", "2", "--seed", "1", "--only", job, "--spoil", safeguard)
+    assert code == 1 and found["failures"]
