@@ -10,6 +10,15 @@ from typing import Any, Literal
 
 from civae_core.errors import UsageError
 
+LONGEST_NAME = 200
+LARGEST = 1e30
+"""Values beyond it could not be squared, or standardised, in the 32 bits of a model."""
+
+
+def is_attribute_name(name: object) -> bool:
+    """Whether this can be shown, stored and typed: up to 200 characters, none of them invisible."""
+    return isinstance(name, str) and 0 < len(name) <= LONGEST_NAME and name.isprintable()
+
 
 @dataclass(frozen=True)
 class Attribute:
@@ -41,8 +50,22 @@ class Attribute:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "Attribute":
-        return cls(**values)
+    def from_dict(cls, values: Mapping[str, Any]) -> "Attribute":
+        """What `to_dict` wrote, checked: it may come from a stranger's file.
+
+        Raises:
+            TypeError: a key is unknown or missing.
+            ValueError: a value is of the wrong kind, or no network could standardise by it.
+        """
+        made = cls(**values)
+        numbers = (made.low, made.high, made.mean, made.std)
+        if not is_attribute_name(made.name) or made.kind not in ("binary", "continuous"):
+            raise ValueError(f"{made.name!r}, {made.kind!r} is no attribute")
+        if any(type(n) not in (int, float) or not abs(n) <= LARGEST for n in numbers) or made.std < 0:
+            raise ValueError(f"attribute {made.name}: its statistics {numbers} make no sense")
+        if made.std and max(map(abs, numbers)) > LARGEST * made.std:
+            raise ValueError(f"attribute {made.name}: its spread {made.std} is too small for its values")
+        return made
 
 
 @dataclass(frozen=True)
@@ -96,8 +119,17 @@ class AttributeRoles:
         }
 
     @classmethod
-    def from_dict(cls, values: dict[str, list[dict[str, Any]]]) -> "AttributeRoles":
-        return cls(**{key: tuple(Attribute.from_dict(a) for a in group) for key, group in values.items()})
+    def from_dict(cls, values: Mapping[str, Iterable[Mapping[str, Any]]]) -> "AttributeRoles":
+        """What `to_dict` wrote, checked.
+
+        Raises:
+            TypeError, ValueError: as `Attribute.from_dict`; ValueError also for an attribute in two places.
+        """
+        made = cls(**{key: tuple(Attribute.from_dict(a) for a in group) for key, group in values.items()})
+        names = [a.name for group in (made.inputs, made.descendants, made.held_out) for a in group]
+        if len(set(names)) < len(names):
+            raise ValueError("an attribute has two roles")
+        return made
 
 
 def beyond_training(values: Mapping[str, float], attributes: Iterable[Attribute]) -> list[str]:

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from civae_core.bounded_yaml import DEEPEST
 from civae_core.config.problems import MOST_PROBLEMS, validate
 from civae_core.config.schema import Config
-from civae_core.config.yaml import DEEPEST, Document, KeyPath, Place, Problem, parse_yaml, paths_of
+from civae_core.config.yaml import Document, KeyPath, Place, Problem, parse_yaml, paths_of
 from civae_core.errors import UsageError
 from civae_core.reading import read_at_most
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import yaml
 
+from civae_core.bounded_yaml import BoundedLoader
+
 KeyPath = tuple[str | int, ...]
 
-DEEPEST = 50
-"""Levels of nesting; the schema has two."""
 _LONGEST_NUMBER = 300  # digits; a double holds no more, and long ones take quadratic time
 
 _PREFIX = "tag:yaml.org,2002:"
@@ -36,23 +36,8 @@ def add_core_schema(resolver: type[yaml.resolver.BaseResolver]) -> None:
         resolver.add_implicit_resolver(_PREFIX + name, re.compile(rf"(?:{pattern})\Z"), list(first))
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(BoundedLoader):
     """Composes nodes only; values are built here, with their places."""
-
-    depth = 0
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark
-            raise yaml.composer.ComposerError(None, None, "aliases (*name) are not supported", mark)
-        if self.depth >= DEEPEST:
-            mark = self.peek_event().start_mark
-            raise yaml.composer.ComposerError(None, None, "nested too deeply", mark)
-        self.depth += 1
-        try:
-            return super().compose_node(parent, index)
-        finally:
-            self.depth -= 1
 
 
 _Loader.yaml_implicit_resolvers = {}  # YAML 1.1's, by which `no` is false

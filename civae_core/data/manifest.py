@@ -5,22 +5,29 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from civae_core.assignments import Intervention
-from civae_core.attributes import Attribute
+from civae_core.attributes import LARGEST, Attribute
+from civae_core.bounded_yaml import plain_values
+from civae_core.data.images import Preprocessing
 from civae_core.errors import DataError
 from civae_core.files import write_text
+from civae_core.reading import read_at_most
 
 FORMAT = 1
 MANIFEST = "dataset.yml"
 ATTRIBUTES_FILE = "attributes.safetensors"
+MOST_BYTES = 2**22
+"""Of dataset.yml: a thousand shards and thousands of attributes."""
 PARTIAL = ".partial"
 """Sub-folder for work in progress."""
 
 
 def shard_name(number: int) -> str:
     return f"images-{number:05d}.safetensors"
+
+
+Whole = Annotated[int, Field(ge=0, lt=2**62)]
 
 
 class _Part(BaseModel):
@@ -30,17 +37,17 @@ class _Part(BaseModel):
 class FileEntry(_Part):
     """A data file; `images` is None for the file of attributes."""
 
-    bytes: int
+    bytes: Whole
     sha256: str
-    images: int | None = None
+    images: Whole | None = None
 
 
 class TruthEntry(_Part):
     """A known intervention and for how many images its outcome is stored."""
 
     name: str
-    do: Intervention
-    images: int
+    do: dict[str, Annotated[float, Field(ge=-LARGEST, le=LARGEST)] | Literal["flip"]]
+    images: Whole
 
 
 class AttributeEntry(_Part):
@@ -60,14 +67,23 @@ class Manifest(_Part):
     civae_format: int = FORMAT
     name: str
     source: dict[str, Any]
-    images: int = Field(gt=0)
+    images: Annotated[int, Field(gt=0, lt=2**40)]
     preprocessing: dict[str, int | None]
-    splits: dict[Literal["train", "valid", "test"], int]
+    splits: dict[Literal["train", "valid", "test"], Whole]
     attributes: list[AttributeEntry]
     truth: list[TruthEntry] = []
-    rejected: int = 0
+    rejected: Whole = 0
     files: dict[Annotated[str, Field(pattern=r"^(images-\d{5}|attributes)\.safetensors$")], FileEntry]
     preparation: str
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> "Manifest":
+        names = [attribute.name for attribute in self.table]  # itself checks each of them
+        if not names or len(set(names)) < len(names):
+            raise ValueError("attributes: none, or one twice")
+        if Preprocessing.from_dict(self.preprocessing).to_dict() != self.preprocessing:
+            raise ValueError("preprocessing: a key is missing")
+        return self
 
     @property
     def table(self) -> tuple[Attribute, ...]:
@@ -96,7 +112,7 @@ def read_manifest(folder: Path) -> Manifest:
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder of prepared data", hint=hint)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_at_most(path, MOST_BYTES).decode("utf-8")
     except FileNotFoundError as error:
         if (folder / PARTIAL).is_dir():
             raise DataError(
@@ -105,20 +121,23 @@ def read_manifest(folder: Path) -> Manifest:
             ) from error
         raise DataError(f"{folder} is not prepared data: it has no {MANIFEST}", hint=hint) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read {path}: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"cannot read {path}: {reason or error}") from error
     try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise DataError(f"{path} is damaged: {' '.join(str(error).split())}") from error
+        values = plain_values(text)
+    except ValueError as error:
+        raise DataError(f"{path} is damaged: {error}") from error
     if not isinstance(values, dict) or "civae_format" not in values:
         raise DataError(f"{path} was not written by civae prepare-data", hint=hint)
-    if values["civae_format"] != FORMAT:
+    if values["civae_format"] != FORMAT or type(values["civae_format"]) is not int:
         raise DataError(
             f"{path} has format version {values['civae_format']!r}; this civae reads version {FORMAT}",
             hint="prepare the data again, or use the civae that wrote it",
         )
     try:
-        return Manifest.model_validate(values)
+        return Manifest.model_validate(values, strict=True)
+    except DataError as error:
+        raise DataError(f"{path} is damaged: {error.message}") from error
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from civae_core.assignments import Intervention
-from civae_core.attributes import require_name
+from civae_core.attributes import LARGEST, Attribute, require_name
 from civae_core.data.manifest import ATTRIBUTES_FILE, Manifest, read_manifest
 from civae_core.data.splits import SPLITS, Split
 from civae_core.data.tensorfile import TensorFile
@@ -23,15 +23,24 @@ class Truth:
     `rows` int64 [M] are the rows of the factual images, `table_MA` float32 [M,A] the attributes under do().
     """
 
-    def __init__(self, name: str, do: Intervention, file: TensorFile, number: int, shape: Any) -> None:
+    def __init__(
+        self,
+        name: str,
+        do: Intervention,
+        file: TensorFile,
+        number: int,
+        shape: Any,
+        attributes: Sequence[Attribute],
+    ) -> None:
         self.name = name
         self.do = do
         prefix = f"truth.{number}"
         rows_M = file.array(f"{prefix}.rows", np.int64, (None,))
+        count = len(file.array("attributes", np.float32, (None, None)))
+        if len(rows_M) and not 0 <= rows_M.min() <= rows_M.max() < count:
+            raise DataError(f"{file.path}: {prefix}.rows are not all within the {count:,} images")
         self.rows = torch.from_numpy(rows_M.copy())
-        width = file.array("attributes", np.float32, (None, None)).shape[1]
-        table_MA = file.array(f"{prefix}.attributes", np.float32, (len(rows_M), width))
-        self.table_MA = torch.from_numpy(table_MA.copy())
+        self.table_MA = _checked_table(file, f"{prefix}.attributes", len(rows_M), attributes)
         self._images = file.array(f"{prefix}.images", np.uint8, (len(rows_M), *shape))
 
     def __len__(self) -> int:
@@ -71,13 +80,16 @@ class PreparedData:
             raise DataError(
                 f"{path}: the shards hold {self._starts[-1]:,} images, dataset.yml says {count:,}"
             )
-        table_NA = file.array("attributes", np.float32, (count, len(self.attributes)))
-        self.table_NA = torch.from_numpy(table_NA.copy())
+        self.table_NA = _checked_table(file, "attributes", count, self.attributes)
         self._splits = file.array("split", np.uint8, (count,))
+        if self._splits.max() >= len(SPLITS):
+            raise DataError(f"{file.path}: holds a split {self._splits.max()}, and there are {len(SPLITS)}")
         self._name_bytes = file.array("file_names", np.uint8, (None,))
         self._name_ends = file.array("file_name_ends", np.int64, (count,))
+        if self._name_ends.min() < 0 or (np.diff(self._name_ends) < 0).any():
+            raise DataError(f"{file.path}: its file names overlap")
         self.truth = tuple(
-            Truth(entry.name, dict(entry.do), file, number, shape)
+            Truth(entry.name, dict(entry.do), file, number, shape, self.attributes)
             for number, entry in enumerate(manifest.truth)
         )
 
@@ -105,9 +117,17 @@ class PreparedData:
 
     @cached_property
     def file_names(self) -> Sequence[str]:
-        """The images' names in their source, a row each."""
+        """The images' names in their source, a row each.
+
+        Raises:
+            DataError: one is not UTF-8.
+        """
         text, starts = self._name_bytes.tobytes(), [0, *self._name_ends[:-1].tolist()]
-        return [text[start:end].decode() for start, end in zip(starts, self._name_ends.tolist(), strict=True)]
+        places = zip(starts, self._name_ends.tolist(), strict=True)
+        try:
+            return [text[start:end].decode() for start, end in places]
+        except UnicodeDecodeError as error:
+            raise DataError(f"{self.path / ATTRIBUTES_FILE}: a file name is not UTF-8") from error
 
     def column(self, name: str) -> torch.Tensor:
         """One attribute, float32 [N], NaN where the label is missing.
@@ -155,7 +175,7 @@ class PreparedData:
         if entry is None:
             raise DataError(f"{self.path}: dataset.yml does not list {name}")
         file = TensorFile(self.path / name)
-        size = (self.path / name).stat().st_size
+        size = file.size
         if size != entry.bytes:
             raise DataError(
                 f"{self.path / name} has {size:,} bytes, dataset.yml says {entry.bytes:,}",
@@ -168,6 +188,27 @@ class PreparedData:
             (name, entry) for name, entry in self.manifest.files.items() if entry.images is not None
         )
         return [self._open(name).array("images", np.uint8, (entry.images, *shape)) for name, entry in listed]
+
+
+def _checked_table(file: TensorFile, name: str, count: int, attributes: Sequence[Attribute]) -> torch.Tensor:
+    """A table of attributes [count, A], of which a model can be given every row; NaN where a label is missing.
+
+    Raises:
+        DataError: a value is too large, or a binary attribute is neither 0 nor 1.
+    """
+    table_NA = file.array(name, np.float32, (count, len(attributes)))
+    for attribute, values_N in zip(attributes, table_NA.T, strict=True):
+        if attribute.kind == "binary":
+            fits_N = np.isnan(values_N) | (values_N == 0) | (values_N == 1)
+        else:
+            fits_N = np.isnan(values_N) | (np.abs(values_N) <= LARGEST)
+        if not fits_N.all():
+            row = int(np.flatnonzero(~fits_N)[0])
+            raise DataError(
+                f"{file.path}: {attribute.kind} {attribute.name} of image {row} is {values_N[row]:g}",
+                hint="prepare the data again with --overwrite",
+            )
+    return torch.from_numpy(table_NA.copy())
 
 
 def _checked(indices: torch.Tensor, count: int) -> np.ndarray:

@@ -15,7 +15,7 @@ from typing import IO, Literal
 
 import numpy as np
 
-from civae_core.attributes import nearest
+from civae_core.attributes import LARGEST, LONGEST_NAME, is_attribute_name, nearest
 from civae_core.data.splits import split_code
 from civae_core.errors import DataError
 from civae_core.files import is_macos_leftover
@@ -26,7 +26,6 @@ SPLIT_COLUMN = "split"
 
 LONGEST_LINE = 2**20
 MOST_COLUMNS = 10_000
-LONGEST_NAME = 200
 
 _MISSING = {"", "na", "n/a", "nan", "null", "none"}
 _WORDS = {"true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0}
@@ -47,9 +46,6 @@ class Table:
     values_NA: np.ndarray
     splits_N: np.ndarray | None
     notes: list[str]
-
-
-_LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass
@@ -76,8 +72,8 @@ class _Column:
                     if self.texts == 1:
                         self.first_text = (line, cell)
         elif cell is not None:
-            value = float(cell) if abs(cell) <= _LARGEST else math.inf  # an integer may be beyond any float
-        if abs(value) > _LARGEST:
+            value = float(cell) if abs(cell) <= LARGEST else math.inf  # an integer may be beyond any float
+        if abs(value) > LARGEST:
             raise DataError(
                 f"{path}:{line}: {self.name} is infinite or too large", hint="leave unknown values empty"
             )
@@ -215,7 +211,7 @@ def check_columns(names: Sequence[str], path: Path) -> None:
     if len(names) > MOST_COLUMNS:
         raise DataError(f"{path}:1: {len(names):,} columns are too many (limit {MOST_COLUMNS:,})")
     for name in names:
-        if len(name) > LONGEST_NAME or not name.isprintable():
+        if not is_attribute_name(name):
             raise DataError(
                 f"{path}:1: {name!r} is no name for an attribute",
                 hint=f"names are up to {LONGEST_NAME} characters that can be shown",

@@ -6,6 +6,7 @@ header length, a JSON header, then the tensors' bytes without gaps.
 """
 
 import json
+import math
 import mmap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,10 +17,12 @@ import numpy as np
 
 from civae_core.errors import DataError
 from civae_core.files import atomic_file
+from civae_core.reading import parse_json, require_regular
 
 _DTYPES: dict[str, np.dtype[Any]] = {"U8": np.dtype(np.uint8), "F32": np.dtype("<f4"), "I64": np.dtype("<i8")}
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
-_LONGEST_HEADER = 100_000_000
+_LONGEST_HEADER = 2**24
+_MOST_DIMENSIONS, _MOST_NUMBERS = 8, 2**60
 _FOREIGN_HINT = "name a folder or file that civae wrote"
 
 
@@ -52,12 +55,14 @@ class TensorFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
+            require_regular(path)
             with path.open("rb") as file:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except OSError as error:
             raise DataError(f"cannot read {path}: {error.strerror or error}", hint=_FOREIGN_HINT) from error
         except ValueError as error:  # an empty file cannot be mapped
             raise DataError(f"{path} is empty", hint="prepare the data again with --overwrite") from error
+        self.size = len(self._map)
         self.entries, self.metadata = _parse(memoryview(self._map), path)
 
     def array(self, name: str, dtype: type[Any], shape: tuple[int | None, ...]) -> np.ndarray:
@@ -136,30 +141,32 @@ def _parse(data: memoryview, path: Path) -> tuple[dict[str, Entry], dict[str, st
     if len(data) < start:
         raise _truncated(path, len(data), start)
     try:
-        header = json.loads(bytes(data[8:start]))
-        metadata = header.pop("__metadata__", {})
-        entries = {
-            name: Entry(
-                dtype=_DTYPES[fields["dtype"]],
-                shape=tuple(int(n) for n in fields["shape"]),
-                start=start + int(fields["data_offsets"][0]),
-                stop=start + int(fields["data_offsets"][1]),
-            )
-            for name, fields in header.items()
-        }
+        header = parse_json(bytes(data[8:start]))
+        metadata = {str(key): str(value) for key, value in header.pop("__metadata__", {}).items()}
+        entries = {name: _entry(fields, start) for name, fields in header.items()}
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise DataError(f"{path} has a damaged or foreign header", hint=_FOREIGN_HINT) from error
     end = start
     for entry in sorted(entries.values(), key=lambda entry: entry.start):
-        length = int(np.prod(entry.shape, dtype=np.int64)) * entry.dtype.itemsize
-        if entry.start != end or entry.stop - entry.start != length or min(entry.shape, default=0) < 0:
+        length = math.prod(entry.shape) * entry.dtype.itemsize
+        if entry.start != end or entry.stop - entry.start != length:
             raise DataError(f"{path} has a damaged header: its tensors overlap or leave gaps")
         end = entry.stop
     if len(data) < end:
         raise _truncated(path, len(data), end)
     if len(data) > end:
         raise DataError(f"{path} is damaged: {len(data) - end:,} bytes too long", hint=_FOREIGN_HINT)
-    return entries, {str(key): str(value) for key, value in metadata.items()}
+    return entries, metadata
+
+
+def _entry(fields: Mapping[str, Any], start: int) -> Entry:
+    """One tensor of a header; ValueError where a number is none, or no memory could hold the shape."""
+    shape, offsets = tuple(fields["shape"]), tuple(fields["data_offsets"])
+    if any(type(n) is not int or n < 0 for n in shape + offsets) or len(offsets) != 2:
+        raise ValueError("a shape or an offset is no whole number")
+    if len(shape) > _MOST_DIMENSIONS or math.prod(max(n, 1) for n in shape) > _MOST_NUMBERS:
+        raise ValueError("a shape is absurd")
+    return Entry(_DTYPES[fields["dtype"]], shape, start + offsets[0], start + offsets[1])
 
 
 def _truncated(path: Path, have: int, need: int) -> DataError:

@@ -1,19 +1,21 @@
 """A trained model as one file: `model.safetensors`, whose metadata says everything that using it needs."""
 
+import errno
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from civae_core import __version__
-from civae_core.attributes import AttributeRoles
+from civae_core.attributes import LARGEST, AttributeRoles
 from civae_core.config import Config
 from civae_core.data.images import Preprocessing
 from civae_core.errors import DataError, UsageError
@@ -25,10 +27,15 @@ from civae_core.model_paths import LINKS as LINKS
 from civae_core.model_paths import find_model_file as find_model_file
 from civae_core.model_paths import follow as follow
 from civae_core.model_paths import newest_run as newest_run
+from civae_core.reading import parse_json, require_regular
+
+Network = TypeVar("Network", bound=torch.nn.Module)
 
 FORMAT = 2
 BEFORE_FORMAT_2 = {"decoder": "direct", "noise_mask": "none", "latent_mask_width": None}
 """Settings of the model that format 1 did not know, as its models had them."""
+MOST_HEADER_BYTES = 2**24
+"""Of a safetensors file: names, shapes and the card."""
 
 
 @dataclass(frozen=True)
@@ -106,11 +113,27 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> StoredModel:
     file = find_model_file(path)
     card = read_card(file)
     try:
-        model = card.build()
+        model = build_to_fit(card.build, file)
     except UsageError as error:  # a size that its config's stages do not divide: nobody asked for it here
         raise _does_not_fit(file, error.message) from error
     load_weights(model, read_tensors(file), file)
     return StoredModel(model.to(device).eval().requires_grad_(False), card, file)
+
+
+def build_to_fit(build: Callable[[], Network], file: Path) -> Network:
+    """A network for a file's tensors; memory is taken only once they are known to fit.
+
+    A card may ask for a network of any size, and a file that is mostly holes seem to hold one.
+
+    Raises:
+        DataError: the tensors do not fit what `build` makes; the first that does not is named.
+    """
+    with torch.device("meta"):
+        outline = build()
+    with _opened(file) as opened:
+        shapes = {name: opened.get_slice(name).get_shape() for name in opened.keys()}  # noqa: SIM118
+    _require_fit(outline, shapes, file)
+    return build()
 
 
 def read_tensors(file: Path) -> dict[str, torch.Tensor]:
@@ -119,11 +142,8 @@ def read_tensors(file: Path) -> dict[str, torch.Tensor]:
     Raises:
         DataError: it cannot be read as one.
     """
-    try:
-        with safe_open(file, framework="pt") as opened:
-            return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise _unreadable(file, error) from error
+    with _opened(file) as opened:
+        return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: dict[str, str]) -> None:
@@ -148,50 +168,70 @@ def load_weights(model: torch.nn.Module, tensors: dict[str, torch.Tensor], file:
     """Puts tensors into a model, strictly.
 
     Raises:
-        DataError: a tensor is missing, unexpected or of another shape; the first one is named with both shapes.
+        DataError: a tensor is missing, unexpected, of another shape (both are named) or of another kind of number.
     """
-    expected = model.state_dict()
-    for name in sorted(expected.keys() | tensors.keys()):
-        if name not in tensors:
-            raise _does_not_fit(file, f"{name} is missing")
-        if name not in expected:
-            raise _does_not_fit(file, f"{name} is not part of the model")
-        if tensors[name].shape != expected[name].shape:
-            has, wants = list(tensors[name].shape), list(expected[name].shape)
-            raise _does_not_fit(file, f"{name} has shape {has}, the model's is {wants}")
+    _require_fit(model, {name: list(tensor.shape) for name, tensor in tensors.items()}, file)
+    for name, wanted in model.state_dict().items():
+        if tensors[name].is_floating_point() != wanted.is_floating_point():
+            raise _does_not_fit(file, f"{name} holds {tensors[name].dtype}, the model {wanted.dtype}")
     model.load_state_dict(tensors)
 
 
-def _open_metadata(file: Path) -> dict[str, str]:
+def _require_fit(model: torch.nn.Module, shapes: Mapping[str, list[int]], file: Path) -> None:
+    expected = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
+    for name in sorted(expected.keys() | shapes.keys()):
+        if name not in shapes:
+            raise _does_not_fit(file, f"{name} is missing")
+        if name not in expected:
+            raise _does_not_fit(file, f"{name} is not part of the model")
+        if shapes[name] != expected[name]:
+            raise _does_not_fit(file, f"{name} has shape {shapes[name]}, the model's is {expected[name]}")
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Any]:
+    """A safetensors file, with what goes wrong in it as one error."""
     try:
+        require_regular(file)
+        with file.open("rb") as start:
+            length = int.from_bytes(start.read(8), "little")
+        if length > MOST_HEADER_BYTES:
+            raise OSError(errno.EFBIG, f"a header of {length:,} bytes, more than any model has")
         with safe_open(file, framework="pt") as opened:
-            return opened.metadata() or {}
+            yield opened
     except (SafetensorError, OSError) as error:
-        raise _unreadable(file, error) from error
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise _unreadable(file, reason or error) from error
+
+
+def _open_metadata(file: Path) -> dict[str, str]:
+    with _opened(file) as opened:
+        return opened.metadata() or {}
 
 
 def _parse_card(metadata: dict[str, str], file: Path) -> ModelCard:
     if "civae" not in metadata:
         raise DataError(f"{file}: a safetensors file, but not a civae model", hint="see `civae info PATH`")
     try:
-        values = json.loads(metadata["civae"])
+        values = parse_json(metadata["civae"])
+        if type(values["format"]) is not int or values["format"] < 1:
+            raise ValueError(f"format {values['format']!r}")
         newer = values["format"] > FORMAT
         if values["format"] < 2:
             values["config"]["model"] = BEFORE_FORMAT_2 | values["config"]["model"]
-        if not newer:
-            Preprocessing.from_dict(values["preprocessing"])
+        preprocessing = None if newer else Preprocessing.from_dict(values["preprocessing"])
     except (KeyError, TypeError, ValueError, DataError) as error:
         raise _damaged(file, error) from error
-    if newer:
+    if preprocessing is None:
         raise DataError(
             f"{file}: written in format {values['format']}, this version reads up to {FORMAT}",
             hint="update civae",
         )
     try:
-        return ModelCard(
+        card = ModelCard(
             config=Config.model_validate(values["config"]),
             roles=AttributeRoles.from_dict(values["roles"]),
-            preprocessing=values["preprocessing"],
+            preprocessing=preprocessing.to_dict(),
             images_seen=values["images_seen"],
             data={key: str(values["data"][key]) for key in ("name", "path", "fingerprint")},
             subjects=[[float(value) for value in row] for row in values["subjects"]],
@@ -199,8 +239,24 @@ def _parse_card(metadata: dict[str, str], file: Path) -> ModelCard:
             if "calibration" in values
             else UNCALIBRATED,
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        _require_sense(card)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise _damaged(file, error) from error
+    return card
+
+
+def _require_sense(card: ModelCard) -> None:
+    """Refuses, by a ValueError, what fits its type and yet cannot be true."""
+    inputs = card.roles.inputs
+    named = (card.config.data.treatment, card.config.data.covariates)
+    roles = ([a.name for a in card.roles.treatments], [a.name for a in card.roles.covariates])
+    if named != roles:
+        raise ValueError("its config and its roles name other attributes")
+    if type(card.images_seen) is not int or card.images_seen < 0:
+        raise ValueError(f"images_seen {card.images_seen!r}")
+    numbers = [value for row in card.subjects for value in row]
+    if any(len(row) != len(inputs) for row in card.subjects) or not all(abs(n) <= LARGEST for n in numbers):
+        raise ValueError("subjects do not fit the attributes")
 
 
 def _damaged(file: Path, error: Exception) -> DataError:
@@ -208,7 +264,7 @@ def _damaged(file: Path, error: Exception) -> DataError:
     return DataError(f"{file}: its metadata is damaged ({reason})", hint="take another checkpoint")
 
 
-def _unreadable(file: Path, error: Exception) -> DataError:
+def _unreadable(file: Path, error: object) -> DataError:
     return DataError(
         f"{file}: not a readable safetensors file ({error})",
         hint="it may be truncated or of another kind; take another checkpoint, or train again",

@@ -7,7 +7,7 @@ from safetensors import SafetensorError, safe_open
 
 from civae_core.errors import DataError, UsageError
 from civae_core.files import atomic_file
-from civae_core.model.stored import load_weights, read_tensors, write_tensors
+from civae_core.model.stored import build_to_fit, load_weights, read_tensors, write_tensors
 from civae_core.yardstick.instrument import Networks, Yardstick, YardstickCard
 
 FORMAT = 1
@@ -35,7 +35,7 @@ def load_yardstick(path: Path, device: torch.device | str = "cpu") -> Yardstick:
     if not path.is_file():
         raise UsageError(f"{path}: no such scorer file", hint="train one with `civae train-scorer`")
     card = read_yardstick_card(path)
-    networks = Networks(card.size, card.channels, len(card.attributes))
+    networks = build_to_fit(lambda: Networks(card.size, card.channels, len(card.attributes)), path)
     load_weights(networks, read_tensors(path), path)
     return Yardstick(networks.to(device).eval().requires_grad_(False), card, path)
 

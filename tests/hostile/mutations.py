@@ -5,6 +5,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+# Training flushes subnormal numbers to zero, in this process too; so none are drawn.
 NUMBERS = st.one_of(
     st.sampled_from(
         [
@@ -25,7 +26,7 @@ NUMBERS = st.one_of(
         ]
     ),
     st.integers().map(str),
-    st.floats().map(repr),
+    st.floats(allow_subnormal=False).map(repr),
     st.integers(min_value=10**320, max_value=10**330).map(str),
     st.integers(min_value=1, max_value=6000).map(lambda digits: "7" * digits),
 )
@@ -52,7 +53,7 @@ def json_values(*, deep: bool = True) -> st.SearchStrategy[Any]:
         st.booleans(),
         st.integers(),
         st.sampled_from([10**400, -(2**63), 2**64, 1e308, float("inf"), float("nan"), -0.0, "\ud800"]),
-        st.floats(),
+        st.floats(allow_subnormal=False),
         WORDS,
     )
     if not deep:
