@@ -16,10 +16,12 @@ from civae_core.inference.plausible import SURE
 from civae_core.model import IntactVAE
 from civae_core.model.calibrated import UNCALIBRATED, Calibration
 from civae_core.model.stored import StoredModel
+from civae_core.randomness import generator_for
 from civae_core.yardstick.quality import score_quality
 
 BATCH = 64
 BINS = 10
+CHANCE_DRAWS = 200
 _Z = 1.959964
 """Half width of a 95 % interval, in standard deviations."""
 
@@ -94,9 +96,10 @@ def predictor_quality(
 
     Returns:
         Of each attribute what `score_quality` says, and `nll`, the mean −log p(label), with what it is without the
-        calibration of the model's card as `nll_uncalibrated`. Of a binary one also `ece` and `ece_uncalibrated`,
-        `temperature`, and `unsure`, the share of images whose likelier value has a probability below `SURE`. Of a
-        continuous one also `sd`, in raw units as `mae` is, and `within_95`, the share of labels within ±1.96 sd.
+        calibration of the model's card as `nll_uncalibrated`. Of a binary one also `ece` and `ece_uncalibrated`, with
+        what chance alone makes of it, `ece_by_chance`; `temperature`; and `unsure`, the share of images whose likelier
+        value has a probability below `SURE`. Of a continuous one also `sd`, in raw units as `mae` is, and
+        `within_95`, the share of labels within ±1.96 sd.
     """
     if stored.model.predictor is None:
         return {}
@@ -124,9 +127,20 @@ def _of_binary(
         logit_M1 = output_M1 / readings.temperatures.get(attribute.name, 1.0)
         found[f"nll{key}"] = float(F.binary_cross_entropy_with_logits(logit_M1, label_M1))
         if readings is card:
+            found["ece_by_chance"] = ece_by_chance(probability_M1[:, 0])
             likelier_M1 = torch.maximum(probability_M1, 1 - probability_M1)
             found["unsure"] = float((likelier_M1 < SURE).double().mean())
     return found
+
+
+def ece_by_chance(probability_N: Tensor, draws: int = CHANCE_DRAWS) -> float:
+    """The expected calibration error that so many images show when every probability is meant: the mean over labels
+    drawn from them. It is above 0, and what lies near it is no sign of miscalibration (Bröcker & Smith 2007).
+    """
+    generator = generator_for(0, "calibration error by chance")
+    uniform_DN = torch.rand(draws, len(probability_N), generator=generator, dtype=torch.float64)
+    errors = [reliability("", probability_N, (u_N < probability_N)).error for u_N in uniform_DN]
+    return sum(errors) / draws
 
 
 def _of_quantity(

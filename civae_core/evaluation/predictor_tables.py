@@ -10,6 +10,7 @@ _BINARY = {
     "right": "accuracy",
     "AUC": "auc",
     "ECE": "ece",
+    "by chance": "ece_by_chance",
     "log loss": "nll",
     "temperature": "temperature",
     "unsure": "unsure",
@@ -54,6 +55,6 @@ def _cell(found: Mapping[str, Any], key: str) -> str:
     if key in _SHARES:
         return f"{100 * value.mean:.1f} %"
     before = as_value(found.get(f"{key}_uncalibrated"))
-    digits = 3 if key in ("ece", "nll", "auc") else 2
+    digits = 3 if key in ("ece", "ece_by_chance", "nll", "auc") else 2
     text = value.text(digits) if key != "mae" and key != "sd" else f"{value.mean:.3g}"
     return text if before is None or before.text(digits) == text else f"{text} ({before.text(digits)})"

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from civae_core.data import PreparedData
 from civae_core.data.labelled import LabelledRows, evenly_spread, labelled_rows
-from civae_core.evaluation.calibration import predictor_quality
+from civae_core.evaluation.calibration import ece_by_chance, predictor_quality, reliability
 from civae_core.evaluation.evaluate import evaluate
 from civae_core.evaluation.predictor_tables import predictor_tables
 from civae_core.evaluation.report import render_evaluation
@@ -93,6 +93,21 @@ def test_quantities_by_their_predicted_normal(
     assert "sd" not in plain and plain["nll"] == plain["nll_uncalibrated"] == found["nll_uncalibrated"]
 
 
+def test_calibration_error_by_chance_is_that_of_labels_drawn_as_predicted() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for count in (100, 2500):
+        probability_N = torch.rand(count, generator=generator, dtype=torch.float64)
+        errors = []
+        for _ in range(100):
+            label_N = torch.bernoulli(probability_N, generator=generator)
+            errors.append(reliability("", probability_N, label_N).error)
+        expected = sum(errors) / 100
+        assert ece_by_chance(probability_N) == pytest.approx(expected, rel=0.08)
+        # In each of ten bins the mean absolute error of a share is √(2/π) of its standard deviation.
+        assert expected == pytest.approx((2 / np.pi * 10 / count / 6) ** 0.5, rel=0.12)
+    assert ece_by_chance(torch.ones(50, dtype=torch.float64)) == 0
+
+
 def test_missing_labels_are_left_out_attribute_by_attribute(
     stored: StoredModel, faces: PreparedData, chosen: LabelledRows
 ) -> None:
@@ -117,9 +132,8 @@ def test_it_is_part_of_an_evaluation_and_of_its_page(stored: StoredModel, faces:
     assert re.findall(r"<td>(.*?)</td>", row[1])[1] == f"{100 * expected['Male']['accuracy']:.1f} %"
 
     stored.model.predictor = None
-    without = evaluate([stored], faces, limit=6, pictures=False).numbers
-    assert "predictor" not in without
-    assert "filled in?" not in render_evaluation(without, [])
+    assert predictor_quality(stored, faces, test, CPU) == {}
+    assert "filled in?" not in render_evaluation({**numbers, "predictor": None}, [])
 
 
 def test_tables_show_what_calibration_changed_in_brackets() -> None:
@@ -132,16 +146,16 @@ def test_tables_show_what_calibration_changed_in_brackets() -> None:
             "ece_uncalibrated": 0.051,
             "nll": 0.12,
         }
-        | {"nll_uncalibrated": 0.12, "temperature": 1.8, "unsure": 0.071},
+        | {"nll_uncalibrated": 0.12, "ece_by_chance": 0.009, "temperature": 1.8, "unsure": 0.071},
         "Age": {"n": 3, "mae": 0.123456, "sd": 0.2, "nll": -0.5, "nll_uncalibrated": 0.75},
     }
     binary, quantity = predictor_tables({"ours": quality})
     assert binary["rows"] == [
         {
             "attribute": "Male",
-            "cells": ["1,200", "95.0 %", "0.981", "0.012 (0.051)", "0.120", "1.80", "7.1 %"],
+            "cells": ["1,200", "95.0 %", "0.981", "0.012 (0.051)", "0.009", "0.120", "1.80", "7.1 %"],
         }
     ]
     assert quantity["rows"][0]["cells"] == ["3", "–", "0.123", "0.2", "–", "-0.500 (0.750)"]
-    assert [len(table["columns"]) for table in (binary, quantity)] == [7, 6]
+    assert [len(table["columns"]) for table in (binary, quantity)] == [8, 6]
     assert predictor_tables(None) == predictor_tables({"ours": {}}) == []
