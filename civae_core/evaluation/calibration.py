@@ -97,7 +97,7 @@ def predictor_quality(
     Returns:
         Of each attribute what `score_quality` says, and `nll`, the mean −log p(label), with what it is without the
         calibration of the model's card as `nll_uncalibrated`. Of a binary one also `ece` and `ece_uncalibrated`, with
-        what chance alone makes of it, `ece_by_chance`; `temperature`; and `unsure`, the share of images whose likelier
+        what chance makes of it, `ece_by_chance`; `temperature`; and `unsure`, the share of images whose likelier
         value has a probability below `SURE`. Of a continuous one also `sd`, in raw units as `mae` is, and
         `within_95`, the share of labels within ±1.96 sd.
     """
