@@ -351,9 +351,12 @@ def main() -> None:
     for number in range(args.rounds):
         name = names[number % len(names)]
         job = parallel if name == "prepare" and number % IN_ROUNDS_OF == IN_ROUNDS_OF - 2 else jobs[name]
+        failed = len(tally.failures)
         one_round(job, known[name], work, draw, tally)
         if not args.json:
             print(f"round {number + 1}/{args.rounds}: {len(tally.failures)} failures", file=sys.stderr)
+            for failure in tally.failures[failed:]:
+                print(failure, file=sys.stderr)
     if not args.work:
         shutil.rmtree(work)
 

@@ -82,6 +82,14 @@ class Holder:
         return f"process {self.pid} on {self.host}, since {self.started}"
 
 
+def vanished(folder: Path) -> CivaeError:
+    """What to raise where a folder that was being written is there no more."""
+    return CivaeError(
+        f"cannot write {folder}: the folder has vanished",
+        hint="was it moved or deleted, or its disk unmounted? Bring it back and run the same command again",
+    )
+
+
 class Lock:
     """A folder held by this process."""
 
@@ -98,10 +106,7 @@ class Lock:
         if found is not None and found.token == self.holder.token:
             return
         if not self.path.parent.is_dir():
-            raise CivaeError(
-                f"cannot write {self.path.parent}: the folder has vanished",
-                hint="was it moved or deleted, or its disk unmounted? Bring it back and run the same command again",
-            )
+            raise vanished(self.path.parent)
         by = f"by {found}" if found is not None else f"by hand: {self.path.name} is gone"
         raise CivaeError(
             f"{self.path.parent}: taken over {by}, while this process was writing it",

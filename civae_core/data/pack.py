@@ -20,6 +20,7 @@ from civae_core.data.sources.base import Reader, Source
 from civae_core.data.tensorfile import Stream, TensorFile, write_tensors
 from civae_core.errors import DataError, UsageError
 from civae_core.files import write_json
+from civae_core.locks import vanished
 from civae_core.progress import progress
 
 SHARD_BYTES = 2**30
@@ -200,6 +201,8 @@ def _truth_path(out: Path, number: int) -> Path:
 
 def _make_chunk(jobs: _Jobs, number: int) -> int:
     batch = jobs.reader.read(jobs.layout.rows_of(number))
+    if not (jobs.out / PARTIAL).is_dir():  # writing would make it anew, without what it held
+        raise vanished(jobs.out)
     write_tensors(_chunk_path(jobs.out, number), {"images": batch.images})
     if any(len(truth.rows) for truth in batch.truths):
         tensors: dict[str, np.ndarray | Stream] = {}

@@ -1,0 +1,25 @@
+"""What a run left, in a form that two runs can be compared in."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from civae_core.files import sha256_of
+
+
+def lines_of(run: Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics, without the speed, which no two runs share."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [{k: v for k, v in line.items() if k != "images_per_second"} for line in lines]
+
+
+def left_by(run: Path) -> dict[str, Any]:
+    """Metrics, and every file and link of the checkpoints."""
+    files = sorted((run / "checkpoints").rglob("*"))
+    found: dict[str, Any] = {"metrics": lines_of(run)}
+    for path in files:
+        if path.is_symlink():
+            found[path.name] = str(path.readlink())
+        elif path.is_file():
+            found[f"{path.parent.name}/{path.name}"] = sha256_of(path)
+    return found
