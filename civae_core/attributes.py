@@ -11,7 +11,7 @@ from typing import Any, Literal
 from civae_core.errors import UsageError
 
 LONGEST_NAME = 200
-LARGEST = 1e30
+LARGEST = 2.0**100
 """Values beyond it could not be squared, or standardised, in the 32 bits of a model."""
 
 

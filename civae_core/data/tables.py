@@ -7,6 +7,7 @@ its values are 0/1, -1/1, true/false or yes/no, else continuous in its own units
 import csv
 import io
 import math
+import re
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ SPLIT_COLUMN = "split"
 LONGEST_LINE = 2**20
 MOST_COLUMNS = 10_000
 
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _MISSING = {"", "na", "n/a", "nan", "null", "none"}
 _WORDS = {"true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0}
 Cell = str | float | bool | None
@@ -220,6 +222,8 @@ def check_columns(names: Sequence[str], path: Path) -> None:
 
 def safe_name(cell: Cell, path: Path, line: int) -> str:
     """A name below the image folder, with forward slashes; tables may come from strangers."""
+    if isinstance(cell, str) and _PLAIN_NAME.fullmatch(cell):
+        return cell  # without the paths below, a million rows take half the time
     if cell is not None and not isinstance(cell, str):
         raise DataError(f"{path}:{line}: {FILE_COLUMN} is {cell!r}, not a text")
     if not cell or not cell.strip():

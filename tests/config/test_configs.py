@@ -18,6 +18,7 @@ from civae_core.synthetic import ROLES, FaceProcess, attributes_of, roots_of
 FOLDER = Path(__file__).parents[2] / "configs"
 BENCHMARKS = {
     "benchmark.yml",
+    "headline.yml",
     "levers.yml",
 }  # read by `civae benchmark`: tests/benchmark/test_benchmark_load.py
 FILES = sorted(file for file in FOLDER.glob("*.yml") if file.name not in BENCHMARKS)
