@@ -1,7 +1,7 @@
 """`civae export`: a trained model in the formats of other programs."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,13 +13,30 @@ def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run, a checkpoint or a model.safetensors.")],
     format: Annotated[
         str,
-        typer.Option("--format", "-f", metavar="onnx", help="What to write: onnx, graphs for ONNX Runtime."),
+        typer.Option(
+            "--format",
+            "-f",
+            metavar="onnx|hf",
+            help="onnx: graphs for ONNX Runtime. hf: weights, config and card for a model hub.",
+        ),
     ] = "onnx",
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", "-o", metavar="DIR", help="Folder [default: model-onnx beside the model file]."
+            "--out",
+            "-o",
+            metavar="DIR",
+            help="Folder [default: model-onnx or model-hf beside the model file].",
         ),
+    ] = None,
+    title: Annotated[
+        str | None, typer.Option("--title", help="hf: heading of the card [default: the run's name].")
+    ] = None,
+    licence: Annotated[
+        str | None, typer.Option("--licence", metavar="NAME", help="hf: licence of the weights, such as mit.")
+    ] = None,
+    data_licence: Annotated[
+        str | None, typer.Option("--data-licence", metavar="TEXT", help="hf: licence of the training images.")
     ] = None,
     json: JsonFlag = False,
     quiet: QuietFlag = False,
@@ -30,28 +47,47 @@ def export(
     onnx: encoder, decoder, prior and predictor, and the whole counterfactual, as graphs for any batch size. Beside
     the model file, `civae counterfactual` and `civae sample` find and use them, and start in a fraction of the time.
 
+    hf: model.safetensors, config.json and README.md, a card with data, roles, overlap, leaks and limits, ready to be
+    uploaded. Paths of this machine are left out. Its figures are those of the run's evaluation.
+
     \b
     Examples:
       civae export runs/young
-      civae export runs/young --out young-onnx --json
+      civae export runs/young --format hf --licence cc-by-nc-4.0 --data-licence "CelebA: research only"
     """
     from civae_core.errors import UsageError
 
     voice = terminal(quiet, verbose, json)
-    if format != "onnx":
-        raise UsageError(f"--format {format}: unknown format", hint="use onnx")
-    from civae_core.export.onnx_files import export_onnx
-    from civae_core.model.stored import load_model
+    for_hub = {"--title": title, "--licence": licence, "--data-licence": data_licence}
+    if format == "onnx":
+        for flag, value in for_hub.items():
+            if value is not None:
+                raise UsageError(f"{flag} {value}: has no effect with --format onnx", hint="use --format hf")
+        from civae_core.export.onnx_files import export_onnx
+        from civae_core.model.stored import load_model
 
-    folder, card = export_onnx(load_model(run, "cpu"), out)
-    largest = max(entry.largest_difference for entry in card.graphs.values())
-    voice.say(f"{len(card.graphs)} graphs, checked: no output differs from torch by more than {largest:.1e}")
-    voice.result(
-        {
-            "format": format,
-            "output": str(folder),
-            "model": str(card.model_file),
-            "graphs": {name: entry.largest_difference for name, entry in card.graphs.items()},
-        },
-        str(folder),
-    )
+        folder, card = export_onnx(load_model(run), out)
+        differences = {name: entry.largest_difference for name, entry in card.graphs.items()}
+        voice.say(
+            f"{len(differences)} graphs, checked: no output differs from torch by more than "
+            f"{max(differences.values()):.1e}"
+        )
+        facts: dict[str, Any] = {"format": format, "output": str(folder), "graphs": differences}
+    elif format == "hf":
+        from civae_core.export.hub import evaluation_of, export_hub
+        from civae_core.model.stored import load_model
+
+        stored = load_model(run)
+        evaluation = evaluation_of(stored)
+        folder = export_hub(
+            stored,
+            out,
+            evaluation=evaluation,
+            title=title,
+            licence=licence or "other",
+            data_licence=data_licence,
+        )
+        facts = {"format": format, "output": str(folder), "evaluated": evaluation is not None}
+    else:
+        raise UsageError(f"--format {format}: unknown format", hint="use onnx or hf")
+    voice.result(facts, str(folder))

@@ -17,6 +17,8 @@ from civae_core.model.calibrated import Calibration
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
+CHUNK = 8
+"""Images computed at once: more of them leave the processor's caches, and took a tenth longer."""
 INSTALL = "pip install 'civae[onnx]'"
 
 
@@ -89,7 +91,12 @@ class OnnxEngine:
         wanted = [entry.name for entry in session.get_inputs()]
         inputs = {name: np.asarray(values[name], dtype=np.float32) for name in wanted}
         outputs = self.card.graphs[graph].outputs
-        return dict(zip(outputs, session.run(outputs, inputs), strict=True))
+        count = max(len(value) for value in inputs.values() if value.ndim)
+        parts = [
+            session.run(outputs, {n: v[start : start + CHUNK] if v.ndim else v for n, v in inputs.items()})
+            for start in range(0, count, CHUNK)
+        ]
+        return {name: np.concatenate(rows) for name, *rows in zip(outputs, *parts, strict=True)}
 
     def _load(self, graph: str) -> "InferenceSession":
         path = self.folder / self.card.graphs[graph].file

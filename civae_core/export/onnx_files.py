@@ -3,9 +3,6 @@
 import hashlib
 import json
 import logging
-import os
-import shutil
-import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,8 +17,9 @@ from civae_core.engine.card import CARD, WEIGHTS, ExportCard, GraphEntry, export
 from civae_core.engine.onnx_engine import INSTALL, OnnxEngine, is_installed
 from civae_core.errors import CivaeError, UsageError
 from civae_core.export.check import examples, largest_differences
+from civae_core.export.folders import replaced
 from civae_core.export.graphs import SINGLE, Function, functions_of
-from civae_core.files import describe_os_error, sha256_of, sync, write_json
+from civae_core.files import sha256_of, sync, write_json
 from civae_core.model.stored import StoredModel
 from civae_core.progress import progress
 
@@ -51,10 +49,8 @@ def export_onnx(stored: StoredModel, folder: Path | None = None) -> tuple[Path, 
     """
     _require_packages()
     folder = folder or export_folder(stored.path)
-    if folder.exists() and not (folder / CARD).is_file():
-        raise UsageError(f"{folder}: exists and is no ONNX export", hint="name another folder with --out")
     functions = functions_of(stored.model, stored.card.config.objective)
-    with _replaced(folder) as temporary:
+    with replaced(folder, (CARD,), "ONNX export") as temporary:
         card = _written(stored, functions, temporary)
         differences = largest_differences(stored, functions, OnnxEngine(temporary, card))
         worst = max(differences, key=lambda name: differences[name])
@@ -166,37 +162,6 @@ class _SharedWeights:
                 self.file.write(data)
             set_external_data(tensor, WEIGHTS, offset=self.places[key], length=len(data))
             tensor.ClearField("raw_data")
-
-
-@contextmanager
-def _replaced(folder: Path) -> Iterator[Path]:
-    """Yields a temporary folder beside `folder`, which on success takes its place."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
-    except OSError as error:
-        raise describe_os_error(error, folder) from error
-    try:
-        yield temporary
-        temporary.chmod(0o777 & ~_umask())
-        if folder.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".old", dir=folder.parent))
-            folder.replace(old)  # a folder is renamed over an empty one only
-            temporary.replace(folder)
-            shutil.rmtree(old)
-        else:
-            temporary.replace(folder)
-        sync(folder.parent)
-    except OSError as error:
-        raise describe_os_error(error, folder) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _require_packages() -> None:

@@ -53,7 +53,7 @@ def answers(engine: Engine, count: int = 3) -> list[np.ndarray]:
     return [guesses_BA, abducted.reconstruction_BCHW, *vars(found).values(), drawn_BCHW]
 
 
-@pytest.mark.parametrize("count", [1, 2, 7])
+@pytest.mark.parametrize("count", [1, 2, 8, 19])
 def test_all_engines_answer_alike(exported: Path, count: int) -> None:
     fast, reference = open_engine(exported, "onnx"), open_engine(exported, "torch")
     assert isinstance(fast, OnnxEngine) and isinstance(reference, TorchEngine)

@@ -1,0 +1,112 @@
+"""`civae export --format hf`: config.json, model.safetensors and a model card, ready to be uploaded to a hub."""
+
+import json
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from civae_core.errors import DataError, UsageError
+from civae_core.export.folders import replaced
+from civae_core.export.model_card import write_card
+from civae_core.files import sync, write_json, write_text
+from civae_core.model.stored import FILE_NAME, ModelCard, StoredModel, save_model
+
+CONFIG, README = "config.json", "README.md"
+NAMELESS = "data"
+"""What a published model calls the folder that its data lay in: whose machine it was is nobody's business."""
+
+log = logging.getLogger(__name__)
+
+
+def export_hub(
+    stored: StoredModel,
+    folder: Path | None = None,
+    *,
+    evaluation: Mapping[str, Any] | None = None,
+    title: str | None = None,
+    licence: str = "other",
+    data_licence: str | None = None,
+) -> Path:
+    """Writes the folder, whole or not at all, in place of an older one.
+
+    Args:
+        stored: on the CPU.
+        folder: where to; left out, `model-hf` beside the model file.
+        evaluation: as `evaluation_of` finds it.
+        title: the card's heading; left out, the folder that the model is from.
+        licence: of the weights, as hubs abbreviate it, such as `mit` or `cc-by-nc-4.0`.
+        data_licence: of the training images, in words.
+
+    Raises:
+        UsageError: a licence that is no abbreviation, or `folder` holds something else.
+        CivaeError: the folder cannot be written.
+    """
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.\-]*", licence):
+        raise UsageError(f"--licence {licence}: not an abbreviation", hint="for example mit or cc-by-nc-4.0")
+    folder = folder or stored.path.with_name(f"{stored.path.stem}-hf")
+    card = published(stored.card)
+    with replaced(folder, (CONFIG, FILE_NAME), "model for a hub") as temporary:
+        save_model(stored.model, card, temporary / FILE_NAME)
+        sync(temporary / FILE_NAME)
+        facts = {key: value for key, value in json.loads(card.to_json()).items() if key != "subjects"}
+        write_json(temporary / CONFIG, {"model_type": "civae", "library_name": "civae"} | facts)
+        text = write_card(
+            card,
+            evaluation,
+            title=title or _name_of(stored.path),
+            licence=licence,
+            data_licence=data_licence,
+        )
+        write_text(temporary / README, text)
+    return folder
+
+
+def published(card: ModelCard) -> ModelCard:
+    """The card without the paths of the machine that trained the model."""
+    data = card.config.data.model_copy(update={"path": NAMELESS})
+    config = card.config.model_copy(update={"data": data})
+    return replace(card, config=config, data=card.data | {"path": NAMELESS})
+
+
+def evaluation_of(stored: StoredModel) -> dict[str, Any] | None:
+    """The run's evaluation.json if it is of this very model; None, and why on the log, where it is not.
+
+    Raises:
+        DataError: it is there and cannot be read.
+    """
+    run = _run_of(stored.path)
+    path = run / "evaluation.json" if run else None
+    if path is None or not path.is_file():
+        log.warning(
+            "%s: has no evaluation, so its card has no figures; run civae evaluate first", stored.path
+        )
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        seen = found["images_seen"]
+        seen = seen.get("ours" if stored.card.config.objective == "intact" else stored.card.config.objective)
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise DataError(f"{path}: not an evaluation ({error})", hint="run civae evaluate again") from error
+    if seen != stored.card.images_seen:
+        log.warning(
+            "%s: is of a model that had seen %s images, not %s; the card has no figures",
+            path,
+            seen,
+            stored.card.images_seen,
+        )
+        return None
+    result: dict[str, Any] = found
+    return result
+
+
+def _run_of(model_file: Path) -> Path | None:
+    """The run that a checkpoint's model file belongs to."""
+    checkpoints = model_file.resolve().parent.parent
+    return checkpoints.parent if checkpoints.name == "checkpoints" else None
+
+
+def _name_of(model_file: Path) -> str:
+    return (_run_of(model_file) or model_file.resolve().parent).name
