@@ -1,6 +1,7 @@
 """`civae counterfactual`: how would these pictures have looked under another treatment?"""
 
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,15 @@ from civae_cli.options import (
     VerboseFlag,
 )
 from civae_cli.terminal import terminal
+
+
+class Align(StrEnum):
+    """Whether faces are looked for."""
+
+    AUTO = "auto"
+    ALWAYS = "always"
+    NEVER = "never"
+
 
 _UNSURE_TOLD = 3
 """Pictures whose unsure attributes are told one by one."""
@@ -61,6 +71,19 @@ def counterfactual(
             "--native", help="Write photographs of their own size, the effect carried to their own pixels."
         ),
     ] = False,
+    align: Annotated[
+        Align,
+        typer.Option(
+            "--align",
+            help="Bring faces to where CelebA has them. auto: of models trained on its portraits, where needed.",
+        ),
+    ] = Align.AUTO,
+    face: Annotated[
+        str,
+        typer.Option(
+            "--face", metavar="WHICH", help="Of several faces: largest, all, or a number from the left."
+        ),
+    ] = "largest",
     engine: EngineOption = "auto",
     device: DeviceOption = "auto",
     json: JsonFlag = False,
@@ -77,7 +100,9 @@ def counterfactual(
       civae counterfactual photo.jpg --model runs/young --treat Young=0
       civae counterfactual photos/ --treat Young=-1:3:7 --strip
       civae counterfactual photo.jpg --treat Young=flip --native
+      civae counterfactual family.jpg --treat Young=0 --align always --face all
     """
+    from civae_core.align.aligner import INSTALL, aligner_for, lacks_aligner
     from civae_core.assignments import interventions_on, parse_values
     from civae_core.attributes import beyond_training, with_care
     from civae_core.data.images import Preprocessing
@@ -99,19 +124,22 @@ def counterfactual(
     stated = parse_values(attr or [], [a.name for a in roles.inputs])
     for text in beyond_training(stated, roles.inputs):
         voice.warn(f"--attr {text}; judge with care")
+    shape = Preprocessing.from_dict(opened.preprocessing)
     pictures = Pictures(
         images,
         opened.preprocessing,
         stdin=sys.stdin if "-" in images else (),
         table=attrs,
         attributes=[a.name for a in roles.inputs],
+        aligner=aligner_for(shape, align.value, face),
     )
+    if align is Align.AUTO and pictures.has_photos and lacks_aligner(shape):
+        voice.say(f"photographs are taken as aligned portraits; to find faces in others: {INSTALL}")
     if native:
         pictures.require_photos("--native")
     for text in pictures.beyond_training(roles.inputs, stated):
         voice.warn(f"--attrs {text}; judge with care")
-    shape = Preprocessing.from_dict(opened.preprocessing) if native else None
-    writer = EditWriter(out, noise=noise, strength=strength, strip=strip, native=shape)
+    writer = EditWriter(out, noise=noise, strength=strength, strip=strip, native=shape if native else None)
 
     records, failures, unsure = [], [], 0
     edited = edit_pictures(
@@ -121,6 +149,12 @@ def counterfactual(
         try:
             if isinstance(found, DataError):
                 raise found
+            view = found.picture.view
+            if view and view.of > 1 and face == "largest":
+                voice.warn(
+                    f"{found.picture.name}: the largest of {view.of} faces is taken; "
+                    f"--face all, or --face 1 to {view.of} from the left, takes others"
+                )
             told = describe_unsure(found.picture.name, found.unsure, found.predicted)
             unsure += bool(told)
             for text in told if unsure <= _UNSURE_TOLD else ():

@@ -88,6 +88,8 @@ class EditWriter:
             "noise": self.noise,
             "in_range": in_range,
         }
+        if edited.picture.view:
+            record["face"] = list(edited.picture.view.face)
         if edited.spreads:
             record["predicted_sd"] = dict(edited.spreads)
         if edited.unsure.names:
@@ -112,7 +114,9 @@ class EditWriter:
     def _carried(self, photo: Photo, edited: EditedPicture, edit: Edit) -> Photo:
         assert self.native is not None and edit.change_CHW is not None
         effect = effect_of(edited.picture.pixels_CHW, edit.change_CHW)
-        return apply_effect(photo, Placement.of_crop(self.native, *photo.size), effect)
+        view = edited.picture.view
+        placement = view.placement if view else Placement.of_crop(self.native, *photo.size)
+        return apply_effect(photo, placement, effect)
 
     def _account(self, edited: EditedPicture, edit: Edit) -> str:
         """What a file that looks like a photograph says of itself."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from civae_core.align.aligner import Aligner, View
 from civae_core.attributes import Attribute, beyond_training
 from civae_core.data.images import Preprocessing, decode
 from civae_core.data.tables import read_table
@@ -34,6 +35,8 @@ class Picture:
     """Factual attribute values from a table, in raw units."""
     file: Path | None = None
     """The photograph that it was made from; None of prepared images."""
+    view: View | None = None
+    """The face that it shows; None where it is the centred square."""
 
 
 class Pictures:
@@ -46,6 +49,7 @@ class Pictures:
         stdin: lines that `-` stands for.
         table: a CSV, TSV or JSONL with `file_name` and attribute columns, for photographs.
         attributes: the names of which `table` must have one; None takes any table.
+        aligner: shows faces in place of centred squares; a photograph with several may become several pictures.
 
     Raises:
         UsageError: something that is not there, a folder without images, or a table that says nothing about them.
@@ -59,8 +63,10 @@ class Pictures:
         stdin: Iterable[str] = (),
         table: Path | None = None,
         attributes: Sequence[str] | None = None,
+        aligner: Aligner | None = None,
     ) -> None:
         self.preprocessing = preprocessing
+        self.aligner = aligner
         self.entries: list[Path | tuple[PreparedData, str, int, int]] = []
         self.labels = _labels_by_file(table, attributes) if table else {}
         for argument in arguments:
@@ -81,13 +87,34 @@ class Pictures:
         for entry in self.entries:
             if isinstance(entry, Path):
                 try:
-                    pixels_CHW = decode(entry, Preprocessing.from_dict(self.preprocessing))
+                    yield from self._shown(entry)
                 except DataError as error:
                     yield error
-                    continue
-                yield Picture(str(entry), entry.stem, pixels_CHW, self._known(entry), entry)
             else:
                 yield _prepared_picture(*entry)
+
+    def _shown(self, file: Path) -> list[Picture]:
+        """The pictures that a photograph becomes: its faces, or its centred square."""
+        views = self.aligner.views(file) if self.aligner else []
+        if not views:
+            pixels_CHW = decode(file, Preprocessing.from_dict(self.preprocessing))
+            return [Picture(str(file), file.stem, pixels_CHW, self._known(file), file)]
+        return [
+            Picture(
+                str(file),
+                f"{file.stem}-face{view.number}" if view.of > 1 else file.stem,
+                view.pixels_CHW,
+                self._known(file),
+                file,
+                view,
+            )
+            for view in views
+        ]
+
+    @property
+    def has_photos(self) -> bool:
+        """Whether some picture is a photograph, not a prepared image."""
+        return any(isinstance(entry, Path) for entry in self.entries)
 
     def require_photos(self, flag: str) -> None:
         """Raises UsageError where a picture is a prepared one, whose photograph is not at hand."""

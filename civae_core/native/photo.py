@@ -45,6 +45,13 @@ class Photo:
             colours_HWC = 1 - alpha_HW1 * (1 - colours_HWC)
         return in_channels(colours_HWC.transpose(2, 0, 1), channels)
 
+    def shown(self) -> Image.Image:
+        """All of it as a model is shown it: 8-bit RGB over white."""
+        if self.alpha_HW is None and self.pixels_HWC.dtype == np.uint8 and self.pixels_HWC.shape[-1] == 3:
+            return Image.fromarray(self.pixels_HWC)
+        seen_HWC = self.seen((slice(None), slice(None)), 3).transpose(1, 2, 0)
+        return Image.fromarray(np.rint(seen_HWC * 255).astype(np.uint8))
+
     def with_pixels(self, pixels_HWC: np.ndarray) -> "Photo":
         """The same photograph with other pixels."""
         return replace(self, pixels_HWC=pixels_HWC)
@@ -83,8 +90,8 @@ def read_native(path: Path) -> Photo:
 def _require_editable(image: Image.Image, path: Path) -> None:
     if image.mode not in (*_WIDE_GREY, *_PLAIN):
         raise DataError(
-            f"{path}: {image.mode} pixels cannot be changed with --native",
-            hint="convert it to 8-bit RGB first, or leave out --native",
+            f"{path}: {image.mode} pixels cannot be changed in place",
+            hint="convert it to 8-bit RGB first",
         )
     # Pillow reads 16-bit colour as 8-bit and says so in the raw mode only.
     raw_modes = [
@@ -94,8 +101,8 @@ def _require_editable(image: Image.Image, path: Path) -> None:
     ]
     if image.mode not in _WIDE_GREY and any(";16" in raw for raw in raw_modes):
         raise DataError(
-            f"{path}: 16 bits a channel in colour cannot be kept with --native",
-            hint="convert it to 8-bit RGB first, or leave out --native",
+            f"{path}: 16 bits a channel in colour cannot be changed in place",
+            hint="convert it to 8-bit RGB first",
         )
 
 

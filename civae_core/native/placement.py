@@ -44,12 +44,18 @@ class Placement:
         """Whether the square's sides are parallel to the photograph's."""
         return self.across[1] == 0 and self.across[0] > 0
 
+    def corners(self) -> list[tuple[float, float]]:
+        """(x, y) of the square's upper left, upper right, lower left and lower right corner."""
+        ax, ay = self.across
+        return [
+            (self.left + u * ax - v * ay, self.top + u * ay + v * ax)
+            for u, v in ((0, 0), (1, 0), (0, 1), (1, 1))
+        ]
+
     @property
     def box(self) -> tuple[int, int, int, int]:
         """Left, top, right and bottom of all pixels that the square may touch; empty where it lies outside."""
-        (ax, ay), corners = self.across, ((0, 0), (1, 0), (0, 1), (1, 1))
-        xs = [self.left + u * ax - v * ay for u, v in corners]
-        ys = [self.top + u * ay + v * ax for u, v in corners]
+        xs, ys = zip(*self.corners(), strict=True)
         left, top = max(math.floor(min(xs)), 0), max(math.floor(min(ys)), 0)
         right, bottom = min(math.ceil(max(xs)), self.width), min(math.ceil(max(ys)), self.height)
         return left, top, max(right, left), max(bottom, top)

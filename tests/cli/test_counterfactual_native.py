@@ -10,6 +10,7 @@ from PIL import Image, ImageOps
 from typer.testing import CliRunner
 
 from civae_cli.app import app
+from civae_core.align.mtcnn import is_installed
 from civae_core.data import PreparedData
 
 
@@ -41,7 +42,7 @@ def upright(path: Path | str) -> np.ndarray:
 
 
 def test_a_sweep_writes_photographs_of_the_inputs_size(trained: Path, photo: Path, tmp_path: Path) -> None:
-    arguments = (photo, "--model", trained, "--treat", "Young=0:1:3", "--attr", "Young=1")
+    arguments = (photo, "--model", trained, "--treat", "Young=0:1:3", "--attr", "Young=1", "--attr", "Male=1")
     code, stdout, stderr = civae(*arguments, "--native", "--out", tmp_path / "out")
     assert (code, stderr) == (0, "")
     small = records(civae(*arguments, "--out", tmp_path / "out")[1])
@@ -61,7 +62,19 @@ def test_a_sweep_writes_photographs_of_the_inputs_size(trained: Path, photo: Pat
 
 def test_what_comes_out_shows_the_models_answer(trained: Path, photo: Path, tmp_path: Path) -> None:
     """Shrunk to the model's size, the photograph is the picture that comes without --native."""
-    arguments = (photo, "--model", trained, "--treat", "Young=0", "--attr", "Young=1", "--strength", 3)
+    arguments = (
+        photo,
+        "--model",
+        trained,
+        "--treat",
+        "Young=0",
+        "--attr",
+        "Young=1",
+        "--attr",
+        "Male=1",
+        "--strength",
+        3,
+    )
     (small,) = records(civae(*arguments, "--out", tmp_path / "out")[1])
     (large,) = records(civae(*arguments, "--native", "--out", tmp_path / "out")[1])
     answer = np.asarray(Image.open(small["output"])).astype(int)
@@ -75,8 +88,56 @@ def test_what_comes_out_shows_the_models_answer(trained: Path, photo: Path, tmp_
     assert np.abs(image - answer)[inside].mean() < 0.15 * np.abs(before - answer)[inside].mean()
 
 
+@pytest.mark.skipif(not is_installed(), reason="the extra `align` is not installed")
+def test_a_face_anywhere_in_a_photograph_is_found_and_changed_there(trained: Path, tmp_path: Path) -> None:
+    """A photograph of scikit-image twice in a large canvas, once small and turned."""
+    from skimage import data
+
+    astronaut = Image.fromarray(data.astronaut()).crop((90, 0, 360, 250))
+    canvas = Image.new("RGBA", (1000, 500), "seagreen")
+    canvas.alpha_composite(
+        astronaut.convert("RGBA").rotate(20, Image.Resampling.BICUBIC, expand=True), (40, 60)
+    )
+    canvas.alpha_composite(astronaut.resize((405, 375)).convert("RGBA"), (550, 80))
+    canvas.convert("RGB").save(tmp_path / "two.png")
+    stated = ("--attr", "Young=1", "--attr", "Male=0", "--attr", "Skin_Tone=0.4", "--strength", 5)
+    arguments = (tmp_path / "two.png", "--model", trained, "--treat", "Young=0", *stated, "--native")
+    aligned = (*arguments, "--align", "always", "--out", tmp_path / "out")
+
+    code, stdout, stderr = civae(*aligned)
+    (record,) = records(stdout)
+    assert code == 0 and "largest of 2 faces" in stderr
+    assert 550 < record["face"][0] < record["face"][2] < 955 and Path(record["output"]).stem.startswith(
+        "two-face2"
+    )
+    original = upright(tmp_path / "two.png").astype(int)
+    moved = np.abs(upright(record["output"]) - original).max(axis=-1)
+    assert (moved[:, :450] == 0).all(), "the other face"
+    assert (moved[100:400, 600:900] > 2).mean() > 0.3
+
+    both = records(civae(*aligned, "--face", "all")[1])
+    assert [Path(found["output"]).stem[:9] for found in both] == ["two-face1", "two-face2"]
+    left = np.abs(upright(both[0]["output"]) - original).max(axis=-1)
+    assert (left[:, 550:] == 0).all() and (left[100:350, 100:350] > 2).mean() > 0.3
+    assert "face" not in records(civae(*arguments, "--align", "never", "--out", tmp_path / "out")[1])[0]
+    code, _, stderr = civae(*aligned, "--face", "3")
+    assert code == 3 and "--face 3, but 2 found" in stderr
+
+
 def test_the_file_says_what_it_is(trained: Path, photo: Path, tmp_path: Path) -> None:
-    arguments = (photo, "--model", trained, "--treat", "Young=0", "--attr", "Young=1", "--strength", 2)
+    arguments = (
+        photo,
+        "--model",
+        trained,
+        "--treat",
+        "Young=0",
+        "--attr",
+        "Young=1",
+        "--attr",
+        "Male=1",
+        "--strength",
+        2,
+    )
     (record,) = records(civae(*arguments, "--native", "--out", tmp_path / "out")[1])
     assert Path(record["output"]).name == "phone__Young=0__strength=2__native.png"
     note = Image.open(record["output"]).text["Description"]

@@ -1,0 +1,126 @@
+"""Which squares of a photograph a model is shown: its faces, or the centred square where it has none."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from civae_core.align.cut import cut_square
+from civae_core.align.mtcnn import INSTALL, Face, FaceFinder, is_installed
+from civae_core.align.template import WIDTH, is_aligned, place_face
+from civae_core.data.images import Preprocessing
+from civae_core.errors import DataError, UsageError
+from civae_core.native.photo import read_native
+from civae_core.native.placement import Placement
+
+__all__ = ["INSTALL", "Aligner", "View", "aligner_for", "lacks_aligner"]
+
+Align = Literal["auto", "always", "never"]
+
+
+@dataclass(frozen=True)
+class View:
+    """A face as the model is shown it."""
+
+    pixels_CHW: np.ndarray
+    """uint8 [C,S,S]."""
+    placement: Placement
+    face: tuple[int, int, int, int]
+    """Left, top, right and bottom of its box in the upright photograph."""
+    number: int
+    """From left to right, from 1."""
+    of: int
+    """How many faces there are."""
+
+
+class Aligner:
+    """Finds faces and shows them as a model wants them.
+
+    Args:
+        preprocessing: of the model.
+        faces: `largest`, `all`, or the number of one, counted from left to right.
+        only_where_needed: leaves alone what is aligned already, and what has no face.
+
+    Raises:
+        UsageError: the extra is not installed, or `faces` is neither of these.
+    """
+
+    def __init__(self, preprocessing: Preprocessing, faces: str, *, only_where_needed: bool) -> None:
+        if faces not in ("largest", "all") and not (faces.isdecimal() and int(faces) > 0):
+            raise UsageError(f"--face {faces}: neither largest, all nor a number from 1")
+        self.preprocessing, self.faces, self.only_where_needed = preprocessing, faces, only_where_needed
+        self._finder = FaceFinder()
+
+    def views(self, path: Path) -> list[View]:
+        """The chosen faces; none where the centred square will do.
+
+        Raises:
+            DataError: no face, or not the one asked for; the photograph cannot be read in full size.
+        """
+        try:
+            photo = read_native(path)
+        except DataError:
+            if self.only_where_needed:  # whatever is wrong, reading it as any picture will tell
+                return []
+            raise
+        image = photo.shown()
+        found = self._finder.find(image)
+        if not found and self.only_where_needed:
+            return []
+        if not found:
+            raise DataError(f"{path}: no face found", hint="--align never takes the centred square as it is")
+        crop = Placement.of_crop(self.preprocessing, *image.size)
+        views = []
+        for number, face in self._chosen(found, path):
+            placement = place_face(face.landmarks_52, self.preprocessing, *image.size)
+            if self.only_where_needed and is_aligned(placement, crop):
+                return []
+            square = cut_square(image, placement, self.preprocessing.size)
+            values = np.asarray(square.convert("L" if self.preprocessing.channels == 1 else "RGB"))
+            pixels_CHW = values[None] if values.ndim == 2 else np.ascontiguousarray(values.transpose(2, 0, 1))
+            left, top, right, bottom = (round(side) for side in face.box)
+            views.append(View(pixels_CHW, placement, (left, top, right, bottom), number, len(found)))
+        return views
+
+    def _chosen(self, found: list[Face], path: Path) -> list[tuple[int, Face]]:
+        """The faces asked for, with their numbers from left to right."""
+        ordered = list(enumerate(sorted(found, key=lambda face: face.box[0]), start=1))
+        if self.faces == "all":
+            return ordered
+        if self.faces == "largest":
+            return [max(ordered, key=lambda entry: entry[1].size)]
+        if int(self.faces) > len(ordered):
+            raise DataError(
+                f"{path}: --face {self.faces}, but {len(ordered)} found",
+                hint="they are counted from the left",
+            )
+        return [ordered[int(self.faces) - 1]]
+
+
+def aligner_for(preprocessing: Preprocessing, align: Align, faces: str) -> Aligner | None:
+    """What `--align` and `--face` ask for; None shows the centred square of every photograph.
+
+    `auto` looks for faces where the model was trained on CelebA's portraits, whose faces are all in one place, and
+    where the extra is installed.
+
+    Raises:
+        UsageError: as `Aligner`, or `faces` without alignment.
+    """
+    if align == "never":
+        if faces != "largest":
+            raise UsageError(f"--face {faces} and --align never do not go together")
+        return None
+    if align == "auto" and faces == "largest" and not (_of_portraits(preprocessing) and is_installed()):
+        return None
+    return Aligner(preprocessing, faces, only_where_needed=align == "auto" and faces == "largest")
+
+
+def lacks_aligner(preprocessing: Preprocessing) -> bool:
+    """Whether `auto` would look for faces, were the extra installed."""
+    return _of_portraits(preprocessing) and not is_installed()
+
+
+def _of_portraits(preprocessing: Preprocessing) -> bool:
+    """Whether a model was trained on CelebA's aligned portraits."""
+    return preprocessing.crop_of == WIDTH
