@@ -19,6 +19,7 @@ from civae_core.errors import CivaeError, UsageError
 from civae_core.export.check import examples, largest_differences
 from civae_core.export.folders import replaced
 from civae_core.export.graphs import SINGLE, Function, functions_of
+from civae_core.export.rewrite import spell_out_softmax, strip
 from civae_core.files import sha256_of, sync, write_json
 from civae_core.model.stored import StoredModel
 from civae_core.progress import progress
@@ -128,16 +129,9 @@ def trace(function: Function, examples: tuple[Tensor, ...]) -> "ModelProto":
         optimizer.fold_constants_ir(program.model)
         optimizer.remove_unused_nodes(program.model)
         graph: ModelProto = program.model_proto
-    _strip(graph)
+    strip(graph)
+    spell_out_softmax(graph)
     return graph
-
-
-def _strip(graph: "ModelProto") -> None:
-    """Removes what the exporter notes on every node: where in whose folders the code stands that made it."""
-    values = [*graph.graph.input, *graph.graph.output, *graph.graph.value_info, *graph.graph.initializer]
-    for part in (graph, graph.graph, *graph.graph.node, *values):
-        del part.metadata_props[:]
-        part.doc_string = ""
 
 
 class _SharedWeights:
