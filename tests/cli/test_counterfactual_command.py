@@ -68,6 +68,8 @@ def two_treatments(
         covariates=(Attribute("Male", "binary"),),
     )
     config = make_config(model={"predictor": False})
+    data = config.data.model_copy(update={"treatment": ["Young", "Hair/Dye_Dose"], "covariates": ["Male"]})
+    config = config.model_copy(update={"data": data})
     card = ModelCard(config, roles, {"size": 32, "channels": 3, "crop": None}, 0, DATA, [[0.0, 5.0, 1.0]])
     path = tmp_path / "two.safetensors"
     save_model(make_model(size=32, perturbed=True, assigned=roles, predictor=False), card, path)
@@ -468,14 +470,14 @@ def test_an_absurd_value_in_a_table_costs_only_its_picture(
     trained: Path, photos: Path, tmp_path: Path
 ) -> None:
     table = photos / "labels.csv"
-    table.write_text("file_name,Male,Skin_Tone\n0.png,1,0.5\n1.png,1,-1e38\n2.png,1,0.7\n")
+    table.write_text("file_name,Male,Skin_Tone\n0.png,1,0.5\n1.png,1,-1e30\n2.png,1,0.7\n")
     arguments = ("--model", trained, "--attrs", table, "--out", tmp_path / "out", "-q")
     code, stdout, stderr = civae(photos, *arguments, "--treat", "Young=0", "--treat", "Young=1", "--json")
     assert code == 3
     said = f"{photos / '1.png'}: no picture comes out under Young=0 with the factual "
     assert f"warning: skipped {said}" in stderr and "1 of 3 pictures could not be used" in stderr
     result = json.loads(stdout)
-    assert [error[: len(said)] for error in result["failed"]] == [said] and "Skin_Tone=-1e+38" in stdout
+    assert [error[: len(said)] for error in result["failed"]] == [said] and "Skin_Tone=-1e+30" in stdout
     names = [Path(record["input"]).name for record in result["results"]]
     assert names == ["0.png", "0.png", "2.png", "2.png"]
     alone = civae(photos / "1.png", *arguments, "--treat", "Young=0")
