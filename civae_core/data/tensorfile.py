@@ -130,7 +130,7 @@ def _as_stream(tensor: np.ndarray | Stream) -> Stream:
     if isinstance(tensor, Stream):
         return tensor
     array = np.ascontiguousarray(tensor)
-    return Stream(array.dtype, array.shape, [array.tobytes()])
+    return Stream(array.dtype, tensor.shape, [array.tobytes()])  # a scalar became an array of one
 
 
 def _parse(data: memoryview, path: Path) -> tuple[dict[str, Entry], dict[str, str]]:
