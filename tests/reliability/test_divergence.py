@@ -1,0 +1,142 @@
+"""Losses that are no numbers: skipped, counted, and if they go on, set back once with a lower rate, then exit 4."""
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from run_contents import lines_of
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from civae_core.config.schema import Config
+from civae_core.errors import DivergedError
+from civae_core.training import learner as learner_module
+from civae_core.training.checkpoint import last_checkpoint, last_good_checkpoint
+from civae_core.training.learner import RATE_AFTER_SETBACK
+from civae_core.training.loop import train
+
+MakeConfig = Callable[..., Config]
+Spoil = Callable[[Callable[[int], bool]], None]
+
+# 32 steps; checkpoints also fall into a stretch of skipped ones.
+LONG = {"train__images": 512, "train__checkpoint_every": 64, "train__log_every": 64, "train__keep": 20}
+
+
+def first_time_from(start: int, before: int = 448) -> Callable[[int], bool]:
+    """Whether a batch from `start` on comes up for the first time: as if a lower rate had cured it."""
+    seen: Counter[int] = Counter()
+
+    def is_bad(images_seen: int) -> bool:
+        seen[images_seen] += 1
+        return start <= images_seen < before and seen[images_seen] == 1
+
+    return is_bad
+
+
+def tensors_of(run: Path) -> dict[str, torch.Tensor]:
+    last = run / "checkpoints" / "last"
+    return load_file(last / "state.safetensors") | {
+        f"average.{k}": v for k, v in load_file(last / "model.safetensors").items()
+    }
+
+
+def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys()
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+
+
+def test_it_goes_back_to_the_last_good_state_with_a_lower_rate(
+    short_config: MakeConfig, tmp_path: Path, spoil: Spoil, caplog: pytest.LogCaptureFixture
+) -> None:
+    config, run = short_config(**LONG), tmp_path / "run"
+    spoil(first_time_from(128))
+    assert train(config, run, device="cpu").finished
+    lines = lines_of(run)
+    (event,) = [line for line in lines if "event" in line]
+    # 20 steps in a row from 128 on have been skipped at 448; checkpoints after 128 are from amid them.
+    assert event == {"images": 448, "event": "diverged", "back_to": 128, "rate_factor": RATE_AFTER_SETBACK}
+    assert "448 images: back to 128, with the learning rate at 25 %" in caplog.text
+    before, after = lines[: lines.index(event)], lines[lines.index(event) + 1 :]
+    assert sum(line["skipped_steps"] for line in before if "lr" in line) == 20
+    trained = [line for line in after if "lr" in line]
+    assert [line["images"] for line in trained] == [192, 256, 320, 384, 448, 512]
+    assert {line["skipped_steps"] for line in trained} == {0}
+    rates = {line["images"]: line["lr"] for line in before if "lr" in line}
+    assert trained[0]["lr"] == RATE_AFTER_SETBACK * rates[192]
+    assert all(tensor.isfinite().all() for tensor in tensors_of(run).values())
+
+    spoil(first_time_from(128))
+    train(config, tmp_path / "stopped", device="cpu", stop_at=448)
+    spoil(lambda _: False)
+    train(config, tmp_path / "stopped", device="cpu")
+    assert_same(tensors_of(run), tensors_of(tmp_path / "stopped"))
+
+
+def test_before_the_first_checkpoint_it_begins_anew_as_with_that_rate(
+    short_config: MakeConfig, tmp_path: Path, spoil: Spoil
+) -> None:
+    """Weights, average, critics, optimiser and sums of metrics are those of a run that had the lower rate at once."""
+    changes = LONG | {"loss__adversary": 1.0, "train__images": 384, "train__checkpoint_every": 384}
+    spoil(first_time_from(16))
+    train(short_config(**changes), tmp_path / "run", device="cpu")
+    assert [line["back_to"] for line in lines_of(tmp_path / "run") if "event" in line] == [0]
+    spoil(lambda _: False)
+    rate = short_config().train.lr * RATE_AFTER_SETBACK
+    train(short_config(**changes, train__lr=rate), tmp_path / "slow", device="cpu")
+    assert_same(tensors_of(tmp_path / "run"), tensors_of(tmp_path / "slow"))
+
+
+def test_the_second_time_it_ends_with_code_4_and_all_that_was_measured(
+    short_config: MakeConfig, tmp_path: Path, spoil: Spoil
+) -> None:
+    config, run = short_config(**LONG), tmp_path / "run"
+    spoil(lambda images_seen: images_seen >= 128)
+    for _ in range(2):  # the same command again comes to the same end
+        with pytest.raises(
+            DivergedError, match=r"20 steps in a row .* at 448 images, again with the learning rate at 25%"
+        ) as caught:
+            train(config, run, device="cpu")
+        assert caught.value.exit_code == 4
+        lines = lines_of(run)
+        assert [line["images"] for line in lines if "event" in line] == [448]
+        skipped = [line["skipped_steps"] for line in lines if "lr" in line]
+        assert skipped == [0, 0, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4]
+        good = last_good_checkpoint(run / "checkpoints")
+        assert good is not None and good.name == "step-000000128"
+        assert all(tensor.isfinite().all() for tensor in load_file(good / "model.safetensors").values())
+        assert "again with the learning rate" in (run / "log.txt").read_text(encoding="utf-8")
+
+
+def test_a_kill_amid_the_trouble_does_not_hide_it(
+    short_config: MakeConfig, tmp_path: Path, spoil: Spoil
+) -> None:
+    """The count of steps skipped in a row is stored: a run continued from amid them knows."""
+    config, run = short_config(**LONG), tmp_path / "run"
+    spoil(lambda images_seen: images_seen >= 128)
+    train(config, run, device="cpu", stop_at=320)
+    newest = last_checkpoint(run / "checkpoints")
+    assert newest is not None and newest.name == "step-000000320"
+    spoil(first_time_from(320))
+    assert train(config, run, device="cpu").finished
+    assert [line["back_to"] for line in lines_of(run) if "event" in line] == [128]
+    with safe_open(run / "checkpoints" / "last" / "state.safetensors", framework="pt") as opened:
+        assert json.loads(opened.metadata()["civae_state"])["counters"]["setbacks"] == 1
+
+
+def test_a_loss_that_is_infinite_counts_even_where_its_gradient_is_finite(
+    short_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = learner_module.objective
+
+    def infinite(*arguments: object) -> object:
+        terms = real(*arguments)  # type: ignore[arg-type]
+        object.__setattr__(terms, "loss", terms.loss + torch.inf)
+        return terms
+
+    monkeypatch.setattr(learner_module, "objective", infinite)
+    with pytest.raises(DivergedError, match="6 steps in a row"):
+        train(short_config(), tmp_path / "run", device="cpu")
+    assert sum(line["skipped_steps"] for line in lines_of(tmp_path / "run") if "lr" in line) == 12

@@ -1,0 +1,107 @@
+"""Files of every format that was ever written are still read, as they were meant then; newer ones are refused.
+
+The files under `formats` were written by the versions of their time: the built-in faces at 32 px (`prepare-data
+synthetic:faces --n 24`), and runs of 16 images on them with the smallest of networks, of which the last checkpoint is
+kept. What they must give was computed by those versions too.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from run_contents import lines_of
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from civae_core.config.schema import Config
+from civae_core.counterfactual import abduct
+from civae_core.data import PreparedData
+from civae_core.errors import DataError
+from civae_core.model.stored import load_model
+from civae_core.training.loop import train
+
+FORMATS = Path(__file__).parent / "formats"
+MEANS = {
+    1: [0.521629273891449, 0.5224738121032715, 0.5228073000907898, 0.5220035314559937],
+    2: [0.5216293334960938, 0.5224742293357849, 0.5228071808815002, 0.5220033526420593],
+}
+"""Of the reconstructions of the first four faces, by the format of the checkpoint."""
+
+
+@pytest.fixture
+def data() -> PreparedData:
+    opened = PreparedData.open(FORMATS / "data-1")
+    opened.verify()
+    return opened
+
+
+def metadata(file: Path) -> dict[str, str]:
+    with safe_open(file, framework="pt") as opened:
+        return dict(opened.metadata())
+
+
+def config_of(checkpoint: Path, images: int) -> Config:
+    """What the checkpoint was trained with, for longer, on the data beside it."""
+    values = load_model(checkpoint).card.config.model_dump()
+    values["data"]["path"] = str(FORMATS / "data-1")
+    values["train"]["images"] = images
+    return Config.model_validate(values)
+
+
+def test_prepared_data_of_format_1(data: PreparedData) -> None:
+    assert (len(data), data.size, data.channels) == (24, 32, 3)
+    assert int(data.images(torch.arange(24)).sum()) == 9379631
+    assert data.fingerprint == "4a3af414d5014c006298764193fac3c25eb20a8c20d201b616cb24a9f8201cd4"
+    (truth,) = data.truth
+    assert (truth.name, truth.do) == ("Young=flip", {"Young": "flip"})
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_models_answer_as_when_they_were_written(number: int, data: PreparedData) -> None:
+    file = FORMATS / f"checkpoint-{number}" / "model.safetensors"
+    assert json.loads(metadata(file)["civae"])["format"] == number
+    y_BCHW = data.images(torch.arange(4)).float() / 255
+    t_BT, x_BX = (data.column(name)[:4, None].float() for name in ("Young", "Male"))
+    with torch.no_grad():
+        found = abduct(load_model(file).model, y_BCHW, x_BX, t_BT).reconstruction.mean_BCHW
+    assert found.mean(dim=(1, 2, 3)).tolist() == pytest.approx(MEANS[number], abs=1e-5)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_training_goes_on_from_them(number: int, tmp_path: Path) -> None:
+    checkpoint = FORMATS / f"checkpoint-{number}"
+    state = json.loads(metadata(checkpoint / "state.safetensors")["civae_state"])
+    assert state.get("format", 1) == number
+    started = train(config_of(checkpoint, 24), tmp_path / "new", device="cpu", resume=str(checkpoint))
+    assert (started.images_seen, started.finished) == (24, True)
+
+    # As a run of its own, whose metrics a kill left longer than its checkpoint knows.
+    own = tmp_path / "own" / "checkpoints" / "step-000000016"
+    shutil.copytree(checkpoint, own)
+    (tmp_path / "own" / "env.json").write_text("{}")
+    counted = state["counters"].get("metrics_lines", 3)
+    written = [{"images": images, "lr": 1.0} for images in (8, 16, 16, 24)]
+    if number == 2:
+        written.insert(0, {"images": 4})
+        assert counted == 4
+    (tmp_path / "own" / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in written))
+    assert train(config_of(checkpoint, 24), tmp_path / "own", device="cpu").finished
+    assert lines_of(tmp_path / "own")[:counted] == written[:counted]
+    assert [line["images"] for line in lines_of(tmp_path / "own")[counted:]] == [24, 24]
+    for name in ("model.safetensors", "state.safetensors"):
+        one, other = (load_file(tmp_path / run / "checkpoints" / "last" / name) for run in ("new", "own"))
+        assert all(torch.equal(one[key], other[key]) for key in one if key != "tally")
+
+
+def test_a_state_of_a_newer_format_is_refused(tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(FORMATS / "checkpoint-2", tmp_path / "newer"))
+    file = copy / "state.safetensors"
+    values = json.loads(metadata(file)["civae_state"]) | {"format": 99}
+    save_file(load_file(file), file, metadata={"civae_state": json.dumps(values)})
+    with pytest.raises(
+        DataError, match=r"state.safetensors: written in format 99, this version reads up to \d"
+    ):
+        train(config_of(copy, 24), tmp_path / "run", device="cpu", resume=str(copy))
+    assert not (tmp_path / "run").exists()

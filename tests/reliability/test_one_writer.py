@@ -1,0 +1,105 @@
+"""Two processes aimed at one run, or at one folder of prepared data: one works, the other is told."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from run_contents import left_by
+
+from civae_core.config.schema import Config
+from civae_core.data.pack import MaxBad
+from civae_core.data.prepare import prepare
+from civae_core.data.sources.base import Batch, Reader
+from civae_core.data.sources.faces import faces_source
+from civae_core.errors import CivaeError
+from civae_core.locks import LOCK_NAME, held
+from civae_core.training import loop
+from civae_core.training.loop import train
+from civae_core.training.preview import preview
+
+MakeConfig = Callable[..., Config]
+Amid = Callable[[int, Callable[[], object]], None]
+NO_BAD = MaxBad("0", count=0)
+
+
+def test_a_run_that_is_being_trained_is_refused_and_not_disturbed(
+    short_config: MakeConfig, tmp_path: Path, amid: Amid
+) -> None:
+    train(short_config(), tmp_path / "whole", device="cpu")
+    run, refused = tmp_path / "run", []
+
+    def second() -> None:
+        for attempt in (train, preview):
+            with pytest.raises(CivaeError, match=f"{run}: process {os.getpid()} on ") as caught:
+                attempt(short_config(), run, device="cpu")
+            refused.append(caught.value.exit_code)
+
+    amid(48, second)
+    train(short_config(), run, device="cpu")
+    assert refused == [1, 1]
+    assert left_by(run) == left_by(tmp_path / "whole")
+    assert not (run / LOCK_NAME).exists()
+
+
+def test_a_run_that_another_trained_since_it_was_looked_at_is_not_gone_back_on(
+    short_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both look at an empty folder; one is so slow that the other has finished before it takes the folder."""
+    run, real = tmp_path / "run", loop.make_batches
+
+    def slowly(*arguments: object) -> object:
+        monkeypatch.setattr(loop, "make_batches", real)
+        train(short_config(), run, device="cpu")
+        return real(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(loop, "make_batches", slowly)
+    with pytest.raises(CivaeError, match="another process has just trained this run") as caught:
+        train(short_config(), run, device="cpu")
+    assert "same command again" in (caught.value.hint or "")
+    before = left_by(run)
+    assert train(short_config(), run, device="cpu").finished
+    assert left_by(run) == before
+
+
+def test_a_run_that_was_taken_over_is_written_no_more(
+    short_config: MakeConfig, tmp_path: Path, amid: Amid
+) -> None:
+    run = tmp_path / "run"
+
+    def taken() -> None:
+        (run / LOCK_NAME).write_text("{}")
+
+    amid(48, taken)
+    with pytest.raises(CivaeError, match="taken over"):
+        train(short_config(), run, device="cpu")
+    assert not (run / "checkpoints" / "step-000000064").exists()
+    assert (run / LOCK_NAME).read_text() == "{}"
+
+
+@dataclass(frozen=True)
+class Reentrant:
+    """Prepares into the same folder while it is being prepared."""
+
+    reader: Reader
+    out: Path
+
+    def read(self, rows: range) -> Batch:
+        source = faces_source(count=128, seed=0, overlap=0.5, truths=[], size=32, channels=3)
+        for overwrite in (False, True):
+            with pytest.raises(CivaeError, match=f"{self.out}: process {os.getpid()} on "):
+                prepare(source, self.out, workers=1, max_bad=NO_BAD, overwrite=overwrite)
+        return self.reader.read(rows)
+
+
+def test_data_that_are_being_prepared_are_refused_and_not_disturbed(tmp_path: Path) -> None:
+    source = faces_source(count=128, seed=0, overlap=0.5, truths=[], size=32, channels=3)
+    whole = prepare(source, tmp_path / "whole", workers=1, max_bad=NO_BAD)
+    object.__setattr__(source, "reader", Reentrant(source.reader, tmp_path / "out"))
+    made = prepare(source, tmp_path / "out", workers=1, max_bad=NO_BAD)
+    assert made.fresh and made.data.fingerprint == whole.data.fingerprint
+    with held(tmp_path / "out"):
+        assert not prepare(source, tmp_path / "out", workers=1, max_bad=NO_BAD).fresh, (
+            "it is whole: no need to write"
+        )
