@@ -104,26 +104,26 @@ def changes_by(run: Path, subjects: Subjects, small: list[np.ndarray]) -> list[n
     return list((result.image_BCHW - y_BCHW).numpy())
 
 
-def time_large_photo(photo: Photo, change_CSS: np.ndarray, size: int) -> None:
-    """Prints seconds of each step on a JPEG of 4000 × 3000 pixels, and the process's peak memory."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "large.jpg"
-        large = Image.fromarray(photo.pixels_HWC).resize((4000, 3000), Image.Resampling.BICUBIC)
-        noise = np.random.default_rng(0).normal(0, 3, (3000, 4000, 1))
-        grain = np.clip(np.asarray(large) + noise, 0, 255).astype(np.uint8)
-        Image.fromarray(grain).save(path, quality=92)
-        del large, noise, grain
-        marks = [time.perf_counter()]
-        image_CSS = decode(path, Preprocessing(size=size))
-        read = read_native(path)
-        marks.append(time.perf_counter())
-        placement = Placement.of_crop(Preprocessing(size=size), *read.size)
-        out = apply_effect(read, placement, effect_of(image_CSS, change_CSS))
-        marks.append(time.perf_counter())
-        write_native(Path(folder) / "out.png", out, "benchmark")
-        marks.append(time.perf_counter())
+def save_large(photo: Photo, path: Path) -> None:
+    """A JPEG of 4000 × 3000 pixels with a sensor's grain."""
+    large = Image.fromarray(photo.pixels_HWC).resize((4000, 3000), Image.Resampling.BICUBIC)
+    noise = np.random.default_rng(0).normal(0, 3, (3000, 4000, 1))
+    Image.fromarray(np.clip(np.asarray(large) + noise, 0, 255).astype(np.uint8)).save(path, quality=92)
+
+
+def time_large_photo(path: Path, change_CSS: np.ndarray, size: int) -> None:
+    """Prints seconds of each step on a photograph, and the process's peak memory."""
+    marks = [time.perf_counter()]
+    image_CSS = decode(path, Preprocessing(size=size))
+    read = read_native(path)
+    marks.append(time.perf_counter())
+    placement = Placement.of_crop(Preprocessing(size=size), *read.size)
+    out = apply_effect(read, placement, effect_of(image_CSS, change_CSS))
+    marks.append(time.perf_counter())
+    write_native(path.with_suffix(".png"), out, "benchmark")
+    marks.append(time.perf_counter())
     steps = np.diff(marks)
-    print(f"4000 × 3000: read {steps[0]:.2f} s, carry {steps[1]:.2f} s, write {steps[2]:.2f} s")
+    print(f"{path.name}: read {steps[0]:.2f} s, carry {steps[1]:.2f} s, write {steps[2]:.2f} s")
     unit = 2**30 if sys.platform == "darwin" else 2**20
     print(f"peak memory of this process {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit:.2f} GiB")
 
@@ -149,10 +149,13 @@ def main() -> None:
     if options.run:
         title = f"effect estimated by {options.run}"
         compare(title, photos, truths, small, changes_by(options.run, subjects, small))
-    # In a process of its own, whose peak is that of one photograph.
-    timed = get_context("spawn").Process(target=time_large_photo, args=(photos[0], true_changes[0], size))
-    timed.start()
-    timed.join()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "4000x3000.jpg"
+        save_large(photos[0], path)
+        # In a process of its own, whose peak is that of one photograph.
+        timed = get_context("spawn").Process(target=time_large_photo, args=(path, true_changes[0], size))
+        timed.start()
+        timed.join()
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ RIDGE = 1e-3
 """Variance of colours (of [0,1]) below which a window counts as flat: noise must not look like an edge."""
 HALF_LEVEL = 0.5 / 255
 _TILE = 256
+_MOST_THREADS = 4  # each takes some 20 MB, and more wait for memory rather than for a core
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def apply_effect(photo: Photo, placement: Placement, effect: Effect) -> Photo:
             pixels_HWC[tile] = _edited(photo, tile, _change_in(photo, placement, effect, tile))
 
         # Tiles stay in the processor's cache, and NumPy lets several run at once.
-        with ThreadPoolExecutor(available_cores()) as pool:
+        with ThreadPoolExecutor(min(available_cores(), _MOST_THREADS)) as pool:
             deque(pool.map(edit, _tiles(placement)), maxlen=0)
     return photo.with_pixels(pixels_HWC)
 
