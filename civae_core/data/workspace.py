@@ -3,7 +3,6 @@
 import hashlib
 import json
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from civae_core import __version__
 from civae_core.data.manifest import FORMAT, MANIFEST, PARTIAL, Manifest, read_manifest
 from civae_core.data.sources.base import Source
 from civae_core.errors import DataError, UsageError
-from civae_core.files import describe_os_error, make_folder, write_json
+from civae_core.files import TEMPORARY_SUFFIX, describe_os_error, make_folder, write_json
 from civae_core.locks import LOCK_NAME
 
 _OURS = re.compile(r"dataset\.yml|attributes\.safetensors|images-\d{5}\.safetensors|report\.(html|json)")
@@ -64,9 +63,14 @@ def claim(out: Path, preparation: str, *, overwrite: bool) -> None:
         CivaeError: it cannot be written.
     """
     if overwrite:
+        _require_our_manifest(out)
+    make_folder(out / PARTIAL)
+    if overwrite:
+        # A plan for nothing: killed while it is emptied, the folder is still known as ours, and what is left in it
+        # not taken for part of the new preparation.
+        write_json(out / PARTIAL / "plan.json", {"preparation": None, "civae": __version__})
         _remove_ours(out)
     _remove_temporary(out)
-    make_folder(out / PARTIAL)
     write_json(out / PARTIAL / "plan.json", {"preparation": preparation, "civae": __version__})
 
 
@@ -97,7 +101,12 @@ def release(out: Path) -> None:
 
 
 def _has_content(out: Path) -> bool:
-    return any(not path.name.startswith(LOCK_NAME) for path in out.iterdir())
+    """Whether there is more than what a process leaves that was killed before it had written a plan."""
+    partial = out / PARTIAL
+    begun = partial.is_dir() and all(path.name.endswith(TEMPORARY_SUFFIX) for path in partial.iterdir())
+    return any(
+        not path.name.startswith(LOCK_NAME) and not (begun and path == partial) for path in out.iterdir()
+    )
 
 
 def _require_same(out: Path, preparation: str) -> Manifest:
@@ -116,21 +125,25 @@ def _require_same(out: Path, preparation: str) -> Manifest:
     return manifest
 
 
-def _remove_ours(out: Path) -> None:
-    """Deletes what prepare-data writes and nothing else; the manifest goes first, so no half is taken for whole."""
+def _require_our_manifest(out: Path) -> None:
     if (out / MANIFEST).exists():
         text = (out / MANIFEST).read_text(encoding="utf-8", errors="replace")
         if "civae_format:" not in text:
             raise UsageError(
                 f"--overwrite: {out / MANIFEST} was not written by prepare-data", hint="name a new folder"
             )
+
+
+def _remove_ours(out: Path) -> None:
+    """Deletes what prepare-data writes but the plan; the manifest goes first, so no half is taken for whole."""
     try:
         (out / MANIFEST).unlink(missing_ok=True)
         for path in out.iterdir():
             if path.is_file() and _OURS.fullmatch(path.name):
                 path.unlink()
-        if (out / PARTIAL / "plan.json").exists():
-            shutil.rmtree(out / PARTIAL)
+        for path in (out / PARTIAL).iterdir():
+            if path.name != "plan.json":
+                path.unlink()
     except OSError as error:
         raise describe_os_error(error, out) from error
 

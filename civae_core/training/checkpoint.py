@@ -76,7 +76,7 @@ def save_checkpoint(
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise describe_os_error(error, folder / name) from error
-    _drop_old(folder, keep)
+    drop_old(folder, keep)
     return folder / name
 
 
@@ -295,7 +295,8 @@ def _linked(path: Path, name: str) -> bool:
     return True
 
 
-def _drop_old(folder: Path, keep: int) -> None:
+def drop_old(folder: Path, keep: int) -> None:
+    """Deletes all but the newest checkpoints and those that a link names."""
     kept = {follow(folder / link).resolve().name for link in LINKS}
     for path in _by_age(folder)[:-keep]:
         if path.name not in kept:

@@ -15,7 +15,7 @@ from civae_core.errors import DivergedError, InterruptedRunError, PreemptedError
 from civae_core.locks import require_unheld
 from civae_core.progress import progress
 from civae_core.training.bookkeeping import Bookkeeper
-from civae_core.training.checkpoint import Counters, clear_unfinished, mend_links
+from civae_core.training.checkpoint import Counters, clear_unfinished, drop_old, mend_links
 from civae_core.training.device import Compute, choose_device
 from civae_core.training.distributed import Processes, joined
 from civae_core.training.heldout import HeldOut
@@ -106,6 +106,7 @@ def train(
             clear_unfinished(folder.checkpoints)
             if start.is_own:
                 mend_links(folder.checkpoints, counters)
+                drop_old(folder.checkpoints, config.train.keep)
             facts = {"device": compute.describe(), "data": data.fingerprint, "started_from": start.origin}
             folder.describe(config, facts)
 
