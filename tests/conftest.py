@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from torch import nn
 
 from civae_core.attributes import Attribute, AttributeRoles
@@ -40,6 +40,7 @@ settings.register_profile(
     max_examples=int(_examples or 60),
     deadline=None,
     database=None,
+    phases=[phase for phase in Phase if phase != Phase.explain],  # which takes minutes, for hints
     suppress_health_check=[
         HealthCheck.too_slow,
         HealthCheck.function_scoped_fixture,

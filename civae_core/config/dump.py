@@ -18,6 +18,13 @@ class _Dumper(yaml.SafeDumper):
 
 
 add_core_schema(_Dumper)
+# Line breaks that only Unicode knows would be lost in plain text; in double quotes they are escaped.
+_Dumper.add_representer(
+    str,
+    lambda dumper, value: dumper.represent_scalar(
+        "tag:yaml.org,2002:str", value, style=None if value.isprintable() else '"'
+    ),
+)
 _Dumper.add_representer(
     list, lambda dumper, value: dumper.represent_sequence("tag:yaml.org,2002:seq", value, flow_style=True)
 )
