@@ -84,6 +84,7 @@ def joined(device_name: str) -> Iterator[Processes]:
 
     Raises:
         UsageError: there is no GPU of its own for each process of this host.
+        CivaeError: another of the processes went away while the block ran.
     """
     if not all(os.environ.get(name) for name in _LAUNCHED) or os.environ["WORLD_SIZE"] == "1":
         yield Processes()
@@ -101,8 +102,20 @@ def joined(device_name: str) -> Iterator[Processes]:
     dist.init_process_group("nccl" if on_gpu else "gloo")
     try:
         yield Processes(dist.get_rank(), dist.get_world_size(), local_rank)
+    except RuntimeError as error:
+        if not _is_lost_contact(error):
+            raise
+        raise CivaeError(
+            "lost contact with another of the processes that train together",
+            hint="it failed or was killed, and may say why; run the same command again to go on",
+        ) from error
     finally:
         dist.destroy_process_group()
+
+
+def _is_lost_contact(error: RuntimeError) -> bool:
+    """Whether a backend failed, which Gloo tells in its text only."""
+    return isinstance(error, dist.DistError) or "/gloo/" in str(error)
 
 
 def _require_gpu_each(device_name: str, local_rank: int) -> None:

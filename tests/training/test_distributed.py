@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from civae_core.config import dump_config
 from civae_core.config.schema import Config
-from civae_core.errors import UsageError
+from civae_core.errors import CivaeError, UsageError
 from civae_core.training.distributed import Processes, joined
 from civae_core.training.heldout import HeldOut
 from civae_core.training.loop import train
@@ -151,6 +151,30 @@ def test_one_named_gpu_for_several_processes_is_refused(
         with pytest.raises(UsageError, match="--device cuda:1: 2 processes cannot share one GPU") as caught:
             run(tiny_config(), tmp_path / "run", device="cuda:1")
         assert "auto" in (caught.value.hint or "")
+
+
+@pytest.mark.usefixtures("launched")
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        (
+            RuntimeError("[…/gloo/transport/tcp/pair.cc:545] Read error"),
+            CivaeError,
+            "lost contact with another",
+        ),
+        (torch.distributed.DistBackendError("NCCL"), CivaeError, "lost contact with another"),
+        (RuntimeError("shapes differ"), RuntimeError, "shapes differ"),
+    ],
+)
+def test_a_process_that_went_away_is_no_internal_error(
+    monkeypatch: pytest.MonkeyPatch, error: RuntimeError, kind: type[Exception], message: str
+) -> None:
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda _: None)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 0)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: None)
+    with pytest.raises(kind, match=message), joined("cpu"):
+        raise error
 
 
 def test_enough_gpus_make_a_group_of_each_its_own(monkeypatch: pytest.MonkeyPatch, launched: None) -> None:

@@ -1,0 +1,119 @@
+"""Two processes that train together: told to stop, both save once, exit 75, and go on bit for bit."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from run_contents import left_by
+
+from civae_core.config import dump_config
+from civae_core.config.schema import Config
+
+MakeConfig = Callable[..., Config]
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no SIGUSR1")
+
+
+def free_port() -> str:
+    with socket.socket() as taken:
+        taken.bind(("localhost", 0))
+        return str(taken.getsockname()[1])
+
+
+def ranks(config: Path, out: Path) -> list[subprocess.Popen[str]]:
+    """Two processes as a launcher starts them; not torchrun, which keeps exit codes to itself."""
+    command = [sys.executable, "-m", "civae_cli", "train", "--config", str(config), "--device", "cpu"]
+    told = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": free_port(), "OMP_NUM_THREADS": "1"}
+    return [
+        subprocess.Popen(
+            [*command, "--out", str(out)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | told | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(2)
+    ]
+
+
+def finished(processes: list[subprocess.Popen[str]]) -> tuple[list[int], list[str]]:
+    try:
+        said = [process.communicate(timeout=600)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [process.returncode for process in processes], said
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 600
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path} never came"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def config_file(tiny_config: MakeConfig, tmp_path: Path) -> Path:
+    """14 steps; processes ask each other about a stop after 10."""
+    changes = {
+        "train.images": 224,
+        "train.batch_size": 16,
+        "train.log_every": 64,
+        "train.checkpoint_every": 32,
+        "train.sample_every": 100_000,
+        "train.validate_images": 4,
+        "train.keep": 30,
+    }
+    file = tmp_path / "two.yml"
+    file.write_text(dump_config(tiny_config(changes)), encoding="utf-8")
+    return file
+
+
+def test_both_stop_save_once_and_go_on_to_the_same_bits(config_file: Path, tmp_path: Path) -> None:
+    """The second process alone is told: the one that writes nothing."""
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    started = ranks(config_file, run)
+    wait_for(run / "checkpoints" / "step-000000032")
+    started[1].send_signal(signal.SIGUSR1)
+    codes, said = finished(started)
+    assert codes == [75, 75], said
+    assert "stopped at 160 images, after saving" in said[0]
+    assert (run / "log.txt").read_text(encoding="utf-8").count("stopped at 160 images, after saving") == 1
+    assert (run / "checkpoints" / "last").readlink().name == "step-000000160"
+    assert finished(ranks(config_file, run))[0] == [0, 0]
+    assert finished(ranks(config_file, whole))[0] == [0, 0]
+    assert left_by(run) == left_by(whole)
+
+
+def test_where_the_first_is_refused_none_waits_for_it(config_file: Path, tmp_path: Path) -> None:
+    """Another process holds the folder; only the first of the two looks."""
+    (tmp_path / "run").mkdir()
+    holds = "import sys; from pathlib import Path; from civae_core.locks import held\n"
+    holds += "with held(Path(sys.argv[1])):\n    print(flush=True)\n    sys.stdin.read()"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", holds, str(tmp_path / "run")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert holder.stdout is not None and holder.stdout.readline()
+    codes, said = finished(ranks(config_file, tmp_path / "run"))
+    holder.communicate()
+    assert codes == [1, 1]
+    assert f"process {holder.pid} on " in said[0]
+    assert "the first process could not begin" in said[1]
+
+
+def test_where_one_is_killed_the_other_ends_too(config_file: Path, tmp_path: Path) -> None:
+    started = ranks(config_file, tmp_path / "run")
+    wait_for(tmp_path / "run" / "checkpoints" / "step-000000032")
+    started[1].kill()
+    codes, said = finished(started)
+    assert codes == [1, -signal.SIGKILL]
+    assert "error: lost contact with another of the processes" in said[0]
