@@ -27,6 +27,8 @@ from civae_core.config.schema import ORIGINAL_SIGMA, Config
 from civae_core.config.yaml import Document, Problem
 
 _CHANNELS = 3
+_MOST = 10**9
+"""Of any count: beyond it, a typing error."""
 
 # What the original's repository ships, taken for keys that a file leaves out.
 _SHIPPED: dict[str, Any] = {
@@ -124,7 +126,9 @@ class _Old:
         self.problems.append(Problem(self.document.values.get((key,)), key, message))
 
     def count(self, key: str) -> int:
-        return int(self.get(key, lambda v: type(v) is int and v > 0, "a whole number above 0"))
+        return int(
+            self.get(key, lambda v: type(v) is int and 0 < v <= _MOST, f"a whole number from 1 to {_MOST:,}")
+        )
 
     def number(self, key: str, *, positive: bool) -> float:
         def fits(value: Any) -> bool:

@@ -103,7 +103,7 @@ def test_bad_values_are_reported_together_at_their_lines(tmp_path: Path) -> None
     lines = [line.split("old.yml:")[1] for line in caught.value.problems]
     assert sorted(lines) == [
         "1:12: norm_type: should be bn or gn, not 'xx'",
-        "2:9: nepoch: should be a whole number above 0, not 'ten'",
+        "2:9: nepoch: should be a whole number from 1 to 1,000,000,000, not 'ten'",
         "3:15: block_widths: should be whole numbers such as 1, 2, 4, 8, not '1, b'",
         "4:12: treatment: should give CelebA indices from 0 to 39, not 99",
         "5:5: lr: should be a number above 0, not 0",

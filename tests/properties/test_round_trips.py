@@ -55,6 +55,11 @@ class Given:
         return Batch(kept, self.images_NCHW[kept], [(r, "bad") for r in rows if r in self.bad], (truth,))
 
 
+# Training flushes subnormal numbers to zero, in this process too; so none are drawn.
+NORMAL = {"allow_subnormal": False}
+DOSES = st.floats(-1e6, 1e6, width=32, **NORMAL)
+
+
 @given(
     images_NCHW=hnp.arrays(
         np.uint8, st.tuples(st.integers(1, 70), st.sampled_from([1, 3]), st.just(3), st.just(3))
@@ -70,9 +75,7 @@ def test_what_is_packed_is_read_back(
     bad = frozenset(data.draw(st.sets(st.integers(0, count - 1), max_size=count - 1)))
     missing = st.just(float("nan"))
     old = data.draw(hnp.arrays(np.float32, count, elements=st.one_of(st.sampled_from([0.0, 1.0]), missing)))
-    dose = data.draw(
-        hnp.arrays(np.float32, count, elements=st.one_of(st.floats(-1e6, 1e6, width=32), missing))
-    )
+    dose = data.draw(hnp.arrays(np.float32, count, elements=st.one_of(DOSES, missing)))
     splits_N = data.draw(hnp.arrays(np.uint8, count, elements=st.integers(0, 2)))
     files = [f"{row}-{names[row % len(names)] if names else ''}" for row in range(count)]
     table = Table(files, ("Old", "Dose"), ("binary", "continuous"), np.stack([old, dose], 1), None, [])
@@ -101,7 +104,11 @@ def test_what_is_packed_is_read_back(
 
 
 arrays = st.sampled_from([np.uint8, np.float32, np.int64]).flatmap(
-    lambda kind: hnp.arrays(kind, hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5))
+    lambda kind: hnp.arrays(
+        kind,
+        hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5),
+        elements=hnp.from_dtype(np.dtype(kind), **(NORMAL if kind is np.float32 else {})),
+    )
 )
 
 
