@@ -28,8 +28,8 @@ class CivaeError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
-        super().__init__(printable(message))
         self.message = printable(message)
+        super().__init__(self.message)
         self.hint = None if hint is None else printable(hint)
 
 

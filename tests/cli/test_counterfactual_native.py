@@ -1,26 +1,16 @@
 """civae counterfactual --native: photographs of their own size come out, untouched where nothing changes."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from asking import civae, records
 from PIL import Image, ImageOps
-from typer.testing import CliRunner
 
-from civae_cli.app import app
 from civae_core.align.mtcnn import is_installed
 from civae_core.data import PreparedData
 
-
-def civae(*arguments: object) -> tuple[int, str, str]:
-    result = CliRunner().invoke(app, ["counterfactual", *map(str, arguments)])
-    return result.exit_code, result.stdout, result.stderr
-
-
-def records(stdout: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in stdout.splitlines()]
+STATED = ("--attr", "Young=1", "--attr", "Male=1")
 
 
 @pytest.fixture
@@ -42,7 +32,7 @@ def upright(path: Path | str) -> np.ndarray:
 
 
 def test_a_sweep_writes_photographs_of_the_inputs_size(trained: Path, photo: Path, tmp_path: Path) -> None:
-    arguments = (photo, "--model", trained, "--treat", "Young=0:1:3", "--attr", "Young=1", "--attr", "Male=1")
+    arguments = (photo, "--model", trained, "--treat", "Young=0:1:3", *STATED)
     code, stdout, stderr = civae(*arguments, "--native", "--out", tmp_path / "out")
     assert (code, stderr) == (0, "")
     small = records(civae(*arguments, "--out", tmp_path / "out")[1])
@@ -62,19 +52,7 @@ def test_a_sweep_writes_photographs_of_the_inputs_size(trained: Path, photo: Pat
 
 def test_what_comes_out_shows_the_models_answer(trained: Path, photo: Path, tmp_path: Path) -> None:
     """Shrunk to the model's size, the photograph is the picture that comes without --native."""
-    arguments = (
-        photo,
-        "--model",
-        trained,
-        "--treat",
-        "Young=0",
-        "--attr",
-        "Young=1",
-        "--attr",
-        "Male=1",
-        "--strength",
-        3,
-    )
+    arguments = (photo, "--model", trained, "--treat", "Young=0", *STATED, "--strength", 3)
     (small,) = records(civae(*arguments, "--out", tmp_path / "out")[1])
     (large,) = records(civae(*arguments, "--native", "--out", tmp_path / "out")[1])
     answer = np.asarray(Image.open(small["output"])).astype(int)
@@ -125,19 +103,7 @@ def test_a_face_anywhere_in_a_photograph_is_found_and_changed_there(trained: Pat
 
 
 def test_the_file_says_what_it_is(trained: Path, photo: Path, tmp_path: Path) -> None:
-    arguments = (
-        photo,
-        "--model",
-        trained,
-        "--treat",
-        "Young=0",
-        "--attr",
-        "Young=1",
-        "--attr",
-        "Male=1",
-        "--strength",
-        2,
-    )
+    arguments = (photo, "--model", trained, "--treat", "Young=0", *STATED, "--strength", 2)
     (record,) = records(civae(*arguments, "--native", "--out", tmp_path / "out")[1])
     assert Path(record["output"]).name == "phone__Young=0__strength=2__native.png"
     note = Image.open(record["output"]).text["Description"]
