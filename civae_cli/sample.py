@@ -44,6 +44,16 @@ def sample(
             help="Vary one or two attributes, a sheet a seed.",
         ),
     ] = None,
+    truncation: Annotated[
+        float,
+        typer.Option(
+            "--truncation",
+            metavar="PSI",
+            min=0.0,
+            max=1.0,
+            help="Factor of the latent noise: below 1 people are more usual, and differ less.",
+        ),
+    ] = 1.0,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the pictures.")] = Path(
         "samples"
     ),
@@ -57,6 +67,7 @@ def sample(
 
     --attr chooses among training subjects, whose other attributes are kept; --treat (or --attr of a treatment)
     then sets theirs. So one seed is one subject and one draw of noise under any treatment.
+    --truncation 0.7 keeps to the more usual people, the truncation trick of generators.
 
     \b
     Examples:
@@ -90,9 +101,9 @@ def sample(
             for value in sorted({min(values), max(values)}):
                 for text in beyond_training({name: value}, roles.inputs):
                     voice.warn(f"--grid {text}; judge with care")
-        records = write_grids(opened, out, numbers, stated, grid)
+        records = write_grids(opened, out, numbers, stated, grid, truncation)
     else:
-        records = write_samples(opened, out, numbers, stated)
+        records = write_samples(opened, out, numbers, stated, truncation)
     if json:
         voice.json({"results": records})
     else:

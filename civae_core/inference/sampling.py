@@ -14,7 +14,10 @@ BATCH = 64
 
 
 def sample_images(
-    engine: Engine, seeds: Sequence[int], stated: Sequence[Mapping[str, float]]
+    engine: Engine,
+    seeds: Sequence[int],
+    stated: Sequence[Mapping[str, float]],
+    truncation: float = 1.0,
 ) -> tuple[Array, list[dict[str, float]]]:
     """Decoder means of prior draws, uint8 [N,C,S,S] with N = len(seeds), and each one's attribute values.
 
@@ -25,6 +28,8 @@ def sample_images(
     Args:
         seeds: one per image.
         stated: attribute values of each image, in raw units.
+        truncation: ψ, the factor of the latent noise η: below 1 subjects come nearer to what is usual for their
+            attributes and differ less from each other, at 0 all that share attributes are one.
 
     Raises:
         UsageError: a value is so far beyond training that no picture comes out.
@@ -44,7 +49,7 @@ def sample_images(
     for start in range(0, len(seeds), BATCH):
         rows = slice(start, start + BATCH)
         t_BT, x_BX = np.split(a_NA[rows], [len(roles.treatments)], axis=1)
-        mean_BCHW = engine.draw(x_BX, t_BT, noise_NZ[rows])
+        mean_BCHW = engine.draw(x_BX, t_BT, np.float32(truncation) * noise_NZ[rows])
         if not np.isfinite(mean_BCHW).all():
             raise UsageError(
                 "no picture comes out under the stated values: some are too far beyond what training saw",

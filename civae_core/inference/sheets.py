@@ -59,24 +59,35 @@ def parse_grid(text: str, names: Sequence[str]) -> dict[str, list[float]]:
 
 
 def write_samples(
-    engine: Engine, folder: Path, seeds: Sequence[int], stated: Mapping[str, float]
+    engine: Engine,
+    folder: Path,
+    seeds: Sequence[int],
+    stated: Mapping[str, float],
+    truncation: float = 1.0,
 ) -> list[dict[str, Any]]:
-    """One PNG a seed and, last, samples.png with all of them; their records."""
-    images_NCHW, labels = sample_images(engine, seeds, [stated] * len(seeds))
+    """One PNG a seed and, last, samples.png with all of them; their records. Arguments as of `sample_images`."""
+    images_NCHW, labels = sample_images(engine, seeds, [stated] * len(seeds), truncation)
     make_folder(folder)
     records: list[dict[str, Any]] = []
     for seed, image_CHW, values in zip(seeds, images_NCHW, labels, strict=True):
         path = folder / f"seed-{seed:05d}.png"
         write_image(path, image_CHW)
-        records.append({"output": str(path), "seed": seed, "attributes": values})
+        records.append({"output": str(path), "seed": seed, "attributes": values, "truncation": truncation})
     path = folder / "samples.png"
     write_png(path, _sheet(images_NCHW))
-    records.append({"output": str(path), "seeds": list(seeds), "stated": dict(stated)})
+    records.append(
+        {"output": str(path), "seeds": list(seeds), "stated": dict(stated), "truncation": truncation}
+    )
     return records
 
 
 def write_grids(
-    engine: Engine, folder: Path, seeds: Sequence[int], stated: Mapping[str, float], grid: str
+    engine: Engine,
+    folder: Path,
+    seeds: Sequence[int],
+    stated: Mapping[str, float],
+    grid: str,
+    truncation: float = 1.0,
 ) -> list[dict[str, Any]]:
     """A sheet a seed: the first attribute of `grid` varies along the columns, the second down the rows.
 
@@ -97,13 +108,22 @@ def write_grids(
                 {**stated, names[0]: value} | ({names[1]: other} if other is not None else {})
                 for other in down
             ]
-            images_NCHW, _ = sample_images(engine, [seed] * len(down), [subject | cell for cell in wanted])
+            cells = [subject | cell for cell in wanted]
+            images_NCHW, _ = sample_images(engine, [seed] * len(down), cells, truncation)
             columns.append((f"{names[0]}={value:g}", images_NCHW))
         row_labels = [f"{names[1]}={other:g}" for other in down if other is not None]
         make_folder(folder)
         path = folder / f"grid-seed-{seed:05d}.png"
         write_png(path, image_grid(columns, row_labels or None))
-        records.append({"output": str(path), "seed": seed, "grid": grid, "stated": dict(stated)})
+        records.append(
+            {
+                "output": str(path),
+                "seed": seed,
+                "grid": grid,
+                "stated": dict(stated),
+                "truncation": truncation,
+            }
+        )
     return records
 
 

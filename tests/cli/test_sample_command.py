@@ -50,6 +50,27 @@ def test_a_seed_is_the_same_image_whatever_is_drawn_beside_it(trained: Path, tmp
     assert (pixels(many[0]["output"]) != pixels(many[1]["output"])).any()
 
 
+@pytest.mark.parametrize("engine", ["torch", "onnx"])
+def test_truncation_draws_people_nearer_to_the_usual_and_is_named(
+    request: pytest.FixtureRequest, tmp_path: Path, engine: str
+) -> None:
+    model = request.getfixturevalue("exported")
+    stated = ("--attr", "Young=1", "--attr", "Male=0", "--attr", "Skin_Tone=0.4", "--engine", engine)
+    sheets, spread = {}, {}
+    for psi in (0.0, 0.5, 1.0):
+        out = tmp_path / str(psi)
+        found = results(model, "--n", 6, *stated, "--truncation", psi, "--out", out)
+        assert [record["truncation"] for record in found] == [psi] * 7
+        sheets[psi] = np.stack([pixels(record["output"]) for record in found[:-1]]).astype(float)
+        spread[psi] = sheets[psi].std(axis=0).mean()
+    assert spread[0.0] == 0 < spread[0.5] < spread[1.0]
+    plain = results(model, "--n", 6, *stated, "--out", tmp_path / "plain")
+    assert {record["truncation"] for record in plain} == {1.0}
+    np.testing.assert_array_equal([pixels(record["output"]) for record in plain[:-1]], sheets[1.0])
+    grid = ("--grid", "Young=0:1:2", "--seeds", 3, "--truncation", 0.5)
+    assert results(model, *grid, "--out", tmp_path / "grid")[0]["truncation"] == 0.5
+
+
 def test_stated_values_hold_for_every_image_and_the_others_are_training_subjects(
     trained: Path, tmp_path: Path
 ) -> None:

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from civae_core.errors import UsageError
+from civae_core.figures.pictures import as_uint8
 from civae_core.inference import sampling
 from civae_core.inference.sampling import sample_images
 from civae_core.inference.torch_engine import TorchEngine
 from civae_core.model.stored import load_model
+from civae_core.randomness import numpy_generator_for
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +70,23 @@ def test_a_combination_that_no_subject_has_can_still_be_drawn(engine: TorchEngin
     _, labels = sample_images(lonely, [0, 1, 2], [{"Young": 0.0, "Male": 1.0}] * 3)
     assert all((label["Young"], label["Male"]) == (0.0, 1.0) for label in labels)
     assert {label["Skin_Tone"] for label in labels} <= {0.5, 0.25}
+
+
+def test_truncation_scales_the_latent_noise(engine: TorchEngine) -> None:
+    seeds, stated = range(8), [{"Young": 1.0, "Male": 0.0, "Skin_Tone": 0.4}] * 8
+    x_BX, t_BT = (np.array([row] * 8, dtype=np.float32) for row in ([0.0, 0.4], [1.0]))
+    noise_BZ = np.stack(
+        [
+            numpy_generator_for(s, "sample-noise").standard_normal(engine.latent, dtype=np.float32)
+            for s in seeds
+        ]
+    )
+    for psi in (0.0, 0.5, 1.0):
+        found, _ = sample_images(engine, seeds, stated, psi)
+        wanted = as_uint8(engine.draw(x_BX, t_BT, psi * noise_BZ))
+        assert np.abs(found.astype(int) - wanted.astype(int)).max() <= 1
+    usual, _ = sample_images(engine, seeds, stated, 0.0)
+    assert (usual == usual[:1]).all(), "without noise all who share their attributes are one"
 
 
 def test_many_seeds_go_in_batches(engine: TorchEngine, monkeypatch: pytest.MonkeyPatch) -> None:
