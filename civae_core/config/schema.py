@@ -46,8 +46,10 @@ class DataConfig(Section):
     """Attributes that the treatment itself may change; never a model input, reported, allowed to move."""
     flip: bool = True
     """Mirror training images at random."""
-    cache: Literal["mmap", "ram"] = "mmap"
-    """Read the images through the page cache, or copy the training split into memory first."""
+    cache: Literal["mmap", "ram", "device"] = "mmap"
+    """Read images through the page cache, or first copy the training split into memory or onto the device."""
+    shuffle: Literal["full", "blocks"] = "full"
+    """Order of an epoch: any image after any, or mixed in stretches of 65,536, which suits data beyond memory."""
 
     @model_validator(mode="after")
     def _roles_are_disjoint(self) -> "DataConfig":

@@ -5,13 +5,22 @@ follow from the seed and the position. A process of a distributed run takes ever
 batch, so the sequence of images does not depend on the number of processes.
 """
 
+import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from civae_core.data.order import Shuffle, make_order
 from civae_core.data.prepared import PreparedData
+from civae_core.errors import CivaeError
 from civae_core.randomness import generator_for
+
+Cache = Literal["mmap", "ram", "device"]
+
+COPIED_AT_ONCE = 4_096
+"""Images that go into a cache at a time, so that filling it takes little memory beside it."""
 
 
 @dataclass(frozen=True)
@@ -31,33 +40,6 @@ class Batch:
         return torch.cat([self.t_BT, self.x_BX], dim=1)
 
 
-class ShuffledOrder:
-    """An endless order of `count` items: each epoch a fresh permutation, position → item."""
-
-    def __init__(self, count: int, seed: int) -> None:
-        self.count = count
-        self.seed = seed
-        self._epochs: dict[int, Tensor] = {}
-
-    def items(self, start: int, length: int) -> Tensor:
-        """Items at positions start … start + length − 1, int64 [length]."""
-        parts = []
-        position, end = start, start + length
-        while position < end:
-            epoch, offset = divmod(position, self.count)
-            taken = min(end - position, self.count - offset)
-            parts.append(self._permutation(epoch)[offset : offset + taken])
-            position += taken
-        return torch.cat(parts)
-
-    def _permutation(self, epoch: int) -> Tensor:
-        if epoch not in self._epochs:
-            generator = generator_for(self.seed, "order", epoch)
-            recent = {e: p for e, p in self._epochs.items() if e == epoch - 1}
-            self._epochs = {**recent, epoch: torch.randperm(self.count, generator=generator)}
-        return self._epochs[epoch]
-
-
 class TrainingBatches:
     """The training split as batches on a device.
 
@@ -68,7 +50,12 @@ class TrainingBatches:
         batch_size: images in a batch over all processes.
         latent: dimensions of the noise that goes with each image.
         flip: mirror images at random.
-        cache: `ram` copies the rows into memory first, `mmap` reads them as needed.
+        cache: `mmap` reads images as they are needed; `ram` copies them into memory first, `device` into the
+            device's, with their labels, so that a batch costs the host its indices and its noise.
+        shuffle: the order, see `civae_core.data.order`.
+
+    Raises:
+        CivaeError: the images do not fit into the device's memory.
     """
 
     def __init__(
@@ -82,9 +69,10 @@ class TrainingBatches:
         batch_size: int,
         latent: int,
         flip: bool,
-        cache: str,
+        cache: Cache,
         seed: int,
         device: torch.device,
+        shuffle: Shuffle = "full",
         channels_last: bool = False,
         rank: int = 0,
         world_size: int = 1,
@@ -95,33 +83,57 @@ class TrainingBatches:
         self.seed, self.device = seed, device
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.share = slice(rank, None, world_size)
-        self.order = ShuffledOrder(len(rows_N), seed)
-        self._cached = data.images(rows_N) if cache == "ram" else None
+        self.order = make_order(shuffle, len(rows_N), seed)
+        # Where rows are looked up: the labels lie beside the images, but for those that stay in their files.
+        self._home = device if cache == "device" else torch.device("cpu")
+        self._labels = [labels.to(self._home) for labels in (x_NX, t_NT, weights_N)]
+        self._cached = None if cache == "mmap" else _copied(data, rows_N, self._home)
 
     def at(self, images_seen: int) -> Batch:
         """The batch that follows after `images_seen` images."""
         items_B = self.order.items(images_seen, self.batch_size)[self.share]
-        pixels_BCHW = (
-            self.data.images(self.rows_N[items_B]) if self._cached is None else self._cached[items_B]
-        )
-        y_BCHW = self._to_device(pixels_BCHW).to(torch.float32).div_(255)
+        places_B = self._to(self._home, items_B)
+        if self._cached is None:
+            pixels_BCHW = self.data.images(self.rows_N[items_B])
+        else:
+            pixels_BCHW = self._cached.index_select(0, places_B)
+        y_BCHW = self._to(self.device, pixels_BCHW).to(torch.float32).div_(255)
         y_BCHW = y_BCHW.to(memory_format=self.memory_format)
         if self.flip:
             draws_B = torch.rand(self.batch_size, generator=generator_for(self.seed, "flip", images_seen))
-            flips_B = self._to_device((draws_B < 0.5)[self.share])
+            flips_B = self._to(self.device, (draws_B < 0.5)[self.share])
             y_BCHW = torch.where(flips_B[:, None, None, None], y_BCHW.flip(3), y_BCHW)
         noise_BZ = torch.randn(
             self.batch_size, self.latent, generator=generator_for(self.seed, "noise", images_seen)
         )
-        return Batch(
-            y_BCHW,
-            self._to_device(self.x_NX[items_B]),
-            self._to_device(self.t_NT[items_B]),
-            self._to_device(self.weights_N[items_B]),
-            self._to_device(noise_BZ[self.share]),
+        x_BX, t_BT, weights_B = (
+            self._to(self.device, labels.index_select(0, places_B)) for labels in self._labels
         )
+        return Batch(y_BCHW, x_BX, t_BT, weights_B, self._to(self.device, noise_BZ[self.share]))
 
-    def _to_device(self, values: Tensor) -> Tensor:
-        if self.device.type == "cuda":
-            return values.pin_memory().to(self.device, non_blocking=True)
-        return values.to(self.device)
+    @staticmethod
+    def _to(device: torch.device, values: Tensor) -> Tensor:
+        if values.device == device:
+            return values
+        if device.type == "cuda":
+            # The host goes on while pinned memory is copied; torch keeps it from being reused before that is done.
+            return values.pin_memory().to(device, non_blocking=True)
+        return values.to(device)
+
+
+def _copied(data: PreparedData, rows_N: Tensor, device: torch.device) -> Tensor:
+    """The images of some rows on a device, uint8 [N,C,S,S], copied piece by piece."""
+    pieces = rows_N.split(COPIED_AT_ONCE)
+    first = data.images(pieces[0])
+    shape = (len(rows_N), *first.shape[1:])
+    try:
+        copied_NCHW = torch.empty(shape, dtype=torch.uint8, device=device)
+    except torch.OutOfMemoryError as error:
+        raise CivaeError(
+            f"data.cache device: {math.prod(shape) / 1e9:,.1f} GB of images do not fit into the memory of {device}",
+            hint="set data.cache to ram, or to mmap",
+        ) from error
+    for number, piece in enumerate(pieces):
+        start = number * COPIED_AT_ONCE
+        copied_NCHW[start : start + len(piece)] = data.images(piece) if number else first
+    return copied_NCHW

@@ -1,7 +1,7 @@
 """A prepared folder, opened: the attribute table in memory, the images behind a memory map."""
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from civae_core.assignments import Intervention
 from civae_core.attributes import LARGEST, Attribute, require_name
 from civae_core.data.manifest import ATTRIBUTES_FILE, Manifest, read_manifest
+from civae_core.data.shards import Shards
 from civae_core.data.splits import SPLITS, Split
 from civae_core.data.tensorfile import TensorFile
 from civae_core.errors import DataError
@@ -59,7 +60,8 @@ class Truth:
 class PreparedData:
     """Images uint8 [N,C,S,S] with attributes float32 [N,A], as written by `civae prepare-data`.
 
-    Opening reads the table and maps the images; no shard is ever loaded whole. Pickling stores the path only.
+    Opening reads the table and maps the images; no shard is ever loaded whole, nor are more than a few dozen mapped
+    at a time. Pickling stores the path only.
     """
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
@@ -72,13 +74,12 @@ class PreparedData:
         self.channels: int = self.preprocessing["channels"]
         self.attributes = manifest.table
         shape = (self.channels, self.size, self.size)
-        self._shards = self._open_shards(shape)
-        self._starts = np.cumsum([0, *(len(shard) for shard in self._shards)])
-        file = self._open(ATTRIBUTES_FILE)
+        self._shards = Shards(partial(_open_listed, path, manifest), _listed(manifest), shape)
+        file = _open_listed(path, manifest, ATTRIBUTES_FILE)
         count = manifest.images
-        if self._starts[-1] != count:
+        if len(self._shards) != count:
             raise DataError(
-                f"{path}: the shards hold {self._starts[-1]:,} images, dataset.yml says {count:,}"
+                f"{path}: the shards hold {len(self._shards):,} images, dataset.yml says {count:,}"
             )
         self.table_NA = _checked_table(file, "attributes", count, self.attributes)
         self._splits = file.array("split", np.uint8, (count,))
@@ -149,13 +150,7 @@ class PreparedData:
         Raises:
             IndexError: a row outside 0 … N−1.
         """
-        wanted = _checked(rows, len(self))
-        out = np.empty((len(wanted), self.channels, self.size, self.size), np.uint8)
-        shards = np.searchsorted(self._starts, wanted, side="right") - 1
-        for number in np.unique(shards):
-            here = shards == number
-            out[here] = self._shards[number][wanted[here] - self._starts[number]]
-        return torch.from_numpy(out)
+        return torch.from_numpy(self._shards.read(_checked(rows, len(self))))
 
     def verify(self) -> None:
         """Compares every data file with its checksum; reads everything.
@@ -170,24 +165,23 @@ class PreparedData:
                     hint="copy it again, or prepare the data again with --overwrite",
                 )
 
-    def _open(self, name: str) -> TensorFile:
-        entry = self.manifest.files.get(name)
-        if entry is None:
-            raise DataError(f"{self.path}: dataset.yml does not list {name}")
-        file = TensorFile(self.path / name)
-        size = file.size
-        if size != entry.bytes:
-            raise DataError(
-                f"{self.path / name} has {size:,} bytes, dataset.yml says {entry.bytes:,}",
-                hint="copy it again, or prepare the data again with --overwrite",
-            )
-        return file
 
-    def _open_shards(self, shape: tuple[int, int, int]) -> list[np.ndarray]:
-        listed = sorted(
-            (name, entry) for name, entry in self.manifest.files.items() if entry.images is not None
+def _listed(manifest: Manifest) -> list[tuple[str, int]]:
+    """The shards with the number of images of each, in order."""
+    return sorted((name, entry.images) for name, entry in manifest.files.items() if entry.images is not None)
+
+
+def _open_listed(folder: Path, manifest: Manifest, name: str) -> TensorFile:
+    entry = manifest.files.get(name)
+    if entry is None:
+        raise DataError(f"{folder}: dataset.yml does not list {name}")
+    file = TensorFile(folder / name)
+    if file.size != entry.bytes:
+        raise DataError(
+            f"{folder / name} has {file.size:,} bytes, dataset.yml says {entry.bytes:,}",
+            hint="copy it again, or prepare the data again with --overwrite",
         )
-        return [self._open(name).array("images", np.uint8, (entry.images, *shape)) for name, entry in listed]
+    return file
 
 
 def _checked_table(file: TensorFile, name: str, count: int, attributes: Sequence[Attribute]) -> torch.Tensor:

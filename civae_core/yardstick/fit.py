@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from civae_core.attributes import Attribute, AttributeRoles
 from civae_core.data import PreparedData
-from civae_core.data.batches import ShuffledOrder
+from civae_core.data.order import ShuffledOrder
 from civae_core.progress import progress
 from civae_core.randomness import generator_for, seed_for
 from civae_core.training.schedules import learning_rate

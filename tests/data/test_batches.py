@@ -1,10 +1,16 @@
 """Batches: a pure function of the images seen, whatever the number of processes and the cache."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from civae_core.data.batches import Batch, ShuffledOrder, TrainingBatches
+from civae_core.data import batches as module
+from civae_core.data.batches import Batch, TrainingBatches
+from civae_core.data.order import ShuffledOrder
+from civae_core.errors import CivaeError
 
 COUNT, BATCH, LATENT = 20, 6, 3
 
@@ -105,12 +111,67 @@ def test_processes_share_one_global_sequence(world_size: int) -> None:
             assert torch.equal(torch.stack(parts, dim=1).flatten(0, 1), values), name
 
 
-def test_the_cache_changes_nothing_but_the_reads() -> None:
+@pytest.mark.parametrize("cache", ["ram", "device"])
+@pytest.mark.parametrize("shuffle", ["full", "blocks"])
+def test_the_cache_changes_nothing_but_the_reads(cache: str, shuffle: str) -> None:
     mapped, cached = FakeImages(), FakeImages()
-    by_map, by_ram = batches(mapped), batches(cached, cache="ram")
+    by_map = batches(mapped, shuffle=shuffle)
+    by_cache = batches(cached, cache=cache, shuffle=shuffle, rank=0)
     for seen in (0, 6, 12, 18, 0):
-        assert_equal(by_map.at(seen), by_ram.at(seen))
+        assert_equal(by_map.at(seen), by_cache.at(seen))
     assert (mapped.reads, cached.reads) == (5, 1)
+
+
+@pytest.mark.parametrize("cache", ["ram", "device"])
+def test_a_cache_is_filled_piece_by_piece(cache: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "COPIED_AT_ONCE", 7)
+    data = FakeImages()
+    cached = batches(data, cache=cache)
+    assert data.reads == 3
+    for seen in (0, 18):
+        assert_equal(batches().at(seen), cached.at(seen))
+
+
+class NoHost(TorchDispatchMode):
+    """Counts the images that a batch moves to the device, or reads from its caches on the host."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.moved: list[Tensor] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = function(*args, **(kwargs or {}))
+        if function is torch.ops.aten._to_copy.default and args[0].device != made.device:
+            self.moved.append(args[0])
+        return made
+
+
+@pytest.mark.parametrize(("cache", "images"), [("ram", 1), ("device", 0)])
+def test_with_all_images_on_the_device_only_indices_flips_and_noise_go_there(cache: str, images: int) -> None:
+    """On `meta`, a device that stores nothing: whatever has no values cannot have come back to the host either."""
+    there = batches(cache=cache, device=torch.device("meta"))
+    with NoHost() as counted:
+        batch = there.at(6)
+    assert {values.device.type for values in vars(batch).values()} == {"meta"}
+    assert batch.y_BCHW.shape == (BATCH, 3, 4, 4)
+    assert sum(values.dtype == torch.uint8 for values in counted.moved) == images
+    if cache == "device":
+        assert [values.dtype for values in counted.moved] == [torch.int64, torch.bool, torch.float32]
+
+
+def test_images_that_do_not_fit_on_the_device_are_refused_in_one_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*_: Any, **__: Any) -> Tensor:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(torch, "empty", full)
+    with pytest.raises(
+        CivaeError, match=r"data.cache device: 0.0 GB of images do not fit into the memory of"
+    ) as caught:
+        batches(cache="device")
+    assert "mmap" in (caught.value.hint or "")
+    assert caught.value.exit_code == 1
 
 
 def test_about_half_the_images_are_mirrored_at_random_and_whole() -> None:

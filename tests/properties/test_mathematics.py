@@ -13,7 +13,8 @@ from civae_core.assignments import Intervention
 from civae_core.attributes import AttributeRoles
 from civae_core.counterfactual import abduct, act, predict
 from civae_core.data import PreparedData
-from civae_core.data.batches import ShuffledOrder, TrainingBatches
+from civae_core.data.batches import TrainingBatches
+from civae_core.data.order import ShuffledOrder
 from civae_core.evaluation.metrics import ms_ssim, psnr, ssim
 from civae_core.model import IntactVAE
 from civae_core.model.distributions import LOG_STD_MAX, LOG_STD_MIN, DiagonalNormal
