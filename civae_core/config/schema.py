@@ -93,10 +93,10 @@ class ModelConfig(Section):
     """How t enters the decoder: scale and shift in every block, or scalars beside z (the original's way)."""
     decoder: Literal["direct", "layered"] = "layered"
     """What paints the image: a network given t, or layers whose places know no t and whose looks do."""
-    layers: Annotated[int, Field(ge=2, le=256)] = 12
+    layers: Annotated[int, Field(ge=2, le=256)] = 24
     """Layers of a layered decoder."""
-    layer_grid: Annotated[int, Field(gt=0, le=64)] = 4
-    """Side of the grid of colours that each layer is painted with."""
+    layer_grid: Annotated[int, Field(gt=0, le=64)] = 2
+    """Side of the grid of colours that each layer is painted with; a fine one could draw what should be a layer."""
     place_latents: Annotated[int, Field(ge=0)] | None = None
     """Dimensions of z that only place a decoder's layers, read off contours; 0 is none, left out it is half of z."""
     x_in_decoder: bool = True

@@ -152,7 +152,12 @@ def test_a_wrong_set_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "among"),
-    [("benchmark", set(DEFAULT_METHODS)), ("levers", {"cvae", "original", "x", "xt", "best"})],
+    [
+        ("benchmark", set(DEFAULT_METHODS)),
+        ("levers", {"cvae", "original", "x", "xt", "best"}),
+        ("headline", {"cvae", "original", "ours"}),
+        ("no-overlap", {"cvae", "ours"}),
+    ],
 )
 def test_the_ready_benchmarks_load(name: str, among: set[str]) -> None:
     found = load_benchmark(CONFIGS / f"{name}.yml")
