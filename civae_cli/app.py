@@ -8,12 +8,14 @@ import typer
 
 from civae_cli import config
 from civae_cli.benchmark import benchmark
+from civae_cli.completion import answers_bash
 from civae_cli.counterfactual import counterfactual
 from civae_cli.doctor import doctor
 from civae_cli.effects import effects
 from civae_cli.errors import CivaeGroup
 from civae_cli.evaluate import evaluate
 from civae_cli.export import export
+from civae_cli.help import CivaeCommand
 from civae_cli.info import info
 from civae_cli.prepare_data import prepare_data
 from civae_cli.quickstart import quickstart
@@ -44,22 +46,35 @@ def civae(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Counterfactual images, fairly: how would this photo look if one attribute were different?"""
+    """Counterfactual images, fairly: how would this photo look if one attribute were different?
+
+    Results go to stdout, all else to stderr; --json makes a result one JSON object. COMMAND --help has examples.
+    The shell completes commands, runs, attributes and values once --install-completion has told it how.
+
+    \b
+    Examples:
+      civae quickstart
+      civae prepare-data CELEBA --out data/celeba-64
+      civae train --config configs/celeba-64-young.yml --out runs/young
+      civae counterfactual photo.jpg --model runs/young --treat Young=flip
+    """
 
 
-app.command("quickstart")(quickstart)
-app.command("prepare-data")(prepare_data)
-app.command("train")(train)
-app.command("sample")(sample)
-app.command("counterfactual")(counterfactual)
-app.command("effects")(effects)
-app.command("train-scorer")(train_scorer)
-app.command("evaluate")(evaluate)
-app.command("benchmark")(benchmark)
-app.command("export")(export)
-app.command("info")(info)
-app.add_typer(config.app, name="config")
-app.command("doctor")(doctor)
+START, DATA, ASK, JUDGE = "Start here", "Data and training", "Ask a trained model", "Measure"
+SHARE, LOOK = "Share", "Look after"
+
+for heading, functions in {
+    START: (quickstart,),
+    DATA: (prepare_data, train),
+    ASK: (counterfactual, sample, effects),
+    JUDGE: (evaluate, benchmark, train_scorer),
+    SHARE: (export,),
+    LOOK: (info, doctor),
+}.items():
+    for function in functions:
+        name = function.__name__.replace("_", "-")
+        app.command(name, cls=CivaeCommand, rich_help_panel=heading)(function)
+app.add_typer(config.app, name="config", rich_help_panel=LOOK)
 
 
 def main() -> None:
@@ -69,4 +84,5 @@ def main() -> None:
     """
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
-    app(prog_name="civae")
+    if not answers_bash(lambda: app(prog_name="civae")):
+        app(prog_name="civae")

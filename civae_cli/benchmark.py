@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from civae_cli.options import (
+    COMPUTING,
     DeviceOption,
     ExtractorOption,
     JsonFlag,
@@ -34,7 +35,15 @@ def benchmark(
         str | None, typer.Option("--seeds", metavar="0-2", help="Seeds of training, in place of the file's.")
     ] = None,
     jobs: Annotated[
-        int, typer.Option("--jobs", "-j", min=1, metavar="N", help="Processes, which share the cores.")
+        int,
+        typer.Option(
+            "--jobs",
+            "-j",
+            min=1,
+            metavar="N",
+            help="Processes, which share the cores.",
+            rich_help_panel=COMPUTING,
+        ),
     ] = 1,
     limit: LimitOption = None,
     scorer: ScorerOption = "auto",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from civae_cli.help import CivaeCommand
 from civae_cli.options import ConfigOption, JsonFlag, QuietFlag, SetOption, VerboseFlag
 from civae_cli.terminal import terminal
 
@@ -20,11 +21,15 @@ FilesArgument = Annotated[
 ]
 
 
-@app.command()
+@app.command(cls=CivaeCommand)
 def init(json: JsonFlag = False, quiet: QuietFlag = False, verbose: VerboseFlag = False) -> None:
     """Print a commented config to start from.
 
-    Every key stands at its default: civae config init > train.yml
+    Every key stands at its default.
+
+    \b
+    Example:
+      civae config init > train.yml
     """
     from civae_core.config import config_template
 
@@ -32,7 +37,7 @@ def init(json: JsonFlag = False, quiet: QuietFlag = False, verbose: VerboseFlag 
     terminal(quiet, verbose, json).result({"template": template}, template.rstrip("\n"))
 
 
-@app.command()
+@app.command(cls=CivaeCommand)
 def show(
     files: FilesArgument = None,
     config: ConfigOption = None,
@@ -44,6 +49,10 @@ def show(
     """Print the resolved config.
 
     Defaults are overridden by files in their order, these by --set.
+
+    \b
+    Example:
+      civae config show configs/celeba-64-young.yml --set loss.beta=2
     """
     from civae_core.config import dump_config
 
@@ -52,7 +61,7 @@ def show(
     out.result(resolved.model_dump(mode="json"), dump_config(resolved).rstrip("\n"))
 
 
-@app.command()
+@app.command(cls=CivaeCommand)
 def validate(
     files: FilesArgument = None,
     config: ConfigOption = None,
@@ -64,6 +73,10 @@ def validate(
     """Check configs.
 
     Reports every problem at once, each with its line, and exits with 2 if there is any.
+
+    \b
+    Example:
+      civae config validate train.yml
     """
     out = terminal(quiet, verbose, json)
     paths, _ = _resolved(files, config, sets)
@@ -73,9 +86,14 @@ def validate(
         out.say("the config is valid")
 
 
-@app.command()
+@app.command(cls=CivaeCommand)
 def schema(json: JsonFlag = False, quiet: QuietFlag = False, verbose: VerboseFlag = False) -> None:
-    """Print the JSON schema, for editors."""
+    """Print the JSON schema, for editors.
+
+    \b
+    Example:
+      civae config schema > civae.schema.json
+    """
     from civae_core.config import config_schema
 
     described = config_schema()
@@ -84,7 +102,7 @@ def schema(json: JsonFlag = False, quiet: QuietFlag = False, verbose: VerboseFla
     )
 
 
-@app.command()
+@app.command(cls=CivaeCommand)
 def convert(
     old: Annotated[Path, typer.Argument(metavar="OLD.yml", help="config.yml of the original project.")],
     images_per_epoch: Annotated[
@@ -96,7 +114,11 @@ def convert(
 ) -> None:
     """Translate the original project's config.
 
-    What was assumed or lost stands in comments: civae config convert config.yml > train.yml
+    What was assumed or lost stands in comments.
+
+    \b
+    Example:
+      civae config convert config.yml > train.yml
     """
     from civae_core.config import convert_file
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from civae_cli.help import ASKING
 from civae_cli.options import (
     AttrOption,
     DeviceOption,
@@ -46,17 +47,30 @@ def counterfactual(
     attrs: Annotated[
         Path | None,
         typer.Option(
-            "--attrs", metavar="TABLE", help="CSV, TSV or JSONL: file_name and factual attribute values."
+            "--attrs",
+            metavar="TABLE",
+            help="CSV, TSV or JSONL: file_name and factual attribute values.",
+            rich_help_panel=ASKING,
         ),
     ] = None,
     noise: Annotated[
         float,
-        typer.Option("--noise", min=0.0, max=1.0, help="How much of the photo's fine detail to re-apply."),
+        typer.Option(
+            "--noise",
+            min=0.0,
+            max=1.0,
+            help="How much of the photo's fine detail to re-apply.",
+            rich_help_panel=ASKING,
+        ),
     ] = 1.0,
     strength: Annotated[
         float,
         typer.Option(
-            "--strength", min=0.0, max=1000.0, help="Factor of the effect; 1 is the model's estimate."
+            "--strength",
+            min=0.0,
+            max=1000.0,
+            help="Factor of the effect; 1 is the model's estimate.",
+            rich_help_panel=ASKING,
         ),
     ] = 1.0,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the pictures.")] = Path(

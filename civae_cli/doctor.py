@@ -12,6 +12,11 @@ def doctor(json: JsonFlag = False, quiet: QuietFlag = False, verbose: VerboseFla
     """Check this machine: packages, devices, disk.
 
     Exits with 1 if something essential is broken, and says what `--device auto` would choose.
+
+    \b
+    Examples:
+      civae doctor
+      civae doctor --json
     """
     from civae_core.diagnosis import diagnose
 

@@ -5,18 +5,29 @@ from typing import Annotated, Literal
 
 import typer
 
+from civae_cli.completion import complete_covariate, complete_model
+from civae_cli.help import ASKING
 from civae_cli.options import DeviceOption, JsonFlag, QuietFlag, TreatOption, VerboseFlag
 from civae_cli.terminal import terminal
 
 
 def effects(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run, a checkpoint or a model.safetensors.")],
+    run: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN",
+            help="A run, a checkpoint or a model.safetensors.",
+            autocompletion=complete_model,
+        ),
+    ],
     treat: TreatOption = None,
     by: Annotated[
         list[str] | None,
         typer.Option(
             "--by",
             metavar="NAME",
+            autocompletion=complete_covariate,
+            rich_help_panel=ASKING,
             help="Covariate to compare groups by, a continuous one by halves; repeatable [default: all binary ones].",
         ),
     ] = None,

@@ -10,6 +10,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from civae_cli.help import format_commands
 from civae_cli.terminal import paint
 from civae_core.errors import CivaeError, InterruptedRunError, PreemptedError
 
@@ -25,6 +26,20 @@ _CONTROL_FLOW: tuple[type[BaseException], ...] = (
 
 class CivaeGroup(TyperGroup):
     """Runs a command and reports how it failed; a traceback only with -v."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As Typer does; but while a line is being completed its own options, which nothing asks, are not parsed."""
+        kept = self.params, self.add_help_option
+        if ctx.resilient_parsing and not (args and args[0].startswith("-")):
+            self.params, self.add_help_option = [], False
+        try:
+            parsed: list[str] = super().parse_args(ctx, args)
+        finally:
+            self.params, self.add_help_option = kept
+        return parsed
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        format_commands(self, ctx, formatter)
 
     def invoke(self, ctx: Any) -> Any:
         verbose = wants_traceback(_remaining_arguments(ctx))

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from civae_cli.completion import complete_data, complete_model
 from civae_cli.options import (
     ConfigOption,
     DeviceOption,
@@ -25,15 +26,29 @@ def evaluate(
     run: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[RUN]", help="A run, a checkpoint or a model.safetensors.", show_default=False
+            metavar="[RUN]",
+            help="A run, a checkpoint or a model.safetensors.",
+            show_default=False,
+            autocompletion=complete_model,
         ),
     ] = None,
     data: Annotated[
-        Path | None, typer.Option("--data", help="Prepared data [default: what the model was trained on].")
+        Path | None,
+        typer.Option(
+            "--data",
+            metavar="DATA",
+            help="Prepared data [default: what the model was trained on].",
+            autocompletion=complete_data,
+        ),
     ] = None,
     against: Annotated[
         list[Path] | None,
-        typer.Option("--against", metavar="RUN2", help="Another run to compare; repeatable."),
+        typer.Option(
+            "--against",
+            metavar="RUN2",
+            help="Another run to compare; repeatable.",
+            autocompletion=complete_model,
+        ),
     ] = None,
     images: Annotated[
         Path | None,

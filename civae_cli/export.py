@@ -5,12 +5,20 @@ from typing import Annotated, Any
 
 import typer
 
+from civae_cli.completion import complete_model
 from civae_cli.options import JsonFlag, QuietFlag, VerboseFlag
 from civae_cli.terminal import terminal
 
 
 def export(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run, a checkpoint or a model.safetensors.")],
+    run: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN",
+            help="A run, a checkpoint or a model.safetensors.",
+            autocompletion=complete_model,
+        ),
+    ],
     format: Annotated[
         str,
         typer.Option(

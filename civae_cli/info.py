@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from civae_cli.completion import complete_path
 from civae_cli.options import JsonFlag, QuietFlag, VerboseFlag
 from civae_cli.terminal import terminal
 
@@ -13,7 +14,9 @@ def info(
     path: Annotated[
         Path,
         typer.Argument(
-            metavar="PATH", help="Prepared data, a run, a checkpoint, a model.safetensors or a scorer's file."
+            metavar="PATH",
+            help="Prepared data, a run, a checkpoint, a model.safetensors or a scorer's file.",
+            autocompletion=complete_path,
         ),
     ],
     verify: Annotated[
@@ -23,7 +26,14 @@ def info(
     quiet: QuietFlag = False,
     verbose: VerboseFlag = False,
 ) -> None:
-    """Describe prepared data, a run, a checkpoint, a model file or a scorer of `train-scorer`."""
+    """Describe prepared data, a run, a checkpoint, a model file or a scorer of `train-scorer`.
+
+    \b
+    Examples:
+      civae info runs/young
+      civae info data/celeba-64 --verify
+      civae info runs/young/checkpoints/best --json
+    """
     from civae_core.inspection import inspect
 
     voice = terminal(quiet, verbose, json)

@@ -5,15 +5,31 @@ from typing import Annotated, Any
 
 import typer
 
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")]
-QuietFlag = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but warnings and errors.")]
-VerboseFlag = Annotated[bool, typer.Option("--verbose", "-v", help="Say more, tracebacks included.")]
+from civae_cli.completion import complete_input_value, complete_model, complete_treatment_value
+from civae_cli.help import ASKING
+
+ROLES, SETTINGS = "Roles of attributes", "Config"
+JUDGING, COMPUTING, TELLING = "Judging", "Computing", "What is printed"
+"""Headings of --help under which options stand that are not only this command's."""
+
+JsonFlag = Annotated[
+    bool,
+    typer.Option("--json", help="Print the result as one JSON object on stdout.", rich_help_panel=TELLING),
+]
+QuietFlag = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", help="Say nothing but warnings and errors.", rich_help_panel=TELLING),
+]
+VerboseFlag = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Say more, tracebacks included.", rich_help_panel=TELLING)
+]
 DeviceOption = Annotated[
     str,
     typer.Option(
         "--device",
         metavar="auto|cpu|cuda|cuda:N|mps",
         help="Where to compute; a device that is not there is refused.",
+        rich_help_panel=COMPUTING,
     ),
 ]
 EngineOption = Annotated[
@@ -22,16 +38,26 @@ EngineOption = Annotated[
         "--engine",
         metavar="auto|torch|onnx",
         help="What computes: torch, the ONNX export beside the model, or that where there is one and no GPU.",
+        rich_help_panel=COMPUTING,
     ),
 ]
 ConfigOption = Annotated[
     list[Path] | None,
-    typer.Option("--config", "-c", metavar="FILE", help="YAML config; repeatable, later files win."),
+    typer.Option(
+        "--config",
+        "-c",
+        metavar="FILE",
+        help="YAML config; repeatable, later files win.",
+        rich_help_panel=SETTINGS,
+    ),
 ]
 SetOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="KEY=VALUE", help="One setting, such as train.lr=1e-4; repeatable, wins over files."
+        "--set",
+        metavar="KEY=VALUE",
+        help="One setting, such as train.lr=1e-4; repeatable, wins over files.",
+        rich_help_panel=SETTINGS,
     ),
 ]
 ModelOption = Annotated[
@@ -40,6 +66,8 @@ ModelOption = Annotated[
         "--model",
         metavar="RUN",
         help="A run, a checkpoint or a model.safetensors [default: $CIVAE_MODEL, else the newest in ./runs].",
+        autocompletion=complete_model,
+        rich_help_panel=ASKING,
     ),
 ]
 TreatOption = Annotated[
@@ -49,14 +77,23 @@ TreatOption = Annotated[
         metavar="NAME=VALUE",
         help="Intervention: NAME=VALUE, NAME=flip, or a sweep NAME=LOW:HIGH:COUNT; repeatable. Different names "
         "are set together, several values of one name one after the other.",
+        autocompletion=complete_treatment_value,
+        rich_help_panel=ASKING,
     ),
 ]
 AttrOption = Annotated[
     list[str] | None,
-    typer.Option("--attr", metavar="NAME=VALUE", help="Factual value of an attribute; repeatable."),
+    typer.Option(
+        "--attr",
+        metavar="NAME=VALUE",
+        help="Factual value of an attribute; repeatable.",
+        autocompletion=complete_input_value,
+        rich_help_panel=ASKING,
+    ),
 ]
 LimitOption = Annotated[
-    int | None, typer.Option("--limit", min=1, metavar="N", help="Score at most N images.")
+    int | None,
+    typer.Option("--limit", min=1, metavar="N", help="Score at most N images.", rich_help_panel=JUDGING),
 ]
 ScorerOption = Annotated[
     str,
@@ -65,13 +102,18 @@ ScorerOption = Annotated[
         metavar="auto|none|FILE",
         help="Independent network that judges the images: trained once per data and question and cached, none, or "
         "a file of `civae train-scorer`.",
+        rich_help_panel=JUDGING,
     ),
 ]
 
 
 def _images_learned_from(flag: str) -> Any:
     return typer.Option(
-        flag, min=1, metavar="N", help="Images that the scorer is shown in training [default: 24000]."
+        flag,
+        min=1,
+        metavar="N",
+        help="Images that the scorer is shown in training [default: 24000].",
+        rich_help_panel=JUDGING,
     )
 
 
@@ -83,5 +125,6 @@ ExtractorOption = Annotated[
         "--extractor",
         metavar="scorer|inception|none|FILE",
         help="Features for FID and KID: the scorer's, Inception's, none, or those of a file.",
+        rich_help_panel=JUDGING,
     ),
 ]

@@ -5,9 +5,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from civae_cli.options import JsonFlag, QuietFlag, VerboseFlag
+from civae_cli.completion import complete_attribute
+from civae_cli.options import COMPUTING, ROLES, JsonFlag, QuietFlag, VerboseFlag
 from civae_cli.terminal import Terminal, terminal
 
+FACES = "Built-in faces"
 _SHAPE_PREPARED_DATA = {
     "size": "--size",
     "crop": "--crop",
@@ -59,14 +61,29 @@ def prepare_data(
     ] = False,
     treatment: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Report whether NAME can be changed fairly; repeatable."),
+        typer.Option(
+            metavar="NAME",
+            help="Report whether NAME can be changed fairly; repeatable.",
+            autocompletion=complete_attribute,
+            rich_help_panel=ROLES,
+        ),
     ] = None,
     covariate: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="What the treatment does not change, for that report; repeatable."),
+        typer.Option(
+            metavar="NAME",
+            help="What the treatment does not change, for that report; repeatable.",
+            autocompletion=complete_attribute,
+            rich_help_panel=ROLES,
+        ),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(help="Processes that read images [default: all cores].", show_default=False)
+        int | None,
+        typer.Option(
+            help="Processes that read images [default: all cores].",
+            show_default=False,
+            rich_help_panel=COMPUTING,
+        ),
     ] = None,
     max_bad: Annotated[
         str,
@@ -75,17 +92,24 @@ def prepare_data(
     seed: Annotated[
         int | None,
         typer.Option(
+            rich_help_panel=FACES,
             help="Of synthetic faces, or of the split where the table has none [default: 0].",
             show_default=False,
         ),
     ] = None,
     count: Annotated[
         int | None,
-        typer.Option("--n", help="Number of synthetic faces [default: 12000].", show_default=False),
+        typer.Option(
+            "--n",
+            rich_help_panel=FACES,
+            help="Number of synthetic faces [default: 12000].",
+            show_default=False,
+        ),
     ] = None,
     overlap: Annotated[
         float | None,
         typer.Option(
+            rich_help_panel=FACES,
             help="How freely the treatment of synthetic faces is assigned: 1 at random, 0.5 as in CelebA, "
             "towards 0 by the covariates alone [default: 0.5].",
             show_default=False,
@@ -94,6 +118,7 @@ def prepare_data(
     truth: Annotated[
         list[str] | None,
         typer.Option(
+            rich_help_panel=FACES,
             metavar="NAME=VALUE[,…]",
             help="True counterfactual to store of synthetic validation and test faces, as Young=flip, Age=20:80:5 "
             "or, set together, Young=flip,Male=flip; repeatable [default: Young=flip and Male=flip; of "
@@ -104,8 +129,9 @@ def prepare_data(
     layout: Annotated[
         Literal["prepared", "celeba"],
         typer.Option(
+            rich_help_panel=FACES,
             help="What to write: data for training or, of synthetic faces, JPEGs and lists laid out as CelebA, which "
-            "prepare-data then reads as it reads CelebA: for trying that path without having CelebA."
+            "prepare-data then reads as it reads CelebA: for trying that path without having CelebA.",
         ),
     ] = "prepared",
     overwrite: Annotated[

@@ -31,6 +31,11 @@ def quickstart(
 
     Prepares the faces, trains ours and a plain CVAE, and holds both against the true counterfactuals.
     Leaves one picture (faces.png), one page (report.html) and one table. Running it again continues.
+
+    \b
+    Examples:
+      civae quickstart
+      civae quickstart --out try --faces 2000 --images 6000 --size 32
     """
     from civae_core.evaluation.table import evaluation_tables
     from civae_core.quickstart import FACES, IMAGES

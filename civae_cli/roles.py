@@ -5,6 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from civae_cli.completion import complete_attribute
+from civae_cli.options import ROLES
+
 if TYPE_CHECKING:
     from civae_core.attributes import AttributeRoles
     from civae_core.data import PreparedData
@@ -15,15 +18,29 @@ TreatmentOption = Annotated[
         "--treatment",
         metavar="NAME",
         help="What is intervened on, without a model or config; repeatable, wins over --config.",
+        autocompletion=complete_attribute,
+        rich_help_panel=ROLES,
     ),
 ]
 CovariateOption = Annotated[
     list[str] | None,
-    typer.Option("--covariate", metavar="NAME", help="What the treatment does not change; repeatable."),
+    typer.Option(
+        "--covariate",
+        metavar="NAME",
+        help="What the treatment does not change; repeatable.",
+        autocompletion=complete_attribute,
+        rich_help_panel=ROLES,
+    ),
 ]
 DescendantOption = Annotated[
     list[str] | None,
-    typer.Option("--descendant", metavar="NAME", help="What the treatment itself may change; repeatable."),
+    typer.Option(
+        "--descendant",
+        metavar="NAME",
+        help="What the treatment itself may change; repeatable.",
+        autocompletion=complete_attribute,
+        rich_help_panel=ROLES,
+    ),
 ]
 
 

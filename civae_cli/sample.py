@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from civae_cli.completion import complete_model, complete_treatment_value
+from civae_cli.help import ASKING
 from civae_cli.options import AttrOption, DeviceOption, EngineOption, JsonFlag, QuietFlag, VerboseFlag
 from civae_cli.terminal import terminal
 
@@ -12,7 +14,11 @@ from civae_cli.terminal import terminal
 def sample(
     run: Annotated[
         Path,
-        typer.Argument(metavar="RUN", help="A run, a checkpoint, a model.safetensors or an ONNX export."),
+        typer.Argument(
+            metavar="RUN",
+            help="A run, a checkpoint, a model.safetensors or an ONNX export.",
+            autocompletion=complete_model,
+        ),
     ],
     n: Annotated[
         int | None,
@@ -34,6 +40,8 @@ def sample(
             "--treat",
             metavar="NAME=VALUE",
             help="Intervention: sets a treatment of the same subjects; repeatable.",
+            autocompletion=complete_treatment_value,
+            rich_help_panel=ASKING,
         ),
     ] = None,
     grid: Annotated[
@@ -42,6 +50,7 @@ def sample(
             "--grid",
             metavar="A=0:1:5,B=0:1:5",
             help="Vary one or two attributes, a sheet a seed.",
+            rich_help_panel=ASKING,
         ),
     ] = None,
     truncation: Annotated[

@@ -5,7 +5,16 @@ from typing import Annotated
 
 import typer
 
-from civae_cli.options import ConfigOption, DeviceOption, JsonFlag, QuietFlag, SetOption, VerboseFlag
+from civae_cli.completion import complete_data
+from civae_cli.options import (
+    SETTINGS,
+    ConfigOption,
+    DeviceOption,
+    JsonFlag,
+    QuietFlag,
+    SetOption,
+    VerboseFlag,
+)
 from civae_cli.terminal import terminal
 
 
@@ -19,7 +28,14 @@ def train(
         ),
     ] = None,
     data: Annotated[
-        str | None, typer.Option("--data", metavar="DATA", help="Prepared data; wins over data.path.")
+        str | None,
+        typer.Option(
+            "--data",
+            metavar="DATA",
+            help="Prepared data; wins over data.path.",
+            autocompletion=complete_data,
+            rich_help_panel=SETTINGS,
+        ),
     ] = None,
     resume: Annotated[
         str,

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from civae_cli.completion import complete_data, complete_model
 from civae_cli.options import (
     ConfigOption,
     DeviceOption,
@@ -18,7 +19,12 @@ from civae_cli.terminal import terminal
 
 
 def train_scorer(
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="Prepared data.", show_default=False)],
+    data: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DATA", help="Prepared data.", show_default=False, autocompletion=complete_data
+        ),
+    ],
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="FILE", help="File to write.", show_default=False)
     ],
@@ -33,6 +39,7 @@ def train_scorer(
             "--on",
             metavar="RUN",
             help="Try the scorer on this model's reconstructions too; repeatable.",
+            autocompletion=complete_model,
         ),
     ] = None,
     device: DeviceOption = "auto",

@@ -22,6 +22,7 @@ from civae_core.errors import DataError, UsageError
 from civae_core.files import apply_umask
 from civae_core.model.calibrated import UNCALIBRATED, Calibration
 from civae_core.model.intact_vae import IntactVAE
+from civae_core.model_header import MOST_HEADER_BYTES
 from civae_core.model_paths import FILE_NAME as FILE_NAME  # found without torch, and looked for here too
 from civae_core.model_paths import LINKS as LINKS
 from civae_core.model_paths import find_model_file as find_model_file
@@ -34,8 +35,6 @@ Network = TypeVar("Network", bound=torch.nn.Module)
 FORMAT = 2
 BEFORE_FORMAT_2 = {"decoder": "direct", "noise_mask": "none", "latent_mask_width": None}
 """Settings of the model that format 1 did not know, as its models had them."""
-MOST_HEADER_BYTES = 2**24
-"""Of a safetensors file: names, shapes and the card."""
 
 
 @dataclass(frozen=True)

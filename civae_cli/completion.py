@@ -1,0 +1,187 @@
+"""What the shell may fill in: runs, prepared data, attributes and their values. Imports nothing heavy.
+
+A completion answers while somebody is typing: it never fails, and says nothing rather than something slow.
+"""
+
+import contextlib
+import io
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from civae_core.errors import CivaeError
+from civae_core.model_header import read_roles
+from civae_core.model_paths import find_model_file, newest_run
+
+BASH = "complete_bash"
+VARIABLE = "_CIVAE_COMPLETE"
+"""Set by the shell's script while it asks for completions; its value says which shell asks."""
+BREAKS = "=:"
+"""Characters at which bash takes words apart; what it replaces is the piece after the last."""
+
+
+def complete_model(incomplete: str) -> list[str]:
+    """Runs by path, those under ./runs first."""
+    return _folders(incomplete, "runs", _is_model)
+
+
+def complete_data(incomplete: str) -> list[str]:
+    """Folders of prepared data by path, those under ./data first."""
+    return _folders(incomplete, "data", _is_data)
+
+
+def complete_path(incomplete: str) -> list[str]:
+    """Either of them, as `civae info` describes both."""
+    return sorted({*complete_model(incomplete), *complete_data(incomplete)})
+
+
+def complete_treatment_value(ctx: typer.Context, incomplete: str) -> list[str]:
+    """`Young=0`, `Young=1`, `Young=flip`: treatments of the model that the command line names, else of the newest."""
+    return _assignments(ctx, ("treatments",), incomplete, flip=True)
+
+
+def complete_input_value(ctx: typer.Context, incomplete: str) -> list[str]:
+    """`Male=0`, `Male=1`: whatever the model is told of a photograph."""
+    return _assignments(ctx, ("treatments", "covariates"), incomplete, flip=False)
+
+
+def complete_covariate(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Names of the model's covariates."""
+    return [a["name"] for a in _of_model(ctx, ("covariates",))]
+
+
+def complete_attribute(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Names of all attributes of the data that the command line names, prepared or still to be."""
+    named = _stated(ctx, "data", "source")
+    return _names_in(Path(named)) if named else []
+
+
+def join_pieces(words: list[str], cursor: int) -> list[str]:
+    """A command line up to the cursor as it was typed: bash hands over `Young=0:1` as `Young`, `=`, `0`, `:` and `1`.
+
+    Args:
+        words: of the command line, the program's name first; an empty last one may be missing.
+        cursor: number of the word that is being typed.
+    """
+    joined: list[str] = []
+    open_end = False
+    for number, word in enumerate([*words, ""][: cursor + 1]):
+        is_break = bool(word) and not word.strip(BREAKS)
+        if number > 1 and (is_break or open_end):
+            joined[-1] += word
+        else:
+            joined.append(word)
+        open_end = is_break and number < cursor
+    return joined
+
+
+def answers_bash(run: Callable[[], None]) -> bool:
+    """Runs the application if it is bash that asks it for completions: of the last piece of `name=value` only.
+
+    Returns:
+        whether bash asked, and so has its answer.
+    """
+    if os.environ.get(VARIABLE) != BASH:
+        return False
+    line = os.environ.get("COMP_WORDS", "")
+    words = line.split("\n") if "\n" in line else line.split(" ")
+    typed = join_pieces(words, int(os.environ.get("COMP_CWORD", "0")))
+    os.environ["COMP_WORDS"], os.environ["COMP_CWORD"] = "\n".join(typed), str(len(typed) - 1)
+    answer = io.StringIO()
+    with contextlib.redirect_stdout(answer), contextlib.suppress(SystemExit):
+        run()
+    word = re.sub(r"^--[^=]*=", "", typed[-1])
+    kept = max(word.rfind(character) for character in BREAKS) + 1
+    for found in filter(None, answer.getvalue().splitlines()):
+        print(found[kept:])
+    return True
+
+
+def _folders(incomplete: str, usual: str, wanted: Callable[[Path], bool]) -> list[str]:
+    """Wanted folders whose path begins as typed, and those inside it; the usual one, if nothing is typed."""
+    parent = Path(incomplete) if incomplete.endswith("/") else Path(incomplete).parent
+    if not incomplete and Path(usual).is_dir():
+        parent = Path(usual)
+    start = "./" if incomplete.startswith("./") else ""
+    begun = [path for path in _inside(parent) if f"{start}{path}".startswith(incomplete)]
+    found = [path for path in begun if wanted(path)]
+    found += [inner for path in begun if not wanted(path) for inner in _inside(path) if wanted(inner)]
+    return [f"{start}{path}" for path in found]
+
+
+def _inside(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    except OSError:
+        return []
+
+
+def _is_model(path: Path) -> bool:
+    try:
+        find_model_file(path)
+    except (CivaeError, OSError):
+        return False
+    return True
+
+
+def _is_data(path: Path) -> bool:
+    return (path / "dataset.yml").is_file()
+
+
+def _stated(ctx: typer.Context, *names: str) -> str | None:
+    """What the command line says so far of one of these parameters."""
+    for name in names:
+        if value := ctx.params.get(name):
+            return str(value)
+    arguments = [p.name for p in ctx.command.params if p.param_type_name == "argument"]
+    # A line that ends in an option without its value: its arguments are left over, not told apart.
+    return ctx.args[0] if ctx.args and arguments and arguments[0] in names else None
+
+
+def _of_model(ctx: typer.Context, groups: tuple[str, ...]) -> list[dict[str, Any]]:
+    named = _stated(ctx, "model", "run")
+    try:
+        roles = read_roles(find_model_file(Path(named) if named else newest_run()))
+    except (CivaeError, OSError):
+        return []
+    return [attribute for group in groups for attribute in roles.get(group, [])]
+
+
+def _assignments(ctx: typer.Context, groups: tuple[str, ...], incomplete: str, *, flip: bool) -> list[str]:
+    found = []
+    for attribute in _of_model(ctx, groups):
+        if attribute.get("kind") == "binary":
+            values = ["0", "1", *(["flip"] if flip else [])]
+        else:
+            values = [f"{attribute.get(key, 0):g}" for key in ("low", "mean", "high")]
+        found += [f"{attribute['name']}={value}" for value in values]
+    return [text for text in found if text.startswith(incomplete)]
+
+
+def _names_in(path: Path) -> list[str]:
+    """Attributes of prepared data, of CelebA's list or of a table, from its first lines."""
+    import yaml
+
+    try:
+        if _is_data(path):
+            with (path / "dataset.yml").open(encoding="utf-8") as file:
+                return [str(a["name"]) for a in yaml.safe_load(file)["attributes"]]
+        for name, separator, line in (
+            ("list_attr_celeba.txt", None, 1),
+            ("list_attr_celeba.csv", ",", 0),
+            ("metadata.csv", ",", 0),
+            ("metadata.tsv", "\t", 0),
+        ):
+            for folder in (path, path / "Anno"):
+                if (folder / name).is_file():
+                    with (folder / name).open(encoding="utf-8-sig") as file:
+                        header = [file.readline(2**20) for _ in range(line + 1)][line]
+                    known = ("file_name", "image_id", "split")
+                    return [text for text in header.strip().split(separator) if text not in known]
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        pass
+    return []

@@ -1,0 +1,64 @@
+"""What `--help` shows, and how: options under headings, commands by what they are for, readable without colour."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from typer.core import TyperCommand
+
+ASKING, OWN = "What is asked", "Options"
+"""Headings that come first, where a command has them."""
+LONGEST_SUMMARY = 300
+"""Characters of a command's first sentence in a list of commands: all of it."""
+
+
+class CivaeCommand(TyperCommand):
+    """A command whose options stand under the headings that their `rich_help_panel` names, the common ones last."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As Typer does; but while a line is being completed values stay text, for pydantic takes long to import."""
+        if not ctx.resilient_parsing:
+            parsed: list[str] = super().parse_args(ctx, args)
+            return parsed
+        options, rest, _ = self.make_parser(ctx).parse_args(list(args))
+        for parameter in self.get_params(ctx):
+            value, origin = parameter.consume_value(ctx, options)
+            ctx.params[str(parameter.name)] = value
+            ctx.set_parameter_source(str(parameter.name), origin)
+        ctx.args = rest
+        return ctx.args
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], ASKING: [], OWN: []}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is None:
+                continue
+            if parameter.param_type_name == "argument":
+                heading = "Arguments"
+            else:
+                heading = getattr(parameter, "rich_help_panel", None) or OWN
+            if parameter.name == "help":
+                heading = list(sections)[-1]
+            sections.setdefault(heading, []).append(record)
+        write_sections(formatter, sections.items())
+
+
+def write_sections(formatter: Any, sections: Iterable[tuple[str, list[tuple[str, str]]]]) -> None:
+    """Each heading with its rows, where it has any."""
+    for heading, rows in sections:
+        if rows:
+            with formatter.section(heading):
+                formatter.write_dl(rows)
+
+
+def format_commands(group: Any, ctx: Any, formatter: Any) -> None:
+    """The commands of a group under their `rich_help_panel`, each with its whole first sentence."""
+    sections: dict[str, list[tuple[str, str]]] = {}
+    for name in group.list_commands(ctx):
+        command = group.get_command(ctx, name)
+        if command is None or command.hidden:
+            continue
+        heading = getattr(command, "rich_help_panel", None) or "Commands"
+        summary = command.get_short_help_str(limit=LONGEST_SUMMARY)
+        sections.setdefault(heading, []).append((name, summary))
+    write_sections(formatter, sections.items())
