@@ -1,6 +1,5 @@
 """What a path holds: prepared data, a run, a checkpoint, a model file or a scorer file, as plain facts."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ from safetensors import SafetensorError, safe_open
 
 from civae_core.attributes import Attribute, AttributeRoles
 from civae_core.errors import DataError, UsageError
+from civae_core.reading import parse_json
 
 MANIFEST_NAME = "dataset.yml"
 
@@ -150,7 +150,7 @@ def _last_line(path: Path) -> dict[str, Any] | None:
         return None
     for line in reversed(path.read_text(encoding="utf-8", errors="replace").splitlines()):
         try:
-            values: dict[str, Any] = json.loads(line)
+            values: dict[str, Any] = parse_json(line)
         except ValueError:
             continue
         return values

@@ -27,6 +27,7 @@ from pathlib import Path
 
 from civae_core.errors import CivaeError
 from civae_core.files import LOCK_NAME, describe_os_error
+from civae_core.reading import read_json
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,7 @@ BEAT_SECONDS = 10.0
 PATIENCE_SECONDS = 60.0
 """How long a holder that cannot be looked up may be silent before it counts as gone: six missed beats."""
 POLL_SECONDS = 0.5
+MOST_LOCK_BYTES = 2**16
 
 
 @dataclass(frozen=True)
@@ -285,7 +287,7 @@ def _token(holder: Holder | None) -> str:
 def _read(path: Path) -> Holder | None:
     """The holder that a lock names; None where there is none, or it is unreadable."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path, MOST_LOCK_BYTES)
         return Holder(**values)
     except (OSError, ValueError, TypeError):
         return None

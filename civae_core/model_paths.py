@@ -1,13 +1,17 @@
 """Which file a run, a checkpoint or a model is. This module imports no torch."""
 
+import contextlib
 import os
+import re
 from pathlib import Path
 
 from civae_core.errors import DataError, UsageError
+from civae_core.reading import read_at_most
 
 FILE_NAME = "model.safetensors"
 LINKS = ("last", "best")
 """Names beside a run's checkpoints that stand for one of them."""
+MOST_NAME_BYTES = 256
 
 
 def find_model_file(path: Path) -> Path:
@@ -53,7 +57,13 @@ def newest_run(folder: Path = Path("runs")) -> Path:
 
 
 def follow(path: Path) -> Path:
-    """The checkpoint that `last` or `best` stands for: a link or, where there are none, a file that names it."""
+    """The checkpoint that `last` or `best` stands for: a link or, where there are none, a file that names it.
+
+    A file that says anything else than the name of a folder beside it stands for itself.
+    """
     if path.name in LINKS and path.is_file():
-        return path.parent / path.read_text(encoding="utf-8", errors="replace").strip()
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            name = read_at_most(path, MOST_NAME_BYTES).decode("ascii").strip()
+            if re.fullmatch(r"step-\d+", name):
+                return path.parent / name
     return path

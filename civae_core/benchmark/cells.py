@@ -20,6 +20,7 @@ from civae_core.evaluation.measures import NOT_COMPETING
 from civae_core.evaluation.realism import extractor_for
 from civae_core.files import write_json
 from civae_core.model.stored import find_model_file, load_model, read_card
+from civae_core.reading import read_json
 from civae_core.training.checkpoint import last_checkpoint
 from civae_core.training.device import choose_device
 from civae_core.training.loop import train
@@ -162,7 +163,7 @@ def trained_seconds(metrics: Path) -> float:
 def kept_evaluation(cell: Cell, data: PreparedData, scoring: Scoring) -> dict[str, Any] | None:
     """The evaluation that an earlier call left, if it was made in the same way."""
     try:
-        numbers = json.loads((cell.run / RUN_FILE).read_text(encoding="utf-8"))
+        numbers = read_json(cell.run / RUN_FILE)
         known = numbers["benchmark"]
         same = all(known.get(key) == value for key, value in _scored_how(cell, data, scoring).items())
     except (OSError, ValueError, TypeError, KeyError, AttributeError):

@@ -22,6 +22,7 @@ from civae_core.errors import DataError, UsageError
 from civae_core.files import write_json
 from civae_core.locks import vanished
 from civae_core.progress import progress
+from civae_core.reading import read_json
 
 SHARD_BYTES = 2**30
 CHUNK_BYTES = 2**23
@@ -222,8 +223,12 @@ def _read_record(out: Path, number: int) -> Record | None:
     path = _record_path(out, number)
     if not path.exists():
         return None
-    values = json.loads(path.read_text(encoding="utf-8"))
-    return Record(values["kept"], [(row, reason) for row, reason in values["rejected"]], values["truth_rows"])
+    try:
+        values = read_json(path)
+        rejected = [(row, reason) for row, reason in values["rejected"]]
+        return Record(values["kept"], rejected, values["truth_rows"])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise DataError(f"{path} is damaged ({error})", hint="start over with --overwrite") from error
 
 
 def _join(

@@ -3,7 +3,6 @@
 report.json has the facts; report.html shows the same to people, in one file without outside references.
 """
 
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,8 +21,11 @@ from civae_core.figures.grids import image_grid
 from civae_core.figures.overlap import propensity_histogram
 from civae_core.figures.pages import inlined, render_page
 from civae_core.files import write_json, write_text
+from civae_core.reading import read_json
 
 REPORT_JSON, REPORT_HTML = "report.json", "report.html"
+MOST_REPORT_BYTES = 2**28
+"""Of report.json, which may list a million rejected files."""
 _TEMPLATE = Path(__file__).with_name("report.html.j2")
 _EXAMPLE_COLUMNS, _EXAMPLE_ROWS = 8, 3
 _TRUTH_ROWS = 4
@@ -51,7 +53,7 @@ def write_report(
 def read_rejected(folder: Path) -> list[tuple[str, str]]:
     """The rejected files that an earlier report of this folder lists; none where it is gone."""
     try:
-        facts = json.loads((folder / REPORT_JSON).read_text(encoding="utf-8"))
+        facts = read_json(folder / REPORT_JSON, MOST_REPORT_BYTES)
         return [(entry["file"], entry["reason"]) for entry in facts["rejected"]]
     except (OSError, ValueError, KeyError, TypeError):
         _log.warning("%s is missing or damaged; the new report lists no rejected files", folder / REPORT_JSON)
@@ -61,7 +63,7 @@ def read_rejected(folder: Path) -> list[tuple[str, str]]:
 def read_question(folder: Path) -> Question | None:
     """The question that an earlier report of this folder answers; None where the report is gone."""
     try:
-        asked = json.loads((folder / REPORT_JSON).read_text(encoding="utf-8"))["question"]
+        asked = read_json(folder / REPORT_JSON, MOST_REPORT_BYTES)["question"]
         return Question(tuple(asked["treatment"]), tuple(asked["covariates"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -12,6 +12,7 @@ from civae_core.data.sources.base import Source
 from civae_core.errors import DataError, UsageError
 from civae_core.files import TEMPORARY_SUFFIX, describe_os_error, make_folder, write_json
 from civae_core.locks import LOCK_NAME
+from civae_core.reading import read_json
 
 _OURS = re.compile(r"dataset\.yml|attributes\.safetensors|images-\d{5}\.safetensors|report\.(html|json)")
 _TEMPORARY = re.compile(r"\.(dataset\.yml|(attributes|images-\d{5})\.safetensors|report\.\w+)\..*\.tmp")
@@ -47,7 +48,7 @@ def finished(out: Path, preparation: str, *, overwrite: bool) -> Manifest | None
             return None
         if is_whole:
             return _require_same(out, preparation)
-        if json.loads(plan.read_text(encoding="utf-8")).get("preparation") != preparation:
+        if _planned(plan) != preparation:
             raise UsageError(
                 f"--out {out} holds another preparation, half done",
                 hint="repeat that command to finish it, choose another folder, or start over with --overwrite",
@@ -123,6 +124,17 @@ def _require_same(out: Path, preparation: str) -> Manifest:
             hint="choose another folder, or replace it with --overwrite",
         )
     return manifest
+
+
+def _planned(plan: Path) -> str | None:
+    try:
+        named: str | None = read_json(plan)["preparation"]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UsageError(
+            f"--out {plan.parents[1]}: its {plan.name} is damaged ({error})",
+            hint="start over with --overwrite",
+        ) from error
+    return named
 
 
 def _require_our_manifest(out: Path) -> None:

@@ -1,6 +1,5 @@
 """An export folder: what belongs to it, and whether it is whole and of the model that lies beside it."""
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from civae_core.attributes import AttributeRoles
 from civae_core.errors import DataError
 from civae_core.files import sha256_of
 from civae_core.model.calibrated import Calibration
+from civae_core.reading import read_json
 
 FORMAT = 1
 CARD = "card.json"
@@ -75,7 +75,7 @@ def read_card(folder: Path) -> ExportCard:
     """
     path = folder / CARD
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
         if values["format"] > FORMAT:
             raise DataError(
                 f"{folder}: written in format {values['format']}, this version reads up to {FORMAT}",

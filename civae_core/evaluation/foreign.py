@@ -5,7 +5,6 @@
 
 import csv
 import io
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -38,6 +37,7 @@ from civae_core.evaluation.question import Question, ask, by_known_truth, do_tex
 from civae_core.files import write_json, write_text
 from civae_core.inference.png import write_image
 from civae_core.progress import progress
+from civae_core.reading import read_json
 
 log = logging.getLogger(__name__)
 
@@ -251,7 +251,7 @@ def _require_origin(folder: Path, data: PreparedData) -> None:
     if not path.is_file():
         return
     try:
-        origin = json.loads(path.read_text(encoding="utf-8"))
+        origin = read_json(path)
         fingerprint = origin["fingerprint"]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise DataError(f"{path} is damaged", hint="write the questions again, or remove it") from error

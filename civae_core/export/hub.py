@@ -13,6 +13,7 @@ from civae_core.export.folders import replaced
 from civae_core.export.model_card import write_card
 from civae_core.files import sync, write_json, write_text
 from civae_core.model.stored import FILE_NAME, ModelCard, StoredModel, save_model
+from civae_core.reading import read_json
 
 CONFIG, README = "config.json", "README.md"
 NAMELESS = "data"
@@ -85,7 +86,7 @@ def evaluation_of(stored: StoredModel) -> dict[str, Any] | None:
         )
         return None
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
         seen = found["images_seen"]
         seen = seen.get("ours" if stored.card.config.objective == "intact" else stored.card.config.objective)
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:

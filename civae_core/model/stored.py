@@ -4,7 +4,7 @@ import errno
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,7 +99,7 @@ def read_card(file: Path) -> ModelCard:
     Raises:
         DataError: not a safetensors file, truncated, not ours, or of a newer format.
     """
-    return _parse_card(_open_metadata(file), file)
+    return _parse_card(read_metadata(file), file)
 
 
 def load_model(path: Path, device: torch.device | str = "cpu") -> StoredModel:
@@ -129,20 +129,39 @@ def build_to_fit(build: Callable[[], Network], file: Path) -> Network:
     """
     with torch.device("meta"):
         outline = build()
-    with _opened(file) as opened:
-        shapes = {name: opened.get_slice(name).get_shape() for name in opened.keys()}  # noqa: SIM118
-    _require_fit(outline, shapes, file)
+    _require_fit(outline, read_shapes(file), file)
     return build()
 
 
-def read_tensors(file: Path) -> dict[str, torch.Tensor]:
-    """All tensors of a safetensors file, on the CPU.
+def read_tensors(file: Path, names: Collection[str] | None = None) -> dict[str, torch.Tensor]:
+    """Tensors of a safetensors file, on the CPU: all, or those of `names` that it has.
 
     Raises:
         DataError: it cannot be read as one.
     """
     with _opened(file) as opened:
-        return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        there = opened.keys()
+        return {name: opened.get_tensor(name) for name in there if names is None or name in names}
+
+
+def read_shapes(file: Path) -> dict[str, list[int]]:
+    """The shape of each tensor of a safetensors file, from its header alone.
+
+    Raises:
+        DataError: it cannot be read as one.
+    """
+    with _opened(file) as opened:
+        return {name: opened.get_slice(name).get_shape() for name in opened.keys()}  # noqa: SIM118
+
+
+def read_metadata(file: Path) -> dict[str, str]:
+    """The texts that a safetensors file holds beside its tensors.
+
+    Raises:
+        DataError: it cannot be read as one.
+    """
+    with _opened(file) as opened:
+        return opened.metadata() or {}
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: dict[str, str]) -> None:
@@ -196,16 +215,15 @@ def _opened(file: Path) -> Iterator[Any]:
             length = int.from_bytes(start.read(8), "little")
         if length > MOST_HEADER_BYTES:
             raise OSError(errno.EFBIG, f"a header of {length:,} bytes, more than any model has")
-        with safe_open(file, framework="pt") as opened:
+        try:
+            tensors = safe_open(file, framework="pt")
+        except RuntimeError as error:  # torch's word for a file too large to be mapped
+            raise OSError(errno.ENOMEM, str(error)) from error
+        with tensors as opened:
             yield opened
     except (SafetensorError, OSError) as error:
         reason = error.strerror if isinstance(error, OSError) else None
         raise _unreadable(file, reason or error) from error
-
-
-def _open_metadata(file: Path) -> dict[str, str]:
-    with _opened(file) as opened:
-        return opened.metadata() or {}
 
 
 def _parse_card(metadata: dict[str, str], file: Path) -> ModelCard:

@@ -9,7 +9,6 @@ The lists come last, so a tree that was interrupted is not taken for a whole one
 what is missing.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from civae_core import __version__
 from civae_core.errors import UsageError
 from civae_core.files import atomic_file, describe_os_error, make_folder, write_json, write_text
 from civae_core.progress import progress
+from civae_core.reading import read_json
 from civae_core.synthetic.cohorts import people, require_overlap, split_sizes
 from civae_core.synthetic.portraits import render_portraits
 from civae_core.synthetic.process import ATTRIBUTES, FaceProcess, Subjects
@@ -139,7 +139,7 @@ def _claim(folder: Path, facts: dict[str, Any], *, overwrite: bool) -> bool:
 def _read_facts(folder: Path) -> dict[str, Any] | None:
     """What an earlier call drew, or None where no call did."""
     try:
-        facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
+        facts = read_json(folder / _FACTS)
     except (OSError, ValueError):
         return None
     if not isinstance(facts, dict) or "civae_faces" not in facts:

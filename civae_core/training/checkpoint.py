@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import shutil
 import sys
 from dataclasses import dataclass
@@ -9,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from civae_core.attributes import AttributeRoles
@@ -23,16 +23,23 @@ from civae_core.model.stored import (
     follow,
     load_weights,
     read_card,
+    read_metadata,
+    read_shapes,
     read_tensors,
     save_model,
     write_tensors,
 )
+from civae_core.reading import parse_json
 from civae_core.training.learner import Learner
 
 STATE_NAME = "state.safetensors"
 STATE_FORMAT = 2
 """Format 1 did not say its number, knew no tally, and counted neither lines of metrics nor setbacks."""
 TEMPORARY_PREFIX = ".writing-"
+MOST_NUMBERS_PER_WEIGHT = 4
+"""The weight itself and an optimiser's moments, of which AdamW has two."""
+MOST_NUMBERS_BESIDE = 1_000_000
+"""Counts of steps and the tally."""
 
 
 @dataclass
@@ -94,7 +101,7 @@ def restore_checkpoint(folder: Path, learner: Learner) -> Counters:
             hint="a model file alone is enough to use a model, not to resume its training",
         )
     _require_same_inputs(read_card(model_file).roles, learner.roles, model_file)
-    tensors, metadata = read_tensors(state_file), _read_metadata(state_file)
+    metadata, tensors = _read_metadata(state_file), _read_state(state_file, learner)
     weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
     load_weights(learner.model, weights, state_file)
     load_weights(learner.average, read_tensors(model_file), model_file)
@@ -221,8 +228,7 @@ def _state_metadata(learner: Learner, counters: Counters) -> dict[str, str]:
 
 def _read_metadata(file: Path) -> dict[str, Any]:
     try:
-        with safe_open(file, framework="pt") as opened:
-            metadata = json.loads((opened.metadata() or {})["civae_state"])
+        metadata = parse_json(read_metadata(file)["civae_state"])
         written = metadata.get("format", 1)
         newer = written > STATE_FORMAT
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -235,9 +241,30 @@ def _read_metadata(file: Path) -> dict[str, Any]:
     return dict(metadata)
 
 
+def _read_state(file: Path, learner: Learner) -> dict[str, Tensor]:
+    """Those tensors of a state that are about this learner's; memory is taken only once they can be.
+
+    A state that another run wrote may hold more: critics that this one does without.
+    """
+    own = {f"model.{name}": tensor for name, tensor in learner.model.state_dict().items()}
+    own |= {f"critics.{name}": tensor for name, tensor in learner.critics.state_dict().items()}
+    groups = ("model.", *(f"critics.{name}." for name, _ in learner.critics.items()))
+    groups += tuple(f"optimizer.{name}." for name in learner.named_parameters())
+    shapes = read_shapes(file)
+    wanted = {name for name in shapes if name.startswith(groups) or name == "tally"}
+    numbers = sum(math.prod(shapes[name]) for name in wanted)
+    most = MOST_NUMBERS_PER_WEIGHT * sum(tensor.numel() for tensor in own.values()) + MOST_NUMBERS_BESIDE
+    if numbers > most:
+        raise DataError(
+            f"{file}: holds {numbers:,} numbers, a training state of this config at most {most:,}",
+            hint="name a checkpoint of the same run",
+        )
+    return read_tensors(file, wanted)
+
+
 def _skipped_in_a_row(file: Path) -> int:
-    tally = read_tensors(file).get("tally")
-    return 0 if tally is None else int(tally[-1])
+    tally = read_tensors(file, {"tally"}).get("tally")
+    return int(tally[-1]) if tally is not None and tally.numel() else 0
 
 
 def _load_critics(learner: Learner, tensors: dict[str, Tensor], file: Path) -> None:

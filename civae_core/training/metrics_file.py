@@ -6,6 +6,7 @@ from typing import Any
 
 from civae_core.errors import CivaeError
 from civae_core.files import describe_os_error, write_text
+from civae_core.reading import parse_json
 
 
 class MetricsFile:
@@ -54,7 +55,7 @@ class MetricsFile:
 
 def _images_of(line: str) -> int:
     try:
-        return int(json.loads(line)["images"])
+        return int(parse_json(line)["images"])
     except (ValueError, TypeError, KeyError):
         return 0  # not ours to judge
 

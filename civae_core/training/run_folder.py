@@ -1,6 +1,5 @@
 """A run on disk: what it was told, where it ran, what it measured."""
 
-import json
 import logging
 import os
 import platform
@@ -22,6 +21,7 @@ from civae_core.errors import CivaeError, UsageError
 from civae_core.files import describe_os_error, make_folder, remove_unfinished, write_json, write_text
 from civae_core.locks import LOCK_NAME, Lock, held
 from civae_core.machine import nvidia_driver
+from civae_core.reading import read_json
 from civae_core.training.metrics_file import MetricsFile
 
 log = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ class RunFolder:
     def origin(self) -> str | None:
         """The checkpoint of another run that this one was started from, as --resume named it."""
         try:
-            named = json.loads(self._facts.read_text(encoding="utf-8")).get("started_from")
+            named = read_json(self._facts).get("started_from")
         except (OSError, ValueError, AttributeError):
             return None  # no run yet, or its env.json was edited: it has no origin that we know of
         return str(named) if named else None

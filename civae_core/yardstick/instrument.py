@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from civae_core.attributes import Attribute
 from civae_core.model.distributions import DiagonalNormal
+from civae_core.reading import parse_json
 from civae_core.yardstick.networks import AttributeScorer, LatentSpace
 
 Quality = dict[str, dict[str, float]]
@@ -61,7 +62,7 @@ class YardstickCard:
         Raises:
             KeyError, TypeError, ValueError: the text is damaged.
         """
-        values: dict[str, Any] = json.loads(text)
+        values: dict[str, Any] = parse_json(text)
         attributes = tuple(Attribute.from_dict(entry) for entry in values.pop("attributes"))
         return cls(attributes=attributes, **values)
 

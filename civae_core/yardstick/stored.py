@@ -3,11 +3,10 @@
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 
 from civae_core.errors import DataError, UsageError
 from civae_core.files import atomic_file
-from civae_core.model.stored import build_to_fit, load_weights, read_tensors, write_tensors
+from civae_core.model.stored import build_to_fit, load_weights, read_metadata, read_tensors, write_tensors
 from civae_core.yardstick.instrument import Networks, Yardstick, YardstickCard
 
 FORMAT = 1
@@ -43,9 +42,8 @@ def load_yardstick(path: Path, device: torch.device | str = "cpu") -> Yardstick:
 def holds_yardstick(path: Path) -> bool:
     """Whether a file is a scorer's, by its metadata alone; False for what is no readable safetensors file."""
     try:
-        with safe_open(path, framework="pt") as opened:
-            return _KEY in (opened.metadata() or {})
-    except (SafetensorError, OSError):
+        return _KEY in read_metadata(path)
+    except DataError:
         return False
 
 
@@ -55,14 +53,7 @@ def read_yardstick_card(path: Path) -> YardstickCard:
     Raises:
         DataError: it is truncated, foreign, damaged or of a newer format.
     """
-    try:
-        with safe_open(path, framework="pt") as opened:
-            metadata = opened.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise DataError(
-            f"{path}: not a readable safetensors file ({error})",
-            hint="it may be truncated; train it again with `civae train-scorer`",
-        ) from error
+    metadata = read_metadata(path)
     if _KEY not in metadata:
         raise DataError(
             f"{path}: a safetensors file, but not a scorer's", hint="train one with `civae train-scorer`"
