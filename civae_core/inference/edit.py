@@ -1,4 +1,8 @@
-"""Counterfactuals of many pictures: a batch at a time, each result with what it rests on."""
+"""Counterfactuals of many pictures: a batch at a time, each result with what it rests on.
+
+`edit_pictures` answers once. Whoever asks more about the same pictures keeps what `abduct_pictures` found, and gives
+it to `edit_abducted` with each question, which then only predicts.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +14,7 @@ import numpy as np
 from civae_core.act import acted
 from civae_core.assignments import Intervention
 from civae_core.attributes import AttributeRoles
-from civae_core.engine.base import Array, Engine
+from civae_core.engine.base import Abducted, Array, Engine
 from civae_core.errors import DataError, UsageError
 from civae_core.figures.pictures import as_uint8
 from civae_core.inference.labels import Labels, Unsure, fill_labels
@@ -33,6 +37,8 @@ class Edit:
     """Treatments set to a value outside what training saw."""
     change_CHW: Array | None = None
     """float32 [C,S,S], y' − y before it is clamped and rounded to an image; None where nobody asked for it."""
+    effect_CHW: Array | None = None
+    """float32 [C,S,S], Δ = f(z', t') − f(z, t), which knows no noise; None where nobody asked for it."""
 
     @property
     def in_range(self) -> bool:
@@ -56,6 +62,21 @@ class EditedPicture:
     """Where the predictor was unsure; images are then means over what the covariates may be."""
 
 
+@dataclass(frozen=True)
+class AbductedPictures:
+    """Pictures with their labels and noises: what any number of predictions rests on."""
+
+    engine: Engine
+    pictures: Sequence[Picture]
+    stated: Mapping[str, float]
+    """Factual values that hold for every picture, in raw units."""
+    y_BCHW: Array
+    labels: Labels
+    parts: list[tuple[Array, Abducted]]
+    """R combinations of covariates for B pictures: rows of the pictures, and what was abducted of them."""
+    reconstruction_BCHW: Array
+
+
 def edit_pictures(
     engine: Engine,
     pictures: Iterable[Picture | DataError],
@@ -77,7 +98,7 @@ def edit_pictures(
         stated: factual values that hold for every picture, in raw units.
         noise: τ of (M6).
         strength: factor of the effect; 1 is the model's estimate.
-        changes: whether each edit comes with its change beside its image.
+        changes: whether each edit comes with its change and its effect beside its image.
 
     Raises:
         UsageError: an attribute is neither known nor predictable, or what holds for every picture is so far beyond
@@ -86,27 +107,33 @@ def edit_pictures(
     waiting = iter(pictures)
     shape = engine.preprocessing
     bytes_each = max(len(interventions), 1) * shape["channels"] * shape["size"] ** 2
-    bytes_each *= 5 if changes else 1
+    bytes_each *= 9 if changes else 1
     batch = min(BATCH, max(1, MOST_BYTES // bytes_each))
     while entries := list(islice(waiting, batch)):
         readable = [entry for entry in entries if isinstance(entry, Picture)]
         edited = iter(
-            _edit_batch(engine, readable, interventions, stated, noise, strength, changes) if readable else ()
+            edit_abducted(
+                abduct_pictures(engine, readable, stated),
+                interventions,
+                noise=noise,
+                strength=strength,
+                changes=changes,
+            )
+            if readable
+            else ()
         )
         for entry in entries:
             yield next(edited) if isinstance(entry, Picture) else entry
 
 
-def _edit_batch(
-    engine: Engine,
-    pictures: list[Picture],
-    interventions: Sequence[Intervention],
-    stated: Mapping[str, float],
-    noise: float,
-    strength: float,
-    changes: bool,
-) -> list[EditedPicture | DataError]:
-    roles = engine.roles
+def abduct_pictures(
+    engine: Engine, pictures: Sequence[Picture], stated: Mapping[str, float]
+) -> AbductedPictures:
+    """Labels filled in, and both noises of (M5) for all that the covariates may be.
+
+    Raises:
+        UsageError: an attribute is neither known nor predictable.
+    """
     y_BCHW = np.stack([picture.pixels_CHW for picture in pictures]).astype(np.float32) / 255
     labels = fill_labels(engine, y_BCHW, pictures, stated)
     # R combinations of covariates for B pictures: as many as pictures where the predictor is sure of all of them.
@@ -114,25 +141,44 @@ def _edit_batch(
         (row_R, engine.abduct(y_BCHW[row_R], x_RX, labels.t_BT[row_R]))
         for row_R, x_RX in labels.plausible.chunks(BATCH)
     ]
-    mean = labels.plausible.mean
-    reconstructions = as_uint8(mean(np.concatenate([part.reconstruction_BCHW for _, part in parts])))
+    reconstruction_BCHW = labels.plausible.mean(
+        np.concatenate([part.reconstruction_BCHW for _, part in parts])
+    )
+    return AbductedPictures(engine, pictures, stated, y_BCHW, labels, parts, reconstruction_BCHW)
+
+
+def edit_abducted(
+    abducted: AbductedPictures,
+    interventions: Sequence[Intervention],
+    *,
+    noise: float = 1.0,
+    strength: float = 1.0,
+    changes: bool = False,
+) -> list[EditedPicture | DataError]:
+    """Each picture under each intervention (M6); arguments, results and errors as of `edit_pictures`."""
+    engine, pictures, labels = abducted.engine, abducted.pictures, abducted.labels
+    roles, mean = engine.roles, labels.plausible.mean
+    reconstructions = as_uint8(abducted.reconstruction_BCHW)
     edits: list[list[Edit]] = [[] for _ in pictures]
     lost: dict[int, DataError] = {}
     for intervention in interventions:
         t_new_BT = acted(labels.t_BT, intervention, roles.treatments)
         found = [
-            engine.predict(part, t_new_BT[row_R], noise=noise, strength=strength) for row_R, part in parts
+            engine.predict(part, t_new_BT[row_R], noise=noise, strength=strength)
+            for row_R, part in abducted.parts
         ]
         image_BCHW = mean(np.concatenate([part.image_BCHW for part in found]))
-        for row, error in _without_image(image_BCHW, pictures, intervention, stated, labels, roles):
+        for row, error in _without_image(image_BCHW, abducted, intervention):
             lost.setdefault(row, error)
+        effect_BCHW = mean(np.concatenate([part.effect_BCHW for part in found])) if changes else None
         images = as_uint8(image_BCHW)
         for row, values in enumerate(t_new_BT.tolist()):
             named = dict(zip((a.name for a in roles.treatments), values, strict=True))
             treat = {name: round(named[name], 6) for name in intervention}
             beyond = [a.name for a in roles.treatments if a.name in treat and not a.in_range(treat[a.name])]
-            change_CHW = image_BCHW[row] - y_BCHW[row] if changes else None
-            edits[row].append(Edit(treat, images[row], tuple(beyond), change_CHW))
+            change_CHW = image_BCHW[row] - abducted.y_BCHW[row] if changes else None
+            effect_CHW = None if effect_BCHW is None else effect_BCHW[row]
+            edits[row].append(Edit(treat, images[row], tuple(beyond), change_CHW, effect_CHW))
     return [
         lost.get(row)
         or EditedPicture(
@@ -149,25 +195,21 @@ def _edit_batch(
 
 
 def _without_image(
-    image_BCHW: Array,
-    pictures: list[Picture],
-    intervention: Intervention,
-    stated: Mapping[str, float],
-    labels: Labels,
-    roles: AttributeRoles,
+    image_BCHW: Array, abducted: AbductedPictures, intervention: Intervention
 ) -> Iterator[tuple[int, DataError]]:
     """The rows that have no finite picture because of values of their own.
 
     Raises:
         UsageError: one has none because of a value that all pictures share.
     """
+    roles, pictures, stated = abducted.engine.roles, abducted.pictures, abducted.stated
     shared = _farthest({**stated, **{n: v for n, v in intervention.items() if v != "flip"}}, roles)
     for row in np.flatnonzero(~np.isfinite(image_BCHW).all(axis=(1, 2, 3))).tolist():
         set_, factual = (
             ", ".join(
                 f"{name}={value if value == 'flip' else format(value, 'g')}" for name, value in values.items()
             )
-            for values in (intervention, labels.factual(row, roles))
+            for values in (intervention, abducted.labels.factual(row, roles))
         )
         message = f"{pictures[row].name}: no picture comes out under {set_} with the factual {factual}"
         own = {name: value for name, value in pictures[row].known.items() if name not in stated}

@@ -13,7 +13,7 @@ from civae_core.counterfactual import act
 from civae_core.data import PreparedData
 from civae_core.errors import DataError, UsageError
 from civae_core.inference import edit
-from civae_core.inference.edit import EditedPicture, edit_pictures
+from civae_core.inference.edit import EditedPicture, abduct_pictures, edit_abducted, edit_pictures
 from civae_core.inference.pictures import Picture, Pictures
 from civae_core.inference.torch_engine import TorchEngine
 from civae_core.model.stored import load_model
@@ -156,9 +156,39 @@ def test_changes_are_what_the_images_show_before_rounding(
             assert noise < 1 or moved == (found.treat["Young"] != result.factual["Young"])
 
 
+def test_asking_again_only_predicts(
+    engine: TorchEngine, pictures: list[Picture], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = abduct_pictures(engine, pictures, {"Male": 1.0})
+    once = edited(edit_pictures(engine, pictures, [{"Young": 0.0}], stated={"Male": 1.0}, noise=0.5))
+    monkeypatch.setattr(engine, "abduct", None)
+    monkeypatch.setattr(engine, "guess", None)
+    again = edited(iter(edit_abducted(kept, [{"Young": 0.0}], noise=0.5)))
+    for first, second in zip(once, again, strict=True):
+        assert np.array_equal(first.edits[0].image_CHW, second.edits[0].image_CHW)
+        assert first.factual == second.factual and second.factual["Male"] == 1.0
+
+
+def test_the_effect_is_that_of_the_decoder_whatever_the_noise(
+    engine: TorchEngine, pictures: list[Picture]
+) -> None:
+    kept = abduct_pictures(engine, pictures, {})
+    (plain,), (noisy,) = (
+        [
+            found.edits[0]
+            for found in edited(iter(edit_abducted(kept, [{"Young": 1.5}], noise=n, changes=True)))[:1]
+        ]
+        for n in (0.0, 1.0)
+    )
+    assert plain.effect_CHW is not None and plain.change_CHW is not None and noisy.effect_CHW is not None
+    mean_CHW = kept.y_BCHW[0] + plain.change_CHW
+    assert np.allclose(plain.effect_CHW, mean_CHW - kept.reconstruction_BCHW[0], atol=1e-6)
+    assert np.array_equal(noisy.effect_CHW, plain.effect_CHW) and np.abs(plain.effect_CHW).max() > 1e-3
+
+
 def test_changes_come_only_where_they_are_asked_for(engine: TorchEngine, pictures: list[Picture]) -> None:
     (result,) = edited(edit_pictures(engine, pictures[:1], [{"Young": 0.0}], stated={}))
-    assert result.edits[0].change_CHW is None
+    assert result.edits[0].change_CHW is None and result.edits[0].effect_CHW is None
 
 
 def test_treatments_that_are_not_named_keep_their_value() -> None:
