@@ -126,6 +126,7 @@ def counterfactual(
     from civae_core.inference.labels import describe_unsure
     from civae_core.inference.output import EditWriter
     from civae_core.inference.pictures import Pictures
+    from civae_core.model.familiar import HINT, describe_unfamiliar
     from civae_core.model_paths import newest_run
 
     voice = terminal(quiet, verbose, json)
@@ -155,7 +156,7 @@ def counterfactual(
         voice.warn(f"--attrs {text}; judge with care")
     writer = EditWriter(out, noise=noise, strength=strength, strip=strip, native=shape if native else None)
 
-    records, failures, unsure = [], [], 0
+    records, failures, unsure, unfamiliar, answered = [], [], 0, [], 0
     edited = edit_pictures(
         opened, pictures, interventions, stated=stated, noise=noise, strength=strength, changes=native
     )
@@ -163,6 +164,7 @@ def counterfactual(
         try:
             if isinstance(found, DataError):
                 raise found
+            answered += 1
             view = found.picture.view
             if view and view.of > 1 and face == "largest":
                 voice.warn(
@@ -173,6 +175,8 @@ def counterfactual(
             unsure += bool(told)
             for text in told if unsure <= _UNSURE_TOLD else ():
                 voice.warn(text)
+            if found.unfamiliar is not None:
+                unfamiliar.append((found.picture.name, found.unfamiliar))
             for record in writer.write(found):
                 records.append(record)
                 if not json:
@@ -187,6 +191,9 @@ def counterfactual(
         voice.warn(f"unsure of {unsure - _UNSURE_TOLD} more pictures; `unsure` in their records names what")
     if unsure:
         voice.say("hint: what you know, state with --attr NAME=VALUE or --attrs TABLE")
+    if unfamiliar:
+        voice.warn(describe_unfamiliar(unfamiliar, answered))
+        voice.say(f"hint: {HINT}")
     if writer.left_range:
         names = sorted(writer.left_range)
         voice.warn(f"{', '.join(names)} set beyond what training saw; {with_care(names, roles.treatments)}")

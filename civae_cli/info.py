@@ -86,6 +86,7 @@ def _model_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("images", _format(facts["preprocessing"])),
         ("network", network),
         ("data", f"{facts['data'].get('name', '?')} ({facts['data'].get('fingerprint', '')[:16]})"),
+        ("reconstructs", _familiarity(facts.get("familiarity"))),
     ]
     if facts["kind"] == "run":
         best = facts.get("best")
@@ -119,6 +120,15 @@ def _scorer_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
         name = f"{attribute['name']} ({attribute['kind']})"
         rows.append(("judges" if number == 0 else "", f"{name}: {found}" if found else name))
     return rows
+
+
+def _familiarity(known: dict[str, Any] | None) -> str:
+    if known is None:
+        return ""
+    return (
+        f"{known['level']:.0%} of images with a mean squared error up to {known['limit']:.3g}, half up to "
+        f"{known['median']:.3g} ({known['images']:,} of {known['split']})"
+    )
 
 
 def _size(preprocessing: dict[str, Any]) -> str:

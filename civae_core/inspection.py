@@ -85,6 +85,7 @@ def _inspect_model(path: Path) -> dict[str, Any]:
         "attributes": [attribute.to_dict() for attribute in card.roles.inputs],
         "preprocessing": card.preprocessing,
         "data": card.data,
+        **({"familiarity": card.familiarity.to_dict()} if card.familiarity else {}),
         "config": card.config.model_dump(mode="json"),
     }
 

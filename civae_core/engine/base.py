@@ -13,6 +13,7 @@ import numpy as np
 
 from civae_core.attributes import AttributeRoles
 from civae_core.model.calibrated import Calibration
+from civae_core.model.familiar import Familiarity
 
 Array = np.ndarray
 
@@ -61,6 +62,10 @@ class Engine(Protocol):
     @property
     def calibration(self) -> Calibration:
         """How the outputs of `guess` are to be read."""
+
+    @property
+    def familiarity(self) -> Familiarity | None:
+        """How well held-out images are reconstructed, None if nobody knows."""
 
     def guess(self, y_BCHW: Array) -> Array | None:
         """The attribute predictor's outputs [B,A]; None of a model without one."""

@@ -8,6 +8,7 @@ from civae_core.attributes import AttributeRoles
 from civae_core.errors import DataError
 from civae_core.files import sha256_of
 from civae_core.model.calibrated import Calibration
+from civae_core.model.familiar import Familiarity
 from civae_core.reading import read_json
 
 FORMAT = 1
@@ -40,6 +41,7 @@ class ExportCard:
     graphs: dict[str, GraphEntry]
     roles: AttributeRoles
     calibration: Calibration
+    familiarity: Familiarity | None
     model: dict[str, Any]
     """The model file's own metadata, whose keys `ModelCard` explains."""
     versions: dict[str, str]
@@ -88,6 +90,9 @@ def read_card(folder: Path) -> ExportCard:
             graphs={name: GraphEntry(**entry) for name, entry in values["graphs"].items()},
             roles=AttributeRoles.from_dict(values["model"]["roles"]),
             calibration=Calibration.from_dict(values["model"]["calibration"]),
+            familiarity=Familiarity.from_dict(values["model"]["familiarity"])
+            if "familiarity" in values["model"]
+            else None,
             model=values["model"],
             versions=values["versions"],
         )

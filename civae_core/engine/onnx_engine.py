@@ -13,6 +13,7 @@ from civae_core.engine.card import ExportCard, verified
 from civae_core.errors import DataError, UsageError
 from civae_core.machine import available_cores
 from civae_core.model.calibrated import Calibration
+from civae_core.model.familiar import Familiarity
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -65,6 +66,10 @@ class OnnxEngine:
     @property
     def calibration(self) -> Calibration:
         return self.card.calibration
+
+    @property
+    def familiarity(self) -> Familiarity | None:
+        return self.card.familiarity
 
     def guess(self, y_BCHW: Array) -> Array | None:
         return self.run("predictor", y=y_BCHW)["outputs"] if "predictor" in self.card.graphs else None

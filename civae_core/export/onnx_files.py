@@ -101,6 +101,7 @@ def _written(stored: StoredModel, functions: Mapping[str, Function], folder: Pat
         graphs=entries,
         roles=stored.card.roles,
         calibration=stored.card.calibration,
+        familiarity=stored.card.familiarity,
         model=json.loads(stored.card.to_json()),
         versions=_versions(),
     )

@@ -19,6 +19,7 @@ from civae_core.errors import DataError, UsageError
 from civae_core.figures.pictures import as_uint8
 from civae_core.inference.labels import Labels, Unsure, fill_labels
 from civae_core.inference.pictures import Picture
+from civae_core.model.familiar import reconstruction_errors
 
 BATCH = 32
 MOST_BYTES = 2**26
@@ -60,6 +61,8 @@ class EditedPicture:
     """Standard deviations of the predicted attributes that are continuous, in raw units, where they are known."""
     unsure: Unsure
     """Where the predictor was unsure; images are then means over what the covariates may be."""
+    unfamiliar: float | None = None
+    """By which factor, above 1, its reconstruction error exceeds that of nearly all held-out images."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,15 @@ class AbductedPictures:
     parts: list[tuple[Array, Abducted]]
     """R combinations of covariates for B pictures: rows of the pictures, and what was abducted of them."""
     reconstruction_BCHW: Array
+
+    @property
+    def unfamiliar(self) -> list[float | None]:
+        """As of `EditedPicture`, of each picture."""
+        known = self.engine.familiarity
+        if known is None:
+            return [None] * len(self.pictures)
+        errors_B = reconstruction_errors(self.y_BCHW, self.reconstruction_BCHW)
+        return [known.excess(error) for error in errors_B.tolist()]
 
 
 def edit_pictures(
@@ -158,7 +170,7 @@ def edit_abducted(
     """Each picture under each intervention (M6); arguments, results and errors as of `edit_pictures`."""
     engine, pictures, labels = abducted.engine, abducted.pictures, abducted.labels
     roles, mean = engine.roles, labels.plausible.mean
-    reconstructions = as_uint8(abducted.reconstruction_BCHW)
+    reconstructions, unfamiliar = as_uint8(abducted.reconstruction_BCHW), abducted.unfamiliar
     edits: list[list[Edit]] = [[] for _ in pictures]
     lost: dict[int, DataError] = {}
     for intervention in interventions:
@@ -189,6 +201,7 @@ def edit_abducted(
             edits[row],
             labels.spreads[row],
             labels.unsure[row],
+            unfamiliar[row],
         )
         for row, picture in enumerate(pictures)
     ]

@@ -96,6 +96,8 @@ class EditWriter:
             record["unsure"] = list(edited.unsure.names)
         if edited.unsure.averaged:
             record["combinations"] = edited.unsure.combinations
+        if edited.unfamiliar is not None:
+            record["unfamiliar"] = float(f"{edited.unfamiliar:.4g}")
         return record if self.strength == 1 else record | {"strength": self.strength}
 
     @property
@@ -123,7 +125,7 @@ class EditWriter:
         factual = [f"{name}={edited.factual[name]:.10g}" for name in edit.treat]
         said = [f"{_described(edit)} instead of {', '.join(factual)}"]
         said += [f"{name}={value:.10g}" for name, value in self._unusual.items()]
-        said += _mean_over(edited)
+        said += _mean_over(edited) + _unlike_training(edited)
         return f"Counterfactual estimated by civae: {', '.join(said)}; not a photograph"
 
     def _strip_of(self, edited: EditedPicture) -> Image.Image:
@@ -142,7 +144,7 @@ class EditWriter:
             said.append(f"noise τ = {self.noise:.10g}")
         if self.strength != 1:
             said.append(f"strength = {self.strength:.10g} (1 is the model's estimate)")
-        said += _mean_over(edited)
+        said += _mean_over(edited) + _unlike_training(edited)
         return ", ".join(said) or None
 
     def _unique_stem(self, edited: EditedPicture) -> str:
@@ -158,6 +160,11 @@ def _mean_over(edited: EditedPicture) -> list[str]:
     """What was averaged over, if anything."""
     over = edited.unsure.averaged
     return [f"mean over what {', '.join(over)} may be"] if over else []
+
+
+def _unlike_training(edited: EditedPicture) -> list[str]:
+    """That the model cannot well reconstruct the picture, if so."""
+    return [] if edited.unfamiliar is None else ["a picture unlike those of training"]
 
 
 def _described(edit: Edit, between: str = ", ") -> str:

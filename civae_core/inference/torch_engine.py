@@ -10,6 +10,7 @@ from civae_core.attributes import AttributeRoles
 from civae_core.counterfactual import PREDICTIONS, Abduction, abduct
 from civae_core.engine.base import Abducted, Array, Predicted
 from civae_core.model.calibrated import Calibration
+from civae_core.model.familiar import Familiarity
 from civae_core.model.stored import StoredModel
 
 
@@ -43,6 +44,10 @@ class TorchEngine:
     @property
     def calibration(self) -> Calibration:
         return self.stored.card.calibration
+
+    @property
+    def familiarity(self) -> Familiarity | None:
+        return self.stored.card.familiarity
 
     @torch.no_grad()
     def guess(self, y_BCHW: Array) -> Array | None:

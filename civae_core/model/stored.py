@@ -21,6 +21,7 @@ from civae_core.data.images import Preprocessing
 from civae_core.errors import DataError, UsageError
 from civae_core.files import apply_umask
 from civae_core.model.calibrated import UNCALIBRATED, Calibration
+from civae_core.model.familiar import Familiarity
 from civae_core.model.intact_vae import IntactVAE
 from civae_core.model_header import MOST_HEADER_BYTES
 from civae_core.model_paths import FILE_NAME as FILE_NAME  # found without torch, and looked for here too
@@ -52,6 +53,8 @@ class ModelCard:
     """Treatments and covariates of some training subjects, for sampling; in the order of `roles.inputs`."""
     calibration: Calibration = UNCALIBRATED
     """How the attribute predictor's outputs are to be read; files written before there was one have none."""
+    familiarity: Familiarity | None = None
+    """How well held-out images are reconstructed; None where nobody knows, as of files from before this was kept."""
 
     def build(self) -> IntactVAE:
         """The network with fresh weights."""
@@ -70,6 +73,7 @@ class ModelCard:
                 "data": self.data,
                 "subjects": self.subjects,
                 "calibration": self.calibration.to_dict(),
+                **({"familiarity": self.familiarity.to_dict()} if self.familiarity else {}),
             },
             allow_nan=False,
         )
@@ -255,6 +259,7 @@ def _parse_card(metadata: dict[str, str], file: Path) -> ModelCard:
             calibration=Calibration.from_dict(values["calibration"])
             if "calibration" in values
             else UNCALIBRATED,
+            familiarity=Familiarity.from_dict(values["familiarity"]) if "familiarity" in values else None,
         )
         _require_sense(card)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:

@@ -106,6 +106,7 @@ class Bookkeeper:
                 self.card,
                 images_seen=counters.images_seen,
                 calibration=self.held_out.calibration(self._average()),
+                familiarity=self.held_out.familiarity(self._average()),
             ),
             counters,
             keep=self.config.train.keep,

@@ -1,5 +1,6 @@
 """Looking at held-out images during training: the validation loss and the sample grid."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,6 +14,7 @@ from civae_core.figures.grids import image_grid
 from civae_core.figures.pictures import write_png
 from civae_core.model import IntactVAE
 from civae_core.model.calibrated import UNCALIBRATED, Calibration, fit_calibration
+from civae_core.model.familiar import Familiarity, fit_familiarity, reconstruction_errors
 from civae_core.objective import objective
 from civae_core.randomness import generator_for
 from civae_core.training.run_folder import RunFolder
@@ -73,6 +75,18 @@ class HeldOut:
         ]
         labels_NA = torch.cat([self.calibrated_on.t_NT, self.calibrated_on.x_NX], dim=1)
         return fit_calibration(torch.cat(parts), labels_NA, self.roles.inputs, self.split)
+
+    @torch.no_grad()
+    def familiarity(self, model: IntactVAE) -> Familiarity | None:
+        """How well images are reconstructed that the model did not learn from; None where there are too few."""
+        if self.split == "train":
+            return None
+        errors = []
+        for start in range(0, len(self.validated), BATCH):
+            y_BCHW, x_BX, t_BT = self.validated[start : start + BATCH].read(self.data, self.device)
+            found_BCHW = abduct(model, y_BCHW, x_BX, t_BT).reconstruction.mean_BCHW
+            errors.append(reconstruction_errors(y_BCHW.cpu().numpy(), found_BCHW.float().cpu().numpy()))
+        return fit_familiarity(np.concatenate(errors), self.split)
 
     def save_grid(self, model: IntactVAE, folder: RunFolder, images_seen: int) -> None:
         """Writes samples/step-<images>.png: original | reconstruction | each treatment's counterfactual."""

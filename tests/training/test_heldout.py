@@ -9,9 +9,12 @@ import torch
 from civae_core.config.schema import Config
 from civae_core.data import PreparedData
 from civae_core.data.labelled import labelled_rows
+from civae_core.model import familiar
+from civae_core.model.familiar import Familiarity
 from civae_core.model.stored import load_model
 from civae_core.training import heldout
 from civae_core.training.heldout import HeldOut
+from civae_core.training.loop import train
 from civae_core.training.run_folder import RunFolder
 from civae_core.training.setup import assign_roles, validation_split
 
@@ -70,3 +73,44 @@ def test_without_a_valid_split_others_are_watched_and_it_is_said(
     assert "no image is in the valid split; the validation loss is that of test images" in caplog.text
     absent.add("test")
     assert validation_split(faces) == "train"
+
+
+def test_every_checkpoint_knows_how_well_held_out_images_are_reconstructed(
+    faces: PreparedData, tiny_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(familiar, "LEVEL", 0.9)
+    monkeypatch.setattr(heldout, "BATCH", 7)
+    train(tiny_config({"train.validate_images": 30}), tmp_path / "run", device="cpu")
+    checkpoints = sorted((tmp_path / "run" / "checkpoints").glob("step-*"))
+    found = [load_model(checkpoint) for checkpoint in checkpoints]
+    chosen = labelled_rows(faces, found[0].card.roles, "valid")
+    assert len(chosen) == 30 and len(found) == 2
+    rows = chosen.rows_N
+    y_BCHW = faces.images(rows).float() / 255
+    x_BX, t_BT = (
+        torch.stack([faces.column(name)[rows] for name in names], dim=1)
+        for names in (["Male", "Skin_Tone"], ["Young"])
+    )
+    for stored in found:
+        z_BZ = stored.model.encode(y_BCHW, x_BX, t_BT).mean_BZ
+        mean_BCHW = stored.model.decode(z_BZ, t_BT, x_BX).mean_BCHW
+        errors = (mean_BCHW - y_BCHW).square().mean(dim=(1, 2, 3)).sort().values.tolist()
+        known = stored.card.familiarity
+        assert known is not None
+        assert known == Familiarity(known.median, known.limit, 0.9, 30, "valid")
+        assert (known.median, known.limit) == pytest.approx(
+            ((errors[14] + errors[15]) / 2, errors[27]), rel=1e-4
+        )
+    assert found[0].card.familiarity != found[1].card.familiarity
+
+
+def test_images_that_a_model_learned_from_or_few_of_them_set_no_limit(
+    faces: PreparedData, tiny_config: MakeConfig, trained: Path
+) -> None:
+    stored = load_model(trained)
+    assert stored.card.familiarity is None, "16 images"
+    roles, config = stored.card.roles, tiny_config({"train.validate_images": 100})
+    chosen = labelled_rows(faces, roles, "train")
+    for split, known in (("valid", True), ("train", False)):
+        held = HeldOut(faces, chosen, roles, config, torch.device("cpu"), split)  # type: ignore[arg-type]
+        assert (held.familiarity(stored.model) is not None) == known
