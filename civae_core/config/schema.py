@@ -12,6 +12,10 @@ def _one_or_many(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
+def _auto_if_none(value: object) -> object:
+    return "auto" if value is None else value  # configs used to say null
+
+
 _NAMES_SCHEMA = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
 Names = Annotated[list[str], BeforeValidator(_one_or_many), WithJsonSchema(_NAMES_SCHEMA)]
 Positive = Annotated[float, Field(gt=0)]
@@ -162,6 +166,10 @@ class TrainConfig(Section):
     """Length of training: images shown in all."""
     batch_size: Annotated[int, Field(gt=0, le=2**20)] = 64
     """Images in an optimiser step, over all processes."""
+    accumulate: Literal["auto"] | Annotated[int, Field(gt=0, le=2**20)] = 1
+    """Parts in which a process computes its batch: the same step in less memory; auto: few, but fitting a GPU."""
+    checkpoint_activations: bool = False
+    """Compute activations twice instead of keeping them for backward: the same step, slower, in less memory."""
     lr: Positive = 1e-3
     """Peak learning rate of AdamW."""
     lr_warmup: CountOrZero = 2_000
@@ -176,10 +184,10 @@ class TrainConfig(Section):
     """Half-life of the weights' moving average; it grows into this from the start. 0 turns it off."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Autocast precision; auto takes bf16 where the GPU has it, fp32 on the CPU."""
-    channels_last: bool | None = None
-    """Memory layout of images; left out, it is chosen by device."""
-    compile: bool = False
-    """Run the network through torch.compile."""
+    channels_last: Annotated[Literal["auto"] | bool, BeforeValidator(_auto_if_none)] = "auto"
+    """Memory layout of images, channels innermost; auto where the GPU computes it fast, not on the CPU."""
+    compile: bool | Literal["graphs"] = False
+    """Run the network through torch.compile; graphs: and replay its kernels as CUDA graphs, for small networks."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Seed of weights, order, flips and noise."""
     log_every: Count = 2_000
@@ -192,6 +200,12 @@ class TrainConfig(Section):
     """Held-out images that a validation loss is averaged over, at most."""
     keep: Count = 3
     """How many of the latest checkpoints stay, beside the best."""
+
+    @model_validator(mode="after")
+    def _parts_are_even(self) -> "TrainConfig":
+        if self.accumulate != "auto" and self.batch_size % self.accumulate:
+            raise ValueError(f"accumulate: {self.accumulate} even parts do not make {self.batch_size} images")
+        return self
 
 
 ORIGINAL_SIGMA = 0.35355339
@@ -260,6 +274,11 @@ class Config(Section):
         if self.model.decoder == "layered" and self.model.treatment_input == "concat":
             raise ValueError(
                 "model.treatment_input 'concat' is for model.decoder 'direct': in a layered one only looks are told t"
+            )
+        if self.train.checkpoint_activations and self.model.norm == "batch":
+            raise ValueError(
+                "train.checkpoint_activations: a second forward pass would count the batch statistics of "
+                "model.norm 'batch' twice"
             )
         self._penalties_fit()
         if self.loss.weights == "overlap" and len(self.data.treatment) > 8:

@@ -39,6 +39,14 @@ class Batch:
         """All labels, treatments first."""
         return torch.cat([self.t_BT, self.x_BX], dim=1)
 
+    def __len__(self) -> int:
+        return len(self.y_BCHW)
+
+    def split(self, parts: int) -> list["Batch"]:
+        """The batch in so many parts, as even as can be; some may be empty."""
+        cut = [values.tensor_split(parts) for values in vars(self).values()]
+        return [Batch(*part) for part in zip(*cut, strict=True)]
+
 
 class TrainingBatches:
     """The training split as batches on a device.

@@ -51,13 +51,13 @@ class Compute:
 
     @classmethod
     def choose(
-        cls, device: torch.device, precision: str = "auto", channels_last: bool | None = None
+        cls, device: torch.device, precision: str = "auto", channels_last: bool | Literal["auto"] = "auto"
     ) -> "Compute":
         """Fills in what was left to `auto`: bf16 and channels_last where the GPU computes them fast."""
         tensor_cores = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
         if precision == "auto":
             precision = "bf16" if tensor_cores else "fp32"
-        if channels_last is None:
+        if channels_last == "auto":
             channels_last = tensor_cores
         return cls(device, precision, channels_last)  # type: ignore[arg-type]
 

@@ -66,8 +66,8 @@ class Processes:
             return f"cuda:{self.local_rank}"
         return name
 
-    def require_even_shares(self, batch_size: int) -> None:
-        """Refuses a batch that these processes cannot share.
+    def require_even_shares(self, batch_size: int, parts: int = 1) -> None:
+        """Refuses a batch that these processes cannot share, each in so many even parts.
 
         Raises:
             UsageError: it does not divide.
@@ -75,6 +75,11 @@ class Processes:
         if batch_size % self.world_size:
             raise UsageError(
                 f"train.batch_size: {batch_size} images cannot be shared evenly by {self.world_size} processes"
+            )
+        if batch_size // self.world_size % parts:
+            raise UsageError(
+                f"train.accumulate: {parts} even parts do not make the {batch_size // self.world_size} images of "
+                f"each of {self.world_size} processes"
             )
 
 

@@ -1,7 +1,10 @@
 """One optimiser step: forward, objective, backward, clip, update, average. No device synchronisation inside."""
 
+import logging
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +19,10 @@ from civae_core.randomness import seed_for
 from civae_core.training import schedules
 from civae_core.training.device import Compute
 from civae_core.training.ema import averaged_copy, update_average
+from civae_core.training.feed import Fed
+from civae_core.training.recompute import recompute_activations
+
+log = logging.getLogger(__name__)
 
 METRICS = ("loss", "reconstruction", "kl", "mse", "sigma", "predictor_loss", "grad_norm")
 RATE_AFTER_SETBACK = 0.25
@@ -82,6 +89,8 @@ class Learner:
         layout = torch.channels_last if compute.channels_last else torch.contiguous_format
         self.model = model.to(compute.device).to(memory_format=layout).train()
         self.average = averaged_copy(self.model)
+        if config.train.checkpoint_activations:
+            recompute_activations(self.model)
         self.config, self.roles, self.compute = config, roles, compute
         self.critics = self._fresh_critics()
         self.pass_through: nn.Module = TrainingPass(self.model, self.critics, config.loss, roles)
@@ -89,6 +98,8 @@ class Learner:
         self.scaler = self._fresh_scaler()
         self.tally = Tally.empty((*METRICS, *penalty_metrics(config.loss)), compute.device)
         self.rate_factor = 1.0  # below 1 once training has diverged
+        self.parts = parts_asked_for(config.train)
+        self.replays_graphs = False
         self.dimensions = model.channels * model.size**2
 
     def named_parameters(self) -> dict[str, nn.Parameter]:
@@ -119,10 +130,23 @@ class Learner:
     def _fresh_scaler(self) -> torch.amp.GradScaler:
         return torch.amp.GradScaler(self.compute.device.type, enabled=self.compute.precision == "fp16")
 
-    def wrap(self, *, compiled: bool, distributed: bool) -> None:
-        """Puts torch.compile and DistributedDataParallel around the pass that `step` makes."""
+    def wrap(self, *, compiled: bool | Literal["graphs"], distributed: bool) -> None:
+        """Puts torch.compile and DistributedDataParallel around the pass that `step` makes.
+
+        Args:
+            compiled: `graphs` also records kernels as CUDA graphs, on a device that has them.
+        """
         if compiled:
-            self.pass_through = torch.compile(self.pass_through)  # type: ignore[assignment]
+            mode = None
+            if compiled == "graphs" and self.compute.device.type == "cuda":
+                mode = "reduce-overhead"
+                self.keep_gradients_in_place()
+            elif compiled == "graphs":
+                log.warning(
+                    "train.compile graphs: %s has no CUDA graphs, so kernels are not replayed",
+                    self.compute.device.type,
+                )
+            self.pass_through = torch.compile(self.pass_through, mode=mode)  # type: ignore[assignment]
         if distributed:
             ids = [self.compute.device.index] if self.compute.device.type == "cuda" else None
             self.pass_through = nn.parallel.DistributedDataParallel(self.pass_through, device_ids=ids)
@@ -132,16 +156,71 @@ class Learner:
 
         Of `partly`, images that lack labels, only the attribute predictor learns, and only what they have.
         """
-        train, loss = self.config.train, self.config.loss
+        train = self.config.train
         statistics = self._batch_statistics()
         before = [buffer.clone() for buffer in statistics]
+        values = self._add_gradients(batch, images_seen, partly, self.parts)
+        norm = values["grad_norm"] = self._clip(train.grad_clip)
+        bad = ~torch.isfinite(norm)
+        self._set_learning_rate(images_seen)
+        self._update(bad)
+        for buffer, kept in zip(statistics, before, strict=True):
+            buffer.copy_(torch.where(bad, kept, buffer))
+        self._forget_gradients()
+        decay = schedules.ema_decay(images_seen, halflife=train.ema_halflife, batch_size=train.batch_size)
+        update_average(self.average, self.model, decay)
+        self.tally.add(torch.stack([values[name].detach().float() for name in self.tally.names]), bad)
+
+    def try_gradients(self, fed: Fed, images_seen: int, parts: int) -> None:
+        """All of a step that takes much memory, with a batch in so many parts; nothing is learned from it.
+
+        Raises:
+            torch.OutOfMemoryError: it does not fit.
+        """
+        statistics = self._batch_statistics()
+        before = [buffer.clone() for buffer in statistics]
+        try:
+            self._add_gradients(fed.batch, images_seen, fed.partly, parts)
+        finally:
+            self.optimizer.zero_grad(set_to_none=True)
+            for buffer, kept in zip(statistics, before, strict=True):
+                buffer.copy_(kept)
+
+    def _add_gradients(
+        self, batch: Batch, images_seen: int, partly: Batch | None, parts: int
+    ) -> dict[str, Tensor]:
+        """Gradients of the mean loss of a batch, one part after the other; what is measured, as means over parts.
+
+        Processes exchange gradients once, in the last part's backward pass.
+        """
+        beta = schedules.beta(images_seen, final=self.config.loss.beta, warmup=self.config.loss.beta_warmup)
+        besides: Sequence[Batch | None] = [None] * parts if partly is None else partly.split(parts)
+        sums: dict[str, Tensor] = {}
+        for number, (part, beside) in enumerate(zip(batch.split(parts), besides, strict=True)):
+            beside = beside if beside is not None and len(beside) else None
+            with nullcontext() if number == parts - 1 else self._keeping_gradients_here():
+                total, values = self._loss(part, beside, beta)
+                self.scaler.scale(total / parts).backward()
+            for name, value in values.items():
+                sums[name] = sums[name] + value.detach() if name in sums else value.detach()
+        return {name: value / parts for name, value in sums.items()}
+
+    def _keeping_gradients_here(self) -> AbstractContextManager[object]:
+        wrapped = self.pass_through
+        apart = isinstance(wrapped, nn.parallel.DistributedDataParallel)
+        return wrapped.no_sync() if apart else nullcontext()  # type: ignore[operator]
+
+    def _loss(self, batch: Batch, partly: Batch | None, beta: float) -> tuple[Tensor, dict[str, Tensor]]:
+        """What is minimised, a mean over the images of a batch, and what is measured of it."""
+        loss = self.config.loss
+        if self.replays_graphs:
+            torch.compiler.cudagraph_mark_step_begin()
         with self.compute.autocast():
             more = () if partly is None else (partly.y_BCHW,)
             result = self.pass_through(
                 batch.y_BCHW, batch.x_BX, batch.t_BT, batch.noise_BZ, batch.weights_B, *more
             )
         output = result.output
-        beta = schedules.beta(images_seen, final=loss.beta, warmup=loss.beta_warmup)
         terms = objective(self.config.objective, batch.y_BCHW, output, beta, batch.weights_B, loss.free_bits)
         # Per pixel and channel, so that gradients keep their size across resolutions; the original's already is.
         scale = 1.0 if self.config.objective == "original" else 1.0 / self.dimensions
@@ -160,32 +239,31 @@ class Learner:
         for own_B in result.own_losses.values():
             total = total + (own_B * batch.weights_B).mean()
 
-        # A loss that is not finite makes every gradient NaN, on all processes, even where its own were finite.
-        total = total * torch.where(total.isfinite(), 1.0, torch.nan)
-        self.scaler.scale(total).backward()
-        norm = self._clip(train.grad_clip)
-        bad = ~torch.isfinite(norm)
-        self._set_learning_rate(images_seen)
-        self._update(bad)
-        for buffer, kept in zip(statistics, before, strict=True):
-            buffer.copy_(torch.where(bad, kept, buffer))
-        self.optimizer.zero_grad(set_to_none=True)
-        decay = schedules.ema_decay(images_seen, halflife=train.ema_halflife, batch_size=train.batch_size)
-        update_average(self.average, self.model, decay)
-
-        sigma = torch.exp(output.likelihood.log_sigma.detach()).mean()
         values = {
             "loss": terms.loss,
             "reconstruction": terms.reconstruction,
             "kl": terms.kl,
             "mse": terms.squared_error,
-            "sigma": sigma,
+            "sigma": torch.exp(output.likelihood.log_sigma.detach()).mean(),
             "predictor_loss": attribute_loss,
-            "grad_norm": norm,
         }
         for name, value_B in (result.penalties | result.own_losses).items():
             values[name] = (value_B * batch.weights_B).mean()
-        self.tally.add(torch.stack([values[name].detach().float() for name in self.tally.names]), bad)
+        # A loss that is not finite makes every gradient NaN, on all processes, even where its own were finite.
+        return total * torch.where(total.isfinite(), 1.0, torch.nan), values
+
+    def keep_gradients_in_place(self) -> None:
+        """Adds gradients to tensors that stay, before and after steps zero.
+
+        A recorded graph writes its results where it wrote them before; taken as gradients as they are, those of a
+        batch's first part would be overwritten by the next.
+        """
+        self.replays_graphs = True
+        for parameter in self.named_parameters().values():
+            parameter.grad = torch.zeros_like(parameter)
+
+    def _forget_gradients(self) -> None:
+        self.optimizer.zero_grad(set_to_none=not self.replays_graphs)
 
     def _clip(self, limit: float) -> Tensor:
         """Clips VAE, predictor and critics apart, so that none scales another; the VAE's norm, or a bad one."""
@@ -221,6 +299,11 @@ class Learner:
         )
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["lr_factor"]
+
+
+def parts_asked_for(train: TrainConfig) -> int:
+    """In how many parts each process passes its batch through, before any measurement."""
+    return 1 if train.accumulate == "auto" else train.accumulate
 
 
 def make_optimizer(parameters: Mapping[str, nn.Parameter], train: TrainConfig) -> torch.optim.AdamW:

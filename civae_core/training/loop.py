@@ -9,7 +9,6 @@ import torch
 
 from civae_core.config import Config
 from civae_core.data import PreparedData
-from civae_core.data.batches import TrainingBatches
 from civae_core.data.labelled import labelled_rows
 from civae_core.errors import DivergedError, InterruptedRunError, PreemptedError
 from civae_core.locks import require_unheld
@@ -18,17 +17,19 @@ from civae_core.training.bookkeeping import Bookkeeper
 from civae_core.training.checkpoint import Counters, clear_unfinished, drop_old, mend_links
 from civae_core.training.device import Compute, choose_device
 from civae_core.training.distributed import Processes, joined
+from civae_core.training.feed import Feed
 from civae_core.training.heldout import HeldOut
-from civae_core.training.learner import Learner
+from civae_core.training.learner import Learner, parts_asked_for
+from civae_core.training.memory import fit_parts, out_of_memory_explained
 from civae_core.training.run_folder import RunFolder
 from civae_core.training.setback import SETBACKS_ALLOWED, set_back
 from civae_core.training.setup import (
     assign_roles,
     make_batches,
     make_card,
+    make_feed,
     make_model,
     make_partly_batches,
-    partly_at,
     validation_split,
 )
 from civae_core.training.start import find_start
@@ -81,11 +82,12 @@ def train(
         held_rows = labelled_rows(data, roles, held_split)
 
         # Choose how to compute.
-        processes.require_even_shares(config.train.batch_size)
+        processes.require_even_shares(config.train.batch_size, parts_asked_for(config.train))
         compute = Compute.choose(
             choose_device(processes.own_device(device)), config.train.precision, config.train.channels_last
         )
         _set_backends(compute)
+        stack.enter_context(out_of_memory_explained(config, compute, processes))
 
         # Find where to begin.
         processes.lead(lambda: require_unheld(out))
@@ -96,6 +98,8 @@ def train(
         counters = start.restore(learner)
         batches = make_batches(config, roles, data, compute, processes)
         partly = make_partly_batches(config, roles, data, compute, processes, batches)
+        feed = make_feed(config, batches, partly, compute)
+        learner.parts = fit_parts(learner, feed, counters.images_seen, processes)
 
         # Claim the folder, now that everything fits.
         def claim() -> None:
@@ -125,7 +129,7 @@ def train(
         )
         while True:
             try:
-                _loop(config, learner, batches, partly, books, processes, stop, stop_at)
+                _loop(config, learner, feed, books, processes, stop, stop_at)
                 break
             except DivergedError as error:
                 if books.counters.setbacks >= SETBACKS_ALLOWED:
@@ -140,8 +144,7 @@ def train(
 def _loop(
     config: Config,
     learner: Learner,
-    batches: TrainingBatches,
-    partly: TrainingBatches | None,
+    feed: Feed,
     books: Bookkeeper,
     processes: Processes,
     stop: StopRequest,
@@ -158,9 +161,12 @@ def _loop(
     with progress("train", limit, start=counters.images_seen, enabled=processes.is_first) as bar:
         while counters.images_seen < limit:
             seen = counters.images_seen
-            learner.step(batches.at(seen), seen, partly_at(partly, seen, settings.batch_size))
+            fed = feed.at(seen)
+            learner.step(fed.batch, seen, fed.partly)
             counters.images_seen += settings.batch_size
             finished = counters.images_seen >= limit
+            if not finished:
+                feed.prepare(counters.images_seen)
 
             if finished or books.due(settings.log_every):
                 means = books.write_line(final=counters.images_seen >= settings.images)

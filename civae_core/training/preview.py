@@ -1,5 +1,6 @@
 """`train --dry-run`: everything that can go wrong before training, tried; nothing written."""
 
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,20 +11,18 @@ from civae_core.data.labelled import labelled_rows
 from civae_core.locks import require_unheld
 from civae_core.training.device import Compute, choose_device
 from civae_core.training.distributed import joined
-from civae_core.training.learner import Learner
+from civae_core.training.learner import Learner, parts_asked_for
+from civae_core.training.memory import fit_parts, held_bytes, out_of_memory_explained, peak_memory
 from civae_core.training.run_folder import RunFolder
 from civae_core.training.setup import (
     assign_roles,
     make_batches,
+    make_feed,
     make_model,
     make_partly_batches,
-    partly_at,
     validation_split,
 )
 from civae_core.training.start import find_start
-
-COPIES_OF_WEIGHTS = 5
-"""Weights, gradients, two moments of AdamW, and the moving average."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,9 @@ class Preview:
     parameters: int
     predictor_parameters: int
     memory_estimate_mib: float
+    """Most that a training step held, of each process."""
+    images_at_once: int
+    """Of each process: its share of a batch, in `train.accumulate` parts."""
     loss: float | None
     images_from: int
     """What the run goes on from: images seen by the checkpoint it finds, else 0."""
@@ -44,6 +46,10 @@ class Preview:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    def _at_once(self) -> str:
+        images = self.images_at_once
+        return f"with {images} image{'s' * (images != 1)} at once in each process"
 
     def _span(self) -> str:
         if self.images_from >= self.images_to:
@@ -58,7 +64,7 @@ class Preview:
                 f"data         {self.training_images:,} training and {self.validation_images:,} validation images",
                 f"images       {self._span()}",
                 f"parameters   {self.parameters:,} and {self.predictor_parameters:,} in the attribute predictor",
-                f"memory       about {self.memory_estimate_mib:,.0f} MiB for weights, optimiser and one batch",
+                f"memory       about {self.memory_estimate_mib:,.0f} MiB, {self._at_once()}",
                 f"first loss   {self.loss}",
             ]
         )
@@ -74,14 +80,16 @@ def preview(
     Raises:
         UsageError, DataError: as `train` would.
     """
-    with joined(device) as processes:
+    with ExitStack() as stack:
+        processes = stack.enter_context(joined(device))
         data = PreparedData.open(config.data.path)
         roles = assign_roles(config, data)
         held_out = labelled_rows(data, roles, validation_split(data))
-        processes.require_even_shares(config.train.batch_size)
+        processes.require_even_shares(config.train.batch_size, parts_asked_for(config.train))
         compute = Compute.choose(
             choose_device(processes.own_device(device)), config.train.precision, config.train.channels_last
         )
+        stack.enter_context(out_of_memory_explained(config, compute, processes))
         if processes.is_first:
             require_unheld(out)
         start = find_start(RunFolder(out), config, data, resume=resume, stop_at=stop_at)
@@ -90,36 +98,26 @@ def preview(
         batches = make_batches(config, roles, data, compute, processes)
         partly = make_partly_batches(config, roles, data, compute, processes, batches)
 
-        kept = _ActivationBytes(learner)
-        learner.step(batches.at(seen), seen, partly_at(partly, seen, config.train.batch_size))
+        feed = make_feed(config, batches, partly, compute)
+        learner.parts = fit_parts(learner, feed, seen, processes)
+        before = 0 if compute.device.type == "cuda" else held_bytes(learner)
+        with peak_memory(compute.device) as peak:
+            fed = feed.at(seen)
+            learner.step(fed.batch, seen, fed.partly)
         means, _, _ = learner.tally.read()
 
     predictor = learner.model.predictor
     in_predictor = sum(p.numel() for p in predictor.parameters()) if predictor is not None else 0
     everything = sum(p.numel() for p in learner.model.parameters())
-    memory = COPIES_OF_WEIGHTS * 4 * everything + kept.total
     return Preview(
         compute=compute.describe(),
         training_images=len(batches.rows_N),
         validation_images=min(len(held_out), config.train.validate_images),
         parameters=everything - in_predictor,
         predictor_parameters=in_predictor,
-        memory_estimate_mib=round(memory / 2**20, 1),
+        memory_estimate_mib=round((before + peak.bytes) / 2**20, 1),
+        images_at_once=config.train.batch_size // processes.world_size // learner.parts,
         loss=round(means["loss"], 2) if means else None,
         images_from=seen,
         images_to=min(config.train.images, stop_at or config.train.images),
     )
-
-
-class _ActivationBytes:
-    """Adds up the outputs of all layers of one forward pass: what backward has to keep."""
-
-    def __init__(self, learner: Learner) -> None:
-        self.total = 0
-        for module in learner.model.modules():
-            if not list(module.children()):
-                module.register_forward_hook(self._count)
-
-    def _count(self, _module: Any, _inputs: Any, output: Any) -> None:
-        if hasattr(output, "element_size"):
-            self.total += output.numel() * output.element_size()

@@ -31,7 +31,8 @@ OUR_NAMES = {
     "evaluation.json", "report.html",
 }  # fmt: skip
 FREE_TO_CHANGE = {
-    "data.path", "data.cache", "train.images", "train.log_every", "train.checkpoint_every",
+    "data.path", "data.cache", "train.images", "train.accumulate", "train.checkpoint_activations",
+    "train.log_every", "train.checkpoint_every",
     "train.sample_every", "train.validate_images", "train.keep",
 }  # fmt: skip
 """Keys that a resumed run may be given anew; any other difference would make it another run."""

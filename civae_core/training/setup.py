@@ -18,6 +18,7 @@ from civae_core.model.stored import ModelCard
 from civae_core.randomness import seed_for
 from civae_core.training.device import Compute
 from civae_core.training.distributed import Processes
+from civae_core.training.feed import Fed, Feed, lane_of
 
 log = logging.getLogger(__name__)
 
@@ -146,7 +147,18 @@ def partly_at(partly: TrainingBatches | None, images_seen: int, batch_size: int)
     if partly is None:
         return None
     batch = partly.at(images_seen // batch_size * partly.batch_size)
-    return batch if len(batch.y_BCHW) else None
+    return batch if len(batch) else None
+
+
+def make_feed(
+    config: Config, batches: TrainingBatches, partly: TrainingBatches | None, compute: Compute
+) -> Feed:
+    """The batches as a run takes them, each with this process's share of the images that go beside it."""
+
+    def make(images_seen: int) -> Fed:
+        return Fed(batches.at(images_seen), partly_at(partly, images_seen, config.train.batch_size))
+
+    return Feed(make, lane_of(compute.device))
 
 
 def _fate_of_lacking(roles: AttributeRoles, lacking: int, partly: int, full: int, predictor: bool) -> str:

@@ -1,73 +1,18 @@
 """One optimiser step: devices, precisions, skipped steps, synchronisations, and what it may not touch."""
 
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from learners import COUNT, LEVERS, MakeLearner, assert_same, batch, state_of, train
 from torch import Tensor
 from torch import distributed as dist
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from civae_core.attributes import AttributeRoles
-from civae_core.config import Config
 from civae_core.data.batches import Batch
-from civae_core.model import IntactVAE
-from civae_core.training.device import Compute
-from civae_core.training.learner import METRICS, Learner
-
-COUNT, SIZE, LATENT = 6, 16, 4
-LEVERS = {"adversary": 5.0, "hsic": 50.0, "arm_balance": 0.5, "reencode": 0.1, "guidance": 10.0}
-MakeLearner = Callable[..., Learner]
-
-
-@pytest.fixture
-def make_learner(roles: AttributeRoles, make_config: Callable[..., Config]) -> MakeLearner:
-    def make(
-        device: str = "cpu", precision: str = "fp32", channels_last: bool = False, **sections: Any
-    ) -> Learner:
-        config = make_config(**sections)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            model = IntactVAE(config.model, roles, SIZE, 3)
-        compute = Compute(torch.device(device), precision, channels_last)  # type: ignore[arg-type]
-        return Learner(model, config, roles, compute)
-
-    return make
-
-
-def batch(seed: int = 0, device: str = "cpu") -> Batch:
-    generator = torch.Generator().manual_seed(seed)
-    y_BCHW = torch.rand(COUNT, 3, SIZE, SIZE, generator=generator)
-    labels_BA = torch.randint(0, 2, (COUNT, 2), generator=generator).float()
-    age_B1 = 40 + 10 * torch.randn(COUNT, 1, generator=generator)
-    noise_BZ = torch.randn(COUNT, LATENT, generator=generator)
-    made = Batch(
-        y_BCHW, torch.cat([labels_BA[:, :1], age_B1], 1), labels_BA[:, 1:], torch.ones(COUNT), noise_BZ
-    )
-    return Batch(**{name: values.to(device) for name, values in vars(made).items()})
-
-
-def train(learner: Learner, steps: int, start: int = 0) -> None:
-    for step in range(start, start + steps):
-        learner.step(batch(step), step * COUNT)
-
-
-def state_of(learner: Learner) -> dict[str, Tensor]:
-    """Copies of weights, buffers and optimiser moments by name."""
-    tensors = dict(learner.model.state_dict())
-    for name, parameter in learner.model.named_parameters():
-        for key, value in learner.optimizer.state.get(parameter, {}).items():
-            tensors[f"{name}/{key}"] = value
-    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
-
-
-def assert_same(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
-    assert a.keys() == b.keys()
-    assert not [name for name in a if not torch.equal(a[name], b[name])]
+from civae_core.training.learner import METRICS
 
 
 @pytest.mark.parametrize("objective", ["intact", "cvae", "original"])
@@ -222,37 +167,6 @@ def test_restart_keeps_the_count_of_steps_skipped_in_a_row(make_learner: MakeLea
     learner.tally.restart()
     learner.step(poisoned(), 0)
     assert learner.tally.read() == ({}, 1, 2)
-
-
-class SynchronisationCounter(TorchDispatchMode):
-    """Counts tensors whose value is asked for by the host: .item(), bool(), float()."""
-
-    count = 0
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count += function is torch.ops.aten._local_scalar_dense.default
-        return function(*args, **(kwargs or {}))
-
-
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-@pytest.mark.parametrize(
-    ("objective", "loss"), [("intact", {}), ("intact", LEVERS | {"free_bits": 0.1}), ("original", {})]
-)
-def test_a_step_asks_the_device_for_nothing(
-    make_learner: MakeLearner, precision: str, objective: str, loss: dict[str, float]
-) -> None:
-    learner = make_learner(precision=precision, objective=objective, loss=loss)
-    for step in range(2):
-        with SynchronisationCounter() as counter:
-            learner.step(batch(step), step * COUNT)
-        assert counter.count == 0
-
-
-def test_the_counter_does_count() -> None:
-    with SynchronisationCounter() as counter:
-        torch.ones(()).item()
-        bool(torch.ones(()) > 0)
-    assert counter.count == 2
 
 
 @pytest.mark.parametrize("limit", [1e-3, 1e6])

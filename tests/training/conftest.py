@@ -1,0 +1,29 @@
+"""A small learner that tests of steps share."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from learners import SIZE, MakeLearner
+
+from civae_core.attributes import AttributeRoles
+from civae_core.config import Config
+from civae_core.model import IntactVAE
+from civae_core.training.device import Compute
+from civae_core.training.learner import Learner
+
+
+@pytest.fixture
+def make_learner(roles: AttributeRoles, make_config: Callable[..., Config]) -> MakeLearner:
+    def make(
+        device: str = "cpu", precision: str = "fp32", channels_last: bool = False, **sections: Any
+    ) -> Learner:
+        config = make_config(**sections)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model = IntactVAE(config.model, roles, SIZE, 3)
+        compute = Compute(torch.device(device), precision, channels_last)  # type: ignore[arg-type]
+        return Learner(model, config, roles, compute)
+
+    return make

@@ -1,0 +1,86 @@
+"""Batches prepared ahead: the same ones, each made once, and handed over before they are used."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from learners import batch
+
+from civae_core.training.feed import Fed, Feed, lane_of
+
+
+class FakeLane:
+    """A lane that notes what happens in it."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+
+    @contextmanager
+    def copying(self) -> Iterator[None]:
+        self.events.append("in")
+        yield
+        self.events.append("out")
+
+    def hand_over(self, fed: Fed) -> None:
+        self.events.append(f"hand over {len(fed.batch)}")
+
+
+class Maker:
+    def __init__(self, lane: FakeLane | None) -> None:
+        self.lane = lane
+        self.made: list[int] = []
+
+    def __call__(self, images_seen: int) -> Fed:
+        self.made.append(images_seen)
+        if self.lane is not None:
+            self.lane.events.append(f"make {images_seen}")
+        return Fed(batch(images_seen, count=images_seen + 1), None)
+
+
+def test_without_a_lane_batches_are_made_when_asked_for_and_none_ahead() -> None:
+    make = Maker(None)
+    feed = Feed(make, None)
+    for seen in (0, 6, 12):
+        assert len(feed.at(seen).batch) == seen + 1
+        feed.prepare(seen + 6)
+    assert make.made == [0, 6, 12]
+
+
+def test_in_a_lane_each_batch_is_made_once_before_it_is_asked_for() -> None:
+    lane = FakeLane()
+    make = Maker(lane)
+    feed = Feed(make, lane)
+    for seen in (0, 6, 12):
+        assert len(feed.at(seen).batch) == seen + 1
+        lane.events.append("step")
+        feed.prepare(seen + 6)
+    assert make.made == [0, 6, 12, 18]
+    first, *_ = lane.events, None
+    assert first[:10] == [
+        "in",
+        "make 0",
+        "out",
+        "hand over 1",
+        "step",
+        "in",
+        "make 6",
+        "out",
+        "hand over 7",
+        "step",
+    ]
+
+
+def test_a_run_that_goes_back_gets_the_batch_it_asks_for() -> None:
+    lane = FakeLane()
+    make = Maker(lane)
+    feed = Feed(make, lane)
+    feed.at(12)
+    feed.prepare(18)
+    assert len(feed.at(6).batch) == 7
+    assert len(feed.at(18).batch) == 19, "what was prepared in vain is not kept"
+    assert make.made == [12, 18, 6, 18]
+
+
+def test_the_cpu_has_no_lane() -> None:
+    import torch
+
+    assert lane_of(torch.device("cpu")) is None

@@ -1,0 +1,215 @@
+"""Memory of a step: counted exactly, fitted into by trying, and when it runs out, a sentence that helps."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from learners import MakeLearner, assert_same, batch, state_of, train
+from torch import Tensor, nn
+
+from civae_core.config import Config, load_config
+from civae_core.data.batches import TrainingBatches
+from civae_core.errors import CivaeError
+from civae_core.training import loop, memory
+from civae_core.training.device import Compute
+from civae_core.training.distributed import Processes
+from civae_core.training.feed import Fed, Feed
+from civae_core.training.learner import Learner
+from civae_core.training.memory import fit_parts, out_of_memory_explained, peak_memory
+from civae_core.training.preview import preview
+
+CPU = torch.device("cpu")
+KB = 1_000
+
+
+def test_the_peak_is_that_of_tensors_alive_at_once() -> None:
+    before = torch.zeros(KB, dtype=torch.uint8)
+    with peak_memory(CPU) as peak:
+        first = torch.zeros(3 * KB, dtype=torch.uint8)
+        second = first + 1  # 6 kB
+        del first
+        third = second[: 2 * KB] * 2  # 5 kB
+        before.add_(1)
+        before.view(10, 100).t()
+        second.mul_(2)
+        del second, third
+        torch.zeros(4 * KB, dtype=torch.uint8)
+    assert peak.bytes == 6 * KB
+
+
+def test_what_backward_keeps_counts() -> None:
+    weight = torch.ones(250, requires_grad=True)
+    with peak_memory(CPU) as peak:
+        (weight.exp().exp().sum()).backward()
+    # Two exponentials kept, and the gradient of the first beside them; the sum and its gradient are 8 bytes.
+    assert 3 * KB <= peak.bytes <= 3 * KB + 16
+
+
+class OutOfMemory(nn.Module):
+    """Stands for a device that cannot hold more than some images."""
+
+    def __init__(self, inner: nn.Module, most: int) -> None:
+        super().__init__()
+        self.inner, self.most = inner, most
+        self.tried: list[int] = []
+
+    def forward(self, y_BCHW: Tensor, *more: Tensor) -> Any:
+        self.tried.append(len(y_BCHW))
+        made = self.inner(y_BCHW, *more)
+        if len(y_BCHW) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return made
+
+
+def feed() -> Feed:
+    return Feed(lambda seen: Fed(batch(seen), batch(9, count=2)), None)
+
+
+@pytest.mark.parametrize(
+    ("most", "parts", "tried"), [(6, 1, [6]), (5, 2, [6, 3, 3]), (1, 6, [6, 3, 2, *[1] * 6])]
+)
+def test_a_batch_is_cut_into_as_few_parts_as_fit_and_nothing_is_learned(
+    make_learner: MakeLearner, most: int, parts: int, tried: list[int]
+) -> None:
+    learner = make_learner(train={"accumulate": "auto"}, model={"norm": "batch"})
+    train(learner, 1)
+    before = state_of(learner)
+    small = learner.pass_through = OutOfMemory(learner.pass_through, most)
+    assert memory._fewest_parts(learner, feed(), 0, Processes(), list) == parts
+    assert small.tried == tried
+    assert_same(before, state_of(learner))
+    assert all(p.grad is None for p in learner.named_parameters().values())
+
+
+def test_a_part_that_another_process_cannot_hold_is_too_large_for_all(
+    make_learner: MakeLearner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = iter([1, 1, 0])
+    monkeypatch.setattr(Processes, "any", lambda _self, flag: max(flag, next(answers)))
+    learner = make_learner(train={"accumulate": "auto"})
+    assert memory._fewest_parts(learner, feed(), 0, Processes(), list) == 3
+
+
+def test_placeholders_count_and_single_images_that_do_not_fit_end_it(make_learner: MakeLearner) -> None:
+    learner, held = make_learner(train={"accumulate": "auto"}), []
+
+    def reserve() -> list[Tensor]:
+        held.append(1)
+        raise torch.OutOfMemoryError
+
+    with pytest.raises(torch.OutOfMemoryError):
+        memory._fewest_parts(learner, feed(), 0, Processes(), reserve)
+    assert len(held) == 4, "1, 2, 3 and 6 parts"
+
+
+def test_a_number_is_taken_as_it_is_and_the_cpu_is_not_measured(make_learner: MakeLearner) -> None:
+    asked = make_learner(train={"accumulate": 3})
+    asked.pass_through = OutOfMemory(asked.pass_through, 0)
+    assert fit_parts(asked, feed(), 0, Processes()) == 3
+    auto = make_learner(train={"accumulate": "auto"})
+    auto.pass_through = OutOfMemory(auto.pass_through, 0)
+    assert fit_parts(auto, feed(), 0, Processes()) == 1
+
+
+SHORT = {"train.images": 64, "train.batch_size": 16, "train.checkpoint_every": 32, "train.validate_images": 4}
+
+
+def test_running_out_of_memory_is_one_sentence_and_its_hint_lets_the_run_go_on(
+    tiny_config: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Learner.step
+
+    def step(learner: Learner, *more: Any) -> None:
+        if more[1] >= 32 and learner.parts == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        real(learner, *more)
+
+    monkeypatch.setattr(Learner, "step", step)
+    with pytest.raises(CivaeError, match=r"^out of memory on cpu with 16 images at once, fp32$") as caught:
+        loop.train(tiny_config(SHORT), tmp_path / "run", device="cpu")
+    assert caught.value.exit_code == 1
+    hint = caught.value.hint or ""
+    assert "--set train.accumulate=2 (the same training, 8 images at once)" in hint
+    assert "--set train.checkpoint_activations=true" in hint
+    assert "out of memory" in (tmp_path / "run" / "log.txt").read_text(encoding="utf-8")
+    wanted = tiny_config(SHORT | {"train.accumulate": 2, "train.checkpoint_activations": True})
+    assert loop.train(wanted, tmp_path / "run", device="cpu").finished
+
+
+@pytest.mark.parametrize(
+    ("error", "explained"),
+    [
+        (MemoryError(), True),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), True),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"), True),
+        (RuntimeError("shapes differ"), False),
+    ],
+)
+def test_each_way_to_say_it_is_understood_and_no_other_error(
+    make_config: Callable[..., Config], error: Exception, explained: bool
+) -> None:
+    with (
+        pytest.raises(CivaeError if explained else RuntimeError),
+        out_of_memory_explained(make_config(), Compute(CPU, "fp32", False), Processes()),
+    ):
+        raise error
+
+
+@pytest.mark.parametrize(
+    ("train_settings", "data", "expected"),
+    [
+        ({}, {}, ["train.accumulate=2", "train.checkpoint_activations=true"]),
+        ({"accumulate": 3}, {}, ["train.accumulate=6", "train.checkpoint_activations=true"]),
+        ({"checkpoint_activations": True}, {}, ["train.accumulate=2", "model.width=4"]),
+        ({"accumulate": 6, "checkpoint_activations": True}, {}, ["model.width=4"]),
+        ({}, {"cache": "device"}, ["data.cache=ram", "train.accumulate=2"]),
+    ],
+)
+def test_what_is_advised_helps_and_can_be_set(
+    make_config: Callable[..., Config],
+    train_settings: dict[str, Any],
+    data: dict[str, Any],
+    expected: list[str],
+    tmp_path: Path,
+) -> None:
+    config = make_config(train=train_settings)
+    config = config.model_copy(update={"data": config.data.model_copy(update=data)})
+    hint = memory._explained(config, Compute(CPU, "fp32", False), Processes()).hint or ""
+    settings = [part.split(" ")[0] for part in hint.split("--set ")[1:]]
+    assert settings == expected
+    (tmp_path / "c.yml").write_text(
+        "data: {path: data, treatment: Young}\ntrain: {batch_size: 6}\n", encoding="utf-8"
+    )
+    load_config([tmp_path / "c.yml"], settings)
+
+
+def test_a_preview_says_how_many_images_go_at_once_and_measures_less_in_parts(
+    tiny_config: Callable[..., Config], tmp_path: Path
+) -> None:
+    whole = preview(tiny_config(), tmp_path / "run", device="cpu")
+    parts = preview(tiny_config({"train.accumulate": 8}), tmp_path / "run", device="cpu")
+    assert (whole.images_at_once, parts.images_at_once) == (32, 4)
+    assert parts.memory_estimate_mib < 0.7 * whole.memory_estimate_mib
+    assert parts.loss == pytest.approx(whole.loss, rel=1e-4)
+    assert "with 4 images at once in each process" in parts.describe()
+
+
+def test_batches_of_each_process_are_cut_evenly_or_refused() -> None:
+    Processes(world_size=2).require_even_shares(12, parts=3)
+    with pytest.raises(
+        CivaeError, match=r"train.accumulate: 4 even parts do not make the 6 images of each of 2"
+    ):
+        Processes(world_size=2).require_even_shares(12, parts=4)
+
+
+def test_a_batch_too_large_to_read_is_explained_too(
+    tiny_config: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(TrainingBatches, "at", full)
+    with pytest.raises(CivaeError, match="out of memory on cpu"):
+        preview(tiny_config(), tmp_path / "run", device="cpu")
