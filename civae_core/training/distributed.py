@@ -104,7 +104,9 @@ def joined(device_name: str) -> Iterator[Processes]:
     if on_gpu:
         _require_gpu_each(device_name, local_rank)
         torch.cuda.set_device(local_rank)
-    dist.init_process_group("nccl" if on_gpu else "gloo")
+    store, rank, world_size = next(dist.rendezvous("env://"))
+    store = dist.PrefixStore(_this_life(), store)
+    dist.init_process_group("nccl" if on_gpu else "gloo", store=store, rank=rank, world_size=world_size)
     try:
         yield Processes(dist.get_rank(), dist.get_world_size(), local_rank)
     except RuntimeError as error:
@@ -116,6 +118,16 @@ def joined(device_name: str) -> Iterator[Processes]:
         ) from error
     finally:
         dist.destroy_process_group()
+
+
+def _this_life() -> str:
+    """A name for this start of the processes, other than that of their last one before torchrun restarted them.
+
+    On one host torchrun keeps what processes told each other over its restarts: the address of one that was killed
+    would be taken for its successor's, and all wait for it. Hosts that restart together do not count alike.
+    """
+    alone = os.environ.get("GROUP_WORLD_SIZE") == "1"
+    return f"civae {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0) if alone else 0}"
 
 
 def _is_lost_contact(error: RuntimeError) -> bool:

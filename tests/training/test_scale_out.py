@@ -3,7 +3,9 @@
 import os
 import signal
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,8 @@ from civae_core.training.loop import train
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks")
 
 MakeConfig = Callable[..., Config]
+
+PATIENCE_S = 240
 
 
 def share_of(whole: Batch, rank: int, world_size: int) -> Batch:
@@ -151,6 +155,8 @@ def _train_and_die_once(config: Config, out: Path, notes: Path) -> int:
     step = Learner.step
     life = int(os.environ["TORCHELASTIC_RESTART_COUNT"])
     begun: list[int] = []
+    if life and os.environ["RANK"] == "1":
+        time.sleep(1)  # the first looks for the second while there are only traces of its last life
 
     def dying_step(learner: Learner, made: Batch, seen: int, partly: Batch | None = None) -> None:
         if not begun:
@@ -163,6 +169,22 @@ def _train_and_die_once(config: Config, out: Path, notes: Path) -> int:
     Learner.step = dying_step  # type: ignore[method-assign]
     HeldOut.save_grid = lambda *_: None  # type: ignore[method-assign,assignment]
     return train(config, out, device="cpu").images_seen
+
+
+@contextmanager
+def impatient() -> Iterator[None]:
+    """Fails where processes wait for one that is no more, which they do for half an hour."""
+
+    def give_up(*_: Any) -> None:
+        raise TimeoutError("they wait for each other")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(PATIENCE_S)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_torchrun_starts_all_again_when_one_was_killed(tiny_config: MakeConfig, tmp_path: Path) -> None:
@@ -180,7 +202,8 @@ def test_torchrun_starts_all_again_when_one_was_killed(tiny_config: MakeConfig, 
     )
     run, notes = tmp_path / "run", tmp_path / "notes"
     notes.mkdir()
-    seen = elastic_launch(launch, _train_and_die_once)(tiny_config(IMAGES), run, notes)
+    with impatient():
+        seen = elastic_launch(launch, _train_and_die_once)(tiny_config(IMAGES), run, notes)
     assert seen == {0: 72, 1: 72}
     assert sorted(file.name for file in notes.iterdir()) == [
         "life 0 of 0 begins at 0",
