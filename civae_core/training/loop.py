@@ -179,6 +179,7 @@ def _loop(
             if not finished and (reason := _asked_to_stop(stop, processes, counters, settings.batch_size)):
                 if not saved:
                     books.save(validate=False)
+                processes.wait_for_all()  # a launcher that sees one leave soon kills the others, amid a checkpoint
                 raise _stopped(reason, counters.images_seen)
 
 

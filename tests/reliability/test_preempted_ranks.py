@@ -1,6 +1,7 @@
 """Two processes that train together: told to stop, both save once, exit 75, and go on bit for bit."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -42,6 +43,28 @@ def ranks(config: Path, out: Path) -> list[subprocess.Popen[str]]:
     ]
 
 
+def under_torchrun(config: Path, out: Path) -> subprocess.Popen[str]:
+    """The same two, as children of a launcher that ends all as soon as one has left."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]  # 0: any free port
+    command += ["-m", "civae_cli", "train", "--config", str(config), "--out", str(out), "--device", "cpu"]
+    return subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+
+
+def children_of(launcher: subprocess.Popen[str]) -> dict[str, int]:
+    """Process numbers by rank."""
+    pids = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
+    told = {int(pid): Path(f"/proc/{pid}/environ").read_bytes().split(b"\0") for pid in pids}
+    return {
+        variable.removeprefix(b"RANK=").decode(): pid
+        for pid, variables in told.items()
+        for variable in variables
+        if variable.startswith(b"RANK=")
+    }
+
+
 def finished(processes: list[subprocess.Popen[str]]) -> tuple[list[int], list[str]]:
     try:
         said = [process.communicate(timeout=600)[1] for process in processes]
@@ -60,9 +83,9 @@ def wait_for(path: Path) -> None:
 
 @pytest.fixture
 def config_file(tiny_config: MakeConfig, tmp_path: Path) -> Path:
-    """14 steps; processes ask each other about a stop after 10."""
+    """22 steps; processes ask each other about a stop after 10 and 20."""
     changes = {
-        "train.images": 224,
+        "train.images": 352,
         "train.batch_size": 16,
         "train.log_every": 64,
         "train.checkpoint_every": 32,
@@ -75,18 +98,35 @@ def config_file(tiny_config: MakeConfig, tmp_path: Path) -> Path:
     return file
 
 
-def test_both_stop_save_once_and_go_on_to_the_same_bits(config_file: Path, tmp_path: Path) -> None:
-    """The second process alone is told: the one that writes nothing."""
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds processes in /proc")
+def test_under_torchrun_both_stop_save_once_and_go_on_to_the_same_bits(
+    config_file: Path, tmp_path: Path
+) -> None:
+    """SIGUSR1 for the process that writes nothing; SIGTERM for torchrun, which tells both; then to the end."""
     run, whole = tmp_path / "run", tmp_path / "whole"
-    started = ranks(config_file, run)
+    log = run / "log.txt"
+
+    def stopped(launcher: subprocess.Popen[str], images: int) -> None:
+        codes, said = finished([launcher])
+        told = f"stopped at {images} images, after saving"
+        assert codes[0] not in (0, None), "torchrun keeps the exit code to itself"
+        assert told in said[0]
+        # By SIGTERM ends the one that is still leaving, all saved, when torchrun sees that the other has left.
+        assert set(re.findall(r"exitcode\s*: (-?\d+)", said[0])) <= {"75", "-15"}, said
+        assert log.read_text(encoding="utf-8").count(told) == 1
+        assert (run / "checkpoints" / "last").readlink().name == f"step-{images:09d}"
+
+    first = under_torchrun(config_file, run)
     wait_for(run / "checkpoints" / "step-000000032")
-    started[1].send_signal(signal.SIGUSR1)
-    codes, said = finished(started)
-    assert codes == [75, 75], said
-    assert "stopped at 160 images, after saving" in said[0]
-    assert (run / "log.txt").read_text(encoding="utf-8").count("stopped at 160 images, after saving") == 1
-    assert (run / "checkpoints" / "last").readlink().name == "step-000000160"
-    assert finished(ranks(config_file, run))[0] == [0, 0]
+    os.kill(children_of(first)["1"], signal.SIGUSR1)
+    stopped(first, 160)
+
+    second = under_torchrun(config_file, run)
+    wait_for(run / "checkpoints" / "step-000000192")
+    second.send_signal(signal.SIGTERM)
+    stopped(second, 320)
+
+    assert finished([under_torchrun(config_file, run)])[0] == [0]
     assert finished(ranks(config_file, whole))[0] == [0, 0]
     assert left_by(run) == left_by(whole)
 
