@@ -9,7 +9,7 @@ import numpy as np
 from civae_core.align.cut import cut_square
 from civae_core.align.mtcnn import INSTALL, Face, FaceFinder, is_installed
 from civae_core.align.template import WIDTH, is_aligned, place_face
-from civae_core.data.images import Preprocessing
+from civae_core.data.images import Preprocessing, source_name
 from civae_core.errors import DataError, UsageError
 from civae_core.native.photo import read_native
 from civae_core.native.placement import Placement
@@ -52,14 +52,14 @@ class Aligner:
         self.preprocessing, self.faces, self.only_where_needed = preprocessing, faces, only_where_needed
         self._finder = FaceFinder()
 
-    def views(self, path: Path) -> list[View]:
-        """The chosen faces; none where the centred square will do.
+    def views(self, source: Path | bytes) -> list[View]:
+        """The chosen faces of a photograph, given by its path or its content; none where the centred square will do.
 
         Raises:
             DataError: no face, or not the one asked for; the photograph cannot be read in full size.
         """
         try:
-            photo = read_native(path)
+            photo = read_native(source)
         except DataError:
             if self.only_where_needed:  # whatever is wrong, reading it as any picture will tell
                 return []
@@ -69,10 +69,13 @@ class Aligner:
         if not found and self.only_where_needed:
             return []
         if not found:
-            raise DataError(f"{path}: no face found", hint="--align never takes the centred square as it is")
+            raise DataError(
+                f"{source_name(source)}: no face found",
+                hint="--align never takes the centred square as it is",
+            )
         crop = Placement.of_crop(self.preprocessing, *image.size)
         views = []
-        for number, face in self._chosen(found, path):
+        for number, face in self._chosen(found, source_name(source)):
             placement = place_face(face.landmarks_52, self.preprocessing, *image.size)
             if self.only_where_needed and is_aligned(placement, crop):
                 return []
@@ -83,7 +86,7 @@ class Aligner:
             views.append(View(pixels_CHW, placement, (left, top, right, bottom), number, len(found)))
         return views
 
-    def _chosen(self, found: list[Face], path: Path) -> list[tuple[int, Face]]:
+    def _chosen(self, found: list[Face], name: str) -> list[tuple[int, Face]]:
         """The faces asked for, with their numbers from left to right."""
         ordered = list(enumerate(sorted(found, key=lambda face: face.box[0]), start=1))
         if self.faces == "all":
@@ -92,7 +95,7 @@ class Aligner:
             return [max(ordered, key=lambda entry: entry[1].size)]
         if int(self.faces) > len(ordered):
             raise DataError(
-                f"{path}: --face {self.faces}, but {len(ordered)} found",
+                f"{name}: --face {self.faces}, but {len(ordered)} found",
                 hint="they are counted from the left",
             )
         return [ordered[int(self.faces) - 1]]

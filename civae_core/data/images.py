@@ -32,7 +32,7 @@ LARGEST_SIDE = 4096
 
 # Named one by one: Pillow would also hand EPS files to an external interpreter. Some builds lack WebP.
 Image.init()
-_FORMATS = tuple(name for name in ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM") if name in Image.OPEN)
+FORMATS = tuple(name for name in ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM") if name in Image.OPEN)
 # What Pillow's decoders are known to raise on damaged files.
 _DECODER_ERRORS = (
     OSError,
@@ -106,9 +106,11 @@ def load_photo(source: Path | str | bytes, preprocessing: Mapping[str, Any]) -> 
     return torch.from_numpy(decode(source, Preprocessing.from_dict(preprocessing)))
 
 
-def decode(source: Path | str | bytes, preprocessing: Preprocessing) -> np.ndarray:
+def decode(
+    source: Path | str | bytes, preprocessing: Preprocessing, most_pixels: int = MAX_PIXELS
+) -> np.ndarray:
     """`load_photo` as a NumPy array uint8 [C,S,S]; raises DataError likewise."""
-    name = "image" if isinstance(source, bytes) else str(source)
+    name = source_name(source)
     try:
         data = source if isinstance(source, bytes) else read_at_most(Path(source), MAX_BYTES)
     except OSError as error:
@@ -120,18 +122,18 @@ def decode(source: Path | str | bytes, preprocessing: Preprocessing) -> np.ndarr
             warnings.simplefilter(
                 "ignore"
             )  # bombs are refused below, and damage is told by what cannot be read
-            image = Image.open(io.BytesIO(data), formats=_FORMATS)
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.UnidentifiedImageError as error:
         raise DataError(
             f"{name}: not an image", hint="JPEG, PNG, WebP, TIFF, BMP and GIF are read"
         ) from error
     except Image.DecompressionBombError as error:
-        raise _too_many_pixels(name, "its") from error
+        raise _too_many_pixels(name, "its", most_pixels) from error
     except _DECODER_ERRORS as error:
         raise DataError(f"{name}: damaged image ({_reason(error)})") from error
     with image:
-        if image.width * image.height > MAX_PIXELS:
-            raise _too_many_pixels(name, f"{image.width} x {image.height}")
+        if image.width * image.height > most_pixels:
+            raise _too_many_pixels(name, f"{image.width} x {image.height}", most_pixels)
         if min(image.size) < 1:
             raise DataError(f"{name}: damaged image (it has no pixels)")
         try:
@@ -142,9 +144,14 @@ def decode(source: Path | str | bytes, preprocessing: Preprocessing) -> np.ndarr
             raise DataError(f"{name}: damaged image ({_reason(error)})") from error
 
 
-def _too_many_pixels(name: str, count: str) -> DataError:
+def source_name(source: Path | str | bytes) -> str:
+    """What messages call a picture: its path; the content of a file has none."""
+    return "image" if isinstance(source, bytes) else str(source)
+
+
+def _too_many_pixels(name: str, count: str, most: int) -> DataError:
     return DataError(
-        f"{name}: {count} pixels are too many (limit {MAX_PIXELS:,})", hint="make the picture smaller first"
+        f"{name}: {count} pixels are too many (limit {most:,})", hint="make the picture smaller first"
     )
 
 

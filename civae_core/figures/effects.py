@@ -1,12 +1,15 @@
-"""Signed effects as colours: what a treatment darkens is blue, what it brightens is red."""
+"""Signed effects as colours: what a treatment darkens is blue, what it brightens is red.
+
+Arrays or tensors go in, arrays come out; nothing here needs torch.
+"""
 
 from collections.abc import Sequence
 
-import torch
+import numpy as np
 from PIL import Image
-from torch import Tensor
 
 from civae_core.figures.grids import GAP, PAPER, image_grid
+from civae_core.figures.pictures import Images, to_picture
 from civae_core.figures.text import Typesetter
 
 _DARKER = (33, 102, 172)
@@ -14,7 +17,7 @@ _BRIGHTER = (178, 24, 43)
 _BAR_HEIGHT = 12
 
 
-def effect_map(delta_NCHW: Tensor, limit: float | None = None) -> Tensor:
+def effect_map(delta_NCHW: Images, limit: float | None = None) -> np.ndarray:
     """Effects y'−y [N, C, H, W] as uint8 colours [N, 3, H, W]: blue −limit, white 0, red +limit.
 
     Args:
@@ -22,22 +25,28 @@ def effect_map(delta_NCHW: Tensor, limit: float | None = None) -> Tensor:
         limit: the difference of full colour; left out, the largest one present. Maps are comparable only
             under one limit.
     """
-    limit = effect_limit(delta_NCHW) if limit is None else limit
-    share_N1HW = (delta_NCHW.detach().cpu().to(torch.float32).mean(1, keepdim=True) / limit).clamp(-1.0, 1.0)
-    white_1C11 = torch.full((1, 3, 1, 1), 255.0)
-    darker_1C11 = torch.tensor(_DARKER, dtype=torch.float32).view(1, 3, 1, 1)
-    brighter_1C11 = torch.tensor(_BRIGHTER, dtype=torch.float32).view(1, 3, 1, 1)
-    end_NCHW = torch.where(share_N1HW < 0, darker_1C11, brighter_1C11)
-    return (white_1C11 + share_N1HW.abs() * (end_NCHW - white_1C11)).round().to(torch.uint8)
+    mean_N1HW = _channel_mean(delta_NCHW)[:, None]
+    share_N1HW = (mean_N1HW / (effect_limit(delta_NCHW) if limit is None else limit)).clip(-1.0, 1.0)
+    darker_13HW, brighter_13HW = (
+        np.array(colour, dtype=np.float32).reshape(1, 3, 1, 1) for colour in (_DARKER, _BRIGHTER)
+    )
+    end_N3HW = np.where(share_N1HW < 0, darker_13HW, brighter_13HW)
+    return np.round(255.0 + np.abs(share_N1HW) * (end_N3HW - 255.0)).astype(np.uint8)
 
 
-def effect_limit(*deltas_NCHW: Tensor) -> float:
+def effect_limit(*deltas_NCHW: Images) -> float:
     """The largest channel-mean difference in any of the sets; at least one grey level."""
-    return max(1.0 / 255.0, *(float(delta.detach().mean(1).abs().max()) for delta in deltas_NCHW))
+    return max(1.0 / 255.0, *(float(np.abs(_channel_mean(delta)).max()) for delta in deltas_NCHW))
+
+
+def _channel_mean(delta_NCHW: Images) -> np.ndarray:
+    if not isinstance(delta_NCHW, np.ndarray):
+        delta_NCHW = delta_NCHW.detach().cpu().numpy()
+    return delta_NCHW.astype(np.float32).mean(axis=1)
 
 
 def effect_grid(
-    columns: Sequence[tuple[str, Tensor]], row_labels: Sequence[str] | None = None
+    columns: Sequence[tuple[str, Images]], row_labels: Sequence[str] | None = None
 ) -> Image.Image:
     """A sheet of effect maps under one limit, with the scale of colours below.
 
@@ -68,9 +77,8 @@ def with_scale(grid: Image.Image, limit: float, notes: Sequence[str] = ()) -> Im
     sheet = Image.new("RGB", (width, height + foot), PAPER)
     type_.draw(sheet, remarks, (GAP, height, width, height + foot - GAP), centred=False)
     sheet.paste(grid, (0, 0))
-    ramp_1CHW = torch.linspace(-1.0, 1.0, width - 2 * GAP).expand(1, 1, _BAR_HEIGHT, -1)
-    bar_HWC = effect_map(ramp_1CHW, 1.0)[0].permute(1, 2, 0).contiguous().numpy()
-    sheet.paste(Image.fromarray(bar_HWC), (GAP, grid.height + GAP))
+    ramp_11HW = np.broadcast_to(np.linspace(-1.0, 1.0, width - 2 * GAP), (1, 1, _BAR_HEIGHT, width - 2 * GAP))
+    sheet.paste(to_picture(effect_map(ramp_11HW, 1.0)[0]), (GAP, grid.height + GAP))
     top = grid.height + GAP + _BAR_HEIGHT
     bottom = top + type_.line_height
     right_width = type_.width(texts[2])

@@ -71,7 +71,8 @@ class EditWriter:
         for edit in edited.edits:
             path = self.folder / f"{stem}__{_file_part(edit)}{self._mark}.png"
             if photo and self.native:
-                write_native(path, self._carried(photo, edited, edit), self._account(edited, edit))
+                said = account(edited, edit, self.noise, self.strength)
+                write_native(path, carried(photo, edited, edit, self.native), said)
             else:
                 write_image(path, edit.image_CHW)
             yield self._record(edited, path, edit.treat, edit.in_range)
@@ -103,30 +104,9 @@ class EditWriter:
     @property
     def _mark(self) -> str:
         """Names a noise and a strength that are not the default, so that no file passes for that, or replaces it."""
-        unusual = "".join(f"__{name}={value:.10g}" for name, value in self._unusual.items())
+        found = _unusual(self.noise, self.strength)
+        unusual = "".join(f"__{name}={value:.10g}" for name, value in found.items())
         return unusual + ("__native" if self.native else "")
-
-    @property
-    def _unusual(self) -> dict[str, float]:
-        """Noise and strength where they are not the default."""
-        return {
-            name: value for name, value in (("noise", self.noise), ("strength", self.strength)) if value != 1
-        }
-
-    def _carried(self, photo: Photo, edited: EditedPicture, edit: Edit) -> Photo:
-        assert self.native is not None and edit.change_CHW is not None
-        effect = effect_of(edited.picture.pixels_CHW, edit.change_CHW)
-        view = edited.picture.view
-        placement = view.placement if view else Placement.of_crop(self.native, *photo.size)
-        return apply_effect(photo, placement, effect)
-
-    def _account(self, edited: EditedPicture, edit: Edit) -> str:
-        """What a file that looks like a photograph says of itself."""
-        factual = [f"{name}={edited.factual[name]:.10g}" for name in edit.treat]
-        said = [f"{_described(edit)} instead of {', '.join(factual)}"]
-        said += [f"{name}={value:.10g}" for name, value in self._unusual.items()]
-        said += _mean_over(edited) + _unlike_training(edited)
-        return f"Counterfactual estimated by civae: {', '.join(said)}; not a photograph"
 
     def _strip_of(self, edited: EditedPicture) -> Image.Image:
         images = [edited.picture.pixels_CHW, edited.reconstruction_CHW]
@@ -154,6 +134,33 @@ class EditWriter:
             number += 1
             stem = f"{edited.picture.stem}-{number}"
         return stem
+
+
+def carried(photo: Photo, edited: EditedPicture, edit: Edit, preprocessing: Preprocessing) -> Photo:
+    """The photograph in its own size with an edit in it; `preprocessing` brought it to the model.
+
+    Raises:
+        AssertionError: the edit came without its change.
+    """
+    assert edit.change_CHW is not None
+    effect = effect_of(edited.picture.pixels_CHW, edit.change_CHW)
+    view = edited.picture.view
+    placement = view.placement if view else Placement.of_crop(preprocessing, *photo.size)
+    return apply_effect(photo, placement, effect)
+
+
+def account(edited: EditedPicture, edit: Edit, noise: float, strength: float) -> str:
+    """What a file that looks like a photograph says of itself."""
+    factual = [f"{name}={edited.factual[name]:.10g}" for name in edit.treat]
+    said = [f"{_described(edit)} instead of {', '.join(factual)}"] if edit.treat else ["nothing changed"]
+    said += [f"{name}={value:.10g}" for name, value in _unusual(noise, strength).items()]
+    said += _mean_over(edited) + _unlike_training(edited)
+    return f"Counterfactual estimated by civae: {', '.join(said)}; not a photograph"
+
+
+def _unusual(noise: float, strength: float) -> dict[str, float]:
+    """Noise and strength where they are not the default."""
+    return {name: value for name, value in (("noise", noise), ("strength", strength)) if value != 1}
 
 
 def _mean_over(edited: EditedPicture) -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from civae_core.data.images import FORMATS, source_name
 from civae_core.errors import DataError
 from civae_core.files import atomic_file
 
@@ -66,8 +67,8 @@ def in_channels(image_CHW: np.ndarray, channels: int) -> np.ndarray:
     return np.broadcast_to(image_CHW, (channels, *image_CHW.shape[1:]))
 
 
-def read_native(path: Path) -> Photo:
-    """All pixels of a picture file, upright as its EXIF orientation says.
+def read_native(source: Path | bytes) -> Photo:
+    """All pixels of a picture file, given by its path or its content, upright as its EXIF orientation says.
 
     Palettes become the colours they stand for. The first picture of a file with several is taken.
 
@@ -75,22 +76,24 @@ def read_native(path: Path) -> Photo:
         DataError: not readable, or of a kind that cannot be changed in place: CMYK and other colour models than RGB
             and grey, 16 bits in each of several channels, floating-point pixels.
     """
+    name = source_name(source)
     try:
-        with Image.open(path) as image:
-            _require_editable(image, path)
+        file = io.BytesIO(source) if isinstance(source, bytes) else source
+        with Image.open(file, formats=FORMATS) as image:
+            _require_editable(image, name)
             upright = ImageOps.exif_transpose(image)
             profile, dpi = image.info.get("icc_profile"), image.info.get("dpi")
             if upright.mode in _WIDE_GREY:
-                return Photo(_wide(upright, path)[..., None], profile=profile, dpi=dpi)
+                return Photo(_wide(upright, name)[..., None], profile=profile, dpi=dpi)
             return _eight_bit(upright, profile, dpi)
     except (OSError, ValueError, SyntaxError) as error:
-        raise DataError(f"{path}: cannot be read in full size ({error})") from error
+        raise DataError(f"{name}: cannot be read in full size ({error})") from error
 
 
-def _require_editable(image: Image.Image, path: Path) -> None:
+def _require_editable(image: Image.Image, name: str) -> None:
     if image.mode not in (*_WIDE_GREY, *_PLAIN):
         raise DataError(
-            f"{path}: {image.mode} pixels cannot be changed in place",
+            f"{name}: {image.mode} pixels cannot be changed in place",
             hint="convert it to 8-bit RGB first",
         )
     # Pillow reads 16-bit colour as 8-bit and says so in the raw mode only.
@@ -101,15 +104,15 @@ def _require_editable(image: Image.Image, path: Path) -> None:
     ]
     if image.mode not in _WIDE_GREY and any(";16" in raw for raw in raw_modes):
         raise DataError(
-            f"{path}: 16 bits a channel in colour cannot be changed in place",
+            f"{name}: 16 bits a channel in colour cannot be changed in place",
             hint="convert it to 8-bit RGB first",
         )
 
 
-def _wide(image: Image.Image, path: Path) -> np.ndarray:
+def _wide(image: Image.Image, name: str) -> np.ndarray:
     wide_HW = np.asarray(image)
     if wide_HW.min() < 0 or wide_HW.max() > 65535:
-        raise DataError(f"{path}: 32-bit integer pixels have no agreed range")
+        raise DataError(f"{name}: 32-bit integer pixels have no agreed range")
     return wide_HW.astype(np.uint16)
 
 

@@ -11,7 +11,7 @@ from civae_core.attributes import AttributeRoles
 from civae_core.evaluation.question import do_text
 from civae_core.figures.effects import effect_limit, effect_map, with_scale
 from civae_core.figures.grids import image_grid
-from civae_core.figures.pictures import Picture, at_most, write_png
+from civae_core.figures.pictures import Images, Picture, at_most, write_png
 from civae_core.files import atomic_file
 from civae_core.model.stored import write_tensors
 from civae_core.population.effects import POSTERIOR, PRIOR, TRUTH, MeanPair, PopulationEffects
@@ -91,7 +91,7 @@ def _sheet(found: PopulationEffects, notes: list[str]) -> Image.Image:
     """A row a group; for each source the means before and after, and the effect under one scale of colours."""
     effects = {source: at_most(pair.effect_GCHW, _LARGEST) for source, pair in found.means.items()}
     limit = effect_limit(*effects.values())
-    columns: list[tuple[str, Tensor]] = []
+    columns: list[tuple[str, Images]] = []
     for source, pair in found.means.items():
         columns += [(title, at_most(images, _LARGEST)) for title, images in _pictures(found, source, pair)]
         raising = f" of raising {name}" if (name := _flipped(found)) else ""
