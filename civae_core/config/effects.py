@@ -33,6 +33,22 @@ def without_effect(config: Config) -> list[str]:
     ]
 
 
+def within_parts(config: Config) -> list[str]:
+    """Settings by which a batch in parts is another step than the whole batch, each with the reason."""
+    if config.train.accumulate == 1:
+        return []
+    found = []
+    if config.loss.hsic:
+        found.append(
+            "loss.hsic is measured within each part of a batch (train.accumulate), not over all of it"
+        )
+    if config.loss.free_bits:
+        found.append("loss.free_bits averages each part of a batch (train.accumulate), not all of it")
+    if config.model.norm == "batch":
+        found.append("model.norm batch normalises within each part of a batch (train.accumulate)")
+    return found
+
+
 def _no_join(config: Config) -> tuple[bool, str]:
     """Whether the prior has no x and t to join."""
     if config.model.prior != "xt":

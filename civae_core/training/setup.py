@@ -8,7 +8,7 @@ from torch import Tensor
 from civae_core.attributes import AttributeRoles
 from civae_core.balance import effective_sample_size, training_weights
 from civae_core.config import Config
-from civae_core.config.effects import without_effect
+from civae_core.config.effects import within_parts, without_effect
 from civae_core.data import PreparedData
 from civae_core.data.batches import Batch, TrainingBatches
 from civae_core.data.labelled import evenly_spread, labelled_rows, partly_labelled_rows
@@ -32,7 +32,7 @@ def assign_roles(config: Config, data: PreparedData) -> AttributeRoles:
     Raises:
         UsageError: the config names a column that the table does not have.
     """
-    for text in without_effect(config):
+    for text in without_effect(config) + within_parts(config):
         log.warning(text)
     chosen = config.data
     return AttributeRoles.assign(data.attributes, chosen.treatment, chosen.covariates, chosen.descendants)

@@ -1,5 +1,6 @@
 """A small learner that tests of steps share."""
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -27,3 +28,10 @@ def make_learner(roles: AttributeRoles, make_config: Callable[..., Config]) -> M
         return Learner(model, config, roles, compute)
 
     return make
+
+
+@pytest.fixture
+def fused_on_meta(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fused optimiser has a meta kernel, but a check before it knows only devices that compute."""
+    adam = importlib.import_module("torch.optim.adam")
+    monkeypatch.setattr(adam, "_device_dtype_check_for_fused", lambda *_args, **_more: None, raising=False)

@@ -1,11 +1,14 @@
 """Batches prepared ahead: the same ones, each made once, and handed over before they are used."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
+import pytest
+import torch
 from learners import batch
 
-from civae_core.training.feed import Fed, Feed, lane_of
+from civae_core.data.batches import Batch
+from civae_core.training.feed import CudaLane, Fed, Feed, lane_of
 
 
 class FakeLane:
@@ -81,6 +84,44 @@ def test_a_run_that_goes_back_gets_the_batch_it_asks_for() -> None:
 
 
 def test_the_cpu_has_no_lane() -> None:
-    import torch
-
     assert lane_of(torch.device("cpu")) is None
+
+
+class FakeStream:
+    """Notes which stream waits for which."""
+
+    def __init__(self, device: object) -> None:
+        self.device = device
+        self.waited_for: list[object] = []
+
+    def wait_stream(self, other: object) -> None:
+        self.waited_for.append(other)
+
+
+class FakeTensor:
+    """Notes the streams that its memory is kept for."""
+
+    def __init__(self) -> None:
+        self.kept_for: list[object] = []
+
+    def record_stream(self, stream: object) -> None:
+        self.kept_for.append(stream)
+
+
+def test_on_cuda_computation_waits_for_the_copy_and_memory_is_kept_until_it_is_done(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    computing = FakeStream("cuda:0")
+    monkeypatch.setattr(torch.cuda, "Stream", FakeStream)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _device: computing)
+    entered: list[object] = []
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: entered.append(stream) or nullcontext())
+    lane = lane_of(torch.device("cuda", 0))
+    assert isinstance(lane, CudaLane)
+    with lane.copying():
+        batch_of, beside = (Batch(*(FakeTensor() for _ in range(5))) for _ in range(2))  # type: ignore[arg-type]
+    lane.hand_over(Fed(batch_of, beside))
+    assert entered == computing.waited_for == [lane._stream]
+    kept = [values for made in (batch_of, beside) for values in vars(made).values()]
+    assert len(kept) == 10
+    assert all(values.kept_for == [computing] for values in kept)

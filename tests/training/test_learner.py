@@ -1,6 +1,5 @@
 """One optimiser step: devices, precisions, skipped steps, synchronisations, and what it may not touch."""
 
-import importlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -34,13 +33,6 @@ def test_a_learned_prior_is_learned(make_learner: MakeLearner, prior: str) -> No
     before = {name: p.detach().clone() for name, p in learner.model.prior.named_parameters()}
     train(learner, 5)
     assert all(not torch.equal(before[name], p) for name, p in learner.model.prior.named_parameters())
-
-
-@pytest.fixture
-def fused_on_meta(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The fused optimiser has a meta kernel, but a check before it knows only devices that compute."""
-    adam = importlib.import_module("torch.optim.adam")
-    monkeypatch.setattr(adam, "_device_dtype_check_for_fused", lambda *_args, **_more: None, raising=False)
 
 
 @pytest.mark.usefixtures("fused_on_meta")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -102,6 +103,19 @@ def test_placeholders_count_and_single_images_that_do_not_fit_end_it(make_learne
     with pytest.raises(torch.OutOfMemoryError):
         memory._fewest_parts(learner, feed(), 0, Processes(), reserve)
     assert len(held) == 4, "1, 2, 3 and 6 parts"
+
+
+@pytest.mark.parametrize(("steps", "processes", "copies"), [(0, 1, 2), (1, 1, 0), (0, 4, 3), (1, 4, 1)])
+def test_placeholders_stand_for_moments_buckets_and_a_margin(
+    make_learner: MakeLearner, monkeypatch: pytest.MonkeyPatch, steps: int, processes: int, copies: int
+) -> None:
+    device = SimpleNamespace(total_memory=20_000)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: device)
+    learner = make_learner(train={"accumulate": "auto"})
+    train(learner, steps)
+    weights = sum(p.nbytes for p in learner.model.parameters())
+    held = memory._reserve(learner, Processes(world_size=processes))()
+    assert [tensor.nbytes for tensor in held] == [weights] * copies + [1_000]
 
 
 def test_a_number_is_taken_as_it_is_and_the_cpu_is_not_measured(make_learner: MakeLearner) -> None:

@@ -9,6 +9,7 @@ from learners import LEVERS, MakeLearner, assert_near, assert_same, batch, gradi
 from pydantic import ValidationError
 
 from civae_core.config import Config
+from civae_core.config.effects import within_parts
 from civae_core.data.batches import Batch
 from civae_core.training.learner import Learner
 from civae_core.training.memory import peak_memory
@@ -157,6 +158,23 @@ def test_on_cuda_graphs_are_recorded_and_gradients_kept(
     assert modes == ["reduce-overhead"]
     assert learner.replays_graphs
     assert all(p.grad is not None for p in learner.named_parameters().values())
+
+
+@pytest.mark.parametrize(
+    ("sections", "named"),
+    [
+        ({"loss": {"hsic": 1.0}}, "loss.hsic"),
+        ({"loss": {"free_bits": 0.1}}, "loss.free_bits"),
+        ({"model": {"norm": "batch"}}, "model.norm"),
+        ({"loss": SOLITARY}, None),
+    ],
+)
+def test_what_differs_in_parts_is_said(
+    make_config: Callable[..., Config], sections: dict[str, Any], named: str | None
+) -> None:
+    said = within_parts(make_config(train={"accumulate": 2}, **sections))
+    assert [text.split(" ")[0] for text in said] == ([named] if named else [])
+    assert within_parts(make_config(**sections)) == []
 
 
 def test_what_cannot_be_is_refused(make_config: Callable[..., Config]) -> None:

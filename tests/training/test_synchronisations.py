@@ -4,7 +4,6 @@ Counted by the operators that a host must wait for, on the CPU with real numbers
 has shapes and no values, so that whatever needs one raises.
 """
 
-import importlib
 from typing import Any
 
 import pytest
@@ -112,13 +111,6 @@ class Images:
 
     def images(self, rows: Tensor) -> Tensor:
         return torch.zeros(len(rows), 3, SIZE, SIZE, dtype=torch.uint8)
-
-
-@pytest.fixture
-def fused_on_meta(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The fused optimiser has a meta kernel, but a check before it knows only devices that compute."""
-    adam = importlib.import_module("torch.optim.adam")
-    monkeypatch.setattr(adam, "_device_dtype_check_for_fused", lambda *_args, **_more: None, raising=False)
 
 
 @pytest.mark.usefixtures("fused_on_meta")
