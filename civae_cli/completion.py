@@ -7,7 +7,7 @@ import contextlib
 import io
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,15 @@ import typer
 from civae_core.errors import CivaeError
 from civae_core.model_header import read_roles
 from civae_core.model_paths import find_model_file, newest_run
+from civae_core.reading import read_at_most
 
 BASH = "complete_bash"
 VARIABLE = "_CIVAE_COMPLETE"
 """Set by the shell's script while it asks for completions; its value says which shell asks."""
 BREAKS = "=:"
 """Characters at which bash takes words apart; what it replaces is the piece after the last."""
+MOST_MANIFEST_BYTES = 2**22
+_SPECIAL = re.compile(r"""[\s"'`$;&|<>(){}\[\]\\!*?~#^]""")
 
 
 def complete_model(incomplete: str) -> list[str]:
@@ -51,7 +54,7 @@ def complete_input_value(ctx: typer.Context, incomplete: str) -> list[str]:
 
 def complete_covariate(ctx: typer.Context, incomplete: str) -> list[str]:
     """Names of the model's covariates."""
-    return [a["name"] for a in _of_model(ctx, ("covariates",))]
+    return _offered(a["name"] for a in _of_model(ctx, ("covariates",)))
 
 
 def complete_attribute(ctx: typer.Context, incomplete: str) -> list[str]:
@@ -157,19 +160,20 @@ def _assignments(ctx: typer.Context, groups: tuple[str, ...], incomplete: str, *
         if attribute.get("kind") == "binary":
             values = ["0", "1", *(["flip"] if flip else [])]
         else:
-            values = [f"{attribute.get(key, 0):g}" for key in ("low", "mean", "high")]
+            known = [attribute.get(key, 0) for key in ("low", "mean", "high")]
+            values = [f"{number:g}" for number in known if isinstance(number, int | float)]
         found += [f"{attribute['name']}={value}" for value in values]
-    return [text for text in found if text.startswith(incomplete)]
+    return _offered(text for text in found if text.startswith(incomplete))
 
 
 def _names_in(path: Path) -> list[str]:
     """Attributes of prepared data, of CelebA's list or of a table, from its first lines."""
-    import yaml
+    from civae_core.bounded_yaml import plain_values
 
     try:
         if _is_data(path):
-            with (path / "dataset.yml").open(encoding="utf-8") as file:
-                return [str(a["name"]) for a in yaml.safe_load(file)["attributes"]]
+            text = read_at_most(path / "dataset.yml", MOST_MANIFEST_BYTES).decode("utf-8")
+            return _offered(str(a["name"]) for a in plain_values(text)["attributes"])
         for name, separator, line in (
             ("list_attr_celeba.txt", None, 1),
             ("list_attr_celeba.csv", ",", 0),
@@ -181,7 +185,12 @@ def _names_in(path: Path) -> list[str]:
                     with (folder / name).open(encoding="utf-8-sig") as file:
                         header = [file.readline(2**20) for _ in range(line + 1)][line]
                     known = ("file_name", "image_id", "split")
-                    return [text for text in header.strip().split(separator) if text not in known]
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+                    return _offered(text for text in header.strip().split(separator) if text not in known)
+    except (OSError, ValueError, KeyError, TypeError):
         pass
     return []
+
+
+def _offered(names: Iterable[str]) -> list[str]:
+    """Those of a stranger's names that a shell would take for plain words, and a terminal for text."""
+    return [name for name in names if name.isprintable() and not _SPECIAL.search(name)]

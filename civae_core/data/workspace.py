@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from civae_core import __version__
-from civae_core.data.manifest import FORMAT, MANIFEST, PARTIAL, Manifest, read_manifest
+from civae_core.data.manifest import FORMAT, MANIFEST, MOST_BYTES, PARTIAL, Manifest, read_manifest
 from civae_core.data.sources.base import Source
 from civae_core.errors import DataError, UsageError
 from civae_core.files import TEMPORARY_SUFFIX, describe_os_error, make_folder, write_json
 from civae_core.locks import LOCK_NAME
-from civae_core.reading import read_json
+from civae_core.reading import read_at_most, read_json
 
 _OURS = re.compile(r"dataset\.yml|attributes\.safetensors|images-\d{5}\.safetensors|report\.(html|json)")
 _TEMPORARY = re.compile(r"\.(dataset\.yml|(attributes|images-\d{5})\.safetensors|report\.\w+)\..*\.tmp")
@@ -139,8 +139,13 @@ def _planned(plan: Path) -> str | None:
 
 def _require_our_manifest(out: Path) -> None:
     if (out / MANIFEST).exists():
-        text = (out / MANIFEST).read_text(encoding="utf-8", errors="replace")
-        if "civae_format:" not in text:
+        try:
+            text = read_at_most(out / MANIFEST, MOST_BYTES)
+        except OSError as error:
+            raise UsageError(
+                f"--overwrite: cannot read {out / MANIFEST}: {error.strerror}", hint="name a new folder"
+            ) from error
+        if b"civae_format:" not in text:
             raise UsageError(
                 f"--overwrite: {out / MANIFEST} was not written by prepare-data", hint="name a new folder"
             )

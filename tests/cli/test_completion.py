@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from civae_cli.completion import (
+    _names_in,
     complete_data,
     complete_model,
     complete_path,
@@ -144,3 +145,23 @@ def test_a_file_of_somebody_else_is_told(tmp_path: Path) -> None:
     file.write_bytes(len(header).to_bytes(8, "little") + header)
     with pytest.raises(DataError, match="not a model of civae"):
         read_roles(file)
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        "attributes: " + "[" * 50_000,
+        "attributes: [{name: Old}, {name: 'x;reboot'}, {name: \"red\\e[31m\"}, {name: $HOME}]",
+        "attributes:\n  - {name: Old}\nnotes: " + "x" * 2**23,
+        "a: &a [x, x]\nattributes: [*a, *a]",
+    ],
+    ids=["deep", "special", "large", "aliased"],
+)
+def test_no_manifest_breaks_or_commands_the_shell(manifest: str, tmp_path: Path) -> None:
+    (tmp_path / "dataset.yml").write_text(manifest)
+    assert _names_in(tmp_path) == (["Old"] if "reboot" in manifest else [])
+
+
+def test_no_header_of_a_table_commands_the_shell(tmp_path: Path) -> None:
+    (tmp_path / "metadata.csv").write_text("file_name,Old,`reboot`,a b,Gray_Hair,Haar-Länge\n")
+    assert _names_in(tmp_path) == ["Old", "Gray_Hair", "Haar-Länge"]
