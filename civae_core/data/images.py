@@ -1,7 +1,7 @@
 """One photograph, from a file's bytes to a square uint8 tensor.
 
 The same function prepares the training images and brings a new photograph to the model: upright (EXIF), grey or
-RGB, centre crop, antialiased resize.
+RGB, centre crop, antialiased resize. Plain JPEGs take a short way, to the same pixels.
 """
 
 import io
@@ -17,6 +17,8 @@ import numpy as np
 from PIL import Image, ImageOps
 from PIL.JpegImagePlugin import JpegImageFile
 
+from civae_core.data.jpeg import decode_plain
+from civae_core.data.resize import LARGEST, resize_square
 from civae_core.errors import DataError
 from civae_core.reading import read_at_most
 
@@ -30,6 +32,7 @@ MAX_BYTES = 6 * MAX_PIXELS + 2**20
 LARGEST_SIDE = 4096
 """Of the square that a picture becomes; a model from a stranger may ask for any."""
 
+_ORIENTATION = 0x0112
 # Named one by one: Pillow would also hand EPS files to an external interpreter. Some builds lack WebP.
 Image.init()
 FORMATS = tuple(name for name in ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM") if name in Image.OPEN)
@@ -87,6 +90,14 @@ class Preprocessing:
         scale = short / self.crop_of if self.crop_of else 1.0
         return min(self.crop * scale, short)
 
+    def shrink(self, width: int, height: int) -> int:
+        """By how much a JPEG of this size may be shrunk while it is decoded: 1 or 2.
+
+        Where eight times the final resolution is left, 99.9 % of the values are within one grey level of those from a
+        full decoding, and all within two. Quarters and eighths never are: they come close to means of blocks.
+        """
+        return 2 if self.crop_side(width, height) >= 16 * self.size else 1
+
 
 def load_photo(source: Path | str | bytes, preprocessing: Mapping[str, Any]) -> "Tensor":
     """Reads a picture file, or a picture's bytes, as the model's input.
@@ -117,6 +128,10 @@ def decode(
         raise DataError(f"cannot read {name}: {error.strerror or error}") from error
     if not data:
         raise DataError(f"{name}: the file is empty")
+    plain = decode_plain(data, preprocessing.channels, preprocessing.shrink)
+    if plain is not None:
+        side = preprocessing.crop_side(plain.width, plain.height)
+        return _square(plain.pixels_HWC, plain.width, plain.height, side, preprocessing.size)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter(
@@ -139,7 +154,7 @@ def decode(
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # about damage that decoders get over
-                return _square(image, preprocessing)
+                return _by_pillow(image, preprocessing)
         except _DECODER_ERRORS as error:
             raise DataError(f"{name}: damaged image ({_reason(error)})") from error
 
@@ -159,21 +174,33 @@ def _reason(error: BaseException) -> str:
     return str(error).strip() or type(error).__name__
 
 
-def _square(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
-    size = preprocessing.size
-    # A share of the short side, because the decoder below may hand over a smaller picture.
-    share = preprocessing.crop_side(image.width, image.height) / min(image.size)
-    needed = 2 * size / (share * min(image.size))
-    if needed < 1 and isinstance(image, JpegImageFile):
-        # JPEG decoders halve a picture almost for free; only as long as twice the final resolution is left.
-        image.draft("", (int(image.width * needed) + 1, int(image.height * needed) + 1))
+def _by_pillow(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
+    width, height = image.size
+    if preprocessing.shrink(width, height) == 2 and isinstance(image, JpegImageFile):
+        image.draft("", (width // 2, height // 2))
+    if image.getexif().get(_ORIENTATION) in (5, 6, 7, 8):  # turned by a quarter
+        width, height = height, width
     upright = ImageOps.exif_transpose(image)
     plain = _eight_bit(upright, "L" if preprocessing.channels == 1 else "RGB")
-    side = share * min(plain.size)
-    left, top = (plain.width - side) / 2, (plain.height - side) / 2
+    side = preprocessing.crop_side(width, height)
+    if plain.width * plain.height <= LARGEST:
+        return _square(np.atleast_3d(np.asarray(plain)), width, height, side, preprocessing.size)
+    left, top, side = _placed(plain.width, width, height, side)
     box = (left, top, min(left + side, plain.width), min(top + side, plain.height))
-    array = np.array(plain.resize((size, size), Image.Resampling.LANCZOS, box=box))
-    return array[None] if preprocessing.channels == 1 else np.ascontiguousarray(array.transpose(2, 0, 1))
+    resized = np.asarray(plain.resize((preprocessing.size,) * 2, Image.Resampling.LANCZOS, box=box))
+    return np.ascontiguousarray(np.atleast_3d(resized).transpose(2, 0, 1))
+
+
+def _square(pixels_HWC: np.ndarray, width: int, height: int, side: float, size: int) -> np.ndarray:
+    left, top, side = _placed(pixels_HWC.shape[1], width, height, side)
+    return resize_square(pixels_HWC, left, top, side, size)
+
+
+def _placed(decoded: int, width: int, height: int, side: float) -> tuple[float, float, float]:
+    """The centred square of a picture in its decoded pixels, of which there may be half: its left, top and side."""
+    # An odd side decodes to a half and a bit: the picture's own size says where its centre is.
+    scale = 1 if decoded == width else 2
+    return (width - side) / 2 / scale, (height - side) / 2 / scale, side / scale
 
 
 def _eight_bit(image: Image.Image, mode: str) -> Image.Image:

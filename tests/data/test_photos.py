@@ -88,23 +88,25 @@ def test_every_exif_orientation_is_undone(orientation: int) -> None:
     np.testing.assert_array_equal(y_CHW, decode(encoded(upright), Preprocessing(40)))
 
 
-def test_large_jpegs_are_decoded_at_reduced_scale_and_look_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    image = gradient(1600, 1200)
+def test_large_jpegs_are_decoded_at_half_the_scale_and_look_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = gradient(1599, 1201)
     scales = []
     draft = JpegImageFile.draft
 
     def watched(self: JpegImageFile, mode: str, size: tuple[int, int]) -> object:
         result = draft(self, mode, size)
-        scales.append(1600 / self.width)
+        scales.append(round(1599 / self.width, 2))
         return result
 
     monkeypatch.setattr(JpegImageFile, "draft", watched)
     exif = Image.Exif()
     exif[0x0112] = 6
-    fast = decode(encoded(image, "JPEG", quality=95, exif=exif), Preprocessing(64, crop=1000))
-    exact = decode(encoded(image, "PNG", exif=exif), Preprocessing(64, crop=1000))
-    assert scales == [4], "1000 pixels become 250, which is still more than twice 64"
-    assert abs(fast.astype(int) - exact).max() <= 3
+    data, plain = encoded(image, "JPEG", quality=95, exif=exif), encoded(image, "PNG", exif=exif)
+    for size, expected in ((62, [2.0]), (64, [])):
+        shape = Preprocessing(size, crop=1000)
+        assert abs(decode(data, shape).astype(int) - decode(plain, shape)).max() <= 2
+        assert scales == expected, "1000 pixels are 16 times 62, and less than 16 times 64"
+        scales.clear()
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "I;16"])

@@ -43,7 +43,7 @@ class FolderFiles:
     def read(self, name: str) -> bytes:
         path = self.folder / name
         try:
-            if not self.follow_links and not path.resolve().is_relative_to(self.folder.resolve()):
+            if not self.follow_links and not path.resolve().is_relative_to(_resolved(self.folder)):
                 raise DataError("a link that leaves the image folder; --follow-links would follow it")
             return read_at_most(path, MAX_BYTES)
         except FileNotFoundError as error:
@@ -51,6 +51,11 @@ class FolderFiles:
         except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: links in a circle
             reason = error.strerror if isinstance(error, OSError) else error
             raise DataError(f"cannot be read: {reason or error}") from error
+
+
+@functools.lru_cache(maxsize=4)
+def _resolved(folder: Path) -> Path:
+    return folder.resolve()  # the same for each of many files
 
 
 @dataclass(frozen=True)

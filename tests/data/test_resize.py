@@ -1,0 +1,99 @@
+"""Resampling against Pillow, the independent reference."""
+
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from civae_core.data.resize import _bands, resize_square
+
+
+def by_pillow(pixels_HWC: np.ndarray, left: float, top: float, side: float, size: int) -> np.ndarray:
+    """Columns first, then rows: in one step, Pillow chooses the order by the shape, and edges show which."""
+    height = pixels_HWC.shape[0]
+    filtered, image = Image.Resampling.LANCZOS, Image.fromarray(pixels_HWC)
+    narrow = image.resize((size, height), filtered, box=(left, 0, left + side, height))
+    return np.asarray(narrow.resize((size, size), filtered, box=(0, top, size, top + side))).transpose(
+        2, 0, 1
+    )
+
+
+def noise(height: int, width: int, channels: int = 3) -> np.ndarray:
+    """Saturated noise: the hardest case, with overshoots in both directions."""
+    generator = np.random.default_rng(height * width)
+    levels = np.array([0, 0, 255, 255, 90], np.uint8)
+    return levels[generator.integers(0, 5, (height, width, channels))]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    height=st.integers(2, 60),
+    width=st.integers(2, 60),
+    size=st.integers(1, 70),
+    share=st.floats(0.2, 1),
+    at=st.floats(0, 1),
+)
+def test_within_one_level_of_pillow(height: int, width: int, size: int, share: float, at: float) -> None:
+    pixels_HWC = noise(height, width)
+    side = share * min(height, width)
+    left, top = at * (width - side), (1 - at) * (height - side)
+    # A level more where a sum of levels, each of them one beside Pillow's, is made of them.
+    expected = by_pillow(pixels_HWC, left, top, side, size).astype(int)
+    difference = abs(resize_square(pixels_HWC, left, top, side, size) - expected)
+    assert difference.max() <= 2 and (difference > 1).mean() < 0.02
+
+
+def test_celebas_crop_is_mostly_pillows_to_the_bit() -> None:
+    pixels_HWC = noise(218, 178)
+    difference = resize_square(pixels_HWC, 14, 34, 150, 64).astype(int) - by_pillow(
+        pixels_HWC, 14, 34, 150, 64
+    )
+    assert abs(difference).max() <= 1 and (difference != 0).mean() < 0.02
+
+
+def test_at_its_own_size_a_picture_is_kept() -> None:
+    pixels_HWC = noise(40, 50)
+    np.testing.assert_array_equal(
+        resize_square(pixels_HWC, 5, 4, 32, 32), pixels_HWC[4:36, 5:37].transpose(2, 0, 1)
+    )
+
+
+@pytest.mark.parametrize("level", [0, 1, 127, 254, 255])
+def test_a_plain_surface_stays_what_it_is(level: int) -> None:
+    made = resize_square(np.full((50, 50, 3), level, np.uint8), 0.3, 0.7, 49.1, 23)
+    assert (made == level).all()
+
+
+def test_grey_is_one_channel_of_the_same() -> None:
+    grey = noise(30, 30, 1)
+    made = resize_square(grey, 0, 0, 30, 12)
+    assert made.shape == (1, 12, 12) and made.flags.c_contiguous and made.dtype == np.uint8
+    np.testing.assert_array_equal(made[0], resize_square(np.repeat(grey, 3, 2), 0, 0, 30, 12)[2])
+
+
+@pytest.mark.parametrize(("side", "size"), [(150.0, 64), (178.0, 7), (20.0, 64), (1000.0, 3)])
+def test_every_sum_is_exact_in_32_bits(side: float, size: int) -> None:
+    """So no library, thread or order of sums changes a bit."""
+    for band in _bands(1024, 1.7, side, size):
+        parts = band.weights.astype(np.float64) * 2**14
+        assert (parts == np.rint(parts)).all() and (parts.sum(1) == 2**14).all()
+        assert (255 * abs(parts)).sum(1).max() < 2**24
+
+
+def test_threads_do_not_share_memory() -> None:
+    pictures = [noise(40 + n, 40) for n in range(4)]
+    alone = [resize_square(picture, 1, 1, 38, 20) for picture in pictures]
+    wrong: list[int] = []
+
+    def work(n: int) -> None:
+        wrong.extend(n for _ in range(50) if (resize_square(pictures[n], 1, 1, 38, 20) != alone[n]).any())
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
