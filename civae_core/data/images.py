@@ -128,7 +128,7 @@ def decode(
         raise DataError(f"cannot read {name}: {error.strerror or error}") from error
     if not data:
         raise DataError(f"{name}: the file is empty")
-    plain = decode_plain(data, preprocessing.channels, preprocessing.shrink)
+    plain = decode_plain(data, preprocessing.channels, preprocessing.shrink, most_pixels)
     if plain is not None:
         side = preprocessing.crop_side(plain.width, plain.height)
         return _square(plain.pixels_HWC, plain.width, plain.height, side, preprocessing.size)

@@ -31,20 +31,23 @@ class Plain:
     height: int
 
 
-def decode_plain(data: bytes, channels: int, shrink: Callable[[int, int], int]) -> Plain | None:
+def decode_plain(
+    data: bytes, channels: int, shrink: Callable[[int, int], int], most_pixels: int = LARGEST
+) -> Plain | None:
     """A plain JPEG's pixels, or None where Pillow has to look at it.
 
     Args:
         data: the file's content.
         channels: 1 or 3.
         shrink: told width and height, by how much both may be shrunk: 1 or 2.
+        most_pixels: of a larger picture Pillow has to tell; so it has of one beyond `LARGEST`.
     """
     if simplejpeg is None or not data.startswith(_START) or any(mark in data for mark in _MARKS):
         return None
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
         plain = colours == "Gray" or (colours == "YCbCr" and channels == 3)
-        if not plain or not 0 < height * width <= LARGEST:
+        if not plain or not 0 < height * width <= min(most_pixels, LARGEST):
             return None
         by = shrink(width, height)
         wanted = (

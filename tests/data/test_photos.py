@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
-from civae_core.data import images as photos
 from civae_core.data.images import Preprocessing, decode, load_photo
 from civae_core.errors import DataError
 
@@ -154,10 +153,12 @@ def test_a_flipped_byte_anywhere_is_survived() -> None:
             continue
 
 
-def test_huge_pictures_are_refused_before_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(photos, "MAX_PIXELS", 99)
+@pytest.mark.parametrize("form", ["PNG", "JPEG"])
+def test_huge_pictures_are_refused_before_decoding(form: str) -> None:
+    data = encoded(gradient(10, 10), form)
     with pytest.raises(DataError, match="10 x 10 pixels are too many"):
-        decode(encoded(gradient(10, 10)), Preprocessing(8))
+        decode(data, Preprocessing(8), most_pixels=99)
+    assert decode(data, Preprocessing(8), most_pixels=100).shape == (3, 8, 8)
 
 
 @pytest.mark.parametrize(
