@@ -20,6 +20,7 @@ from civae_cli.info import info
 from civae_cli.prepare_data import prepare_data
 from civae_cli.quickstart import quickstart
 from civae_cli.sample import sample
+from civae_cli.serve import serve
 from civae_cli.train import train
 from civae_cli.train_scorer import train_scorer
 from civae_core import __version__
@@ -66,7 +67,7 @@ SHARE, LOOK = "Share", "Look after"
 for heading, functions in {
     START: (quickstart,),
     DATA: (prepare_data, train),
-    ASK: (counterfactual, sample, effects),
+    ASK: (counterfactual, sample, effects, serve),
     JUDGE: (evaluate, benchmark, train_scorer),
     SHARE: (export,),
     LOOK: (info, doctor),

@@ -1,0 +1,41 @@
+"""Request bodies, read within limits of size and time."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from starlette.requests import Request
+
+from civae_core.serve.limits import Limits, RefusedError
+
+
+async def read_body(request: Request, most: int, limits: Limits) -> bytes:
+    """A request's whole body.
+
+    Raises:
+        RefusedError: longer than `most` bytes, which is told before anything is read where the length is stated;
+            not whole in time, or silent for too long.
+    """
+    stated = request.headers.get("content-length", "")
+    if stated.isdecimal() and int(stated) > most:
+        raise _too_long(most)
+    data = bytearray()
+    chunks = request.stream()
+    try:
+        async with asyncio.timeout(limits.upload_seconds):
+            while (chunk := await _next(chunks, limits.silence_seconds)) is not None:
+                data += chunk
+                if len(data) > most:
+                    raise _too_long(most)
+    except TimeoutError as error:
+        raise RefusedError(408, "the upload took too long") from error
+    return bytes(data)
+
+
+async def _next(chunks: AsyncIterator[bytes], seconds: float) -> bytes | None:
+    async with asyncio.timeout(seconds):
+        return await anext(chunks, None)
+
+
+def _too_long(most: int) -> RefusedError:
+    shown = f"{most / 2**20:g} MB" if most >= 2**20 else f"{most:,} bytes"
+    return RefusedError(413, f"more than {shown}, the most that this page takes")

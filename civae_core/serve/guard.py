@@ -1,0 +1,129 @@
+"""Stands before the page: whom it answers, how often, and with which headers; and errors as one sentence of JSON."""
+
+import ipaddress
+import logging
+import math
+from collections.abc import Collection
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from civae_core.errors import CivaeError, DataError, UsageError
+from civae_core.serve.limits import Limits, RefusedError, TokenBuckets
+
+LOCAL = ("localhost", "127.0.0.1", "::1")
+HEADERS = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "cache-control": "no-store",
+}
+
+log = logging.getLogger(__name__)
+
+
+class Guard:
+    """Wraps the application.
+
+    A browser names in `Host` whom it believes to speak to. A page elsewhere whose name is made to point at this
+    machine (DNS rebinding) names itself there, and is turned away; so is a page elsewhere that sends a request here,
+    which names itself in `Origin`.
+
+    Args:
+        app: what is guarded.
+        hosts: names by which the page may be called.
+        any_address: whether every numerical address is such a name too, as for a page that other machines may open;
+            rebinding needs a name.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: Collection[str], any_address: bool, limits: Limits) -> None:
+        self.app, self.any_address, self.limits = app, any_address, limits
+        self.hosts = {host.casefold() for host in hosts}
+        self.buckets = TokenBuckets(limits.requests_per_second, limits.burst)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        begun = False
+
+        async def send_guarded(message: Message) -> None:
+            nonlocal begun
+            if message["type"] == "http.response.start":
+                begun = True
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        try:
+            self._admit(scope)
+            await self.app(scope, receive, send_guarded)
+        except Exception as error:
+            # The application has answered already and told the log, if it could; nobody is served by more of it.
+            if not begun:
+                await refusal(error)(scope, receive, send_guarded)
+
+    def _admit(self, scope: Scope) -> None:
+        headers = Headers(scope=scope)
+        host = headers.get("host", "")
+        name = _name_of(host)
+        if name not in self.hosts and not (self.any_address and _is_address(name)):
+            raise RefusedError(421, f"this page is not called {host!r}; --allow-host NAME would allow it")
+        origin = headers.get("origin")
+        if origin is not None and scope["method"] not in ("GET", "HEAD") and urlsplit(origin).netloc != host:
+            raise RefusedError(403, f"requests from {origin} are not answered")
+        client = scope["client"][0] if scope.get("client") else ""
+        seconds = self.buckets.take(client, self._cost(scope))
+        if seconds > 0:
+            raise RefusedError(429, "too many requests at once; wait a moment", retry_after=seconds)
+
+    def _cost(self, scope: Scope) -> float:
+        if scope["method"] == "GET":
+            return self.limits.look_cost
+        return self.limits.upload_cost if scope["path"] == "/api/photos" else 1.0
+
+
+def refusal(error: Exception) -> JSONResponse:
+    """An error as the page shows it: one sentence, and what to do about it."""
+    if isinstance(error, RefusedError):
+        status = error.status
+    elif isinstance(error, UsageError):
+        status = 400
+    elif isinstance(error, DataError):
+        status = 422
+    elif isinstance(error, CivaeError):
+        status = 500
+    else:
+        log.error("internal error: %s: %s", type(error).__name__, error)
+        log.debug("traceback", exc_info=error)
+        return JSONResponse({"error": "internal error; the terminal of civae serve says more"}, 500)
+    headers = {}
+    if isinstance(error, RefusedError):
+        if error.retry_after is not None:
+            headers["retry-after"] = str(math.ceil(error.retry_after))
+        if status in (408, 413):
+            headers["connection"] = "close"  # what is left of the request is not read
+    hint = error.hint if error.hint and "--" not in error.hint else None  # flags are no use on a page
+    return JSONResponse({"error": error.message, "hint": hint}, status, headers)
+
+
+def _name_of(host: str) -> str:
+    """`[::1]:8000` to `::1`, `localhost:8000` to `localhost`."""
+    try:
+        return (urlsplit(f"//{host}").hostname or "").casefold()
+    except ValueError:
+        return ""
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True

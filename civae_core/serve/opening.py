@@ -1,0 +1,76 @@
+"""The studio that a command line asks for: models by path, each under a short name, and examples."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from civae_core.errors import DataError, UsageError
+from civae_core.inference.engines import open_engine
+from civae_core.inference.pictures import Picture, Pictures
+from civae_core.serve.limits import Limits
+from civae_core.serve.studio import ServedModel, Studio
+
+MOST_EXAMPLES = 200
+
+
+def open_studio(
+    runs: Sequence[Path],
+    examples: str | None = None,
+    *,
+    engine: str = "auto",
+    device: str = "auto",
+    limits: Limits | None = None,
+) -> Studio:
+    """Opens the models, reads the examples, and asks each model once.
+
+    Args:
+        runs: as `open_engine` takes them.
+        examples: a selection of prepared data.
+        engine, device: as for `open_engine`.
+        limits: of the page.
+
+    Raises:
+        UsageError: as `open_engine`; examples that are no prepared data, too many, or of another size.
+        DataError: as `open_engine`.
+    """
+    names = short_names(runs)
+    models = [
+        ServedModel(name, open_engine(run, engine, device)) for name, run in zip(names, runs, strict=True)
+    ]
+    pictures = _examples(examples, models[0]) if examples else []
+    studio = Studio(models, pictures, limits)
+    studio.warm_up()
+    return studio
+
+
+def short_names(runs: Sequence[Path]) -> list[str]:
+    """The last part of each path, with as many parts before it as tell them apart; repeats are numbered."""
+    paths = [run.resolve() for run in runs]
+    names: list[str] = []
+    for path in paths:
+        same = [other for other in paths if other != path]
+        for count in range(1, len(path.parts)):
+            name = "/".join(path.parts[-count:])
+            if all("/".join(other.parts[-count:]) != name for other in same):
+                break
+        number = sum(earlier == path for earlier in paths[: len(names)])
+        names.append(f"{name} ({number + 1})" if number else name)
+    return names
+
+
+def _examples(selection: str, model: ServedModel) -> list[Picture]:
+    found = Pictures([selection], model.engine.preprocessing)
+    if found.has_photos:
+        raise UsageError(
+            f"--examples {selection}: not a selection of prepared images", hint="for example DATA#test[0:24]"
+        )
+    if len(found) > MOST_EXAMPLES:
+        raise UsageError(
+            f"--examples {selection}: {len(found):,} pictures, at most {MOST_EXAMPLES} are shown",
+            hint="take fewer, as in DATA#test[0:24]",
+        )
+    pictures = []
+    for picture in found:
+        if isinstance(picture, DataError):
+            raise picture
+        pictures.append(picture)
+    return pictures

@@ -1,0 +1,67 @@
+"""What a page asks about a photograph, checked: it comes from anybody."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from civae_core.assignments import LARGEST_VALUE
+from civae_core.attributes import Attribute, require_name
+from civae_core.errors import UsageError
+from civae_core.reading import parse_json
+
+MOST_MODELS = 2
+_Number = Annotated[float, Field(allow_inf_nan=False, ge=-LARGEST_VALUE, le=LARGEST_VALUE)]
+_Values = Annotated[dict[str, _Number], Field(max_length=200)]
+
+
+class Question(BaseModel):
+    """Which models are to show what; attributes that are named are stated or set, the others are not."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    models: list[Annotated[int, Field(ge=0)]] = Field(default=[0], min_length=1, max_length=MOST_MODELS)
+    """By number, those to be compared under one scale of effects."""
+    treat: _Values = {}
+    """t', in raw units."""
+    attr: _Values = {}
+    """Factual values, in raw units."""
+    noise: Annotated[_Number, Field(ge=0.0, le=1.0)] = 1.0
+    """τ of (M6)."""
+    native: bool = False
+    """For downloads: the photograph's own size."""
+
+
+def parse_question(text: bytes) -> Question:
+    """A question from JSON.
+
+    Raises:
+        UsageError: it is none; the first thing that is wrong is named.
+    """
+    try:
+        return Question.model_validate(parse_json(text))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UsageError(f"{where or 'question'}: {first['msg']}") from error
+    except ValueError as error:
+        raise UsageError(f"the question is no JSON: {error}") from error
+
+
+def of_model(
+    values: Mapping[str, float], wanted: Sequence[Attribute], known: Mapping[str, Any], what: str
+) -> dict[str, float]:
+    """Those values that one model knows, in the order in which it knows them.
+
+    Args:
+        values: by name.
+        wanted: the attributes of the model.
+        known: attributes of any of the models that were asked.
+        what: names the values in messages.
+
+    Raises:
+        UsageError: a name that none of the models knows.
+    """
+    for name in values:
+        require_name(name, known, what)
+    return {a.name: values[a.name] for a in wanted if a.name in values}

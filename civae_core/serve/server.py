@@ -1,0 +1,124 @@
+"""Listening: the socket, the patience with slow clients, and the end by Ctrl-C."""
+
+import asyncio
+import ipaddress
+import logging
+import signal
+import socket
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from civae_core.errors import InterruptedRunError, UsageError
+from civae_core.serve.limits import Limits
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens; port 0 takes one that is free.
+
+    Raises:
+        UsageError: the address is not this machine's, or the port is taken.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family, backlog=64)
+    except socket.gaierror as error:
+        raise UsageError(f"--host {host}: {error.strerror}") from error
+    except OSError as error:
+        hint = "--port 0 takes one that is free" if port else None
+        raise UsageError(f"--host {host} --port {port}: {error.strerror or error}", hint=hint) from error
+
+
+def url_of(host: str, listening: socket.socket) -> str:
+    """Where a browser on this machine finds the page."""
+    port = listening.getsockname()[1]
+    if is_everywhere(host):
+        host = "127.0.0.1"
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+
+
+def is_local(host: str) -> bool:
+    """Whether only this machine can connect."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.casefold() == "localhost"
+
+
+def is_everywhere(host: str) -> bool:
+    """Whether it stands for all addresses of this machine."""
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False
+
+
+def server_of(app: ASGIApp, limits: Limits) -> uvicorn.Server:
+    """What answers on a socket, patient only within the limits."""
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # strangers' malformed requests are no news
+    config = uvicorn.Config(
+        app,
+        http=_protocol(limits.silence_seconds),
+        ws="none",
+        lifespan="off",
+        loop="asyncio",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # a client could claim any address, and with it another's share of requests
+        limit_concurrency=limits.connections,
+        timeout_keep_alive=round(limits.silence_seconds),
+        timeout_graceful_shutdown=2,
+    )
+    return uvicorn.Server(config)
+
+
+def run(app: ASGIApp, listening: socket.socket, limits: Limits) -> None:
+    """Answers until the process is told to end; SIGTERM is a regular end.
+
+    Raises:
+        InterruptedRunError: Ctrl-C.
+    """
+    before = signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn stops, and then sends it once more
+    try:
+        server_of(app, limits).run(sockets=[listening])
+    except KeyboardInterrupt as error:
+        raise InterruptedRunError("stopped; the photographs are forgotten") from error
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        listening.close()
+
+
+def _protocol(seconds: float) -> type[H11Protocol]:
+    class ImpatientProtocol(H11Protocol):
+        """Closes a connection whose request's head is not whole in time, for which uvicorn would wait for ever."""
+
+        _hurry: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self._expect_head()
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            if self.cycle is not None and not self.cycle.response_complete:
+                self._stop_waiting()
+            else:
+                self._expect_head()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._stop_waiting()
+            super().connection_lost(exc)
+
+        def _expect_head(self) -> None:
+            if self._hurry is None:
+                self._hurry = self.loop.call_later(seconds, self.transport.close)
+
+        def _stop_waiting(self) -> None:
+            if self._hurry is not None:
+                self._hurry.cancel()
+                self._hurry = None
+
+    return ImpatientProtocol

@@ -1,0 +1,247 @@
+"""The models of a page, and what they answer about a photograph. Knows no HTTP.
+
+A photograph is abducted once for each model and each set of stated attributes (M5); every question after that only
+predicts (M6).
+"""
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+
+from civae_core.align.aligner import Align, aligner_for
+from civae_core.align.mtcnn import is_installed as finds_faces
+from civae_core.assignments import Intervention
+from civae_core.attributes import Attribute, beyond_training, with_care
+from civae_core.data.images import Preprocessing, decode
+from civae_core.engine.base import Array, Engine
+from civae_core.errors import DataError, UsageError
+from civae_core.figures.effects import effect_limit, effect_map
+from civae_core.figures.pictures import png_bytes, to_picture
+from civae_core.inference.edit import EditedPicture, abduct_pictures, edit_abducted
+from civae_core.inference.labels import describe_unsure
+from civae_core.inference.output import account, carried
+from civae_core.inference.pictures import Picture
+from civae_core.model.familiar import describe_unfamiliar
+from civae_core.native.photo import Photo, png_of, read_native
+from civae_core.serve.limits import Limits
+from civae_core.serve.question import Question, of_model
+from civae_core.serve.sittings import Abducted, Sitting, Subject
+
+BEYOND = 0.5
+"""How far a slider goes beyond what training saw, as a share of that range, at either end."""
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A model under the name that the page shows."""
+
+    name: str
+    engine: Engine
+
+    @property
+    def shape(self) -> Preprocessing:
+        """How the model wants a photograph."""
+        return Preprocessing.from_dict(self.engine.preprocessing)
+
+
+class Studio:
+    """Answers about photographs.
+
+    Args:
+        models: one or more; the page compares any two of them.
+        examples: prepared pictures at hand, of the size of the first model; others are asked if theirs is the same.
+        limits: of pixels.
+    """
+
+    def __init__(
+        self, models: Sequence[ServedModel], examples: Sequence[Picture] = (), limits: Limits | None = None
+    ) -> None:
+        self.models, self.examples, self.limits = tuple(models), tuple(examples), limits or Limits()
+
+    def warm_up(self) -> None:
+        """Asks each model once, so that the first visitor need not wait for what is loaded late."""
+        for model in self.models:
+            shape, inputs = model.shape, model.engine.roles.inputs
+            grey_CHW = np.full((shape.channels, shape.size, shape.size), 128, dtype=np.uint8)
+            stated = {a.name: a.shift_and_scale[0] for a in inputs}
+            model.engine.guess(grey_CHW[None].astype(np.float32) / 255)
+            kept = abduct_pictures(model.engine, [Picture("grey", "grey", grey_CHW)], stated)
+            edit_abducted(kept, [{inputs[0].name: inputs[0].high}])
+
+    def described(self) -> dict[str, Any]:
+        """All that the page must know before there is a photograph."""
+        return {
+            "models": [_described(model) for model in self.models],
+            "examples": len(self.examples),
+            "finds_faces": finds_faces(),
+            "upload_bytes": self.limits.upload_bytes,
+            "kept_minutes": round(self.limits.photo_seconds / 60),
+        }
+
+    def sit(self, sitting: Sitting) -> dict[str, Any]:
+        """Shows a photograph to the first model, which tells whether it can be used; how many faces it has.
+
+        Raises:
+            DataError: not a picture, damaged, too large, or no face where one is asked for.
+        """
+        view = self.subject(sitting, 0).picture.view
+        return {
+            "faces": view.of if view else 0,
+            "aligned": view is not None,
+            "native": sitting.example is None,
+        }
+
+    def subject(self, sitting: Sitting, number: int) -> Subject:
+        """The photograph as a model is shown it.
+
+        Raises:
+            UsageError: no model of that number, or an example of another size.
+            DataError: as `sit`.
+        """
+        if number >= len(self.models):
+            raise UsageError(f"models: there is no model {number}")
+        if number not in sitting.subjects:
+            sitting.subjects[number] = Subject(
+                _picture(sitting, self.models[number], self.limits.upload_pixels)
+            )
+        return sitting.subjects[number]
+
+    def answer(self, sitting: Sitting, question: Question) -> dict[str, Any]:
+        """Pictures and findings of each model that was asked, effects under one scale.
+
+        Raises:
+            UsageError: an attribute that no model knows, or that one neither knows nor can predict; a value under
+                which no picture comes out.
+            DataError: as `sit`.
+        """
+        edited = [self._edited(sitting, question, number) for number in question.models]
+        limit = max(kept.limit for kept, _ in edited)
+        return {
+            "limit": limit,
+            "answers": [
+                {"model": number} | _answer(self.models[number], found, limit)
+                for number, (_, found) in zip(question.models, edited, strict=True)
+            ],
+        }
+
+    def download(self, sitting: Sitting, question: Question) -> bytes:
+        """The counterfactual of the first model that was asked as a PNG, which says what it is.
+
+        Raises:
+            UsageError: as `answer`, or an example in native size.
+            DataError: as `answer`, or a photograph that cannot be changed in its own size.
+        """
+        number = question.models[0]
+        _, found = self._edited(sitting, question, number)
+        said = account(found, found.edits[0], question.noise, 1.0)
+        if not question.native:
+            return png_of(Photo(found.edits[0].image_CHW.transpose(1, 2, 0)), said)
+        if sitting.example is not None:
+            raise UsageError("an example is prepared data, which has no photograph of another size")
+        shape = self.models[number].shape
+        return png_of(carried(read_native(sitting.data), found, found.edits[0], shape), said)
+
+    def _edited(self, sitting: Sitting, question: Question, number: int) -> tuple[Abducted, EditedPicture]:
+        subject = self.subject(sitting, number)
+        engine, asked = self.models[number].engine, [self.models[n].engine.roles for n in question.models]
+        treatments = {a.name: a for roles in asked for a in roles.treatments}
+        inputs = {a.name: a for roles in asked for a in roles.inputs}
+        stated = of_model(question.attr, engine.roles.inputs, inputs, "attr")
+        treat = of_model(question.treat, engine.roles.treatments, treatments, "treat")
+        kept = subject.abducted(stated, lambda picture, values: _abducted(engine, picture, values))
+        (found,) = edit_abducted(kept.pictures, [{**treat}], noise=question.noise, changes=True)
+        if isinstance(found, DataError):
+            raise found
+        return kept, found
+
+
+def _described(model: ServedModel) -> dict[str, Any]:
+    roles = model.engine.roles
+    return {
+        "name": model.name,
+        "size": model.shape.size,
+        "grey": model.shape.channels == 1,
+        "engine": model.engine.name,
+        "treatments": [_slider(a) for a in roles.treatments],
+        "covariates": [_slider(a) for a in roles.covariates],
+        "descendants": [a.name for a in roles.descendants],
+    }
+
+
+def _slider(attribute: Attribute) -> dict[str, Any]:
+    """The attribute with the ends of a slider that goes beyond training at both ends."""
+    margin = BEYOND * ((attribute.high - attribute.low) or 1.0)
+    return {
+        "name": attribute.name,
+        "kind": attribute.kind,
+        "low": attribute.low,
+        "high": attribute.high,
+        "from": attribute.low - margin,
+        "to": attribute.high + margin,
+    }
+
+
+def _picture(sitting: Sitting, model: ServedModel, most_pixels: int) -> Picture:
+    """The photograph's largest or chosen face, or its centred square, at the model's size."""
+    shape = model.shape
+    if sitting.example is not None:
+        has, wants = sitting.example.pixels_CHW.shape, (shape.channels, shape.size, shape.size)
+        if has != wants:
+            raise UsageError(f"the examples are {has[1]} pixels wide, {model.name} takes {wants[1]}")
+        return sitting.example
+    pixels_CHW = decode(sitting.data, shape, most_pixels)
+    aligner = aligner_for(shape, cast(Align, sitting.align), sitting.face)
+    views = aligner.views(sitting.data) if aligner else []
+    view = views[0] if views else None
+    return Picture("image", "image", view.pixels_CHW if view else pixels_CHW, view=view)
+
+
+def _abducted(engine: Engine, picture: Picture, stated: Mapping[str, float]) -> Abducted:
+    """Abducts, and finds a scale for the effects that holds wherever the sliders are within training's range."""
+    kept = abduct_pictures(engine, [picture], stated)
+    ends: list[Intervention] = [{a.name: value} for a in engine.roles.treatments for value in (a.low, a.high)]
+    (found,) = edit_abducted(kept, ends, noise=0.0, changes=True)
+    if isinstance(found, DataError):
+        raise found
+    return Abducted(kept, effect_limit(*(_effect(found, number)[None] for number in range(len(ends)))))
+
+
+def _effect(found: EditedPicture, number: int = 0) -> Array:
+    effect_CHW = found.edits[number].effect_CHW
+    assert effect_CHW is not None
+    return effect_CHW
+
+
+def _answer(model: ServedModel, found: EditedPicture, limit: float) -> dict[str, Any]:
+    (edit,) = found.edits
+    roles = model.engine.roles
+    difference_CHW = np.abs(edit.image_CHW.astype(np.int16) - found.picture.pixels_CHW)
+    notes = describe_unsure(model.name, found.unsure, found.predicted)
+    stated = {n: v for n, v in found.factual.items() if n not in found.predicted}
+    notes += [f"{text}; judge with care" for text in beyond_training(stated, roles.inputs)]
+    if found.unfamiliar is not None:
+        notes.append(describe_unfamiliar([(model.name, found.unfamiliar)], 1))
+    if edit.beyond:
+        notes.append(
+            f"{', '.join(edit.beyond)} set beyond training; {with_care(edit.beyond, roles.treatments)}"
+        )
+    return {
+        "original": _inline(found.picture.pixels_CHW),
+        "image": _inline(edit.image_CHW),
+        "effect": _inline(effect_map(_effect(found)[None], limit)[0]),
+        "treat": edit.treat,
+        "factual": found.factual,
+        "predicted": found.predicted,
+        "spreads": dict(found.spreads),
+        "beyond": list(edit.beyond),
+        "notes": notes,
+        "largest_difference": int(difference_CHW.max()),
+        "mean_difference": round(float(difference_CHW.mean()), 2),
+    }
+
+
+def _inline(image_CHW: Array) -> str:
+    return "data:image/png;base64," + base64.b64encode(png_bytes(to_picture(image_CHW))).decode("ascii")

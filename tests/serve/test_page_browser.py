@@ -1,0 +1,123 @@
+"""The page in a real browser, Chromium without a window: upload, slider, comparison, download, errors."""
+
+import io
+import os
+import re
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+if TYPE_CHECKING:
+    from civae_core.serve.studio import Studio
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.fixture
+def url(make_studio: Callable[..., "Studio"]) -> Iterator[str]:
+    from civae_core.serve.app import make_app
+    from civae_core.serve.server import listen, server_of, url_of
+
+    studio = make_studio()
+    listening = listen("127.0.0.1", 0)
+    server = server_of(make_app(studio), studio.limits)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    yield url_of("127.0.0.1", listening)
+    server.should_exit = True
+    thread.join(10)
+
+
+@pytest.fixture
+def page(url: str) -> Iterator[Any]:
+    """The page at the width of a phone, in dark mode; messages of its scripts end the test."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if BROWSER is None:
+        pytest.skip("no Chromium is installed")
+    flags = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+    complaints: list[str] = []
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=BROWSER, args=flags)
+        opened = browser.new_page(viewport={"width": 390, "height": 800}, color_scheme="dark")
+        opened.set_default_timeout(30_000)
+        opened.on("pageerror", lambda error: complaints.append(str(error)))
+        opened.on("requestfailed", lambda request: complaints.append(f"failed: {request.url}"))
+        opened.goto(url)
+        opened.wait_for_selector("body[data-ready]")
+        yield opened
+        browser.close()
+    assert complaints == []
+
+
+def pixels(content: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+
+
+def test_a_photo_is_changed_compared_and_downloaded(page: Any, photograph: bytes) -> None:
+    from playwright.sync_api import expect
+
+    status, counterfactual = page.locator("#status"), page.locator("img.counterfactual").first
+    page.set_input_files("#file", {"name": "me.png", "mimeType": "image/png", "buffer": photograph})
+    expect(status).to_contain_text("Nothing changed; the same pixels as the original.")
+    assert counterfactual.get_attribute("src") == page.locator("img.original").get_attribute("src")
+    expect(page.get_by_label("Male").locator("option").first).to_contain_text("% sure")
+
+    # Everything by keyboard: from wherever Young was read to be, to the slider's left end, beyond training.
+    slider = page.get_by_role("slider", name="Young")
+    slider.focus()
+    page.keyboard.press("Home")
+    expect(status).to_contain_text("Young: −0.5 instead of")
+    expect(slider).to_have_attribute("aria-valuetext", "−0.5, extrapolated")
+    expect(page.locator(".notes")).to_contain_text("Young set beyond training")
+    beyond = counterfactual.get_attribute("src")
+    for _ in range(25):
+        page.keyboard.press("ArrowRight")
+    expect(slider).to_have_attribute("aria-valuetext", "no")
+    expect(status).to_contain_text("Young: no")
+    expect(page.locator(".notes")).not_to_contain_text("beyond training")
+    assert counterfactual.get_attribute("src") != beyond
+
+    # A correction is what the pictures then rest on.
+    page.locator("#attr-Young").select_option("1")
+    expect(status).to_contain_text("Young: no instead of yes")
+
+    page.get_by_label("Compare with").select_option(label="other")
+    expect(page.locator("article.answer")).to_have_count(2)
+    other = page.get_by_role("article", name="other")
+    expect(other.locator("img.effect")).to_have_attribute("src", re.compile("^data:image/png"))
+    assert other.locator("img.counterfactual").get_attribute("src") != counterfactual.get_attribute("src")
+    overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert page.evaluate(overflow) == 0, "nothing is wider than a phone"
+
+    with page.expect_download() as small:
+        page.get_by_role("button", name="Download PNG").click()
+    assert small.value.suggested_filename == "me__Young=0.png"
+    with page.expect_download() as large:
+        page.get_by_role("button", name="Download in the photo's size").click()
+    assert pixels(small.value.path().read_bytes()).shape == (32, 32, 3)
+    assert pixels(large.value.path().read_bytes()).shape == (120, 90, 3)
+
+    page.get_by_role("button", name="Change nothing").click()
+    expect(status).to_contain_text("Nothing changed; the same pixels as the original.")
+    expect(slider).to_have_attribute("aria-valuetext", "yes")
+
+
+def test_what_is_wrong_is_one_sentence_and_the_page_goes_on(page: Any, photograph: bytes) -> None:
+    from playwright.sync_api import expect
+
+    alert = page.get_by_role("alert")
+    page.set_input_files("#file", {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"not a picture"})
+    expect(alert).to_have_text("image: not an image; JPEG, PNG, WebP, TIFF, BMP and GIF are read")
+    expect(page.locator("#change")).to_be_hidden()
+    page.get_by_role("button", name="Example 2").press("Enter")
+    expect(page.locator("#status")).to_contain_text("Nothing changed")
+    expect(alert).to_be_hidden()
+    expect(page.get_by_role("button", name="Download in the photo's size")).to_be_hidden()
+    dark = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    page.emulate_media(color_scheme="light")
+    assert dark != page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"

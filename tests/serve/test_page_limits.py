@@ -1,0 +1,239 @@
+"""What the page refuses: too much, too slow, too often, from elsewhere."""
+
+import asyncio
+import io
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from PIL import Image
+
+from civae_core.serve.limits import MOST_CLIENTS, Limits, TokenBuckets
+from civae_core.serve.sittings import Sitting, Sittings
+
+if TYPE_CHECKING:
+    from starlette.testclient import TestClient
+
+    from civae_core.serve.studio import Studio
+
+Visit = Callable[..., "TestClient"]
+
+
+class Clock:
+    """A time that tests set."""
+
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_uploads_that_are_too_large_are_refused_stated_or_not(visit: Visit, photograph: bytes) -> None:
+    client = visit(upload_bytes=len(photograph) - 1)
+
+    def chunks() -> Iterator[bytes]:
+        yield photograph[:50]
+        yield photograph[50:]
+
+    for content in (photograph, chunks()):
+        response = client.post("/api/photos", content=content)
+        assert response.status_code == 413 and response.headers["connection"] == "close"
+        assert response.json()["error"].startswith("more than ")
+    assert visit(upload_bytes=len(photograph)).post("/api/photos", content=photograph).status_code == 200
+
+
+def test_a_question_is_short(visit: Visit, photograph: bytes) -> None:
+    client = visit(question_bytes=100)
+    photo = client.post("/api/photos", content=photograph).json()["photo"]
+    assert client.post(f"/api/photos/{photo}/answer", content=b" " * 101).status_code == 413
+    assert client.post(f"/api/photos/{photo}/answer", content=b"{}" + b" " * 98).status_code == 200
+
+
+def test_pictures_of_too_many_pixels_and_other_files_are_refused(visit: Visit, photograph: bytes) -> None:
+    client = visit(upload_pixels=90 * 120 - 1)
+    response = client.post("/api/photos", content=photograph)
+    assert response.status_code == 422
+    assert response.json()["error"] == "image: 90 x 120 pixels are too many (limit 10,799)"
+    assert visit(upload_pixels=90 * 120).post("/api/photos", content=photograph).status_code == 200
+    for content, said in ((b"%!PS-Adobe-3.0", "not an image"), (b"", "empty"), (photograph[:300], "damaged")):
+        response = (
+            client.post("/api/photos", content=content)
+            if said != "damaged"
+            else visit().post("/api/photos", content=content)
+        )
+        assert response.status_code == 422 and said in response.json()["error"]
+
+
+@pytest.mark.parametrize(
+    "limits", [{"silence_seconds": 0.05}, {"upload_seconds": 0.1}], ids=["silent", "slow"]
+)
+def test_slow_uploads_end(make_studio: Callable[..., "Studio"], limits: dict[str, float]) -> None:
+    from civae_core.serve.app import make_app
+
+    app = make_app(make_studio(Limits(**limits)))
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        await asyncio.sleep(0.02 if "upload_seconds" in limits else 60)
+        return {"type": "http.request", "body": b"x", "more_body": True}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/api/photos",
+        "raw_path": b"/api/photos",
+        "query_string": b"",
+        "headers": [(b"host", b"localhost")],
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 8642),
+        "scheme": "http",
+        "root_path": "",
+    }
+    asyncio.run(asyncio.wait_for(app(scope, receive, send), 5))  # type: ignore[arg-type]
+    assert sent[0]["status"] == 408 and b"took too long" in sent[1]["body"]
+
+
+def test_who_asks_too_often_waits(visit: Visit) -> None:
+    client = visit(burst=3.0, requests_per_second=0.001, look_cost=1.0)
+    assert [client.get("/api/page").status_code for _ in range(4)] == [200, 200, 200, 429]
+    refused = client.get("/api/page")
+    assert int(refused.headers["retry-after"]) > 100 and "too many requests" in refused.json()["error"]
+
+
+def test_an_upload_counts_as_several_questions(visit: Visit, photograph: bytes) -> None:
+    client = visit(burst=3.0, requests_per_second=0.001, upload_cost=2.0)
+    assert [client.post("/api/photos", content=photograph).status_code for _ in range(2)] == [200, 429]
+    assert client.post("/api/examples/0").status_code == 200, "one is left"
+
+
+def test_buckets_fill_again_and_are_each_clients_own() -> None:
+    clock = Clock()
+    buckets = TokenBuckets(rate=2.0, burst=4.0, clock=clock)
+    assert [buckets.take("a") for _ in range(4)] == [0.0] * 4
+    assert buckets.take("a") == pytest.approx(0.5) and buckets.take("b") == 0.0
+    clock.now += 0.5
+    assert buckets.take("a") == 0.0 and buckets.take("a") > 0
+    clock.now += 1000
+    assert [buckets.take("a") == 0.0 for _ in range(5)] == [True] * 4 + [False], "never more than the burst"
+
+
+def test_buckets_of_strangers_take_no_memory_without_end() -> None:
+    buckets = TokenBuckets(rate=1.0, burst=1.0, clock=Clock())
+    for number in range(MOST_CLIENTS + 50):
+        buckets.take(str(number))
+    assert len(buckets._buckets) == MOST_CLIENTS
+
+
+@pytest.mark.parametrize(
+    ("host", "any_address", "status"),
+    [
+        ("127.0.0.1:8642", False, 200),
+        ("localhost:8642", False, 200),
+        ("LOCALHOST", False, 200),
+        ("[::1]:8642", False, 200),
+        ("evil.example:8642", False, 421),
+        ("evil.example", True, 421),
+        ("localhost.evil.example", False, 421),
+        ("127.0.0.1.evil.example", True, 421),
+        ("192.168.1.7:8642", False, 421),
+        ("192.168.1.7:8642", True, 200),
+        ("", False, 421),
+        ("[::1", True, 421),
+        ("localhost@evil.example", False, 421),
+    ],
+)
+def test_the_page_answers_to_its_own_names_only(
+    visit: Visit, host: str, any_address: bool, status: int
+) -> None:
+    response = visit(headers={"host": host}, any_address=any_address).get("/")
+    assert response.status_code == status
+    if status != 200:
+        assert response.json()["error"].startswith("this page is not called")
+
+
+def test_pages_elsewhere_can_ask_nothing(visit: Visit, photograph: bytes) -> None:
+    client = visit()
+    for origin in ("http://evil.example", "http://127.0.0.1:9999", "null"):
+        response = client.post("/api/photos", content=photograph, headers={"origin": origin})
+        assert response.status_code == 403 and "access-control-allow-origin" not in response.headers
+    own = client.post("/api/photos", content=photograph, headers={"origin": "http://127.0.0.1:8642"})
+    assert own.status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/page.js", "/api/page", "/nothing", "/api/examples/0.png"])
+def test_every_answer_says_what_a_browser_may_do_with_it(visit: Visit, path: str) -> None:
+    headers = visit().get(path).headers
+    policy = headers["content-security-policy"]
+    assert "default-src 'none'" in policy and "frame-ancestors 'none'" in policy and "unsafe" not in policy
+    assert headers["x-content-type-options"] == "nosniff" and headers["x-frame-options"] == "DENY"
+    assert headers["cross-origin-resource-policy"] == "same-origin" and headers["cache-control"] == "no-store"
+    assert not any(name.startswith("access-control") for name in headers)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/..%2f..%2fpyproject.toml", 404),
+        ("GET", "/page/index.html", 404),
+        ("GET", "/%2e%2e/app.py", 404),
+        ("GET", "/api/examples/3.png", 404),
+        ("GET", "/api/examples/-1.png", 404),
+        ("POST", "/api/examples/99999999999999999999", 404),
+        ("POST", "/api/photos/..%2f..%2fetc/answer", 404),
+        ("POST", "/api/photos/unknown/answer", 404),
+        ("PUT", "/api/page", 405),
+        ("POST", "/api/photos?align=sometimes", 400),
+        ("POST", "/api/photos?face=all", 400),
+    ],
+)
+def test_other_paths_lead_nowhere(visit: Visit, method: str, path: str, status: int) -> None:
+    response = visit().request(method, path)
+    assert response.status_code == status and set(response.json()) == {"error", "hint"}
+
+
+def test_those_who_would_wait_too_long_are_sent_away(visit: Visit) -> None:
+    response = visit(waiting=0).post("/api/examples/0")
+    assert response.status_code == 503 and response.headers["retry-after"] == "1"
+    assert visit(waiting=1).post("/api/examples/0").status_code == 200
+    assert visit(uploads_at_once=0).post("/api/photos", content=b"x").status_code == 503
+
+
+def test_an_error_of_ours_is_told_without_its_inside(
+    visit: Visit, make_studio: Callable[..., "Studio"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from civae_core.serve.studio import Studio
+
+    client = visit()
+
+    def broken(*_: Any) -> dict[str, Any]:
+        raise RuntimeError("/secret/path")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Studio, "sit", broken)
+        response = client.post("/api/examples/0")
+    assert response.status_code == 500 and "internal error" in response.json()["error"]
+    assert "secret" not in response.text and "x-frame-options" in response.headers
+    assert client.post("/api/examples/0").status_code == 200
+
+
+def test_photographs_are_forgotten_by_number_size_and_time() -> None:
+    clock = Clock()
+    sittings = Sittings(Limits(photos=3, photo_bytes=100, photo_seconds=60), clock)
+    first, second, third = (sittings.add(Sitting(b"x" * 10)) for _ in range(3))
+    assert len({first, second, third}) == 3 and min(map(len, (first, second, third))) >= 20
+    assert sittings.get(first) is not None, "asked about last"
+    sittings.add(Sitting())
+    assert sittings.get(second) is None and sittings.get(first) is not None and len(sittings) == 3
+    large = sittings.add(Sitting(b"x" * 95))
+    assert sittings.get(first) is None and sittings.get(third) is None and sittings.get(large) is not None
+    clock.now += 61
+    assert sittings.get(large) is None and len(sittings) == 0
+
+
+def test_formats_that_start_other_programs_are_not_read(visit: Visit) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, "EPS")
+    assert visit().post("/api/photos", content=buffer.getvalue()).status_code == 422

@@ -1,0 +1,153 @@
+"""The server as a process and as a socket: its address, its end, and its patience."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from typer.testing import CliRunner
+
+from civae_cli.app import app as command_line
+from civae_core.data import PreparedData
+
+if TYPE_CHECKING:
+    from civae_core.serve.studio import Studio
+
+
+@pytest.fixture
+def port(make_studio: Callable[..., "Studio"]) -> Iterator[int]:
+    """Where a page answers that waits for at most 0.3 s of silence."""
+    from civae_core.serve.app import make_app
+    from civae_core.serve.limits import Limits
+    from civae_core.serve.server import listen, server_of
+
+    limits = Limits(silence_seconds=0.3)
+    listening = listen("127.0.0.1", 0)
+    server = server_of(make_app(make_studio(limits)), limits)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    yield listening.getsockname()[1]
+    server.should_exit = True
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+HEAD = b"GET /page.css HTTP/1.1\r\nHost: localhost\r\n"
+
+
+@pytest.mark.parametrize(
+    ("sent", "answers"),
+    [
+        (b"", 0),
+        (HEAD, 0),
+        (HEAD + b"\r\n", 1),
+        (HEAD + b"\r\n" + HEAD, 1),
+        (HEAD + b"\r\n" + HEAD + b"\r\n", 2),
+    ],
+    ids=["nothing", "half a head", "a request", "a request and a half", "two requests"],
+)
+def test_connections_that_fall_silent_are_closed(port: int, sent: bytes, answers: int) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=8) as client:
+        client.sendall(sent)
+        received = b""
+        while data := client.recv(2**16):
+            received += data
+    assert received.count(b"HTTP/1.1 200 OK") == answers
+
+
+def test_a_head_that_comes_byte_by_byte_is_not_waited_for(port: int) -> None:
+    started = time.monotonic()
+    with socket.create_connection(("127.0.0.1", port), timeout=8) as client, pytest.raises(OSError):
+        for byte in HEAD * 100:
+            client.sendall(bytes([byte]))
+            time.sleep(0.02)
+    assert time.monotonic() - started < 6
+
+
+def asked(arguments: list[str]) -> Any:
+    return CliRunner().invoke(command_line, ["serve", *arguments])
+
+
+def test_the_command_says_where_and_what(
+    trained: Path, faces: PreparedData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from civae_core.serve import server
+
+    served: dict[str, Any] = {}
+
+    def run(app: Any, listening: socket.socket, limits: Any) -> None:
+        served.update(app=app, port=listening.getsockname()[1], limits=limits)
+        listening.close()
+
+    monkeypatch.setattr(server, "run", run)
+    result = asked(
+        [str(trained), str(trained), "--examples", f"{faces.path}#test[0:2]", "--port", "0", "--json"]
+    )
+    assert result.exit_code == 0, result.output
+    url = f"http://127.0.0.1:{served['port']}/"
+    assert json.loads(result.stdout) == {"url": url, "models": ["tiny", "tiny (2)"], "examples": 2}
+    assert "anybody" not in result.stderr and "unencrypted" not in result.stderr
+    assert not served["app"].any_address and "::1" in served["app"].hosts
+
+    arguments = [
+        "--host",
+        "0.0.0.0",
+        "--port",
+        "0",
+        "--allow-host",
+        "Lab.example",
+        "--max-upload",
+        "2",
+        "--engine",
+        "torch",
+    ]
+    result = asked([str(trained), *arguments])
+    assert result.stdout == f"http://127.0.0.1:{served['port']}/\n"
+    assert "travel unencrypted" in result.stderr
+    assert served["app"].any_address and "lab.example" in served["app"].hosts
+    assert served["limits"].upload_bytes == 2 * 2**20
+
+
+def test_what_cannot_be_served_is_said(trained: Path, faces: PreparedData, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        number = str(taken.getsockname()[1])
+        result = asked([str(trained), "--port", number])
+    assert result.exit_code == 2 and f"--port {number}" in result.stderr and "--port 0" in result.stderr
+    for arguments, said in (
+        ([str(tmp_path / "none")], "no such run"),
+        ([str(trained), "--examples", str(tmp_path)], "without images"),
+        ([str(trained), "--examples", f"{faces.path}#test[0:900]"], "outside the split"),
+        ([str(trained), "--host", "no.such.host.invalid"], "--host no.such.host.invalid"),
+    ):
+        result = asked([*arguments, "--port", "0"])
+        assert result.exit_code in (2, 3) and said in result.stderr, result.stderr
+
+
+def test_models_get_short_names_that_differ() -> None:
+    from civae_core.serve.opening import short_names
+
+    runs = [Path("/a/ours"), Path("/a/cvae"), Path("/b/ours"), Path("/a/ours")]
+    assert short_names(runs) == ["a/ours", "cvae", "b/ours", "a/ours (2)"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_the_process_ends_cleanly(trained: Path) -> None:
+    command = [sys.executable, "-m", "civae_cli", "serve", str(trained), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        url = process.stdout.readline().strip()
+        with urllib.request.urlopen(url, timeout=20) as page:
+            assert b"<title>civae" in page.read()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+        said = process.stderr.read()
+    assert said.splitlines()[-1] == "stopped; the photographs are forgotten" and "Traceback" not in said
