@@ -4,6 +4,8 @@
     act      t ← t'
     predict  z' = h(x,t') + k(x,t')·ρ·η;   y' = f(z',t') + τ·m·e                    (M6)
 
+With several scales of z, h and k of each are given the coarser ones: of z when abducting, of z' when predicting.
+
 Shapes: y_BCHW images in [0,1], x_BX and t_BT attributes in raw units, z_BZ latent vectors.
 """
 
@@ -19,7 +21,7 @@ from civae_core.attributes import Attribute
 from civae_core.config.schema import Objective
 from civae_core.model import IntactVAE, PixelNormal
 from civae_core.model.distributions import DiagonalNormal
-from civae_core.noise_mask import latent_mask, noise_mask
+from civae_core.noise_mask import carry, noise_mask
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Abduction:
     x_BX: Tensor
     t_BT: Tensor
     prior: DiagonalNormal
-    """p(z|x,t) at the factual t."""
+    """p(z|x,t) at the factual t, along this z."""
     eta_BZ: Tensor
     """Latent noise η, standardised under the prior at the factual t."""
     z_BZ: Tensor
@@ -60,7 +62,7 @@ def abduct(
     Without `noise_BZ` z is the posterior's mean; with standard normal noise it is a draw from the posterior.
     """
     posterior = model.encode(y_BCHW, x_BX, t_BT)
-    z_BZ = posterior.mean_BZ if noise_BZ is None else posterior.sample(noise_BZ)
+    _, z_BZ = posterior.central() if noise_BZ is None else posterior.draw(noise_BZ)
     return abduct_at(model, y_BCHW, x_BX, t_BT, z_BZ)
 
 
@@ -68,7 +70,7 @@ def abduct(
 def abduct_at(model: IntactVAE, y_BCHW: Tensor, x_BX: Tensor, t_BT: Tensor, z_BZ: Tensor) -> Abduction:
     """The noises of (M5) for a given z."""
     reconstruction = model.decode(z_BZ, t_BT, x_BX)
-    prior = model.prior_of(x_BX, t_BT)
+    prior = model.prior_of(x_BX, t_BT).at(z_BZ)
     return Abduction(
         y_BCHW=y_BCHW,
         x_BX=x_BX,
@@ -103,8 +105,7 @@ def predict(
     # With z' = z where t does not change, rounding in standardise and sample cannot move a null intervention.
     changed_B1 = (t_new_BT != abduction.t_BT).any(dim=1, keepdim=True)
     prior = model.prior_of(abduction.x_BX, t_new_BT)
-    kept_BZ = latent_mask(abduction.prior, prior, model.latent_mask_width)
-    moved_BZ = prior.sample(kept_BZ * abduction.eta_BZ)
+    _, moved_BZ = carry(abduction.eta_BZ, abduction.prior, prior, model.latent_mask_width)
     z_new_BZ = torch.where(changed_B1, moved_BZ, abduction.z_BZ)
     new = model.decode(z_new_BZ, t_new_BT, abduction.x_BX)
     old = abduction.reconstruction
@@ -126,7 +127,7 @@ def predict_as_original(
     z = mean of q(z|x,y,t'), y' = f(z, t') + τ·e with e from the factual pass. A perfect encoder makes this "no
     change", which is why `predict` never does it. Arguments as for `predict`.
     """
-    wrong_BZ = model.encode(abduction.y_BCHW, abduction.x_BX, t_new_BT).mean_BZ
+    _, wrong_BZ = model.encode(abduction.y_BCHW, abduction.x_BX, t_new_BT).central()
     old_BCHW = abduction.reconstruction.mean_BCHW
     effect_BCHW = model.decode(wrong_BZ, t_new_BT, abduction.x_BX).mean_BCHW - old_BCHW
     mean_BCHW = old_BCHW + strength * effect_BCHW

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from civae_core.config.schema import NoiseMask
-from civae_core.model.distributions import DiagonalNormal
+from civae_core.model.distributions import DiagonalNormal, LatentNormal
 
 
 def noise_mask(effect_BCHW: Tensor, kind: NoiseMask, width: float) -> Tensor:
@@ -48,3 +48,22 @@ def latent_mask(old: DiagonalNormal, new: DiagonalNormal, width: float | None) -
         return torch.ones_like(old.mean_BZ)
     shift_BZ = (new.mean_BZ - old.mean_BZ) / torch.maximum(old.std_BZ, new.std_BZ)
     return torch.exp(-(shift_BZ / width).square())
+
+
+def carry(
+    eta_BZ: Tensor, old: DiagonalNormal, new: LatentNormal, width: float | None
+) -> tuple[DiagonalNormal, Tensor]:
+    """The prior under t' along z' = h(x,t') + k(x,t')·ρ·η (M6), and z' [B,Z]; ρ counts as a constant.
+
+    Args:
+        eta_BZ: latent noise, abducted under `old`.
+        old: the prior under t, along z.
+        new: the prior under t'. Each scale of it is given the coarser ones of z'.
+        width: of ρ, as for `latent_mask`.
+    """
+
+    def masked(part: DiagonalNormal, dimensions: slice) -> Tensor:
+        kept_BZ = latent_mask(old.part(dimensions), part, width).detach()
+        return part.sample(kept_BZ * eta_BZ[:, dimensions])
+
+    return new.along(masked)

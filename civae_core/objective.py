@@ -1,8 +1,9 @@
 """The objective: pure functions from a model's output to a loss in nats per image.
 
 (M4)  L = −E_q[log p(y|z,t)] + β · KL(q(z|x,y,t) ‖ p(z|x,t)), summed over pixels and latent dimensions,
-averaged over the batch. Which prior stands in the KL is the model's matter. Penalties (`civae_core.penalties`),
-where any are on, are added with their weights.
+averaged over the batch. Which prior stands in the KL is the model's matter. β is one number, or one for each latent
+dimension, where the grids of a z of several scales have their own. Penalties (`civae_core.penalties`), where any are
+on, are added with their weights.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,7 +37,7 @@ class LossTerms:
 def negative_elbo(
     y_BCHW: Tensor,
     output: ModelOutput,
-    beta: float,
+    beta: float | Tensor,
     weights_B: Tensor | None = None,
     free_bits: float = 0.0,
 ) -> LossTerms:
@@ -45,19 +46,24 @@ def negative_elbo(
     Args:
         y_BCHW: images in [0,1].
         output: the model's pass over them.
-        beta: weight of the KL term.
+        beta: weight of the KL term, one number or one for each latent dimension [Z].
         weights_B: weights with mean 1 over the data set; None counts every image once.
         free_bits: nats of each latent dimension that the KL term does not charge.
     """
     nll_B = output.likelihood.negative_log_likelihood(y_BCHW)
     kl_BZ = output.posterior.kl_by_dimension(output.prior)
     kl_B = kl_BZ.sum(dim=1)
-    loss_B = nll_B if free_bits else nll_B + beta * kl_B
+    if free_bits:
+        loss_B = nll_B
+    elif isinstance(beta, Tensor):
+        loss_B = nll_B + (beta * kl_BZ).sum(dim=1)
+    else:
+        loss_B = nll_B + beta * kl_B
     if weights_B is not None:
         loss_B = loss_B * weights_B
     loss = loss_B.mean()
     if free_bits:
-        loss = loss + beta * charged_kl(kl_BZ, free_bits, weights_B)
+        loss = loss + charged_kl(kl_BZ, free_bits, weights_B, beta)
     return LossTerms(loss, nll_B.mean(), kl_B.mean(), _mean_squared_error(y_BCHW, output))
 
 
@@ -77,12 +83,14 @@ def objective(
     kind: Objective,
     y_BCHW: Tensor,
     output: ModelOutput,
-    beta: float,
+    beta: float | Tensor,
     weights_B: Tensor | None = None,
     free_bits: float = 0.0,
 ) -> LossTerms:
     """The configured objective. `cvae` differs from `intact` only in the model's prior, N(0,I)."""
     if kind == "original":
+        if isinstance(beta, Tensor):
+            raise TypeError("the original's loss has one kl_scale")
         return original_loss(y_BCHW, output, beta)
     return negative_elbo(y_BCHW, output, beta, weights_B, free_bits)
 

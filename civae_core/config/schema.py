@@ -3,6 +3,7 @@
 Every count of training progress is in images, so that a batch size can change without touching the rest.
 """
 
+import itertools
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
@@ -25,6 +26,9 @@ NonNegative = Annotated[float, Field(ge=0)]
 Units = Annotated[int, Field(gt=0, le=65_536)]
 """Of one layer of a network: beyond what anyone trains, and still no allocation without bounds."""
 
+
+MOST_DIMENSIONS = 65_536
+"""Of z, over all its scales."""
 
 NoiseMask = Literal["none", "fade"]
 
@@ -77,7 +81,13 @@ class ModelConfig(Section):
     prior: Literal["xt", "x", "standard"] = "xt"
     """Learned p(z|x,t), balanced p(z|x), or N(0,I); the baselines' objectives have N(0,I)."""
     latent: Units = 64
-    """Dimensions of z."""
+    """Dimensions of z. Where there are scales, of its vector."""
+    scales: (
+        Annotated[list[Annotated[int, Field(gt=0, le=4_096)]], Field(min_length=1, max_length=4)] | None
+    ) = None
+    """Sides of the scales of z, a vector and then grids, as in [1, 4, 8]; left out, z is the vector alone."""
+    scale_latents: Annotated[int, Field(gt=0, le=1_024)] = 4
+    """Latents at each place of a grid of `scales`."""
     width: Annotated[int, Field(gt=0, le=4_096)] = 32
     """Channels of the first stage."""
     stages: Annotated[list[Annotated[int, Field(gt=0, le=256)]], Field(min_length=1, max_length=10)] = [
@@ -123,6 +133,16 @@ class ModelConfig(Section):
     """Train an attribute predictor p(x,t|y) beside the model, for photographs without labels."""
 
     @property
+    def grids(self) -> tuple[int, ...]:
+        """Sides of the grids of latents, coarse to fine; none where z is a vector."""
+        return tuple(self.scales or ())[1:]
+
+    @property
+    def dimensions(self) -> int:
+        """Z: the vector's and all grids' latents."""
+        return self.latent + self.scale_latents * sum(side**2 for side in self.grids)
+
+    @property
     def places(self) -> int:
         """Dimensions of z that are places; 0 where z is undivided."""
         if self.place_latents is None:
@@ -135,6 +155,8 @@ class LossConfig(Section):
 
     beta: NonNegative = 5.0
     """Weight of the KL term, nats against nats; left out, 1 for `cvae`, and kl_scale 1e-4 for `original`."""
+    beta_grids: NonNegative = 1.0
+    """β of the latents on the grids of `model.scales`: detail that costs `beta` is not worth coding."""
     beta_warmup: CountOrZero = 0
     """Images over which β rises linearly from zero."""
     weights: Literal["none", "inverse", "overlap"] = "none"
@@ -280,10 +302,34 @@ class Config(Section):
                 "train.checkpoint_activations: a second forward pass would count the batch statistics of "
                 "model.norm 'batch' twice"
             )
+        self._scales_fit()
         self._penalties_fit()
         if self.loss.weights == "overlap" and len(self.data.treatment) > 8:
             raise ValueError("loss.weights: overlap weights enumerate the arms; at most 8 treatments")
         return self
+
+    def _scales_fit(self) -> None:
+        scales = self.model.scales or [1]
+        if scales[0] != 1:
+            raise ValueError(f"model.scales {scales}: begins with 1, the vector")
+        grids = self.model.grids
+        if grids and self.objective == "original":
+            raise ValueError(
+                f"objective 'original' is defined for a z that is a vector: model.scales cannot be {scales}"
+            )
+        for coarse, fine in itertools.pairwise(grids):
+            if fine <= coarse or fine % coarse or (fine // coarse).bit_count() != 1:
+                raise ValueError(f"model.scales {scales}: {fine} is not {coarse} doubled once or more often")
+        if grids and self.model.prior_structure != "free":
+            raise ValueError(
+                f"model.prior_structure {self.model.prior_structure!r} is for a z that is a vector: "
+                f"model.scales cannot be {scales}"
+            )
+        if self.model.dimensions > MOST_DIMENSIONS:
+            raise ValueError(
+                f"model.scales {scales}: with model.scale_latents {self.model.scale_latents} z has "
+                f"{self.model.dimensions:,} dimensions, at most {MOST_DIMENSIONS:,}"
+            )
 
     def _penalties_fit(self) -> None:
         on = [name for name in LEVERS if getattr(self.loss, name) > 0]

@@ -17,7 +17,7 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class ArmPosteriors:
-    """One dose of B subjects: its images, and the posterior and the prior that belong to it."""
+    """One dose of B subjects: its images, and the posterior and the prior that belong to it, along the same means."""
 
     image_BCHW: Tensor
     t_BT: Tensor
@@ -39,25 +39,22 @@ def posteriors_by_arm(method: TrainedModel, asked: Asked) -> tuple[ArmPosteriors
         other_BCHW = method.answer(asked).with_noise_BCHW.clamp(0.0, 1.0)
 
     def arm(image_BCHW: Tensor, t_BT: Tensor) -> ArmPosteriors:
-        posterior = model.encode(image_BCHW, asked.x_BX, t_BT)
-        return ArmPosteriors(image_BCHW, t_BT, posterior, model.prior_of(asked.x_BX, t_BT))
+        return ArmPosteriors(image_BCHW, t_BT, *_along_the_mean(model, image_BCHW, asked.x_BX, t_BT))
 
     return arm(asked.y_BCHW, asked.t_BT), arm(other_BCHW, asked.t_new_BT)
 
 
-def kl_by_dimension(one: DiagonalNormal, other: DiagonalNormal) -> Tensor:
-    """KL(one ‖ other) in nats of each latent dimension: [B, Z]."""
-    shape = one.mean_BZ.shape
-
-    def apart(normal: DiagonalNormal) -> DiagonalNormal:
-        return DiagonalNormal(normal.mean_BZ.reshape(-1, 1), normal.log_std_BZ.reshape(-1, 1))
-
-    return apart(one).kl(apart(other)).reshape(shape)
+def _along_the_mean(
+    model: IntactVAE, y_BCHW: Tensor, x_BX: Tensor, t_BT: Tensor
+) -> tuple[DiagonalNormal, DiagonalNormal]:
+    """Posterior and prior of images, each scale of z given the posterior's means of the coarser ones."""
+    posterior, z_BZ = model.encode(y_BCHW, x_BX, t_BT).central()
+    return posterior, model.prior_of(x_BX, t_BT).at(z_BZ)
 
 
 def divergence(one: DiagonalNormal, other: DiagonalNormal) -> Tensor:
     """Mean of both KL divergences in nats of each latent dimension [B, Z]: 0 where the two agree."""
-    return (kl_by_dimension(one, other) + kl_by_dimension(other, one)) / 2
+    return (one.kl_by_dimension(other) + other.kl_by_dimension(one)) / 2
 
 
 @torch.no_grad()
@@ -66,8 +63,8 @@ def posterior_kl(model: IntactVAE, data: PreparedData, chosen: LabelledRows, dev
     total_Z = torch.zeros(model.latent, dtype=torch.float64)
     for start in range(0, len(chosen), BATCH):
         y_BCHW, x_BX, t_BT = chosen[start : start + BATCH].read(data, device)
-        kl_BZ = kl_by_dimension(model.encode(y_BCHW, x_BX, t_BT), model.prior_of(x_BX, t_BT))
-        total_Z += kl_BZ.double().cpu().sum(0)
+        posterior, prior = _along_the_mean(model, y_BCHW, x_BX, t_BT)
+        total_Z += posterior.kl_by_dimension(prior).double().cpu().sum(0)
     return total_Z / len(chosen)
 
 

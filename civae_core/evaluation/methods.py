@@ -53,6 +53,6 @@ class TrainedModel:
     def negative_elbo(self, y_BCHW: Tensor, x_BX: Tensor, t_BT: Tensor, noise_BZ: Tensor) -> Tensor:
         """−ELBO (M4 at β = 1) in nats per image [B], at one draw from the posterior."""
         model = self.stored.model
-        posterior = model.encode(y_BCHW, x_BX, t_BT)
-        nll_B = model.decode(posterior.sample(noise_BZ), t_BT, x_BX).negative_log_likelihood(y_BCHW)
-        return nll_B + posterior.kl(model.prior_of(x_BX, t_BT))
+        posterior, z_BZ = model.encode(y_BCHW, x_BX, t_BT).draw(noise_BZ)
+        nll_B = model.decode(z_BZ, t_BT, x_BX).negative_log_likelihood(y_BCHW)
+        return nll_B + posterior.kl(model.prior_of(x_BX, t_BT).at(z_BZ))

@@ -86,9 +86,9 @@ def functions_of(model: IntactVAE, objective: Objective) -> dict[str, Function]:
         predict    y, x, t, those, t_new, noise, strength → image, mean, effect (M6)
         draw       x, t, noise_z → image, the decoder's mean of a draw from the prior
         predictor  y → outputs [B,A]; left out of a model that has none
-        encoder    y, x, t → mean, log_std of q(z|x,y,t) (M3)
+        encoder    y, x, t → mean, log_std of q(z|x,y,t) (M3), each scale given the means of the coarser ones
         decoder    z, t, x → mean, log_sigma of p(y|z,t,x) (M2)
-        prior      x, t → mean, log_std of p(z|x,t) (M1)
+        prior      x, t → mean, log_std of p(z|x,t) (M1); x, t, z where scales are given the coarser ones of z
 
     Args:
         model: in evaluation mode.
@@ -103,7 +103,9 @@ def functions_of(model: IntactVAE, objective: Objective) -> dict[str, Function]:
         "draw": Function(model, _draw, ("x", "t", "noise_z"), ("image",)),
         "encoder": Function(model, _encode, factual, ("mean", "log_std")),
         "decoder": Function(model, _decode, ("z", "t", "x"), ("mean", "log_sigma")),
-        "prior": Function(model, _prior, ("x", "t"), ("mean", "log_std")),
+        "prior": Function(
+            model, _prior, ("x", "t", "z") if model.scaled else ("x", "t"), ("mean", "log_std")
+        ),
     }
     if model.predictor is not None:
         made["predictor"] = Function(model, _guess, ("y",), ("outputs",))
@@ -129,7 +131,7 @@ def _draw(model: IntactVAE, x_BX: Tensor, t_BT: Tensor, noise_BZ: Tensor) -> tup
 
 
 def _encode(model: IntactVAE, y_BCHW: Tensor, x_BX: Tensor, t_BT: Tensor) -> tuple[Tensor, ...]:
-    posterior = model.encode(y_BCHW, x_BX, t_BT)
+    posterior, _ = model.encode(y_BCHW, x_BX, t_BT).central()
     return posterior.mean_BZ, posterior.log_std_BZ
 
 
@@ -138,8 +140,9 @@ def _decode(model: IntactVAE, z_BZ: Tensor, t_BT: Tensor, x_BX: Tensor) -> tuple
     return likelihood.mean_BCHW, likelihood.log_sigma
 
 
-def _prior(model: IntactVAE, x_BX: Tensor, t_BT: Tensor) -> tuple[Tensor, ...]:
-    prior = model.prior_of(x_BX, t_BT)
+def _prior(model: IntactVAE, x_BX: Tensor, t_BT: Tensor, z_BZ: Tensor | None = None) -> tuple[Tensor, ...]:
+    normal = model.prior_of(x_BX, t_BT)
+    prior = normal.central()[0] if z_BZ is None else normal.at(z_BZ)
     return prior.mean_BZ, prior.log_std_BZ
 
 

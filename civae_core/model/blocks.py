@@ -120,3 +120,8 @@ class Upsample(nn.Module):
 
     def forward(self, h_BCHW: Tensor) -> Tensor:
         return F.pixel_shuffle(self.conv(h_BCHW), 2)
+
+
+def as_grid(z_BZ: Tensor, side: int) -> Tensor:
+    """The numbers of one grid [B, C · side²] in their places: [B, C, side, side]."""
+    return z_BZ.unflatten(1, (-1, side, side))

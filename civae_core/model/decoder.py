@@ -15,6 +15,7 @@ from civae_core.model.blocks import (
     ConditionEmbedding,
     ResidualStage,
     Upsample,
+    as_grid,
     make_norm,
 )
 from civae_core.model.distributions import clamp_through
@@ -38,7 +39,7 @@ class PixelNormal:
 
 
 class Decoder(nn.Module):
-    """Latent vector and treatment (and covariates) to a distribution over images.
+    """Latents and treatment (and covariates) to a distribution over images; grids of latents enter at their sides.
 
     With `decoder: direct` the network paints pixels, and is given t by `treatment_input: film` as scale and shift in
     every block or, `concat`, as scalars beside z (the original project's way). With `decoder: layered` it never
@@ -54,7 +55,8 @@ class Decoder(nn.Module):
         layered = config.decoder == "layered"
         attributes = covariates + (0 if layered else treatments)
         film = config.treatment_input == "film"
-        self.places = config.places
+        self.places, self.vector = config.places, config.latent
+        self.grids, self.grid_channels = config.grids, config.scale_latents
         latent = config.places or config.latent
         widths = [config.width * multiple for multiple in reversed(config.stages)]
         self.bottom = size // 2 ** len(widths)
@@ -68,6 +70,8 @@ class Decoder(nn.Module):
             for width in widths
         )
         self.ups = nn.ModuleList(Upsample(a, b) for a, b in itertools.pairwise(widths))
+        sides = {self.bottom * 2**index: width for index, width in enumerate(widths)}
+        self.takes = nn.ModuleList(nn.Conv2d(config.scale_latents, sides[side], 1) for side in self.grids)
         self.layers = Layers(config, channels, treatments + covariates) if layered else None
         self.sigma_kind = config.sigma
         maps = (config.layers if layered else channels) + (channels if config.sigma == "pixel" else 0)
@@ -88,9 +92,10 @@ class Decoder(nn.Module):
         """z [B,Z], standardised treatments [B,T] (any real value) and covariates [B,X] to p(y|z,t[,x])."""
         x_BX = x_BX if self.uses_x else x_BX[:, :0]
         attributes_BA = torch.cat([t_BT, x_BX], dim=1)
+        z_BZ, fine_BZ = z_BZ[:, : self.vector], z_BZ[:, self.vector :]
         # Undivided, z says both where things are and how they look.
         places_BZ = z_BZ[:, : self.places] if self.places else z_BZ
-        out_BMHW = self._paint(places_BZ, attributes_BA if self.layers is None else x_BX)
+        out_BMHW = self._paint(places_BZ, fine_BZ, attributes_BA if self.layers is None else x_BX)
         if self.sigma_kind == "pixel":
             out_BMHW, map_BCHW = out_BMHW.tensor_split([-self.channels], dim=1)
             log_sigma = (self.log_sigma + map_BCHW).clamp(LOG_SIGMA_MIN, LOG_SIGMA_MAX)
@@ -101,8 +106,13 @@ class Decoder(nn.Module):
         image_BCHW = out_BMHW if self.layers is None else self.layers(out_BMHW, looks_BZ, attributes_BA)
         return PixelNormal(0.5 + 0.5 * image_BCHW, log_sigma)
 
-    def _paint(self, z_BZ: Tensor, attributes_BA: Tensor) -> Tensor:
-        """The convolutional part: [B, maps, S, S], in float32."""
+    def _paint(self, z_BZ: Tensor, fine_BZ: Tensor, attributes_BA: Tensor) -> Tensor:
+        """The convolutional part: a vector and the grids behind it to [B, maps, S, S], in float32."""
+        grids = fine_BZ.split([self.grid_channels * side**2 for side in self.grids], dim=1)
+        arriving = {
+            side: take(as_grid(grid, side))
+            for side, take, grid in zip(self.grids, self.takes, grids, strict=True)
+        }
         if self.condition is None:
             condition_BF = attributes_BA
             z_BZ = torch.cat([z_BZ, attributes_BA], dim=1)
@@ -112,5 +122,7 @@ class Decoder(nn.Module):
         for index, stage in enumerate(self.stages):
             if index:
                 h_BCHW = self.ups[index - 1](h_BCHW)
+            if (side := self.bottom * 2**index) in arriving:
+                h_BCHW = h_BCHW + arriving[side]
             h_BCHW = stage(h_BCHW, condition_BF)
         return F.pixel_shuffle(self.head(h_BCHW), 2).float()

@@ -1,6 +1,7 @@
 """The encoder q(z|x,y,t) = N(r(x,y,t), diag s(x,y,t)²), given the factual treatment (M3); whole, or divided."""
 
 import itertools
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +19,20 @@ from civae_core.model.blocks import (
 from civae_core.model.distributions import DiagonalNormal
 
 
-def make_encoder(config: ModelConfig, size: int, channels: int, attributes: int) -> nn.Module:
-    """The encoder that the config asks for; arguments and calls as of `Encoder`."""
+@dataclass(frozen=True)
+class Reading:
+    """What one pass over an image gives."""
+
+    vector: DiagonalNormal
+    """q of the latent vector."""
+    features: dict[int, Tensor]
+    """The last features at each resolution, [B,F,s,s] by side s."""
+
+
+def make_vector_encoder(
+    config: ModelConfig, size: int, channels: int, attributes: int
+) -> "Encoder | DividedEncoder":
+    """The encoder of the latent vector that the config asks for; arguments and calls as of `Encoder`."""
     kind = DividedEncoder if config.places else Encoder
     return kind(config, size, channels, attributes)
 
@@ -57,13 +70,19 @@ class Encoder(nn.Module):
 
     def forward(self, y_BCHW: Tensor, x_BX: Tensor, t_BT: Tensor) -> DiagonalNormal:
         """Image in [0,1] [B,C,S,S], standardised covariates [B,X] and factual treatments [B,T] to q(z|x,y,t)."""
+        return self.read(y_BCHW, x_BX, t_BT).vector
+
+    def read(self, y_BCHW: Tensor, x_BX: Tensor, t_BT: Tensor) -> Reading:
+        """As `forward`, with the features on the way."""
         condition_BF = self.condition(torch.cat([t_BT, x_BX], dim=1))
+        features = {}
         h_BCHW = self.stem(F.pixel_unshuffle(2 * y_BCHW - 1, 2))
         for index, stage in enumerate(self.stages):
             if index:
                 h_BCHW = self.downs[index - 1](h_BCHW)
             h_BCHW = stage(h_BCHW, condition_BF)
-        return DiagonalNormal.from_parameters(self.head(h_BCHW))
+            features[h_BCHW.shape[-1]] = h_BCHW
+        return Reading(DiagonalNormal.from_parameters(self.head(h_BCHW)), features)
 
 
 class DividedEncoder(nn.Module):
@@ -82,12 +101,13 @@ class DividedEncoder(nn.Module):
 
     def forward(self, y_BCHW: Tensor, x_BX: Tensor, t_BT: Tensor) -> DiagonalNormal:
         """As `Encoder.forward`; the first `model.places` dimensions of z are places."""
-        places = self.places(contours(y_BCHW), x_BX, t_BT)
+        return self.read(y_BCHW, x_BX, t_BT).vector
+
+    def read(self, y_BCHW: Tensor, x_BX: Tensor, t_BT: Tensor) -> Reading:
+        """As `forward`; the features are those of contours, so that what is read off them are places too."""
+        places = self.places.read(contours(y_BCHW), x_BX, t_BT)
         looks = self.looks(y_BCHW, x_BX, t_BT)
-        return DiagonalNormal(
-            torch.cat([places.mean_BZ, looks.mean_BZ], dim=1),
-            torch.cat([places.log_std_BZ, looks.log_std_BZ], dim=1),
-        )
+        return Reading(DiagonalNormal.join([places.vector, looks]), places.features)
 
 
 def contours(y_BCHW: Tensor) -> Tensor:

@@ -14,15 +14,14 @@ from civae_core.attributes import Attribute, AttributeRoles
 from civae_core.config.schema import ModelConfig
 from civae_core.errors import UsageError
 from civae_core.model.decoder import Decoder, PixelNormal
-from civae_core.model.distributions import DiagonalNormal
-from civae_core.model.encoder import make_encoder
+from civae_core.model.distributions import DiagonalNormal, LatentNormal
+from civae_core.model.networks import make_encoder, make_prior
 from civae_core.model.predictor import AttributePredictor
-from civae_core.model.prior import Prior
 
 
 @dataclass(frozen=True)
 class ModelOutput:
-    """What the objective needs from one pass: distributions, and the predictor's outputs [B, A] if it has one."""
+    """What the objective needs from one pass: distributions along the drawn z, and the predictor's outputs [B, A]."""
 
     posterior: DiagonalNormal
     prior: DiagonalNormal
@@ -47,7 +46,8 @@ class IntactVAE(nn.Module):
     def __init__(self, config: ModelConfig, roles: AttributeRoles, size: int, channels: int) -> None:
         """
         Raises:
-            UsageError: the image size is not divisible by the network's total stride.
+            UsageError: the image size is not divisible by the network's total stride, or a scale of latents is no
+                resolution of it.
         """
         super().__init__()
         stride = 2 ** len(config.stages)
@@ -56,13 +56,21 @@ class IntactVAE(nn.Module):
                 f"model.stages: {len(config.stages)} stages need an image size divisible by {stride}, not {size}",
                 hint="prepare the data at another --size, or use fewer stages",
             )
+        sides = [size // 2**n for n in range(len(config.stages), 0, -1)]
+        if unfit := [side for side in config.grids if side not in sides]:
+            raise UsageError(
+                f"model.scales: {unfit[0]} is no resolution of this network, whose {len(config.stages)} stages bring "
+                f"{size} px to {', '.join(map(str, sides))}",
+                hint="choose scales among these, or other stages",
+            )
         treatments, covariates = len(roles.treatments), len(roles.covariates)
-        self.size, self.channels, self.latent = size, channels, config.latent
+        self.size, self.channels, self.latent = size, channels, config.dimensions
+        self.scaled = bool(config.grids)
         self.noise_mask, self.mask_width = config.noise_mask, config.mask_width
         self.latent_mask_width = config.latent_mask_width
         self.encoder = make_encoder(config, size, channels, treatments + covariates)
         self.decoder = Decoder(config, size, channels, treatments, covariates)
-        self.prior = Prior(config, treatments, covariates)
+        self.prior = make_prior(config, size, treatments, covariates)
         self.predictor = (
             AttributePredictor(size, channels, treatments + covariates) if config.predictor else None
         )
@@ -85,9 +93,9 @@ class IntactVAE(nn.Module):
     def standardise_x(self, x_BX: Tensor) -> Tensor:
         return (x_BX - self.x_shift) / self.x_scale
 
-    def encode(self, y_BCHW: Tensor, x_BX: Tensor, t_BT: Tensor) -> DiagonalNormal:
+    def encode(self, y_BCHW: Tensor, x_BX: Tensor, t_BT: Tensor) -> LatentNormal:
         """q(z|x,y,t) for the factual treatment (M3)."""
-        posterior: DiagonalNormal = self.encoder(y_BCHW, self.standardise_x(x_BX), self.standardise_t(t_BT))
+        posterior: LatentNormal = self.encoder(y_BCHW, self.standardise_x(x_BX), self.standardise_t(t_BT))
         return posterior
 
     def decode(self, z_BZ: Tensor, t_BT: Tensor, x_BX: Tensor) -> PixelNormal:
@@ -95,18 +103,18 @@ class IntactVAE(nn.Module):
         likelihood: PixelNormal = self.decoder(z_BZ, self.standardise_t(t_BT), self.standardise_x(x_BX))
         return likelihood
 
-    def prior_of(self, x_BX: Tensor, t_BT: Tensor) -> DiagonalNormal:
+    def prior_of(self, x_BX: Tensor, t_BT: Tensor) -> LatentNormal:
         """p(z|x,t), p(z|x) or N(0,I), as configured (M1)."""
-        prior: DiagonalNormal = self.prior(self.standardise_x(x_BX), self.standardise_t(t_BT))
+        prior: LatentNormal = self.prior(self.standardise_x(x_BX), self.standardise_t(t_BT))
         return prior
 
     def forward(self, y_BCHW: Tensor, x_BX: Tensor, t_BT: Tensor, noise_BZ: Tensor) -> ModelOutput:
         """One training pass with factual attributes and standard normal noise [B, Z]."""
-        posterior = self.encode(y_BCHW, x_BX, t_BT)
+        posterior, z_BZ = self.encode(y_BCHW, x_BX, t_BT).draw(noise_BZ)
         return ModelOutput(
             posterior=posterior,
-            prior=self.prior_of(x_BX, t_BT),
-            likelihood=self.decode(posterior.sample(noise_BZ), t_BT, x_BX),
+            prior=self.prior_of(x_BX, t_BT).at(z_BZ),
+            likelihood=self.decode(z_BZ, t_BT, x_BX),
             predicted_BA=None if self.predictor is None else self.predictor(y_BCHW),
         )
 

@@ -25,7 +25,7 @@ class Prior(nn.Module):
     def __init__(self, config: ModelConfig, treatments: int, covariates: int) -> None:
         super().__init__()
         self.kind = config.prior
-        self.latent = config.latent
+        self.latent = config.dimensions
         inputs = {"xt": treatments + covariates, "x": covariates}.get(self.kind, 0)
         # With nothing to look at, one input of zeros leaves a learned constant, the biases.
         self.inputs = inputs

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from civae_core.attributes import Attribute
 from civae_core.model import DiagonalNormal, IntactVAE
-from civae_core.noise_mask import latent_mask
+from civae_core.noise_mask import carry, latent_mask
 
 
 def other_arm(t_BT: Tensor, treatments: Sequence[Attribute]) -> tuple[Tensor, Tensor]:
@@ -38,7 +38,12 @@ class Counterfactual:
     asked_BT: Tensor
     """Which treatments were asked to change."""
     latent: DiagonalNormal
-    """What the posterior of z becomes: N( h' + k'·ρ·(r − h)/k, (k'·s/k)² ), as unsure of z' as of z."""
+    """What the posterior of z becomes: N( h' + k'·ρ·(r − h)/k, (k'·s/k)² ), as unsure of z' as of z.
+
+    With several scales, each given the coarser ones of the drawn z and of its z'.
+    """
+    z_BZ: Tensor
+    """z', carried from the drawn z."""
     mean_BCHW: Tensor
     """f(z', t'), the image at τ = 0, of one draw of z."""
 
@@ -54,16 +59,15 @@ def counterfactual_of(
 ) -> Counterfactual:
     """Abducts η under `prior`, the prior at the factual t, and predicts under t'; the mask ρ counts as a constant.
 
-    `noise_BZ` is that of the training pass, so that the image belongs to the same draw of z.
+    `posterior` and `prior` are those along the training pass's draw of z, and `noise_BZ` is its noise, so that the
+    image belongs to the same draw.
     """
-    new = model.prior_of(x_BX, t_new_BT)
+    eta_BZ = prior.standardise(posterior.sample(noise_BZ))
+    new, z_new_BZ = carry(eta_BZ, prior, model.prior_of(x_BX, t_new_BT), model.latent_mask_width)
     kept_BZ = latent_mask(prior, new, model.latent_mask_width).detach()
-
-    def carried(z_BZ: Tensor) -> Tensor:
-        return new.sample(kept_BZ * prior.standardise(z_BZ))
-
     latent = DiagonalNormal(
-        carried(posterior.mean_BZ), new.log_std_BZ + posterior.log_std_BZ - prior.log_std_BZ
+        new.sample(kept_BZ * prior.standardise(posterior.mean_BZ)),
+        new.log_std_BZ + posterior.log_std_BZ - prior.log_std_BZ,
     )
-    decoded = model.decode(carried(posterior.sample(noise_BZ)), t_new_BT, x_BX)
-    return Counterfactual(t_new_BT, asked_BT, latent, decoded.mean_BCHW)
+    decoded = model.decode(z_new_BZ, t_new_BT, x_BX)
+    return Counterfactual(t_new_BT, asked_BT, latent, z_new_BZ, decoded.mean_BCHW)

@@ -1,6 +1,6 @@
 """Free bits: the KL of a latent dimension is charged only above a floor (Kingma et al. 2016, over the batch).
 
-    KL_charged = Σ_d max( λ, mean over the batch of KL_d )
+    β · KL_charged = Σ_d β_d · max( λ, mean over the batch of KL_d )
 
 A dimension whose mean KL is below λ gets no gradient from the KL: the posterior need not collapse onto the prior.
 """
@@ -8,13 +8,16 @@ A dimension whose mean KL is below λ gets no gradient from the KL: the posterio
 from torch import Tensor
 
 
-def charged_kl(kl_BZ: Tensor, free_nats: float, weights_B: Tensor | None = None) -> Tensor:
-    """The KL that the objective charges: a scalar, at least Z · `free_nats`.
+def charged_kl(
+    kl_BZ: Tensor, free_nats: float, weights_B: Tensor | None = None, beta: float | Tensor = 1.0
+) -> Tensor:
+    """The KL that the objective charges, times β: a scalar, with one β at least β · Z · `free_nats`.
 
     Args:
         kl_BZ: nats of each image and latent dimension.
         free_nats: λ, nats of each dimension that are free.
         weights_B: weights of images, with mean 1 over the data; None counts every image once.
+        beta: one number, or one for each latent dimension [Z].
     """
     weighted_BZ = kl_BZ if weights_B is None else kl_BZ * weights_B[:, None]
-    return weighted_BZ.mean(dim=0).clamp(min=free_nats).sum()
+    return (beta * weighted_BZ.mean(dim=0).clamp(min=free_nats)).sum()

@@ -15,4 +15,4 @@ from civae_core.penalties.arms import Counterfactual
 
 def reencode(model: IntactVAE, x_BX: Tensor, made: Counterfactual) -> Tensor:
     """KL of what the encoder reads in y', given t', from what was predicted: nats per image [B]."""
-    return model.encode(made.mean_BCHW, x_BX, made.t_new_BT).kl(made.latent)
+    return model.encode(made.mean_BCHW, x_BX, made.t_new_BT).at(made.z_BZ).kl(made.latent)

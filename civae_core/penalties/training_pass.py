@@ -118,7 +118,8 @@ class TrainingPass(nn.Module):
             return penalties
         t_new_BT, asked_BT = other_arm(t_BT, self.roles.treatments)
         if "arm_balance" in self.on:
-            penalties["arm_balance"] = arm_balance(output.prior, self.model.prior_of(x_BX, t_new_BT))
+            elsewhere = self.model.prior_of(x_BX, t_new_BT).at(output.posterior.sample(noise_BZ))
+            penalties["arm_balance"] = arm_balance(output.prior, elsewhere)
         if "reencode" not in self.on and "guidance" not in self.on:
             return penalties
         made = counterfactual_of(

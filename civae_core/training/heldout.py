@@ -17,6 +17,7 @@ from civae_core.model.calibrated import UNCALIBRATED, Calibration, fit_calibrati
 from civae_core.model.familiar import Familiarity, fit_familiarity, reconstruction_errors
 from civae_core.objective import objective
 from civae_core.randomness import generator_for
+from civae_core.training import schedules
 from civae_core.training.run_folder import RunFolder
 
 GRID_ROWS = 8
@@ -51,11 +52,12 @@ class HeldOut:
     def loss(self, model: IntactVAE) -> dict[str, float]:
         """The unweighted objective at full β over the validation images, with fixed noise."""
         totals = torch.zeros(3)
+        beta = schedules.betas(self.config.loss.beta_warmup, self.config, self.device)
         for start in range(0, len(self.validated), BATCH):
             y_BCHW, x_BX, t_BT = self.validated[start : start + BATCH].read(self.data, self.device)
             noise_BZ = torch.randn(len(y_BCHW), model.latent, generator=generator_for(0, "validation", start))
             output = model(y_BCHW, x_BX, t_BT, noise_BZ.to(self.device))
-            terms = objective(self.config.objective, y_BCHW, output, self.config.loss.beta)
+            terms = objective(self.config.objective, y_BCHW, output, beta)
             values = torch.stack([terms.loss, terms.kl, terms.squared_error]).cpu()
             totals += values * len(y_BCHW)
         loss, kl, error = (totals / len(self.validated)).tolist()

@@ -125,7 +125,7 @@ class Learner:
         config = self.config
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_for(config.train.seed, "critics"))
-            return make_critics(config.loss, self.roles, config.model.latent).to(self.compute.device)
+            return make_critics(config.loss, self.roles, config.model.dimensions).to(self.compute.device)
 
     def _fresh_scaler(self) -> torch.amp.GradScaler:
         return torch.amp.GradScaler(self.compute.device.type, enabled=self.compute.precision == "fp16")
@@ -193,7 +193,7 @@ class Learner:
 
         Processes exchange gradients once, in the last part's backward pass.
         """
-        beta = schedules.beta(images_seen, final=self.config.loss.beta, warmup=self.config.loss.beta_warmup)
+        beta = schedules.betas(images_seen, self.config, self.compute.device)
         besides: Sequence[Batch | None] = [None] * parts if partly is None else partly.split(parts)
         sums: dict[str, Tensor] = {}
         for number, (part, beside) in enumerate(zip(batch.split(parts), besides, strict=True)):
@@ -210,7 +210,9 @@ class Learner:
         apart = isinstance(wrapped, nn.parallel.DistributedDataParallel)
         return wrapped.no_sync() if apart else nullcontext()  # type: ignore[operator]
 
-    def _loss(self, batch: Batch, partly: Batch | None, beta: float) -> tuple[Tensor, dict[str, Tensor]]:
+    def _loss(
+        self, batch: Batch, partly: Batch | None, beta: float | Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """What is minimised, a mean over the images of a batch, and what is measured of it."""
         loss = self.config.loss
         if self.replays_graphs:

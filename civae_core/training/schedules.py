@@ -3,6 +3,11 @@
 import math
 from typing import Literal
 
+import torch
+from torch import Tensor
+
+from civae_core.config.schema import Config
+
 EMA_RAMP = 0.05
 """The moving average's half-life is at most this share of the images seen (Karras et al. 2022)."""
 
@@ -21,6 +26,18 @@ def learning_rate(
 def beta(images: int, *, final: float, warmup: int) -> float:
     """β of (M4): linear from zero over `warmup` images, then constant."""
     return final * min(images / warmup, 1.0) if warmup else final
+
+
+def betas(images: int, config: Config, device: torch.device) -> float | Tensor:
+    """β of every latent dimension: one number, or [Z] where z has grids, whose β is `loss.beta_grids`."""
+    loss, model = config.loss, config.model
+    vector, grids = (
+        beta(images, final=final, warmup=loss.beta_warmup) for final in (loss.beta, loss.beta_grids)
+    )
+    if not model.grids:
+        return vector
+    sizes = ((vector, model.latent), (grids, model.dimensions - model.latent))
+    return torch.cat([torch.full((size,), value, device=device) for value, size in sizes])
 
 
 def ema_decay(images: int, *, halflife: float, batch_size: int) -> float:

@@ -89,7 +89,7 @@ def make_batches(
         chosen.t_NT,
         weights_N,
         batch_size=config.train.batch_size,
-        latent=config.model.latent,
+        latent=config.model.dimensions,
         flip=config.data.flip,
         cache=config.data.cache,
         shuffle=config.data.shuffle,

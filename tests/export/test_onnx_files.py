@@ -169,7 +169,7 @@ def test_the_original_s_inference_is_exported_as_it_is(stored: StoredModel) -> N
 def test_the_networks_are_there_for_other_programs(stored: StoredModel) -> None:
     functions = functions_of(stored.model, "intact")
     y_BCHW, x_BX, t_BT, _ = arrays(2)
-    posterior = stored.model.encode(y_BCHW, x_BX, t_BT)
+    posterior, _ = stored.model.encode(y_BCHW, x_BX, t_BT).central()
     assert torch.equal(functions["encoder"](y_BCHW, x_BX, t_BT)[1], posterior.log_std_BZ)
     mean_BCHW, log_sigma_BCHW = functions["decoder"](posterior.mean_BZ, t_BT, x_BX)
     likelihood = stored.model.decode(posterior.mean_BZ, t_BT, x_BX)

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from civae_core.config.schema import Config, ModelConfig
 from civae_core.model import Decoder
-from civae_core.model.encoder import DividedEncoder, contours, make_encoder
+from civae_core.model.encoder import DividedEncoder, contours, make_vector_encoder
 from civae_core.model.layers import Layers, bilinear
 
 LATENT, TREATMENTS, COVARIATES = 5, 1, 2
@@ -143,7 +143,7 @@ def test_contours_have_a_finite_gradient_on_a_flat_image() -> None:
 
 def test_the_code_of_places_sees_contours_only() -> None:
     config = ModelConfig(latent=LATENT, width=8, stages=[1, 2], decoder="layered", place_latents=2)
-    encoder = make_encoder(config, 16, 3, TREATMENTS + COVARIATES)
+    encoder = make_vector_encoder(config, 16, 3, TREATMENTS + COVARIATES)
     assert isinstance(encoder, DividedEncoder)
     y_BCHW, (_, t_BT, x_BX) = draw(4, 3, 16, 16, seed=5), inputs()
     one, inverted = encoder(y_BCHW, x_BX, t_BT), encoder(1 - y_BCHW, x_BX, t_BT)

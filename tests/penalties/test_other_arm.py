@@ -158,7 +158,9 @@ def guided(photo: list[float], made: Tensor, young: float, asked: bool = True) -
     t, x = torch.tensor([[young]]), torch.tensor([[float(photo[1] > 0), 40 + 10 * photo[2]]])
     image_BCHW = made.reshape(1, 1, 1, 3)
     latent = DiagonalNormal(torch.zeros(1, 1), torch.zeros(1, 1))
-    counterfactual = Counterfactual(1 - t if asked else t, torch.tensor([[asked]]), latent, image_BCHW)
+    counterfactual = Counterfactual(
+        1 - t if asked else t, torch.tensor([[asked]]), latent, latent.mean_BZ, image_BCHW
+    )
     return guidance(Pixels(), counterfactual, torch.tensor([photo]), t, x, ROLES)
 
 
@@ -193,9 +195,8 @@ def test_guidance_holds_what_was_not_asked_for_to_its_own_reading() -> None:
 def test_guidance_teaches_the_predictor_nothing() -> None:
     predictor, t = Pixels(), torch.tensor([[0.0]])
     image = torch.zeros(1, 1, 1, 3, requires_grad=True)
-    made = Counterfactual(
-        1 - t, torch.tensor([[True]]), DiagonalNormal(torch.zeros(1, 1), torch.zeros(1, 1)), image
-    )
+    latent = DiagonalNormal(torch.zeros(1, 1), torch.zeros(1, 1))
+    made = Counterfactual(1 - t, torch.tensor([[True]]), latent, latent.mean_BZ, image)
     photo = predictor(torch.tensor([-2.0, 1.3, 0.4]).reshape(1, 1, 1, 3))
     value = guidance(predictor, made, photo, t, torch.tensor([[1.0, 44.0]]), ROLES)
     value.sum().backward()

@@ -1,0 +1,24 @@
+"""Which encoder and which prior a config asks for: of a latent vector alone, or with grids of latents behind it."""
+
+from torch import nn
+
+from civae_core.config.schema import ModelConfig
+from civae_core.model.encoder import make_vector_encoder
+from civae_core.model.prior import Prior
+from civae_core.model.scales import ScaledEncoder, ScaledPrior
+
+
+def make_encoder(config: ModelConfig, size: int, channels: int, attributes: int) -> nn.Module:
+    """Image, covariates and treatment to q(z|x,y,t), a `LatentNormal`; arguments as of `Encoder`."""
+    vector = make_vector_encoder(config, size, channels, attributes)
+    if not config.grids:
+        return vector
+    widths = {size // 2**n: config.width * m for n, m in enumerate(config.stages, start=1)}
+    return ScaledEncoder(config, vector, widths, attributes)
+
+
+def make_prior(config: ModelConfig, size: int, treatments: int, covariates: int) -> nn.Module:
+    """Covariates and treatment to p(z|·), a `LatentNormal`; N(0,I) is over all of z at once, whatever its scales."""
+    if config.grids and config.prior != "standard":
+        return ScaledPrior(config, size // 2 ** len(config.stages), treatments, covariates)
+    return Prior(config, treatments, covariates)

@@ -1,0 +1,156 @@
+"""Latents on several scales: a vector z₁, then grids z_s of s×s places, each given all that are coarser (METHOD 4.6).
+
+    prior       p(z|x,t)   = p(z₁|x,t) · Π_s p(z_s | z_<s, x, t)
+    posterior   q(z|y,x,t) = q(z₁|y,x,t) · Π_s q(z_s | z_<s, y, x, t)
+
+    u_s = block( up(u_<s) + a_s(z_<s) + d_s ; FiLM(x,t) ),   N( h_s, k_s² ) with h_s, log k_s read off u_s
+
+z₁ fills the coarsest u. Prior and posterior each have such a network; d_s, the encoder's features at side s, is the
+posterior's alone. Means are absolute, not relative to the prior: a grid codes what the image shows under t, and h_s
+has to learn what of it is t's, which abduction then takes out, scale by scale (M5).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from civae_core.config.schema import ModelConfig
+from civae_core.model.blocks import (
+    ACTIVATIONS,
+    CONDITION_FEATURES,
+    ConditionEmbedding,
+    ResidualStage,
+    as_grid,
+    make_norm,
+)
+from civae_core.model.distributions import ChainedNormal, DiagonalNormal
+from civae_core.model.encoder import DividedEncoder, Encoder
+from civae_core.model.prior import Prior
+
+FEATURES_PER_WIDTH = 2
+"""Channels of u, as a multiple of `model.width`."""
+
+
+class TopDown(nn.Module):
+    """Distributions of the grids of z, each given the parts of z before it, attributes, and features of an image.
+
+    Args:
+        config: with at least one grid.
+        bottom: side at which z₁ is spread out; divides every grid's.
+        attributes: how many numbers condition it.
+        features: channels of the encoder's features at each grid's side; none for a prior.
+    """
+
+    def __init__(
+        self, config: ModelConfig, bottom: int, attributes: int, features: Sequence[int] = ()
+    ) -> None:
+        super().__init__()
+        self.grids, self.channels, self.bottom = config.grids, config.scale_latents, bottom
+        width = FEATURES_PER_WIDTH * config.width
+        self.condition = ConditionEmbedding(attributes, CONDITION_FEATURES)
+        self.root = nn.Linear(config.latent, width * bottom**2)
+        self.takes = nn.ModuleList(nn.Conv2d(self.channels, width, 1) for _ in self.grids[:-1])
+        self.skips = nn.ModuleList(nn.Conv2d(channels, width, 1) for channels in features)
+        self.stages = nn.ModuleList(
+            ResidualStage(1, width, CONDITION_FEATURES, config.norm, config.activation) for _ in self.grids
+        )
+        heads = [nn.Conv2d(width, 2 * self.channels, 1) for _ in self.grids]
+        if not features:
+            # As the vector's: a learned prior starts at N(0,I).
+            for parameter in (parameter for head in heads for parameter in head.parameters()):
+                nn.init.zeros_(parameter)
+        self.heads = nn.ModuleList(
+            nn.Sequential(make_norm(config.norm, width), ACTIVATIONS[config.activation](), head)
+            for head in heads
+        )
+
+    def after(
+        self, first: DiagonalNormal, attributes_BA: Tensor, features: Sequence[Tensor] = ()
+    ) -> ChainedNormal:
+        """The distribution of all of z, whose vector has the distribution `first`.
+
+        `features` are the encoder's at each grid's side [B,F,s,s], coarse to fine.
+        """
+        return ChainedNormal(first, _Bound(self, self.condition(attributes_BA), tuple(features)))
+
+    def step(
+        self,
+        parts: list[Tensor],
+        u_BFHW: Tensor | None,
+        condition_BF: Tensor,
+        features: Sequence[Tensor],
+    ) -> tuple[DiagonalNormal, Tensor]:
+        """The distribution of the grid after `parts`, and u at its side."""
+        index = len(parts) - 1
+        side = self.grids[index]
+        if u_BFHW is None:
+            u_BFHW = self.root(parts[0]).unflatten(1, (-1, self.bottom, self.bottom))
+        else:
+            u_BFHW = u_BFHW + self.takes[index - 1](as_grid(parts[-1], self.grids[index - 1]))
+        if u_BFHW.shape[-1] != side:
+            u_BFHW = F.interpolate(u_BFHW, size=(side, side), mode="nearest")
+        if features:
+            u_BFHW = u_BFHW + self.skips[index](features[index])
+        u_BFHW = self.stages[index](u_BFHW, condition_BF)
+        return DiagonalNormal.from_parameters(self.heads[index](u_BFHW).flatten(1)), u_BFHW
+
+
+@dataclass(frozen=True)
+class _Bound:
+    """A network with what it is given besides z."""
+
+    network: TopDown
+    condition_BF: Tensor
+    features: tuple[Tensor, ...]
+
+    @property
+    def length(self) -> int:
+        return len(self.network.grids)
+
+    def follow(self, parts: list[Tensor], state: Tensor | None) -> tuple[DiagonalNormal, Tensor]:
+        return self.network.step(parts, state, self.condition_BF, self.features)
+
+
+class ScaledPrior(nn.Module):
+    """p(z|x,t) over all scales; as for the vector, `prior: x` leaves t out."""
+
+    def __init__(self, config: ModelConfig, bottom: int, treatments: int, covariates: int) -> None:
+        super().__init__()
+        self.vector = Prior(config, treatments, covariates)
+        self.knows_t = config.prior == "xt"
+        self.grids = TopDown(config, bottom, covariates + (treatments if self.knows_t else 0))
+
+    def forward(self, x_BX: Tensor, t_BT: Tensor) -> ChainedNormal:
+        """Standardised covariates [B,X] and treatments [B,T] to the prior of z [B,Z]."""
+        attributes_BA = torch.cat([t_BT, x_BX], dim=1) if self.knows_t else x_BX
+        return self.grids.after(self.vector(x_BX, t_BT), attributes_BA)
+
+
+class ScaledEncoder(nn.Module):
+    """q(z|x,y,t) over all scales, from one bottom-up pass over the image."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        bottom_up: Encoder | DividedEncoder,
+        widths: Mapping[int, int],
+        attributes: int,
+    ) -> None:
+        """
+        Args:
+            bottom_up: the vector's encoder, whose `read` also gives features.
+            widths: their channels by side.
+        """
+        super().__init__()
+        self.bottom_up = bottom_up
+        self.sides = config.grids
+        self.grids = TopDown(config, min(widths), attributes, [widths[side] for side in config.grids])
+
+    def forward(self, y_BCHW: Tensor, x_BX: Tensor, t_BT: Tensor) -> ChainedNormal:
+        """Image in [0,1] [B,C,S,S], standardised covariates [B,X] and factual treatments [B,T] to q(z|x,y,t)."""
+        reading = self.bottom_up.read(y_BCHW, x_BX, t_BT)
+        features = [reading.features[side] for side in self.sides]
+        return self.grids.after(reading.vector, torch.cat([t_BT, x_BX], dim=1), features)
