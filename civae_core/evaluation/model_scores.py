@@ -13,6 +13,7 @@ from civae_core.evaluation.instruments import Instruments
 from civae_core.evaluation.latent_balance import latent_balance
 from civae_core.evaluation.methods import TrainedModel
 from civae_core.evaluation.question import Question
+from civae_core.evaluation.samples import sample_scores
 from civae_core.evaluation.scores import reconstruction_scores
 from civae_core.evaluation.tallies import first_binary_treatment
 from civae_core.yardstick import Yardstick
@@ -28,12 +29,13 @@ def model_scores(
     instruments: Instruments,
 ) -> dict[str, Any]:
     """The entries of a model on a question's images: reconstruction, composition, reversibility, mean effects
-    from the prior, balance of z, and its response to doses where the data knows several.
+    from the prior, pictures from the prior, balance of z, and its response to doses where the data knows several.
     """
     roles = method.stored.card.roles
     entries = reconstruction_scores(method, data, question.chosen, device, seed, instruments.lpips)
     entries |= cycle_scores(method, data, question, device, seed)
     entries |= prior_effect_scores(method, data, question, device, seed)
+    entries |= sample_scores(method, data, question.chosen, device, seed, instruments.extractor)
     treatment = first_binary_treatment(question, roles)
     if treatment is not None:
         entries |= latent_balance(method, data, question.chosen, treatment, device, seed)

@@ -1,0 +1,151 @@
+"""Do people from the prior look like the data, and does the prior hold where the posterior puts people? (METHOD 6)
+
+Two questions, since either alone can be passed by a bad model:
+
+- The aggregate posterior E_y q(z|x,y,t), with its noise η standardised under p(z|x,t) (M5), would be N(0,I) if prior
+  and posterior agreed. Where it is not, z drawn from the prior is z that the decoder never learned.
+- Pictures. All candidates are held against photographs of *other* people, and have the same attributes: draws from
+  the prior, reconstructions, whose distance is the decoder's own, and photographs, whose distance is chance.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from civae_core.counterfactual import abduct
+from civae_core.data import PreparedData
+from civae_core.data.labelled import LabelledRows, evenly_spread
+from civae_core.evaluation.average_effects import decode_prior
+from civae_core.evaluation.methods import TrainedModel
+from civae_core.evaluation.realism import Extractor, RunningMoments, frechet_distance, kernel_distance
+from civae_core.randomness import generator_for
+
+MOST_IMAGES = 4_000
+FEWEST_IMAGES = 20
+"""With fewer there is no entry."""
+BATCH = 64
+
+
+@torch.no_grad()
+def sample_scores(
+    method: TrainedModel,
+    data: PreparedData,
+    chosen: LabelledRows,
+    device: torch.device,
+    seed: int,
+    extractor: Extractor | None,
+    truncation: float = 1.0,
+) -> dict[str, Any]:
+    """The entry `samples` of a model; empty with fewer than 20 images.
+
+    `kl_aggregate` and `mmd_aggregate` are those of `aggregate_gap`, `mmd_of_prior` is the latter of as many draws
+    from the prior itself. With an extractor `fid` and `kid` say how far `prior`, `reconstruction` and `photograph`
+    are from other photographs; they come with its name, `n_pictures` and `n_reference`.
+
+    Args:
+        chosen: held-out rows; every second one is the photographs that the others are compared with.
+        truncation: ψ, the factor of η of the draws from the prior.
+    """
+    chosen = chosen[evenly_spread(len(chosen), min(len(chosen), MOST_IMAGES))]
+    if len(chosen) < FEWEST_IMAGES:
+        return {}
+    noise_NZ, drawn_NZ = (
+        torch.randn(len(chosen), method.stored.model.latent, generator=generator_for(seed, name))
+        for name in ("samples-posterior", "samples-prior")
+    )
+    eta_NZ = _posterior_noise(method, data, chosen, device, noise_NZ)
+    gap = aggregate_gap(eta_NZ)
+    entry: dict[str, Any] = {
+        "n": len(chosen),
+        "truncation": truncation,
+        "kl_aggregate": gap["kl"],
+        "mmd_aggregate": gap["mmd"],
+        "mmd_of_prior": aggregate_gap(drawn_NZ)["mmd"],
+    }
+    if extractor is not None:
+        entry |= _distances(method, data, chosen, device, seed, extractor, truncation * drawn_NZ)
+    return {"samples": entry}
+
+
+def aggregate_gap(eta_NZ: Tensor) -> dict[str, float]:
+    """How far draws of η are from N(0,I); both are 0 on average for draws of it, and may be a little below.
+
+    kl    Σ_d KL( N(m_d, s_d²) ‖ N(0,1) ) in nats of the draws' means and variances, less Z/N for chance
+    mmd   E k(η,η') − 2 E k(η,n) + E k(n,n') for n ~ N(0,I), with k(a,b) = exp(−‖a−b‖²/2Z): the first over pairs of
+          different draws, the others in closed form
+
+    Args:
+        eta_NZ: draws, at least two.
+    """
+    eta_NZ = eta_NZ.double()
+    count, latent = eta_NZ.shape
+    mean_Z, variance_Z = eta_NZ.mean(dim=0), eta_NZ.var(dim=0).clamp(min=1e-12)
+    kl = 0.5 * (mean_Z.square() + variance_Z - 1 - variance_Z.log()).sum() - latent / count
+    # With ℓ² = Z, ∫ k(a,n) dn = (Z/(Z+1))^(Z/2) exp(−‖a‖²/2(Z+1)), and the mean of that over a is (Z/(Z+2))^(Z/2).
+    products_NN = eta_NZ @ eta_NZ.T
+    squares_N = products_NN.diagonal()
+    kernel_NN = torch.exp((products_NN - 0.5 * (squares_N[:, None] + squares_N)) / latent)
+    within = (kernel_NN.sum() - count) / (count * (count - 1))
+    across = math.exp(0.5 * latent * math.log(latent / (latent + 1))) * torch.exp(
+        -0.5 * squares_N / (latent + 1)
+    )
+    prior = math.exp(0.5 * latent * math.log(latent / (latent + 2)))
+    return {"kl": float(kl), "mmd": float(within - 2 * across.mean() + prior)}
+
+
+def _posterior_noise(
+    method: TrainedModel, data: PreparedData, chosen: LabelledRows, device: torch.device, noise_NZ: Tensor
+) -> Tensor:
+    """η [N,Z] of one draw from the posterior of each image."""
+    parts = []
+    for start in range(0, len(chosen), BATCH):
+        rows = slice(start, start + BATCH)
+        y_BCHW, x_BX, t_BT = chosen[rows].read(data, device)
+        found = abduct(method.stored.model, y_BCHW, x_BX, t_BT, noise_NZ[rows].to(device))
+        parts.append(found.eta_BZ.cpu())
+    return torch.cat(parts)
+
+
+def _distances(
+    method: TrainedModel,
+    data: PreparedData,
+    chosen: LabelledRows,
+    device: torch.device,
+    seed: int,
+    extractor: Extractor,
+    eta_NZ: Tensor,
+) -> dict[str, Any]:
+    """FID and KID of the odd rows' pictures from the even rows' photographs."""
+    model, others, own = method.stored.model, chosen[0::2], chosen[1::2]
+    eta_MZ = eta_NZ[1::2]
+    parts: dict[str, list[Tensor]] = {"reference": [], "prior": [], "reconstruction": [], "photograph": []}
+
+    def see(kind: str, image_BCHW: Tensor) -> None:
+        parts[kind].append(extractor.features(image_BCHW.clamp(0, 1)).cpu().float())
+
+    for start in range(0, len(others), BATCH):
+        rows = slice(start, start + BATCH)
+        see("reference", others[rows].read(data, device)[0])
+        if not len(own[rows]):  # of an odd number of rows, the last is another's
+            continue
+        y_BCHW, x_BX, t_BT = own[rows].read(data, device)
+        see("prior", decode_prior(model, x_BX, t_BT, eta_MZ[rows].to(device)))
+        see("reconstruction", method.reconstruct(y_BCHW, x_BX, t_BT))
+        see("photograph", y_BCHW)
+    found = {kind: torch.cat(features) for kind, features in parts.items()}
+    wanted = found.pop("reference")
+    return {
+        "fid": {kind: frechet_distance(_moments(f), _moments(wanted)) for kind, f in found.items()},
+        "kid": {kind: kernel_distance(f, wanted, seed) for kind, f in found.items()},
+        "extractor": extractor.name,
+        "n_pictures": len(own),
+        "n_reference": len(others),
+    }
+
+
+def _moments(features_NF: Tensor) -> RunningMoments:
+    moments = RunningMoments()
+    moments.add(features_NF)
+    return moments
