@@ -75,7 +75,7 @@ def _model_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
     config, roles = facts["config"], facts["roles"]
     model = config["model"]
     network = (
-        f"{facts['weights']:,} weights, {model['latent']} latent dimensions, "
+        f"{facts['weights']:,} weights, {_latents(model)} latent dimensions, "
         f"width {model['width']} × {model['stages']}, {model['norm']} norm"
     )
     rows = [
@@ -95,6 +95,12 @@ def _model_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
             shown = {k: v for k, v in facts["last_metrics"].items() if isinstance(v, int | float)}
             rows.append(("last metrics", ", ".join(f"{k} {v:.6g}" for k, v in shown.items())))
     return [(name.replace("_", " "), text) for name, text in rows]
+
+
+def _latents(model: dict[str, Any]) -> str:
+    """Dimensions of z: `64`, or of its scales, `64 + 4·4² + 4·8²`."""
+    grids = (model["scales"] or [])[1:]
+    return " + ".join([str(model["latent"]), *(f"{model['scale_latents']}·{side}²" for side in grids)])
 
 
 def _scorer_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:

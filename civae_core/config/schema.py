@@ -140,7 +140,12 @@ class ModelConfig(Section):
     @property
     def dimensions(self) -> int:
         """Z: the vector's and all grids' latents."""
-        return self.latent + self.scale_latents * sum(side**2 for side in self.grids)
+        return sum(self.sizes.values())
+
+    @property
+    def sizes(self) -> dict[int, int]:
+        """Dimensions of each scale of z by its side, in their order."""
+        return {1: self.latent} | {side: self.scale_latents * side**2 for side in self.grids}
 
     @property
     def places(self) -> int:

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from civae_core.counterfactual import abduct
 from civae_core.data import PreparedData
 from civae_core.data.labelled import LabelledRows, evenly_spread
 from civae_core.evaluation.average_effects import decode_prior
@@ -40,6 +39,7 @@ def sample_scores(
 ) -> dict[str, Any]:
     """The entry `samples` of a model; empty with fewer than 20 images.
 
+    `kl_by_scale` says how many nats of an image each scale of z carries, KL(q‖p) by its side; one at 0 has collapsed.
     `kl_aggregate` and `mmd_aggregate` are those of `aggregate_gap`, `mmd_of_prior` is the latter of as many draws
     from the prior itself. With an extractor `fid` and `kid` say how far `prior`, `reconstruction` and `photograph`
     are from other photographs; they come with its name, `n_pictures` and `n_reference`.
@@ -48,6 +48,7 @@ def sample_scores(
         chosen: held-out rows; every second one is the photographs that the others are compared with.
         truncation: ψ, the factor of η of the draws from the prior.
     """
+    sizes = method.stored.card.config.model.sizes
     chosen = chosen[evenly_spread(len(chosen), min(len(chosen), MOST_IMAGES))]
     if len(chosen) < FEWEST_IMAGES:
         return {}
@@ -55,11 +56,15 @@ def sample_scores(
         torch.randn(len(chosen), method.stored.model.latent, generator=generator_for(seed, name))
         for name in ("samples-posterior", "samples-prior")
     )
-    eta_NZ = _posterior_noise(method, data, chosen, device, noise_NZ)
+    eta_NZ, kl_Z = _posterior_draws(method, data, chosen, device, noise_NZ)
     gap = aggregate_gap(eta_NZ)
     entry: dict[str, Any] = {
         "n": len(chosen),
         "truncation": truncation,
+        "kl_by_scale": {
+            str(side): float(kl.sum())
+            for side, kl in zip(sizes, kl_Z.split(list(sizes.values())), strict=True)
+        },
         "kl_aggregate": gap["kl"],
         "mmd_aggregate": gap["mmd"],
         "mmd_of_prior": aggregate_gap(drawn_NZ)["mmd"],
@@ -95,17 +100,20 @@ def aggregate_gap(eta_NZ: Tensor) -> dict[str, float]:
     return {"kl": float(kl), "mmd": float(within - 2 * across.mean() + prior)}
 
 
-def _posterior_noise(
+def _posterior_draws(
     method: TrainedModel, data: PreparedData, chosen: LabelledRows, device: torch.device, noise_NZ: Tensor
-) -> Tensor:
-    """η [N,Z] of one draw from the posterior of each image."""
-    parts = []
+) -> tuple[Tensor, Tensor]:
+    """η [N,Z] of one draw from the posterior of each image, and the mean KL(q‖p) of each dimension [Z] in nats."""
+    model, parts = method.stored.model, []
+    kl_Z = torch.zeros(model.latent, dtype=torch.float64)
     for start in range(0, len(chosen), BATCH):
         rows = slice(start, start + BATCH)
         y_BCHW, x_BX, t_BT = chosen[rows].read(data, device)
-        found = abduct(method.stored.model, y_BCHW, x_BX, t_BT, noise_NZ[rows].to(device))
-        parts.append(found.eta_BZ.cpu())
-    return torch.cat(parts)
+        posterior, z_BZ = model.encode(y_BCHW, x_BX, t_BT).draw(noise_NZ[rows].to(device))
+        prior = model.prior_of(x_BX, t_BT).at(z_BZ)
+        parts.append(prior.standardise(z_BZ).cpu())
+        kl_Z += posterior.kl_by_dimension(prior).double().cpu().sum(dim=0)
+    return torch.cat(parts), kl_Z / len(chosen)
 
 
 def _distances(

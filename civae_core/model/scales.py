@@ -30,9 +30,6 @@ from civae_core.model.distributions import ChainedNormal, DiagonalNormal
 from civae_core.model.encoder import DividedEncoder, Encoder
 from civae_core.model.prior import Prior
 
-FEATURES_PER_WIDTH = 2
-"""Channels of u, as a multiple of `model.width`."""
-
 
 class TopDown(nn.Module):
     """Distributions of the grids of z, each given the parts of z before it, attributes, and features of an image.
@@ -49,7 +46,7 @@ class TopDown(nn.Module):
     ) -> None:
         super().__init__()
         self.grids, self.channels, self.bottom = config.grids, config.scale_latents, bottom
-        width = FEATURES_PER_WIDTH * config.width
+        width = config.width
         self.condition = ConditionEmbedding(attributes, CONDITION_FEATURES)
         self.root = nn.Linear(config.latent, width * bottom**2)
         self.takes = nn.ModuleList(nn.Conv2d(self.channels, width, 1) for _ in self.grids[:-1])

@@ -85,6 +85,10 @@ def test_the_entry_is_of_a_posterior_draw_and_of_other_people_s_photographs(
     noise_BZ = torch.randn(41, stored.model.latent, generator=generator_for(3, "samples-posterior"))
     eta_BZ = abduct(stored.model, y_BCHW, x_BX, t_BT, noise_BZ).eta_BZ
     assert found["kl_aggregate"] == pytest.approx(aggregate_gap(eta_BZ)["kl"], rel=1e-4)
+    output = stored.model(y_BCHW, x_BX, t_BT, noise_BZ)
+    kl_Z = output.posterior.kl_by_dimension(output.prior).mean(dim=0)
+    wanted = {"1": kl_Z[:4].sum()} | ({"8": kl_Z[4:].sum()} if scales else {})
+    assert found["kl_by_scale"] == {side: pytest.approx(float(kl), rel=1e-4) for side, kl in wanted.items()}
     assert abs(found["mmd_of_prior"]) < abs(found["mmd_aggregate"])
     reference, own = RunningMoments(), RunningMoments()
     reference.add(extractor.features(y_BCHW[0::2]))
