@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 from hypothesis import HealthCheck, Phase, settings
 from torch import nn
 
@@ -30,9 +31,10 @@ from civae_core.training.loop import train as run_training
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
 
-# Scorers are cached: never in the cache of whoever runs the tests.
-os.environ["CIVAE_CACHE"] = tempfile.mkdtemp(prefix="civae-tests-")
-atexit.register(shutil.rmtree, os.environ["CIVAE_CACHE"], ignore_errors=True)
+# Scorers are cached: never in the cache of whoever runs the tests, and in one for all processes that share them.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ["CIVAE_CACHE"] = tempfile.mkdtemp(prefix="civae-tests-")
+    atexit.register(shutil.rmtree, os.environ["CIVAE_CACHE"], ignore_errors=True)
 
 # The suite tries the same inputs every time; benchmarks/fuzz.py asks the same tests for many others.
 _examples = os.environ.get("CIVAE_FUZZ_EXAMPLES")
@@ -53,6 +55,26 @@ settings.load_profile("civae")
 
 YOUNG, MALE = Attribute("Young", "binary"), Attribute("Male", "binary")
 AGE = Attribute("Age", "continuous", low=0.0, high=100.0, mean=40.0, std=10.0)
+
+
+MadeOnce = Callable[[str, Callable[[Path], object]], Path]
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
+    """A path that the first of the test processes to want it makes, and all read: what takes seconds."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def of(name: str, make: Callable[[Path], object]) -> Path:
+        made = shared / f"made-{name}"
+        with FileLock(f"{made}.lock"):
+            if not Path(f"{made}.done").exists():
+                make(made)
+                Path(f"{made}.done").touch()
+        return made
+
+    return of
 
 
 @pytest.fixture(autouse=True)
@@ -137,18 +159,15 @@ def photos(roles: AttributeRoles) -> Callable[..., tuple[torch.Tensor, torch.Ten
 
 
 @pytest.fixture(scope="session")
-def faces(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
+def faces(made_once: MadeOnce) -> PreparedData:
     """300 prepared faces at 32 px, of which 240 train; the truth under Young=flip is known for the others."""
-    source = faces_source(
-        count=300,
-        seed=0,
-        overlap=0.5,
-        truths=[TruthSpec("Young=flip", {"Young": "flip"})],
-        size=32,
-        channels=3,
-    )
-    out = tmp_path_factory.mktemp("prepared") / "faces"
-    return prepare(source, out, workers=1, max_bad=MaxBad.parse("0")).data
+
+    def make(out: Path) -> None:
+        truths = [TruthSpec("Young=flip", {"Young": "flip"})]
+        source = faces_source(count=300, seed=0, overlap=0.5, truths=truths, size=32, channels=3)
+        prepare(source, out, workers=1, max_bad=MaxBad.parse("0"))
+
+    return PreparedData.open(made_once("faces", make))
 
 
 @pytest.fixture(scope="session")
@@ -192,32 +211,33 @@ def tiny_config(tiny_settings: dict[str, Any]) -> Callable[..., Config]:
 
 
 @pytest.fixture(scope="session")
-def trained(tiny_config: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(tiny_config: Callable[..., Config], made_once: MadeOnce) -> Path:
     """The folder of a finished run of `tiny_config`; only to be read."""
-    out = tmp_path_factory.mktemp("runs") / "tiny"
-    run_training(tiny_config(), out, device="cpu")
-    return out
+    return made_once("run", lambda out: run_training(tiny_config(), out, device="cpu"))
 
 
 @pytest.fixture(scope="session")
-def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported(trained: Path, made_once: MadeOnce) -> Path:
     """A folder with the model of `trained` and its ONNX export beside it; only to be read.
 
     Of the functions those that answering needs: tracing the networks on their own would take as long again.
     """
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    from civae_core.export import onnx_files
-    from civae_core.export.graphs import functions_of
-    from civae_core.model.stored import load_model, save_model
 
-    folder = tmp_path_factory.mktemp("exported")
-    stored = load_model(trained)
-    # A limit that held-out images would set, had a short run enough of them; no picture is beyond this one.
-    card = replace(stored.card, familiarity=Familiarity(0.5, 1.0, 0.99, 256, "valid"))
-    save_model(stored.model, card, folder / "model.safetensors")
-    needed = ("abduct", "predict", "draw", "predictor")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(onnx_files, "functions_of", lambda *of: {n: functions_of(*of)[n] for n in needed})
-        onnx_files.export_onnx(load_model(folder))
-    return folder
+    def make(folder: Path) -> None:
+        from civae_core.export import onnx_files
+        from civae_core.export.graphs import functions_of
+        from civae_core.model.stored import load_model, save_model
+
+        folder.mkdir()
+        stored = load_model(trained)
+        # A limit that held-out images would set, had a short run enough of them; no picture is beyond this one.
+        card = replace(stored.card, familiarity=Familiarity(0.5, 1.0, 0.99, 256, "valid"))
+        save_model(stored.model, card, folder / "model.safetensors")
+        needed = ("abduct", "predict", "draw", "predictor")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(onnx_files, "functions_of", lambda *of: {n: functions_of(*of)[n] for n in needed})
+            onnx_files.export_onnx(load_model(folder))
+
+    return made_once("exported", make)
