@@ -22,12 +22,14 @@ from torch.futures import Future
 from civae_core.config import Config
 from civae_core.data.batches import Batch
 from civae_core.training import bookkeeping
-from civae_core.training.distributed import joined
+from civae_core.training.distributed import _this_life, joined
 from civae_core.training.heldout import HeldOut
 from civae_core.training.learner import Learner
 from civae_core.training.loop import train
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks")
+pytestmark = pytest.mark.skipif(
+    sys.platform == "win32" or torch.cuda.is_available(), reason="forks, which autograd forbids beside a GPU"
+)
 
 MakeConfig = Callable[..., Config]
 
@@ -169,6 +171,17 @@ def _train_and_die_once(config: Config, out: Path, notes: Path) -> int:
     Learner.step = dying_step  # type: ignore[method-assign]
     HeldOut.save_grid = lambda *_: None  # type: ignore[method-assign,assignment]
     return train(config, out, device="cpu").images_seen
+
+
+@pytest.mark.parametrize(
+    ("hosts", "restarts", "name"), [("1", "0", "civae 0"), ("1", "2", "civae 2"), ("2", "2", "civae 0")]
+)
+def test_a_life_is_named_where_all_processes_count_alike(
+    monkeypatch: pytest.MonkeyPatch, hosts: str, restarts: str, name: str
+) -> None:
+    monkeypatch.setenv("GROUP_WORLD_SIZE", hosts)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", restarts)
+    assert _this_life() == name
 
 
 @contextmanager
