@@ -88,6 +88,7 @@ def test_a_photo_is_changed_compared_and_downloaded(page: Any, photograph: bytes
 
     page.get_by_label("Compare with").select_option(label="other")
     expect(page.locator("article.answer")).to_have_count(2)
+    expect(page.locator("#attr-Young")).to_have_value("1")
     other = page.get_by_role("article", name="other")
     expect(other.locator("img.effect")).to_have_attribute("src", re.compile("^data:image/png"))
     assert other.locator("img.counterfactual").get_attribute("src") != counterfactual.get_attribute("src")

@@ -94,7 +94,8 @@ def test_the_command_says_where_and_what(
     )
     assert result.exit_code == 0, result.output
     url = f"http://127.0.0.1:{served['port']}/"
-    assert json.loads(result.stdout) == {"url": url, "models": ["tiny", "tiny (2)"], "examples": 2}
+    models = [trained.name, f"{trained.name} (2)"]
+    assert json.loads(result.stdout) == {"url": url, "models": models, "examples": 2}
     assert "anybody" not in result.stderr and "unencrypted" not in result.stderr
     assert not served["app"].any_address and "::1" in served["app"].hosts
 
@@ -130,6 +131,12 @@ def test_what_cannot_be_served_is_said(trained: Path, faces: PreparedData, tmp_p
     ):
         result = asked([*arguments, "--port", "0"])
         assert result.exit_code in (2, 3) and said in result.stderr, result.stderr
+
+
+def test_a_page_on_an_export_needs_no_torch() -> None:
+    code = "import civae_core.serve.opening, civae_core.serve.app, civae_core.serve.server, sys; "
+    code += "sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_models_get_short_names_that_differ() -> None:

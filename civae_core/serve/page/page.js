@@ -46,7 +46,8 @@ function say(text) { $("status").textContent = text; }
 
 function fail(error) {
   if (!(error instanceof Refused)) console.error(error);
-  $("error").textContent = error.message;
+  const noFace = error.message.includes("no face found") ? "; set Face to “taken as it is” to use the photo anyway" : "";
+  $("error").textContent = error.message + noFace;
   $("error").hidden = false;
   say("");
 }
@@ -207,6 +208,7 @@ function statement(attribute) {
   } else {
     input = make("input", { id, type: "number", step: "any" });
   }
+  if (attribute.name in state.attr) input.value = String(state.attr[attribute.name]);
   input.addEventListener("change", () => {
     if (input.value === "" || !Number.isFinite(Number(input.value))) delete state.attr[attribute.name];
     else state.attr[attribute.name] = Number(input.value);
