@@ -21,6 +21,7 @@ BENCHMARKS = {
     "headline.yml",
     "levers.yml",
     "no-overlap.yml",
+    "scales.yml",
 }  # read by `civae benchmark`: tests/benchmark/test_benchmark_load.py
 FILES = sorted(file for file in FOLDER.glob("*.yml") if file.name not in BENCHMARKS)
 FACES = [file for file in FILES if file.name.startswith("faces")]
