@@ -1,5 +1,7 @@
 """civae info: what a path holds, as a readable card."""
 
+import re
+import textwrap
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,6 +10,9 @@ import typer
 from civae_cli.completion import complete_path
 from civae_cli.options import JsonFlag, QuietFlag, VerboseFlag
 from civae_cli.terminal import terminal
+
+_WIDTH, _COLUMN = 100, 60
+"""Characters of a line of prose, and of the longest cell of a table."""
 
 
 def info(
@@ -28,6 +33,9 @@ def info(
 ) -> None:
     """Describe prepared data, a run, a checkpoint, a model file or a scorer of `train-scorer`.
 
+    Of a model it shows the card: data, roles, overlap, measured errors and leaks, how well it reads labels, limits.
+    Figures are those of `civae evaluate`, if it was this very model that was evaluated.
+
     \b
     Examples:
       civae info runs/young
@@ -45,7 +53,64 @@ def card(facts: dict[str, Any]) -> str:
     """The facts of `inspect` as aligned lines."""
     rows = {"data": _data_rows, "scorer": _scorer_rows}.get(facts["kind"], _model_rows)(facts)
     width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:<{width}}  {text}" for name, text in rows if text)
+    lines = [f"{name:<{width}}  {text}" for name, text in rows if text]
+    if "config" in facts:
+        lines += ["", model_card(facts)]
+    return "\n".join(lines)
+
+
+def model_card(facts: dict[str, Any]) -> str:
+    """What a stranger must know of a model, as its card for a hub says it: overlap, errors, leaks, labels, limits."""
+    from civae_core.export.card_facts import (
+        leak_facts,
+        measured_facts,
+        method_of,
+        overlap_facts,
+        reading_facts,
+    )
+    from civae_core.export.model_card import LIMITS
+
+    evaluation, objective = facts["evaluation"], facts["objective"]
+    method = method_of(objective, evaluation)
+    parts = [_paragraph(f"no figures: {facts['not_evaluated']}")] if evaluation is None else []
+    if evaluation is not None:
+        found = (
+            overlap_facts(evaluation),
+            measured_facts(evaluation, method),
+            leak_facts(method),
+            reading_facts(objective, evaluation),
+        )
+        parts += [
+            _titled(part.title, part.about, [part.head, *part.rows] if part.rows else []) for part in found
+        ]
+    parts.append(
+        "limits\n" + "\n".join(_paragraph(f"- {line}", "  ", "    ") for line in _plain(LIMITS).split("\n- "))
+    )
+    return "\n\n".join(parts)
+
+
+def _titled(title: str, about: str, table: list[tuple[str, ...]]) -> str:
+    """A heading, what is said of it, and a table in columns; a text too long for a column stands below its row."""
+    lines = [title.lower(), *([_paragraph(_plain(about), "  ")] if about else [])]
+    short = [row if len(row[-1]) <= _COLUMN else row[:-1] for row in table]
+    count = max((len(row) for row in short[1:]), default=0)
+    short[:1] = [row[:count] for row in short[:1]]
+    widths = [max(len(row[place]) for row in short if place < len(row)) for place in range(count)]
+    for row, whole in zip(short, table, strict=True):
+        cells = (f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False))
+        lines.append("  " + "  ".join(cells).rstrip())
+        if len(whole[-1]) > _COLUMN:
+            lines.append(_paragraph(whole[-1], "    "))
+    return "\n".join(lines)
+
+
+def _plain(markdown: str) -> str:
+    return re.sub(r"\n  ", " ", re.sub(r"[*`]|^- ", "", markdown))
+
+
+def _paragraph(text: str, indent: str = "", later: str | None = None) -> str:
+    further = indent if later is None else later
+    return textwrap.fill(text, _WIDTH, initial_indent=indent, subsequent_indent=further)
 
 
 def _data_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:

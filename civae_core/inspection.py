@@ -1,13 +1,16 @@
 """What a path holds: prepared data, a run, a checkpoint, a model file or a scorer file, as plain facts."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
 from civae_core.attributes import Attribute, AttributeRoles
 from civae_core.errors import DataError, UsageError
 from civae_core.reading import parse_json
+
+if TYPE_CHECKING:
+    from civae_core.model.stored import ModelCard
 
 MANIFEST_NAME = "dataset.yml"
 
@@ -75,6 +78,7 @@ def _inspect_model(path: Path) -> dict[str, Any]:
         if best.exists():
             facts["best"] = follow(best).resolve().name
         facts["last_metrics"] = _last_line(path / "metrics.jsonl")
+    evaluation, why_not = _evaluation(file, card)
     return facts | {
         "file": str(file),
         "images_seen": card.images_seen,
@@ -87,7 +91,27 @@ def _inspect_model(path: Path) -> dict[str, Any]:
         "data": card.data,
         **({"familiarity": card.familiarity.to_dict()} if card.familiarity else {}),
         "config": card.config.model_dump(mode="json"),
+        "evaluation": evaluation,
+        "not_evaluated": why_not,
     }
+
+
+def _evaluation(file: Path, card: "ModelCard") -> tuple[dict[str, Any] | None, str]:
+    """What was measured of this very model; else None, and why."""
+    from civae_core.export.card_facts import method_of
+    from civae_core.export.hub import find_evaluation
+
+    try:
+        found, why_not = find_evaluation(file, card)
+    except DataError as error:
+        return None, error.message
+    if found is None:
+        return None, why_not
+    name = "ours" if card.config.objective == "intact" else card.config.objective
+    kept = {key: found[key] for key in ("data", "split", "n", "noise", "do", "overlap") if key in found}
+    method = method_of(card.config.objective, found)
+    predictor = (found.get("predictor") or {}).get(name)
+    return kept | {"methods": {name: method or {}}, "predictor": {name: predictor or {}}}, ""
 
 
 def _inspect_scorer(path: Path) -> dict[str, Any]:

@@ -1,84 +1,13 @@
 """What the documents promise: commands that parse, links that lead somewhere, and one test command for all."""
 
 import re
-import shlex
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
-import typer
+from shown import DOCUMENTS, LINK, ROOT, civae_commands, parse, shell_lines
 
-from civae_cli.app import app
 from civae_core.config import load_config
-
-ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-FENCED = re.compile(r"^```(?:console|bash|sh)\n(.*?)^```", re.M | re.S)
-LINK = re.compile(r"\]\(([^)\s]+)\)")
-# Click's base class of parsing errors, wherever this version of Typer keeps it.
-CLICK_ERROR = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
-ELLIPSIS = "…"
-"""Stands in documents for further arguments; a command with it is checked as far as it goes."""
-
-
-def shell_lines(text: str) -> list[str]:
-    """The commands of fenced shell blocks, without prompts, continuation lines joined."""
-    lines: list[str] = []
-    for block in FENCED.findall(text):
-        typed = block.replace("\\\n", " ").splitlines()
-        prompts = [line[2:] for line in typed if line.startswith("$ ")]
-        # A block with prompts shows output too, which is no command.
-        lines += prompts or [line for line in typed if line.strip() and not line.startswith("#")]
-    return lines
-
-
-def civae_commands(text: str) -> list[list[str]]:
-    """Arguments of every `civae …` in fenced shell blocks and in `code` that starts with it."""
-    code = re.findall(r"`(civae [^`\n]+)`", text)
-    found = []
-    for line in shell_lines(text) + code:
-        words: list[str] = []
-        for word in [*shlex.split(line, comments=True), ";"]:
-            if word in ("&&", "||", "|", ";", "&"):
-                found.append(words)
-                words = []
-            else:
-                words.append(word)
-    return [arguments for words in found if (arguments := _of_civae(words)) is not None]
-
-
-def _of_civae(words: list[str]) -> list[str] | None:
-    """What follows civae's name, which environment variables or torchrun may precede."""
-    while words and re.match(r"[A-Z_]+=", words[0]):
-        words = words[1:]
-    if words and Path(words[0]).name == "torchrun" and "civae_cli" in words:
-        words = words[words.index("civae_cli") :]
-        words[0] = "civae"
-    if not words or Path(words[0]).name != "civae":
-        return None
-    redirections = [i for i, word in enumerate(words) if word.startswith((">", "<", "2>"))]
-    return words[1 : redirections[0]] if redirections else words[1:]
-
-
-def parse(arguments: list[str]) -> str | None:
-    """Parses a command line with the real application, without running it; what is wrong with it, or None."""
-    command, context = typer.main.get_command(app), None
-    name = "civae"
-    while hasattr(command, "commands"):
-        context = command.context_class(command, parent=context, info_name=name)
-        if not arguments or arguments[0] in (ELLIPSIS, "--help", "-h", "--version"):
-            return None
-        name, arguments = arguments[0], arguments[1:]
-        if name not in command.commands:
-            return f"no command {name!r}"
-        command = command.commands[name]
-    if "--help" in arguments:
-        return None
-    try:
-        command.make_context(name, [word for word in arguments if word != ELLIPSIS], parent=context)
-    except CLICK_ERROR as error:
-        return f"{name}: {error.format_message()}"
-    return None
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
@@ -161,6 +90,8 @@ def test_the_check_finds_commands() -> None:
         ("train-scorer DATA", "--out"),
         ("evaluate RUN --split tset", "--split"),
         ("sample RUN --n many", "--n"),
+        ("--install-completions", "no option"),
+        ("train-scorer … --images many", "--images"),
     ],
 )
 def test_the_check_can_fail(line: str, problem: str) -> None:

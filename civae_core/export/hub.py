@@ -78,29 +78,33 @@ def evaluation_of(stored: StoredModel) -> dict[str, Any] | None:
     Raises:
         DataError: it is there and cannot be read.
     """
-    run = _run_of(stored.path)
+    found, reason = find_evaluation(stored.path, stored.card)
+    if found is None:
+        log.warning("%s", reason)
+    return found
+
+
+def find_evaluation(model_file: Path, card: ModelCard) -> tuple[dict[str, Any] | None, str]:
+    """The evaluation of a model file's run if it is of this very model; else None, and why.
+
+    Raises:
+        DataError: it is there and cannot be read.
+    """
+    run = _run_of(model_file)
     path = run / "evaluation.json" if run else None
     if path is None or not path.is_file():
-        log.warning(
-            "%s: has no evaluation, so its card has no figures; run civae evaluate first", stored.path
-        )
-        return None
+        return None, f"{model_file}: has no evaluation, so its card has no figures; run civae evaluate first"
     try:
         found = read_json(path)
         seen = found["images_seen"]
-        seen = seen.get("ours" if stored.card.config.objective == "intact" else stored.card.config.objective)
+        seen = seen.get("ours" if card.config.objective == "intact" else card.config.objective)
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise DataError(f"{path}: not an evaluation ({error})", hint="run civae evaluate again") from error
-    if seen != stored.card.images_seen:
-        log.warning(
-            "%s: is of a model that had seen %s images, not %s; the card has no figures",
-            path,
-            seen,
-            stored.card.images_seen,
-        )
-        return None
+    if seen != card.images_seen:
+        reason = f"is of a model that had seen {seen} images, not {card.images_seen}; the card has no figures"
+        return None, f"{path}: {reason}"
     result: dict[str, Any] = found
-    return result
+    return result, ""
 
 
 def _run_of(model_file: Path) -> Path | None:

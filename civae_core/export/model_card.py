@@ -6,6 +6,14 @@ from typing import Any
 
 from civae_core import __version__
 from civae_core.attributes import Attribute
+from civae_core.export.card_facts import (
+    Facts,
+    leak_facts,
+    measured_facts,
+    method_of,
+    overlap_facts,
+    reading_facts,
+)
 from civae_core.model.stored import ModelCard
 
 SYNTHETIC = "synthetic:faces"
@@ -36,7 +44,7 @@ def write_card(
         licence: of the weights, as hubs abbreviate it.
         data_licence: of the training images; None where nobody has said it, which the card then says.
     """
-    method = method_of(card, evaluation)
+    method = method_of(card.config.objective, evaluation)
     size = card.preprocessing["size"]
     question = (
         f"How would this picture have looked if its subject's {_listed(card.roles.treatments)} were different, "
@@ -52,25 +60,24 @@ def write_card(
         _data(card, data_licence),
         "## Roles of the attributes",
         _roles(card),
-        "## Overlap",
-        _overlap(evaluation),
-        "## Measured",
-        _measured(card, evaluation, method),
-        "## Leak",
-        _leak(evaluation, method),
+        *(
+            _part(facts)
+            for facts in (
+                overlap_facts(evaluation),
+                measured_facts(evaluation, method),
+                leak_facts(method),
+                reading_facts(card.config.objective, evaluation),
+            )
+        ),
         "## Limits",
         LIMITS,
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def method_of(card: ModelCard, evaluation: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """The evaluation's figures of the model itself, not those of baselines; None where it has none."""
-    if evaluation is None:
-        return None
-    name = "ours" if card.config.objective == "intact" else card.config.objective
-    found: Mapping[str, Any] | None = evaluation.get("methods", {}).get(name)
-    return found
+def _part(facts: Facts) -> str:
+    table = _table(facts.head, facts.rows) if facts.rows else ""
+    return "\n\n".join(part for part in (f"## {facts.title}", _text(facts.about), table) if part)
 
 
 def _front_matter(licence: str) -> str:
@@ -122,77 +129,6 @@ def _roles(card: ModelCard) -> str:
     ]
     head = ("input", "kind", "seen in training", "role")
     return _table(("role", "attributes", ""), rows) + "\n\n" + _table(head, ranges)
-
-
-def _overlap(evaluation: Mapping[str, Any] | None) -> str:
-    found = (evaluation or {}).get("overlap") or {}
-    if not found:
-        return "Not reported: `civae evaluate` measures how far the arms of a treatment overlap."
-    rows = [
-        (
-            name,
-            _number(entry.get("auc")),
-            _number(entry.get("share_extreme")),
-            _number(entry.get("effective_sample_share")),
-            entry.get("verdict", ""),
-        )
-        for name, entry in found.items()
-    ]
-    head = ("treatment", "AUC of the propensity", "share beyond .05 to .95", "effective sample", "verdict")
-    return _table(head, rows)
-
-
-def _measured(card: ModelCard, evaluation: Mapping[str, Any] | None, method: Mapping[str, Any] | None) -> str:
-    if evaluation is None or method is None:
-        return "Nothing yet: there is no evaluation of this model. `civae evaluate` makes one."
-    names = {
-        "relative_effect_error": "relative effect error (0 perfect, 1 copying the picture)",
-        "relative_effect_error_mean_image": "the same, without the picture's fine detail (τ = 0)",
-        "ate_error": "relative error of the mean effect",
-        "psnr_counterfactual": "PSNR against the true counterfactual, dB",
-        "psnr_reconstruction": "PSNR of the reconstruction, dB",
-    }
-    rows = [(text, _interval(method[key])) for key, text in names.items() if key in method]
-    for treatment, scores in method.get("effectiveness", {}).items():
-        if isinstance(scores, Mapping) and "accuracy" in scores:
-            text = f"answers that an independent scorer finds as intended, {treatment}"
-            rows.append((text, _interval(scores["accuracy"])))
-    asked = ", ".join(f"{name}={value}" for name, value in evaluation.get("do", {}).items())
-    about = (
-        f"{evaluation.get('n', '?')} images of {_text(evaluation.get('data', '?'))}, split "
-        f"{_text(evaluation.get('split', '?'))}, under {_text(asked)} with τ = {evaluation.get('noise', '?')}; means "
-        "with 95 % bootstrap intervals over images, one training run."
-    )
-    return about + "\n\n" + _table(("figure", ""), rows)
-
-
-def _leak(evaluation: Mapping[str, Any] | None, method: Mapping[str, Any] | None) -> str:
-    found = (method or {}).get("leak") or {}
-    if not found:
-        return "Not measured."
-    against = (
-        "what the true counterfactual moves"
-        if (method or {}).get("leak_reference") == "truth"
-        else "no change"
-    )
-    rows = [(name, _interval(value)) for name, value in found.items()]
-    about = (
-        "How far an independent scorer's mean logit of an attribute moves that the treatment should leave alone, "
-        f"against {against}; 0 is ideal."
-    )
-    return about + "\n\n" + _table(("attribute", "shift of the mean logit"), rows)
-
-
-def _interval(value: Any) -> str:
-    if isinstance(value, Mapping) and "mean" in value:
-        if "lo" in value and "hi" in value:
-            return f"{_number(value['mean'])} ({_number(value['lo'])} to {_number(value['hi'])})"
-        return _number(value["mean"])
-    return _number(value)
-
-
-def _number(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, int | float) else "–"
 
 
 def _listed(attributes: Sequence[Attribute]) -> str:

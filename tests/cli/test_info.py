@@ -53,6 +53,62 @@ def model_file(
     return folder / "model.safetensors"
 
 
+EVALUATION = {
+    "data": "faces",
+    "split": "test",
+    "n": 40,
+    "noise": 1.0,
+    "do": {"Young": "flip"},
+    "images_seen": {"ours": 1200, "cvae": 1200},
+    "overlap": {"Young": {"auc": 0.71, "effective_sample_share": 0.625, "verdict": "Overlap is fine. " * 9}},
+    "methods": {
+        "ours": {"leak": {"Male": {"mean": -0.25, "lo": -0.5, "hi": 0.125}}, "relative_effect_error": 0.375},
+        "cvae": {"leak": {"Male": {"mean": -9.0}}, "relative_effect_error": 0.875},
+    },
+    "predictor": {"ours": {"Male": {"accuracy": 0.9375, "ece": 0.021}}},
+}
+
+
+def test_a_models_card_has_the_figures_of_its_own_evaluation(model_file: Path) -> None:
+    place = model_file.parents[2]
+    (place / "evaluation.json").write_text(json.dumps(EVALUATION), encoding="utf-8")
+    shown = run("info", str(place)).stdout
+    lines = [line.split() for line in shown.splitlines()]
+    assert ["Young", "0.71", "–", "0.625"] in lines, "the long verdict stands below its row"
+    assert ["Male", "-0.25", "(-0.5", "to", "0.125)"] in lines
+    assert ["Male", "0.938", "0.021", "–"] in lines
+    assert "0.375" in shown and "0.875" not in shown, "not the baseline's"
+    assert "40 images of faces, split test, under Young=flip" in shown
+    assert "  - Not for decisions about people" in shown and "**" not in shown
+    assert max(map(len, shown.splitlines())) <= 110
+    facts = json.loads(run("info", str(place), "--json").stdout)
+    assert facts["evaluation"]["methods"] == {"ours": EVALUATION["methods"]["ours"]}
+    assert facts["not_evaluated"] == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (None, "has no evaluation"),
+        (
+            json.dumps(EVALUATION | {"images_seen": {"ours": 7}}),
+            "of a model that had seen 7 images, not 1200",
+        ),
+        ("{", "not an evaluation"),
+    ],
+)
+def test_a_card_without_figures_says_why_and_keeps_its_limits(
+    model_file: Path, text: str | None, told: str
+) -> None:
+    place = model_file.parents[2]
+    if text is not None:
+        (place / "evaluation.json").write_text(text, encoding="utf-8")
+    result = run("info", str(place))
+    assert result.exit_code == 0
+    assert told in " ".join(result.stdout.split()) and "limits" in result.stdout
+    assert json.loads(run("info", str(place), "--json").stdout)["evaluation"] is None
+
+
 def test_a_model_file_describes_itself(model_file: Path) -> None:
     result = run("info", str(model_file))
     assert result.exit_code == 0

@@ -1,0 +1,130 @@
+"""What an evaluation says of a model, as titled tables: for the card of a hub and for the terminal's."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Facts:
+    """One part of a card."""
+
+    title: str
+    about: str
+    """What the table is of; where there is no table, why."""
+    head: tuple[str, ...] = ()
+    rows: Sequence[tuple[str, ...]] = ()
+
+
+def method_of(objective: str, evaluation: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """The evaluation's figures of the model itself, not those of baselines; None where it has none."""
+    found = _of_model("methods", objective, evaluation)
+    return found or None
+
+
+def overlap_facts(evaluation: Mapping[str, Any] | None) -> Facts:
+    """How far the arms of each treatment overlap."""
+    title = "Overlap"
+    found = (evaluation or {}).get("overlap") or {}
+    if not found:
+        return Facts(
+            title, "Not reported: `civae evaluate` measures how far the arms of a treatment overlap."
+        )
+    rows = [
+        (
+            name,
+            number(entry.get("auc")),
+            number(entry.get("share_extreme")),
+            number(entry.get("effective_sample_share")),
+            entry.get("verdict", ""),
+        )
+        for name, entry in found.items()
+    ]
+    head = ("treatment", "AUC of the propensity", "share beyond .05 to .95", "effective sample", "verdict")
+    return Facts(title, "", head, rows)
+
+
+def measured_facts(evaluation: Mapping[str, Any] | None, method: Mapping[str, Any] | None) -> Facts:
+    """Errors and effectiveness, with their intervals."""
+    title = "Measured"
+    if evaluation is None or method is None:
+        return Facts(title, "Nothing yet: there is no evaluation of this model. `civae evaluate` makes one.")
+    names = {
+        "relative_effect_error": "relative effect error (0 perfect, 1 copying the picture)",
+        "relative_effect_error_mean_image": "the same, without the picture's fine detail (τ = 0)",
+        "ate_error": "relative error of the mean effect",
+        "psnr_counterfactual": "PSNR against the true counterfactual, dB",
+        "psnr_reconstruction": "PSNR of the reconstruction, dB",
+    }
+    rows = [(text, interval(method[key])) for key, text in names.items() if key in method]
+    for treatment, scores in method.get("effectiveness", {}).items():
+        if isinstance(scores, Mapping) and "accuracy" in scores:
+            text = f"answers that an independent scorer finds as intended, {treatment}"
+            rows.append((text, interval(scores["accuracy"])))
+    asked = ", ".join(f"{name}={value}" for name, value in evaluation.get("do", {}).items())
+    about = (
+        f"{evaluation.get('n', '?')} images of {evaluation.get('data', '?')}, split "
+        f"{evaluation.get('split', '?')}, under {asked} with τ = {evaluation.get('noise', '?')}; means "
+        "with 95 % bootstrap intervals over images, one training run."
+    )
+    return Facts(title, about, ("figure", ""), rows)
+
+
+def leak_facts(method: Mapping[str, Any] | None) -> Facts:
+    """What an independent scorer sees change that should not."""
+    found = (method or {}).get("leak") or {}
+    if not found:
+        return Facts("Leak", "Not measured.")
+    against = (
+        "what the true counterfactual moves"
+        if (method or {}).get("leak_reference") == "truth"
+        else "no change"
+    )
+    about = (
+        "How far an independent scorer's mean logit of an attribute moves that the treatment should leave alone, "
+        f"against {against}; 0 is ideal."
+    )
+    rows = [(name, interval(value)) for name, value in found.items()]
+    return Facts("Leak", about, ("attribute", "shift of the mean logit"), rows)
+
+
+def reading_facts(objective: str, evaluation: Mapping[str, Any] | None) -> Facts:
+    """How well the model's own predictor reads labels that nobody states, and how honest its probabilities are."""
+    title = "Labels that are not stated"
+    found = _of_model("predictor", objective, evaluation)
+    if not found:
+        return Facts(title, "How well they are predicted was not measured.")
+    rows = [
+        (
+            name,
+            number(entry.get("accuracy", entry.get("r2"))),
+            number(entry.get("ece")),
+            number(entry.get("ece_by_chance")),
+        )
+        for name, entry in found.items()
+        if isinstance(entry, Mapping)
+    ]
+    about = (
+        "A small network predicts them. Share of held-out images read rightly (of a continuous attribute R²), and "
+        "how far its probabilities are off (expected calibration error), beside what chance alone would give."
+    )
+    return Facts(title, about, ("attribute", "read rightly", "calibration error", "by chance"), rows)
+
+
+def _of_model(part: str, objective: str, evaluation: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    found = ((evaluation or {}).get(part) or {}).get("ours" if objective == "intact" else objective)
+    return found if isinstance(found, Mapping) else {}
+
+
+def interval(value: Any) -> str:
+    """A mean with its interval, where it has one."""
+    if isinstance(value, Mapping) and "mean" in value:
+        if "lo" in value and "hi" in value:
+            return f"{number(value['mean'])} ({number(value['lo'])} to {number(value['hi'])})"
+        return number(value["mean"])
+    return number(value)
+
+
+def number(value: Any) -> str:
+    """Three digits, or a dash for what is not known."""
+    return f"{value:.3g}" if isinstance(value, int | float) else "–"
