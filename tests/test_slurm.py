@@ -83,7 +83,7 @@ class Job:
     def wait_for_processes(self) -> list[list[str]]:
         """What each process noted, once all have."""
         files = [self.notes / f"process-{rank}" for rank in range(PROCESSES)]
-        for _ in range(2_000):
+        for _ in range(20_000):
             if all(file.exists() for file in files):
                 return [file.read_text().splitlines() for file in files]
             time.sleep(0.01)
@@ -91,7 +91,7 @@ class Job:
 
     def end(self) -> tuple[int, list[str], str]:
         """Exit code, jobs put back into the queue, stderr."""
-        _, stderr = self.process.communicate(timeout=60)
+        _, stderr = self.process.communicate(timeout=600)
         requeued = self.notes / "requeued"
         return (
             self.process.returncode,

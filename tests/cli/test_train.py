@@ -200,7 +200,7 @@ def test_a_killed_process_is_continued_to_the_same_bits(
     with subprocess.Popen(
         [*command, "--out", str(tmp_path / "killed")], stderr=subprocess.DEVNULL
     ) as process:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600
         while not first.exists() and time.monotonic() < deadline:
             time.sleep(0.01)
         process.kill()

@@ -343,9 +343,9 @@ def test_a_name_that_two_images_bear_is_refused(folder: Path, faces: PreparedDat
 def test_many_rows_are_read_quickly(folder: Path, faces: PreparedData) -> None:
     doses = [{**row, "Young": f"{dose / 1000}"} for row in rows_of(folder) for dose in range(850)]
     write_rows(folder, doses)
-    began = time.perf_counter()
+    began = time.process_time()
     _, listed = read_answers(folder / TABLE, folder, faces, ["Young"], "theirs")
-    assert time.perf_counter() - began < 10, "half a second on one core"
+    assert time.process_time() - began < 10, "half a second on one core"
     assert len({(row.row, row.values) for row in listed}) == len(doses) == 10_200
 
 

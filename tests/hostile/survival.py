@@ -10,7 +10,9 @@ from civae_core.errors import CivaeError, DataError, UsageError
 
 Result = TypeVar("Result")
 SECONDS = 20
-"""For one input; all of them are small."""
+"""Of computing, for one input; all of them are small."""
+MINUTES = 5
+"""Of waiting for one; a machine may have much else to do."""
 
 tried: Counter[str] = Counter()
 """Inputs by target; the root of the fuzzing script's figures."""
@@ -49,12 +51,16 @@ def survives(
 @contextmanager
 def _deadline(target: str) -> Iterator[None]:
     def stop(*_: Any) -> None:
-        raise HangError(f"{target}: still busy after {SECONDS} s")
+        raise HangError(f"{target}: still busy after {SECONDS} s of computing or {MINUTES} minutes")
 
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(SECONDS)
+    timers = {signal.ITIMER_PROF: SECONDS, signal.ITIMER_REAL: 60 * MINUTES}
+    before = {number: signal.signal(number, stop) for number in (signal.SIGPROF, signal.SIGALRM)}
+    for timer, seconds in timers.items():
+        signal.setitimer(timer, seconds)
     try:
         yield
     finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+        for timer in timers:
+            signal.setitimer(timer, 0)
+        for number, handler in before.items():
+            signal.signal(number, handler)

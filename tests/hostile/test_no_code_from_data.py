@@ -9,8 +9,10 @@ import civae_core
 from civae_core.figures.pages import render_page
 
 ROOT = Path(civae_core.__file__).parents[1]
-SOURCES = sorted(path for folder in ("civae_core", "civae_cli") for path in (ROOT / folder).rglob("*.py"))
-TEMPLATES = sorted(path for folder in ("civae_core", "civae_cli") for path in (ROOT / folder).rglob("*.j2"))
+FOLDERS = [ROOT / name for name in ("civae_core", "civae_cli", "benchmarks", "docs")]
+SOURCES = sorted(path for folder in FOLDERS for path in folder.rglob("*.py"))
+TEMPLATES = sorted(path for folder in FOLDERS for path in folder.rglob("*.j2"))
+PAGES = sorted(path for folder in FOLDERS[:2] for kind in ("*.html", "*.js") for path in folder.rglob(kind))
 
 FORBIDDEN = {
     "unpickling": r"^\s*(import|from) (c?pickle|dill|joblib|shelve|marshal|cloudpickle)\b",
@@ -21,6 +23,11 @@ FORBIDDEN = {
     "a shell": r"\bos\.(system|popen)\(|shell\s*=\s*True",
     "unpacking to paths that an archive names": r"\.extract(all)?\(|shutil\.unpack_archive",
 }
+IN_PAGES = (
+    r"(inner|outer)HTML|insertAdjacentHTML|document\.write|createContextualFragment|srcdoc|javascript:"
+    r"|\beval\(|\bFunction\(|set(Timeout|Interval)\(\s*['\"`]|\son\w+\s*=\s*['\"]|<script(?![^>]*\bsrc=)"
+)
+"""Markup or code made of text, and code that a policy of `script-src 'self'` would have to let in."""
 
 
 @pytest.mark.parametrize("danger", FORBIDDEN)
@@ -54,6 +61,26 @@ def test_no_template_turns_escaping_off() -> None:
     assert len(TEMPLATES) >= 3
     off = re.compile(r"\|\s*safe\b|autoescape\s+false", re.IGNORECASE)
     assert [path.name for path in TEMPLATES if off.search(path.read_text(encoding="utf-8"))] == []
+
+
+def test_no_page_makes_markup_or_code_of_text() -> None:
+    assert {path.suffix for path in PAGES} == {".html", ".js"}
+    found = {path.name: re.findall(IN_PAGES, path.read_text(encoding="utf-8")) for path in PAGES}
+    assert {name: hits for name, hits in found.items() if hits} == {}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "box.innerHTML = name",
+        "setTimeout('go()', 9)",
+        "new Function(text)",
+        '<img src="x" onerror="go()">',
+        "<script>go()</script>",
+    ],
+)
+def test_the_search_of_pages_would_find_them(line: str) -> None:
+    assert re.search(IN_PAGES, line)
 
 
 def test_unescaped_markup_is_made_of_our_own_figures_only() -> None:

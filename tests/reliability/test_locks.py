@@ -68,7 +68,7 @@ def test_a_holder_is_named_and_its_folder_refused(tmp_path: Path, holding: subpr
         assert "stop it" in (caught.value.hint or "")
     assert (tmp_path / LOCK_NAME).read_bytes() == before
     assert names(tmp_path) == [LOCK_NAME]
-    holding.communicate(timeout=20)
+    holding.communicate(timeout=120)
     assert names(tmp_path) == [], "given back at the end"
 
 
@@ -86,7 +86,7 @@ def test_a_killed_holder_is_taken_over_from_at_once(
     with held(tmp_path) as lock:
         lock.require()
         assert json.loads(lock.path.read_text())["pid"] == os.getpid()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < locks.PATIENCE_SECONDS / 2
     assert names(tmp_path) == []
 
 
@@ -132,7 +132,7 @@ def test_a_holder_touches_its_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(locks, "BEAT_SECONDS", 0.02)
     with held(tmp_path) as lock:
         os.utime(lock.path, ns=(0, 0))
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 120
         while lock.path.stat().st_mtime_ns == 0:
             assert time.monotonic() < deadline
             time.sleep(0.01)

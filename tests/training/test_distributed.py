@@ -55,7 +55,7 @@ def test_two_processes_train_what_one_does_and_one_can_go_on(
         [*torchrun, *command, "--out", str(tmp_path / "two"), "--stop-at", "64"],
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     assert ran.returncode == 0, ran.stderr
