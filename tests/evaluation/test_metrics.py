@@ -42,6 +42,21 @@ def test_agrees_with_skimage(channels: int) -> None:
         assert float(mse(a_NCHW, b_NCHW)[i]) == pytest.approx(np.square(a - b).mean(), rel=1e-5)
 
 
+def test_ssim_of_pictures_that_are_not_square_and_hardly_vary() -> None:
+    """Variances of 1e-4 beside means of 0.9 are lost where products are rounded to a few digits."""
+    a_NCHW = 0.9 + 0.02 * images(0, size=40)[..., :23]
+    b_NCHW = a_NCHW + 0.02 * (images(1, size=40)[..., :23] - 0.5)
+    for dtype in (torch.float32, torch.float64):
+        found_N = ssim(a_NCHW.to(dtype), b_NCHW.to(dtype))
+        assert found_N.dtype == dtype
+        for i, value in enumerate(found_N.tolist()):
+            a, b = a_NCHW[i].double().numpy(), b_NCHW[i].double().numpy()
+            similarity = structural_similarity(
+                a, b, channel_axis=0, gaussian_weights=True, use_sample_covariance=False, data_range=1.0
+            )
+            assert value == pytest.approx(similarity, abs=1e-7 if dtype == torch.float64 else 1e-6)
+
+
 def test_equal_images_are_perfect_and_finite() -> None:
     y_NCHW = images(0)
     assert torch.allclose(psnr(y_NCHW, y_NCHW), torch.tensor(IDENTICAL_PSNR))
