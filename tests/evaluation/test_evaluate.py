@@ -16,7 +16,7 @@ from civae_core.data.prepare import prepare
 from civae_core.data.sources.base import TruthSpec
 from civae_core.data.sources.faces import faces_source
 from civae_core.errors import DataError, UsageError
-from civae_core.evaluation import average_effects, calibration, cycles, latents, scores
+from civae_core.evaluation import average_effects, calibration, cycles, latents, samples, scores
 from civae_core.evaluation import evaluate as module
 from civae_core.evaluation.asked import Answer, Asked
 from civae_core.evaluation.evaluate import default_data, evaluate
@@ -82,7 +82,7 @@ def numbers_of(entry: object) -> Iterator[float]:
         for value in entry.values():
             yield from numbers_of(value)
     elif not isinstance(entry, bool):
-        assert isinstance(entry, float)
+        assert isinstance(entry, int | float)  # counts are whole
         yield entry
 
 
@@ -230,7 +230,7 @@ def test_images_pass_through_in_batches(
     stored = make_stored()
     whole = evaluate([stored], faces).numbers["methods"]["ours"]
     seen.clear()
-    for streaming in (scores, cycles, average_effects, latents, calibration):
+    for streaming in (scores, cycles, average_effects, latents, calibration, samples):
         monkeypatch.setattr(streaming, "BATCH", 8)
     batched = evaluate([stored], faces).numbers["methods"]["ours"]
     assert max(seen) == 8 == GRID_ROWS
