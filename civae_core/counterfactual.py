@@ -2,7 +2,9 @@
 
     abduct   z ~ q(z|x,y,t);   η = (z − h(x,t)) / k(x,t);   e = y − f(z,t)          (M5)
     act      t ← t'
-    predict  z' = h(x,t') + k(x,t')·ρ·η;   y' = f(z',t') + τ·m·e                    (M6)
+    predict  z' = h(x,t') + k(x,t')·ρ·Rη;  y' = f(z',t') + τ·m·e                    (M6)
+
+R pairs the noises of different arms (`civae_core.model.pairing`), ρ and m are masks (`civae_core.noise_mask`).
 
 With several scales of z, h and k of each are given the coarser ones: of z when abducting, of z' when predicting.
 
@@ -105,7 +107,8 @@ def predict(
     # With z' = z where t does not change, rounding in standardise and sample cannot move a null intervention.
     changed_B1 = (t_new_BT != abduction.t_BT).any(dim=1, keepdim=True)
     prior = model.prior_of(abduction.x_BX, t_new_BT)
-    _, moved_BZ = carry(abduction.eta_BZ, abduction.prior, prior, model.latent_mask_width)
+    eta_new_BZ = model.paired(abduction.eta_BZ, abduction.t_BT, t_new_BT)
+    _, moved_BZ = carry(eta_new_BZ, abduction.prior, prior, model.latent_mask_width)
     z_new_BZ = torch.where(changed_B1, moved_BZ, abduction.z_BZ)
     new = model.decode(z_new_BZ, t_new_BT, abduction.x_BX)
     old = abduction.reconstruction

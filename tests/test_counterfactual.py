@@ -90,7 +90,7 @@ def test_z_moves_only_where_the_prior_knows_the_treatment(
         torch.testing.assert_close(z_new_BZ, z_BZ, rtol=1e-5, atol=1e-6)
         return
     old, new = model.prior_of(x_BX, t_BT), model.prior_of(x_BX, 1 - t_BT)
-    eta_BZ = (z_BZ - old.mean_BZ) / old.std_BZ
+    eta_BZ = model.paired((z_BZ - old.mean_BZ) / old.std_BZ, t_BT, 1 - t_BT)
     torch.testing.assert_close(z_new_BZ, new.mean_BZ + new.std_BZ * eta_BZ)
     assert (z_new_BZ - z_BZ).abs().max() > 1e-2
 

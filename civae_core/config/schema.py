@@ -107,10 +107,10 @@ class ModelConfig(Section):
     """How t enters the decoder: scale and shift in every block, or scalars beside z (the original's way)."""
     decoder: Literal["direct", "layered"] = "layered"
     """What paints the image: a network given t, or layers whose places know no t and whose looks do."""
-    layers: Annotated[int, Field(ge=2, le=256)] = 24
+    layers: Annotated[int, Field(ge=2, le=256)] = 12
     """Layers of a layered decoder."""
-    layer_grid: Annotated[int, Field(gt=0, le=64)] = 2
-    """Side of the grid of colours that each layer is painted with; a fine one could draw what should be a layer."""
+    layer_grid: Annotated[int, Field(gt=0, le=64)] = 4
+    """Side of the grid of colours that each layer is painted with; a fine one can draw what should be a layer."""
     place_latents: Annotated[int, Field(ge=0)] | None = None
     """Dimensions of z that only place a decoder's layers, read off contours; 0 is none, left out it is half of z."""
     x_in_decoder: bool = True
@@ -129,6 +129,8 @@ class ModelConfig(Section):
     """Change, in units of [0,1] images, at which most of the noise has faded."""
     latent_mask_width: Positive | None = 4.0
     """Shift of the prior by the treatment, in standard deviations, at which most of a latent noise has faded."""
+    pairing: Literal["none", "contours"] = "none"
+    """Latent noises of two treatments as they come, or turned so that counterfactuals keep contours (`prior: xt`)."""
     predictor: bool = True
     """Train an attribute predictor p(x,t|y) beside the model, for photographs without labels."""
 
@@ -146,6 +148,16 @@ class ModelConfig(Section):
     def sizes(self) -> dict[int, int]:
         """Dimensions of each scale of z by its side, in their order."""
         return {1: self.latent} | {side: self.scale_latents * side**2 for side in self.grids}
+
+    @property
+    def turned(self) -> int:
+        """Dimensions of z whose noise is turned between treatments: its looks, or all of an undivided z.
+
+        None where z' = z; nor with grids of latents, whose noise is in its place; nor with batch statistics, which
+        counterfactuals decoded in training would mix into.
+        """
+        on = self.pairing == "contours" and self.prior == "xt" and self.norm != "batch" and not self.grids
+        return self.latent - self.places if on else 0
 
     @property
     def places(self) -> int:

@@ -16,6 +16,7 @@ from civae_core.errors import UsageError
 from civae_core.model.decoder import Decoder, PixelNormal
 from civae_core.model.distributions import DiagonalNormal, LatentNormal
 from civae_core.model.networks import make_encoder, make_prior
+from civae_core.model.pairing import Pairing
 from civae_core.model.predictor import AttributePredictor
 
 
@@ -71,6 +72,7 @@ class IntactVAE(nn.Module):
         self.encoder = make_encoder(config, size, channels, treatments + covariates)
         self.decoder = Decoder(config, size, channels, treatments, covariates)
         self.prior = make_prior(config, size, treatments, covariates)
+        self.pairing = Pairing(roles.treatments, config.turned) if config.turned else None
         self.predictor = (
             AttributePredictor(size, channels, treatments + covariates) if config.predictor else None
         )
@@ -107,6 +109,13 @@ class IntactVAE(nn.Module):
         """p(z|x,t), p(z|x) or N(0,I), as configured (M1)."""
         prior: LatentNormal = self.prior(self.standardise_x(x_BX), self.standardise_t(t_BT))
         return prior
+
+    def paired(self, eta_BZ: Tensor, t_BT: Tensor, t_new_BT: Tensor) -> Tensor:
+        """The latent noise [B,Z] that under t' belongs to a subject whose own under t is η."""
+        if self.pairing is None:
+            return eta_BZ
+        eta_new_BZ: Tensor = self.pairing(eta_BZ, t_BT, t_new_BT)
+        return eta_new_BZ
 
     def forward(self, y_BCHW: Tensor, x_BX: Tensor, t_BT: Tensor, noise_BZ: Tensor) -> ModelOutput:
         """One training pass with factual attributes and standard normal noise [B, Z]."""

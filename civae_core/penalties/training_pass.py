@@ -14,6 +14,7 @@ from civae_core.penalties.arms import counterfactual_of, other_arm
 from civae_core.penalties.assignment import Assignment, residual
 from civae_core.penalties.guidance import guidance
 from civae_core.penalties.hsic import conditional_hsic
+from civae_core.penalties.pairing import pairing_loss
 from civae_core.penalties.reencode import reencode
 from civae_core.penalties.surprise import surprises
 
@@ -29,7 +30,7 @@ class PassResult:
     penalties: dict[str, Tensor]
     """By key of the config: nats per image, neither weighted by that key nor by image."""
     own_losses: dict[str, Tensor]
-    """What the critics minimise for themselves, in nats per image; no gradient of it reaches the model."""
+    """What critics and the pairing of noises minimise for themselves; no gradient of it reaches the rest."""
     partly_PA: Tensor | None = None
     """The predictor's outputs on the images that only it learns from, if there are any."""
 
@@ -57,7 +58,7 @@ def make_critics(loss: LossConfig, roles: AttributeRoles, latent: int) -> nn.Mod
 
 
 class TrainingPass(nn.Module):
-    """Model and critics with one forward; without penalties it is the model's forward and nothing else."""
+    """Model and critics with one forward; with nothing else on it is the model's forward alone."""
 
     def __init__(
         self, model: IntactVAE, critics: nn.ModuleDict, loss: LossConfig, roles: AttributeRoles
@@ -83,6 +84,9 @@ class TrainingPass(nn.Module):
         output = self.model(y_BCHW, x_BX, t_BT, noise_BZ)
         about_noise, own_losses = self._judge_noise(output, x_BX, t_BT, noise_BZ, weights_B)
         penalties = about_noise | self._ask_other_arm(output, x_BX, t_BT, noise_BZ)
+        if self.model.pairing is not None:
+            z_BZ, treatments = output.posterior.sample(noise_BZ), self.roles.treatments
+            own_losses["pairing_loss"] = pairing_loss(self.model, output, x_BX, t_BT, z_BZ, treatments)
         partly_PA = None
         if partly_PCHW is not None and self.model.predictor is not None:
             partly_PA = self.model.predictor(partly_PCHW)
@@ -123,7 +127,7 @@ class TrainingPass(nn.Module):
         if "reencode" not in self.on and "guidance" not in self.on:
             return penalties
         made = counterfactual_of(
-            self.model, x_BX, t_new_BT, asked_BT, output.posterior, output.prior, noise_BZ
+            self.model, x_BX, t_new_BT, asked_BT, t_BT, output.posterior, output.prior, noise_BZ
         )
         if "reencode" in self.on:
             penalties["reencode"] = reencode(self.model, x_BX, made)

@@ -39,14 +39,18 @@ def test_of_several_each_changes_alone_and_then_all_together() -> None:
 
 def made_by(model: IntactVAE, y: Tensor, x: Tensor, t: Tensor, noise: Tensor) -> Counterfactual:
     output = model(y, x, t, noise)
-    return counterfactual_of(model, x, *other_arm(t, [YOUNG]), output.posterior, output.prior, noise)
+    return counterfactual_of(model, x, *other_arm(t, [YOUNG]), t, output.posterior, output.prior, noise)
 
 
+@pytest.mark.parametrize("pairing", ["none", "contours"])
 @pytest.mark.parametrize(("prior", "width"), [("xt", None), ("xt", 0.1), ("x", 0.1), ("standard", None)])
 def test_the_counterfactual_is_that_of_inference(
-    make_model: MakeModel, photos: Photos, prior: str, width: float | None
+    make_model: MakeModel, photos: Photos, prior: str, width: float | None, pairing: str
 ) -> None:
-    model, (y, x, t) = make_model(perturbed=True, prior=prior, latent_mask_width=width), photos()
+    model, (y, x, t) = (
+        make_model(perturbed=True, prior=prior, latent_mask_width=width, pairing=pairing),
+        photos(),
+    )
     noise = torch.randn(4, 4, generator=torch.Generator().manual_seed(0))
     made = made_by(model, y, x, t, noise)
     expected = predict(model, abduct(model, y, x, t, noise), 1 - t, noise=0.0)
@@ -54,12 +58,16 @@ def test_the_counterfactual_is_that_of_inference(
     new, likeliest = model.prior_of(x, 1 - t), abduct(model, y, x, t)
     kept = latent_mask(likeliest.prior, new, width)
     assert bool(kept.min() < 0.9) == (prior == "xt" and width is not None)
-    torch.testing.assert_close(made.latent.mean_BZ, new.sample(kept * likeliest.eta_BZ))
-    # Its scale is that of a draw whose noise is carried whole.
-    other = torch.randn(4, 4, generator=torch.Generator().manual_seed(1))
-    eta = abduct(model, y, x, t, other).eta_BZ - likeliest.eta_BZ
-    spread = made.latent.sample(other) - made.latent.mean_BZ
-    torch.testing.assert_close(spread, new.std_BZ * eta, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        made.latent.mean_BZ, new.sample(kept * model.paired(likeliest.eta_BZ, t, 1 - t))
+    )
+    # Its variance is that of many draws whose noise is carried whole.
+    draws = [
+        model.paired(abduct(model, y, x, t, torch.randn(4, 4, generator=generator)).eta_BZ, t, 1 - t)
+        for generator in (torch.Generator().manual_seed(seed) for seed in range(1_000))
+    ]
+    spread = torch.stack(draws).std(dim=0)
+    torch.testing.assert_close(made.latent.std_BZ, new.std_BZ * spread, rtol=0.15, atol=1e-4)
 
 
 def test_arm_balance_is_both_divergences_and_zero_where_the_prior_knows_no_t(

@@ -26,8 +26,8 @@ MakeBatch = Callable[..., Batch]
 
 @pytest.fixture
 def make_learner(roles: AttributeRoles, make_config: Callable[..., Config]) -> MakeLearner:
-    def make(**loss: float) -> Learner:
-        config = make_config(loss=loss)
+    def make(pairing: str = "none", **loss: float) -> Learner:
+        config = make_config(loss=loss, model={"pairing": pairing})
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             model = IntactVAE(config.model, roles, 16, 3)

@@ -1,0 +1,122 @@
+"""The rotation that pairs latent noises of different treatments."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from civae_core.attributes import Attribute, AttributeRoles
+from civae_core.counterfactual import abduct, predict
+from civae_core.model import IntactVAE
+from civae_core.model.pairing import Pairing, exponential
+from civae_core.penalties.pairing import pairing_loss
+
+YOUNG, AGE = (
+    Attribute("Young", "binary"),
+    Attribute("Age", "continuous", low=20.0, high=80.0, mean=40.0, std=15.0),
+)
+
+
+def turned_anyhow(*treatments: Attribute, turned: int = 4) -> Pairing:
+    pairing = Pairing(treatments, turned)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        pairing.free_TLL.copy_(torch.randn(pairing.free_TLL.shape, generator=generator))
+    return pairing
+
+
+def test_the_exponential_is_that_of_the_reference_up_to_ten_radians() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for largest in (0.1, 1.0, 10.0):
+        m_BLL = torch.randn(3, 32, 32, generator=generator, dtype=torch.float64)
+        m_BLL = m_BLL - m_BLL.transpose(1, 2)
+        m_BLL *= largest / torch.linalg.matrix_norm(m_BLL, 2)[:, None, None]
+        torch.testing.assert_close(exponential(m_BLL), torch.linalg.matrix_exp(m_BLL), atol=1e-7, rtol=0)
+
+
+def test_it_starts_as_the_identity() -> None:
+    eta, t = torch.randn(5, 6), torch.zeros(5, 1)
+    assert torch.equal(Pairing((YOUNG,), 4)(eta, t, 1 - t), eta)
+
+
+def test_it_rotates_the_last_dimensions_and_leaves_the_others() -> None:
+    eta, t = torch.randn(5, 6), torch.zeros(5, 1)
+    new = turned_anyhow(YOUNG)(eta, t, 1 - t)
+    assert torch.equal(new[:, :2], eta[:, :2])
+    assert (new[:, 2:] - eta[:, 2:]).abs().max() > 0.5
+    torch.testing.assert_close(new.norm(dim=1), eta.norm(dim=1))
+
+
+def test_the_way_back_undoes_the_way_there() -> None:
+    pairing = turned_anyhow(YOUNG, AGE)
+    eta = torch.randn(5, 6)
+    t, new = torch.tensor([[0.0, 30.0]]).expand(5, 2), torch.tensor([[1.0, 70.0]]).expand(5, 2)
+    torch.testing.assert_close(pairing(pairing(eta, t, new), new, t), eta, atol=1e-4, rtol=0)
+
+
+def test_doses_in_between_turn_by_their_share_and_those_beyond_no_further() -> None:
+    pairing = turned_anyhow(AGE)
+    eta = torch.randn(1, 6)
+    low, middle, high, beyond = (torch.tensor([[value]]) for value in (20.0, 50.0, 80.0, 200.0))
+    halfway = pairing(eta, low, middle)
+    torch.testing.assert_close(pairing(halfway, middle, high), pairing(eta, low, high), atol=1e-5, rtol=0)
+    assert torch.equal(pairing(eta, low, beyond), pairing(eta, low, high))
+
+
+def test_a_counterfactual_is_decoded_from_the_turned_noise(
+    make_model: Callable[..., IntactVAE], photos: Callable[..., tuple[torch.Tensor, ...]]
+) -> None:
+    y, x, t = photos(4)
+    paired = make_model(perturbed=True, latent_mask_width=None, pairing="contours")
+    abduction = abduct(paired, y, x, t)
+    prior = paired.prior_of(x, 1 - t)
+    eta = paired.paired(abduction.eta_BZ, t, 1 - t)
+    expected = paired.decode(prior.sample(eta), 1 - t, x).mean_BCHW
+    torch.testing.assert_close(predict(paired, abduction, 1 - t, noise=0.0).mean_BCHW, expected)
+    assert (eta - abduction.eta_BZ).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("settings", "turned"),
+    [
+        ({"prior": "xt"}, 2),
+        ({"prior": "xt", "place_latents": 0}, 4),
+        ({"prior": "x"}, 0),
+        ({"prior": "standard"}, 0),
+        ({"prior": "xt", "pairing": "none"}, 0),
+        ({"prior": "xt", "norm": "batch"}, 0),
+        ({"prior": "xt", "scales": [1, 4]}, 0),
+    ],
+)
+def test_what_is_turned(
+    make_model: Callable[..., IntactVAE], settings: dict[str, object], turned: int
+) -> None:
+    model = make_model(**{"pairing": "contours"} | settings)
+    assert (model.pairing.turned if model.pairing is not None else 0) == turned
+
+
+def test_contours_teach_the_rotation_and_nothing_else(
+    make_model: Callable[..., IntactVAE],
+    photos: Callable[..., tuple[torch.Tensor, ...]],
+    roles: AttributeRoles,
+) -> None:
+    y, x, t = photos(16)
+    model = make_model(perturbed=True, latent=12, place_latents=4, pairing="contours")
+    assert model.pairing is not None
+    with torch.no_grad():
+        model.pairing.free_TLL.zero_()
+    noise = torch.zeros(16, 12)
+    optimizer = torch.optim.Adam([model.pairing.free_TLL], 0.05)
+    losses = []
+    for _ in range(25):
+        output = model(y, x, t, noise)
+        loss_B = pairing_loss(model, output, x, t, output.posterior.sample(noise), roles.treatments)
+        assert loss_B.shape == (16,)
+        assert torch.equal(loss_B[4:], torch.zeros(12)), "one image in four is asked about"
+        optimizer.zero_grad()
+        loss_B.mean().backward()
+        optimizer.step()
+        losses.append(loss_B.mean().item())
+    assert min(losses[-5:]) < 0.98 * losses[0]
+    learned = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+    assert learned == {"pairing.free_TLL"}
