@@ -17,7 +17,7 @@ from civae_core.penalties.arms import other_arm
 from civae_core.penalties.frozen import call_frozen
 
 SHARE = 4
-"""One image in so many is asked about: a rotation has few numbers, and decoding again costs time."""
+"""In training, one image in so many is asked about: a rotation has few numbers, and decoding again costs time."""
 
 
 def pairing_loss(
@@ -27,6 +27,7 @@ def pairing_loss(
     t_BT: Tensor,
     z_BZ: Tensor,
     treatments: tuple[Attribute, ...],
+    share: int = SHARE,
 ) -> Tensor:
     """P [B] of the training pass's draw `z_BZ`; zero for images not asked about, which its mean makes up for.
 
@@ -36,7 +37,7 @@ def pairing_loss(
     if model.pairing is None:
         raise ValueError("the model has no pairing")
     batch = len(x_BX)
-    asked = slice(max(batch // SHARE, 1))
+    asked = slice(max(batch // share, 1))
     x_BX, t_BT = x_BX[asked], t_BT[asked]
     t_new_BT, _ = other_arm(t_BT, treatments)
     with torch.no_grad():

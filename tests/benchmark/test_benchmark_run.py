@@ -120,13 +120,13 @@ def test_a_cell_that_fails_leaves_the_others_and_the_exit_code_one(write: Write,
     file, out = write(GIVEN), tmp_path / "out"
     code, stdout, stderr = civae(file, "--out", out, "--seeds", "0-1", "-q")
     assert (code, stdout) == (1, f"{out / 'benchmark.json'}\n")
-    assert "2 of 6 cells failed: faces/broken-seed0 and 1 more: model.stages: 7 stages need" in stderr
+    assert "2 of 6 cells failed: made-faces/broken-seed0 and 1 more: model.stages: 7 stages need" in stderr
     assert "hint: " in stderr and "Traceback" not in stderr
     results = json.loads((out / "benchmark.json").read_text(encoding="utf-8"))
     by_status = {cell["method"]: cell["status"] for cell in results["cells"]}
     assert by_status == {"broken": "failed", "original": "done", "ours": "done"}
-    assert set(results["summary"]["faces"]) == {"copy", "original", "ours"}
-    assert results["summary"]["faces"]["ours"]["bits_per_dim"]["runs"]
+    assert set(results["summary"]["made-faces"]) == {"copy", "original", "ours"}
+    assert results["summary"]["made-faces"]["ours"]["bits_per_dim"]["runs"]
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "faces/broken-seed1: model.stages: 7 stages" in page and "<svg" not in page
     assert not (out / "overlap.png").exists()
@@ -206,7 +206,8 @@ def test_an_unexpected_exception_is_a_failed_cell_too(
     monkeypatch.setattr(cells_module, "evaluate", lambda *_a, **_k: 1 / 0)
     code, _, stderr = civae(write(GIVEN), "--out", tmp_path / "out", "--only", "ours")
     assert (
-        code == 1 and "1 of 1 cells failed: faces/ours-seed0: ZeroDivisionError: division by zero" in stderr
+        code == 1
+        and "1 of 1 cells failed: made-faces/ours-seed0: ZeroDivisionError: division by zero" in stderr
     )
 
 

@@ -33,8 +33,8 @@ def noise(height: int, width: int, channels: int = 3) -> np.ndarray:
     height=st.integers(2, 60),
     width=st.integers(2, 60),
     size=st.integers(1, 70),
-    share=st.floats(0.2, 1),
-    at=st.floats(0, 1),
+    share=st.floats(0.2, 1, allow_subnormal=False),
+    at=st.floats(0, 1, allow_subnormal=False),
 )
 def test_within_one_level_of_pillow(height: int, width: int, size: int, share: float, at: float) -> None:
     pixels_HWC = noise(height, width)

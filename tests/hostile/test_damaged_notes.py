@@ -64,7 +64,9 @@ DAMAGES = [nested, repeating, in_another_encoding, of_another_kind, of_a_terabyt
 
 
 def evaluation_of_run(folder: Path) -> Any:
-    stored: Any = SimpleNamespace(path=folder / "checkpoints" / "step-000000032" / "model.safetensors")
+    card = SimpleNamespace(config=SimpleNamespace(objective="intact"), images_seen=32)
+    file = folder / "checkpoints" / "step-000000032" / "model.safetensors"
+    stored: Any = SimpleNamespace(path=file, card=card)
     return evaluation_of(stored)
 
 

@@ -149,7 +149,14 @@ def test_models_get_short_names_that_differ() -> None:
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 def test_the_process_ends_cleanly(trained: Path) -> None:
     command = [sys.executable, "-m", "civae_cli", "serve", str(trained), "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+
+    def heed_interrupts() -> None:
+        """Whoever was started in a shell's background ignores Ctrl-C, and so would its children."""
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts
+    ) as process:
         assert process.stdout is not None and process.stderr is not None
         url = process.stdout.readline().strip()
         with urllib.request.urlopen(url, timeout=20) as page:

@@ -153,6 +153,12 @@ def test_one_named_gpu_for_several_processes_is_refused(
         assert "auto" in (caught.value.hint or "")
 
 
+def meet_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Finds no other process, and waits for none."""
+    found = (torch.distributed.HashStore(), 0, 2)
+    monkeypatch.setattr(torch.distributed, "rendezvous", lambda _: iter([found]))
+
+
 @pytest.mark.usefixtures("launched")
 @pytest.mark.parametrize(
     ("error", "kind", "message"),
@@ -169,7 +175,8 @@ def test_one_named_gpu_for_several_processes_is_refused(
 def test_a_process_that_went_away_is_no_internal_error(
     monkeypatch: pytest.MonkeyPatch, error: RuntimeError, kind: type[Exception], message: str
 ) -> None:
-    monkeypatch.setattr(torch.distributed, "init_process_group", lambda _: None)
+    meet_nobody(monkeypatch)
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda _, **_k: None)
     monkeypatch.setattr(torch.distributed, "get_rank", lambda: 0)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
     monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: None)
@@ -183,7 +190,8 @@ def test_enough_gpus_make_a_group_of_each_its_own(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("LOCAL_RANK", "1")
     begun, chosen = [], []
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
-    monkeypatch.setattr(torch.distributed, "init_process_group", begun.append)
+    meet_nobody(monkeypatch)
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda backend, **_k: begun.append(backend))
     monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
     monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: None)
