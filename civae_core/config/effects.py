@@ -24,7 +24,12 @@ def without_effect(config: Config) -> list[str]:
             "only `model.prior: xt` moves with the treatment",
         ),
         ("loss", "beta_grids", not config.model.grids, "model.scales has no grid"),
-        ("model", "pairing", config.model.prior != "xt", "only `model.prior: xt` moves with the treatment"),
+        (
+            "model",
+            "pairing",
+            not config.model.turned,
+            "this prior, these scales or batch statistics allow none",
+        ),
         ("loss", "weight_cap", config.loss.weights == "none", "loss.weights is none"),
         ("loss", "arm_balance", config.model.prior != "xt", "only `model.prior: xt` differs between arms"),
         ("loss", "free_bits", config.loss.beta == 0, "loss.beta is 0"),

@@ -153,7 +153,7 @@ class ModelConfig(Section):
     def turned(self) -> int:
         """Dimensions of z whose noise is turned between treatments: its looks, or all of an undivided z.
 
-        None where z' = z; nor with grids of latents, whose noise is in its place; nor with batch statistics, which
+        0 where z' = z; nor with grids of latents, whose noise is in its place; nor with batch statistics, which
         counterfactuals decoded in training would mix into.
         """
         on = self.pairing == "contours" and self.prior == "xt" and self.norm != "batch" and not self.grids

@@ -24,6 +24,8 @@ def config(**sections: Any) -> Config:
             "model.prior_structure has no effect: only `model.prior: xt`",
         ),
         ({"model": {"prior": "x"}, "loss": {"arm_balance": 1.0}}, "loss.arm_balance has no effect: only"),
+        ({"model": {"prior": "x", "pairing": "contours"}}, "model.pairing has no effect: this prior"),
+        ({"model": {"norm": "batch", "pairing": "contours"}}, "model.pairing has no effect: this prior"),
         ({"loss": {"beta": 0.0, "free_bits": 0.1}}, "loss.free_bits has no effect: loss.beta is 0"),
         ({"loss": {"weights": "none", "weight_cap": 5.0}}, "loss.weight_cap has no effect: loss.weights"),
         ({"objective": "cvae", "loss": {"weight_cap": 5.0}}, "loss.weight_cap has no effect: loss.weights"),

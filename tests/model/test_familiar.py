@@ -1,6 +1,5 @@
 """How far from training a picture is: the limit that held-out images set, and where it is kept."""
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from changed_cards import with_card
 from torch.nn.functional import mse_loss
 
 from civae_core.attributes import AttributeRoles
@@ -77,13 +75,6 @@ def file(
     card = ModelCard(make_config(model={"prior": "xt"}), roles, shape, 1200, data, [], familiarity=KNOWN)
     save_model(make_model(), card, tmp_path / "model.safetensors")
     return tmp_path / "model.safetensors"
-
-
-def with_card(file: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    with safe_open(file, framework="pt") as opened:
-        values = json.loads(opened.metadata()["civae"])
-    change(values)
-    save_file(load_file(file), file, metadata={"civae": json.dumps(values)})
 
 
 def test_it_travels_with_the_model_and_older_files_know_nothing(file: Path) -> None:

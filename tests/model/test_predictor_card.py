@@ -1,14 +1,12 @@
 """A model's file holds how its predictor is to be read; files from before there was that are read as they are."""
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from changed_cards import with_card
 
 from civae_core.attributes import AttributeRoles
 from civae_core.config.schema import Config
@@ -34,13 +32,6 @@ def file(
     card = ModelCard(make_config(model={"prior": "xt"}), roles, shape, 1200, data, [], FITTED)
     save_model(make_model(), card, tmp_path / "model.safetensors")
     return tmp_path / "model.safetensors"
-
-
-def with_card(file: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    with safe_open(file, framework="pt") as opened:
-        values = json.loads(opened.metadata()["civae"])
-    change(values)
-    save_file(load_file(file), file, metadata={"civae": json.dumps(values)})
 
 
 def test_the_calibration_travels_with_the_model(file: Path) -> None:

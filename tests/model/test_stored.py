@@ -1,6 +1,5 @@
 """A model file says everything that using it needs, and what is wrong with it."""
 
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -10,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from changed_cards import with_card
+from safetensors.torch import save_file
 
 from civae_core.attributes import AttributeRoles
 from civae_core.config.schema import Config
@@ -46,13 +45,6 @@ def card(roles: AttributeRoles, make_config: Callable[..., Config]) -> ModelCard
 def file(tmp_path: Path, card: ModelCard, make_model: Callable[..., IntactVAE]) -> Path:
     save_model(make_model(perturbed=True), card, tmp_path / "model.safetensors")
     return tmp_path / "model.safetensors"
-
-
-def with_card(file: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    with safe_open(file, framework="pt") as opened:
-        values = json.loads(opened.metadata()["civae"])
-    change(values)
-    save_file(load_file(file), file, metadata={"civae": json.dumps(values)})
 
 
 def test_the_card_comes_back_as_it_was(file: Path, card: ModelCard) -> None:
