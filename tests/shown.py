@@ -1,12 +1,21 @@
 """What the documents show: links, and commands as one would type them."""
 
+import inspect
 import re
 import shlex
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import typer
 
 from civae_cli.app import app
+from civae_core.assignments import interventions_on, parse_values
+from civae_core.attributes import Attribute
+from civae_core.config import load_config
+from civae_core.data.selection import parse_selection
+from civae_core.errors import UsageError
+from civae_core.inference.sheets import parse_grid, parse_seeds
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -18,6 +27,25 @@ VARIABLES = {"$attribute": "young", "$name": "Young"}
 """What the variables of loops in documents may be."""
 ELLIPSIS = "…"
 """Stands in documents for further arguments; a command with it is checked as far as it goes, like a bare name."""
+
+EXAMPLES = re.compile(r"^Examples?:\n((?:  .*\n?)+)", re.M)
+
+
+def leaf_commands(group: Any, prefix: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
+    """Every command that does something, by its path of names."""
+    found: dict[tuple[str, ...], Any] = {}
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            found |= leaf_commands(command, (*prefix, name))
+        else:
+            found[*prefix, name] = command
+    return found
+
+
+def examples(command: Any) -> list[list[str]]:
+    """Arguments of the commands that a command's `--help` shows as examples."""
+    blocks = EXAMPLES.findall(inspect.cleandoc(command.help or "").replace("\b\n", ""))
+    return civae_commands("\n".join(f"```bash\n{inspect.cleandoc(block)}\n```" for block in blocks))
 
 
 def shell_lines(text: str) -> list[str]:
@@ -90,3 +118,47 @@ def parse(arguments: list[str]) -> str | None:
         is_missing = type(error).__name__ == "MissingParameter"
         return None if is_missing and ELLIPSIS in arguments else f"{name}: {error.format_message()}"
     return None
+
+
+def wrong_value(arguments: list[str]) -> str | None:
+    """What is wrong with values that commands parse after their options; None if nothing is.
+
+    Attributes are those of `configs/celeba-64-young.yml`, with which examples of `--help` ask; files of configs
+    are those of the repository.
+    """
+    given = [
+        *pairwise(arguments),
+        *(tuple(word.split("=", 1)) for word in arguments if word.startswith("--")),
+    ]
+    values: dict[str, list[str]] = {}
+    for flag, value in (pair for pair in given if len(pair) == 2 and pair[0].startswith("-")):
+        values.setdefault(flag, []).append(value)
+    roles = load_config([ROOT / "configs" / "celeba-64-young.yml"]).data
+    treatments = [Attribute(name, "binary", 0.0, 1.0) for name in roles.treatment]
+    inputs = [*roles.treatment, *roles.covariates]
+    files = [ROOT / word for word in arguments if word.startswith("configs/")]
+    try:
+        for word in arguments:
+            if "#" in word and parse_selection(word) is None:
+                return f"{word}: no selection of prepared images"
+        if "--treat" in values:
+            interventions_on(values["--treat"], treatments)
+        parse_values(values.get("--attr", []), inputs)
+        for grid in values.get("--grid", []):
+            parse_grid(grid, inputs)
+        for seeds in values.get("--seeds", []):
+            parse_seeds(seeds)
+        if arguments[0] != "benchmark" and (files or "--set" in values):
+            load_config(files or [ROOT / "configs" / "celeba-64-young.yml"], values.get("--set", []))
+        for flag, known in {
+            "--treatment": inputs,
+            "--covariate": inputs,
+            "--by": roles.covariates,
+            "--descendant": roles.descendants,
+        }.items():
+            for name in set(values.get(flag, [])) - set(known):
+                return f"{flag} {name}: no such attribute"
+    except UsageError as error:
+        return error.message
+    missing = [file.name for file in files if not file.is_file()]
+    return f"no file configs/{missing[0]}" if missing else None

@@ -1,28 +1,18 @@
 """What `--help` promises for every command: an example that parses, options under headings, --json."""
 
 import re
-from typing import Any
+import shlex
+from types import SimpleNamespace
 
 import pytest
 import typer
+from shown import examples, leaf_commands, parse, wrong_value
 from typer.testing import CliRunner
 
 from civae_cli.app import app
 from civae_cli.help import CivaeCommand
 
-
-def commands(group: Any, prefix: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
-    """Every command that does something, by its path of names."""
-    found: dict[tuple[str, ...], Any] = {}
-    for name, command in group.commands.items():
-        if hasattr(command, "commands"):
-            found |= commands(command, (*prefix, name))
-        else:
-            found[*prefix, name] = command
-    return found
-
-
-COMMANDS = commands(typer.main.get_command(app))
+COMMANDS = leaf_commands(typer.main.get_command(app))
 
 
 @pytest.mark.parametrize("names", COMMANDS, ids=" ".join)
@@ -34,6 +24,46 @@ def test_every_command_has_json_and_an_example_and_headings(names: tuple[str, ..
     assert re.search(rf"Examples?:\n    (torchrun .*-m civae_cli|civae) {' '.join(names)}", shown)
     assert shown.index("What is printed:") > shown.index("Usage:")
     assert shown.rstrip().endswith("-h, --help     Show this message and exit.")
+
+
+@pytest.mark.parametrize("names", [(), *COMMANDS], ids=lambda names: " ".join(names) or "civae")
+def test_every_example_of_help_parses_as_it_would_be_typed(names: tuple[str, ...]) -> None:
+    command = COMMANDS[names] if names else typer.main.get_command(app)
+    found = examples(command)
+    text = CliRunner().invoke(app, [*names, "--help"]).output
+    lines = re.findall(r"^    (?:civae|\w+=\S+ civae|torchrun) .*$", text, re.M)
+    assert len(found) == len(lines) > 0, "every line of an example is looked at"
+    if names:
+        assert all(tuple(words[: len(names)]) == names for words in found), "a command shows itself"
+    wrong = {" ".join(words): problem for words in found if (problem := parse(words) or wrong_value(words))}
+    assert wrong == {}
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("counterfactual a.jpg --treat Yuong=0", "did you mean Young"),
+        ("counterfactual a.jpg --treat Young=0:1", "LOW:HIGH:COUNT"),
+        ("sample RUN --attr Smiling=yes", "not a number"),
+        ("sample RUN --grid Young=0:1:5,Male=flip", "one or two attributes"),
+        ("sample RUN --seeds 3-", "not a seed"),
+        ("effects RUN --by Young", "no such attribute"),
+        ("effects RUN --data 'data/faces#tset'", "tset"),
+        ("train --config configs/celeba-64-young.yml --set train.lrr=1", "train.lr"),
+        ("config show configs/celeba-46-young.yml", "celeba-46-young.yml"),
+        ("train-scorer DATA --descendant Grey_Hair", "no such attribute"),
+    ],
+)
+def test_a_wrong_value_in_an_example_is_noticed(line: str, problem: str) -> None:
+    found = wrong_value(shlex.split(line))
+    assert found is not None and problem in found
+
+
+def test_examples_are_found_behind_variables_and_torchrun() -> None:
+    command = SimpleNamespace(
+        help="Do.\n\n\b\nExamples:\n  A=b civae info RUN | jq .\n  torchrun -m civae_cli train\n\nEnd."
+    )
+    assert examples(command) == [["info", "RUN"], ["train"]]
 
 
 def test_options_stand_once_and_under_their_heading() -> None:
