@@ -1,5 +1,6 @@
 """What `--help` shows, and how: options under headings, commands by what they are for, readable without colour."""
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -9,6 +10,8 @@ ASKING, OWN = "What is asked", "Options"
 """Headings that come first, where a command has them."""
 LONGEST_SUMMARY = 300
 """Characters of a command's first sentence in a list of commands: all of it."""
+_KINDS = {"int": "N", "float": "NUMBER", "str": "TEXT", "path": "PATH"}
+"""What an option takes, in words for people, where it has no word of its own."""
 
 
 class CivaeCommand(TyperCommand):
@@ -27,20 +30,40 @@ class CivaeCommand(TyperCommand):
         ctx.args = rest
         return ctx.args
 
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """`[OPTIONS] IMG…`: arguments by their own names, in brackets what may be left out."""
+        return ["[OPTIONS]", *(_argument(p) for p in self.get_params(ctx) if p.param_type_name == "argument")]
+
     def format_options(self, ctx: Any, formatter: Any) -> None:
+        write_sections(formatter, self.sections(ctx))
+
+    def sections(self, ctx: Any) -> list[tuple[str, list[tuple[str, str]]]]:
+        """Headings with what stands under them: names and what they take, and what it means."""
         sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], ASKING: [], OWN: []}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
             if record is None:
                 continue
             if parameter.param_type_name == "argument":
-                heading = "Arguments"
-            else:
-                heading = getattr(parameter, "rich_help_panel", None) or OWN
+                sections["Arguments"].append((_argument(parameter), record[1]))
+                continue
+            heading = getattr(parameter, "rich_help_panel", None) or OWN
             if parameter.name == "help":
                 heading = list(sections)[-1]
-            sections.setdefault(heading, []).append(record)
-        write_sections(formatter, sections.items())
+            sections.setdefault(heading, []).append((_in_words(record[0]), record[1]))
+        return list(sections.items())
+
+
+def _argument(parameter: Any) -> str:
+    """`IMG…`, or `[RUN…]` where it may be left out."""
+    own = re.sub(r"[][…]|\.{3}", "", parameter.metavar or str(parameter.name).upper())
+    name = own + ("…" if parameter.nargs != 1 else "")
+    return name if parameter.required else f"[{name}]"
+
+
+def _in_words(names: str) -> str:
+    """`--n <int range>` as `--n N`."""
+    return re.sub(r"<(\w+)(?: range)?>", lambda kind: _KINDS.get(kind[1], kind[0]), names)
 
 
 def write_sections(formatter: Any, sections: Iterable[tuple[str, list[tuple[str, str]]]]) -> None:

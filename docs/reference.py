@@ -49,16 +49,9 @@ def _command(name: str, command: Any, context: Any) -> str:
     if examples:
         lines = [line.strip() for line in examples.splitlines()[1:] if line.strip()]
         parts.append(_block("bash", "\n".join(lines)))
-    sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "What is asked": [], "Options": []}
-    for parameter in command.get_params(context):
-        record = parameter.get_help_record(context)
-        if record is not None and parameter.name != "help":
-            is_argument = parameter.param_type_name == "argument"
-            heading = (
-                "Arguments" if is_argument else (getattr(parameter, "rich_help_panel", None) or "Options")
-            )
-            sections.setdefault(heading, []).append((f"`{record[0]}`", _cell(record[1])))
-    parts += [_table((heading, ""), rows) for heading, rows in sections.items() if rows]
+    for heading, rows in command.sections(context):
+        told = [(f"`{names}`", _cell(text)) for names, text in rows if "--help" not in names]
+        parts += [_table((heading, ""), told)] if told else []
     return "\n\n".join(parts)
 
 

@@ -77,6 +77,29 @@ def test_options_stand_once_and_under_their_heading() -> None:
         assert flag.startswith("-") <= (len(lines) == 1), flag
 
 
+@pytest.mark.parametrize(
+    ("line", "usage"),
+    [
+        ("counterfactual", "[OPTIONS] IMG…"),
+        ("serve", "[OPTIONS] [RUN…]"),
+        ("evaluate", "[OPTIONS] [RUN]"),
+        ("config show", "[OPTIONS] [FILE…]"),
+        ("config convert", "[OPTIONS] OLD.yml"),
+    ],
+)
+def test_usage_is_written_for_people(line: str, usage: str) -> None:
+    shown = CliRunner().invoke(app, [*line.split(), "--help"]).output
+    assert shown.splitlines()[0].endswith(f"{line} {usage}")
+    name = usage.removeprefix("[OPTIONS] ")
+    assert f"Arguments:\n  {name}  " in shown
+
+
+@pytest.mark.parametrize("names", COMMANDS, ids=" ".join)
+def test_no_option_shows_how_it_is_stored(names: tuple[str, ...]) -> None:
+    shown = CliRunner().invoke(app, [*names, "--help"]).output
+    assert re.findall(r"<\w*(?:int|float|str|Path|path|list)\b.*?>", shown) == []
+
+
 def test_commands_are_listed_whole_and_by_purpose() -> None:
     shown = CliRunner().invoke(app, ["--help"]).output
     listed = shown[shown.index("Start here:") :]
