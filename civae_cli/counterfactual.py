@@ -29,8 +29,8 @@ class Align(StrEnum):
     NEVER = "never"
 
 
-_UNSURE_TOLD = 3
-"""Pictures whose unsure attributes are told one by one."""
+_TOLD = 3
+"""Pictures of which the same is told one by one."""
 
 
 def counterfactual(
@@ -116,14 +116,14 @@ def counterfactual(
       civae counterfactual photo.jpg --treat Young=flip --native
       civae counterfactual family.jpg --treat Young=0 --align always --face all
     """
-    from civae_core.align.aligner import INSTALL, aligner_for, lacks_aligner
+    from civae_core.align.aligner import FACELESS, INSTALL, aligner_for, lacks_aligner
     from civae_core.assignments import interventions_on, parse_values
     from civae_core.attributes import beyond_training, with_care
     from civae_core.data.images import Preprocessing
     from civae_core.errors import DataError
     from civae_core.inference.edit import edit_pictures
     from civae_core.inference.engines import open_engine
-    from civae_core.inference.labels import describe_unsure
+    from civae_core.inference.labels import describe_unchanged, describe_unsure
     from civae_core.inference.output import EditWriter
     from civae_core.inference.pictures import Pictures
     from civae_core.model.familiar import HINT, describe_unfamiliar
@@ -156,7 +156,7 @@ def counterfactual(
         voice.warn(f"--attrs {text}; judge with care")
     writer = EditWriter(out, noise=noise, strength=strength, strip=strip, native=shape if native else None)
 
-    records, failures, unsure, unfamiliar, answered = [], [], 0, [], 0
+    records, failures, unsure, unchanged, faceless, unfamiliar, answered = [], [], 0, 0, [], [], 0
     edited = edit_pictures(
         opened, pictures, interventions, stated=stated, noise=noise, strength=strength, changes=native
     )
@@ -171,12 +171,17 @@ def counterfactual(
                     f"{found.picture.name}: the largest of {view.of} faces is taken; "
                     f"--face all, or --face 1 to {view.of} from the left, takes others"
                 )
-            told = describe_unsure(found.picture.name, found.unsure, found.predicted)
+            faceless += [found.picture.name] if found.picture.faceless else []
+            told = describe_unsure(found.picture.title, found.unsure, found.predicted)
             unsure += bool(told)
-            for text in told if unsure <= _UNSURE_TOLD else ():
+            same = describe_unchanged(
+                found.picture.title, [edit.treat for edit in found.edits], found.factual, found.predicted
+            )
+            unchanged += bool(same)
+            for text in [*(told if unsure <= _TOLD else ()), *(same if unchanged <= _TOLD else ())]:
                 voice.warn(text)
             if found.unfamiliar is not None:
-                unfamiliar.append((found.picture.name, found.unfamiliar))
+                unfamiliar.append((found.picture.title, found.unfamiliar))
             for record in writer.write(found):
                 records.append(record)
                 if not json:
@@ -187,8 +192,13 @@ def counterfactual(
                 voice.warn(f"skipped {error.message}")
     if json:
         voice.json({"results": records, "failed": [error.message for error in failures]})
-    if unsure > _UNSURE_TOLD:
-        voice.warn(f"unsure of {unsure - _UNSURE_TOLD} more pictures; `unsure` in their records names what")
+    if faceless:
+        more = f", and {len(faceless) - 1} more" if len(faceless) > 1 else ""
+        voice.warn(f"{faceless[0]}{more}: {FACELESS}")
+    if unsure > _TOLD:
+        voice.warn(f"unsure of {unsure - _TOLD} more pictures; `unsure` in their records names what")
+    if unchanged > _TOLD:
+        voice.warn(f"nothing is changed in {unchanged - _TOLD} more pictures: predicted to be so already")
     if unsure:
         voice.say("hint: what you know, state with --attr NAME=VALUE or --attrs TABLE")
     if unfamiliar:

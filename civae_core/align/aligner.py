@@ -14,9 +14,11 @@ from civae_core.errors import DataError, UsageError
 from civae_core.native.photo import read_native
 from civae_core.native.placement import Placement
 
-__all__ = ["INSTALL", "Aligner", "View", "aligner_for", "lacks_aligner"]
+__all__ = ["FACELESS", "INSTALL", "Aligner", "Look", "View", "aligner_for", "lacks_aligner"]
 
 Align = Literal["auto", "always", "never"]
+FACELESS = "no face found; the centred square is taken as it is"
+"""What is said where `auto` looked for faces in vain."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,16 @@ class View:
     """From left to right, from 1."""
     of: int
     """How many faces there are."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was found in a photograph."""
+
+    views: list[View]
+    """The chosen faces; none where the centred square will do."""
+    faceless: bool
+    """Whether faces were looked for, and there was none."""
 
 
 class Aligner:
@@ -53,7 +65,11 @@ class Aligner:
         self._finder = FaceFinder()
 
     def views(self, source: Path | bytes) -> list[View]:
-        """The chosen faces of a photograph, given by its path or its content; none where the centred square will do.
+        """The views of `look`."""
+        return self.look(source).views
+
+    def look(self, source: Path | bytes) -> Look:
+        """The chosen faces of a photograph, given by its path or its content.
 
         Raises:
             DataError: no face, or not the one asked for; the photograph cannot be read in full size.
@@ -62,12 +78,12 @@ class Aligner:
             photo = read_native(source)
         except DataError:
             if self.only_where_needed:  # whatever is wrong, reading it as any picture will tell
-                return []
+                return Look([], faceless=False)
             raise
         image = photo.shown()
         found = self._finder.find(image)
         if not found and self.only_where_needed:
-            return []
+            return Look([], faceless=True)
         if not found:
             raise DataError(
                 f"{source_name(source)}: no face found",
@@ -78,13 +94,13 @@ class Aligner:
         for number, face in self._chosen(found, source_name(source)):
             placement = place_face(face.landmarks_52, self.preprocessing, *image.size)
             if self.only_where_needed and is_aligned(placement, crop):
-                return []
+                return Look([], faceless=False)
             square = cut_square(image, placement, self.preprocessing.size)
             values = np.asarray(square.convert("L" if self.preprocessing.channels == 1 else "RGB"))
             pixels_CHW = values[None] if values.ndim == 2 else np.ascontiguousarray(values.transpose(2, 0, 1))
             left, top, right, bottom = (round(side) for side in face.box)
             views.append(View(pixels_CHW, placement, (left, top, right, bottom), number, len(found)))
-        return views
+        return Look(views, faceless=False)
 
     def _chosen(self, found: list[Face], name: str) -> list[tuple[int, Face]]:
         """The faces asked for, with their numbers from left to right."""

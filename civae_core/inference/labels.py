@@ -159,6 +159,29 @@ def describe_unsure(name: str, unsure: Unsure, predicted: Mapping[str, float | N
     return texts
 
 
+def describe_unchanged(
+    name: str,
+    interventions: Sequence[Mapping[str, float]],
+    factual: Mapping[str, float],
+    predicted: Mapping[str, float | None],
+) -> list[str]:
+    """A sentence where all that is asked of a picture is so already, by a prediction; none elsewhere.
+
+    Whoever asks for *old* and gets the photograph back must learn that the predictor takes its subject for old.
+
+    Args:
+        interventions: values set, by name of the treatment, in raw units.
+    """
+    guessed = {treatment for treat in interventions for treatment in treat if treatment in predicted}
+    if not guessed or any(treat[n] != factual[n] for treat in interventions for n in treat):
+        return []
+    said = " and ".join(f"{n} to be {factual[n]:g}" for n in sorted(guessed))
+    other = " ".join(f"--attr {n}=…" for n in sorted(guessed))
+    return [
+        f"{name}: predicted {said} already, so nothing is changed; if that is wrong, state it with {other}"
+    ]
+
+
 def _guess(
     outputs_BA: Array, attributes: Sequence[Attribute], calibration: Calibration
 ) -> tuple[Array, Array]:

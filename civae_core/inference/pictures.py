@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from civae_core.align.aligner import Aligner, View
+from civae_core.align.aligner import Aligner, Look, View
 from civae_core.attributes import Attribute, beyond_training
 from civae_core.data.images import Preprocessing, decode
 from civae_core.data.tables import read_table
@@ -37,6 +37,14 @@ class Picture:
     """The photograph that it was made from; None of prepared images."""
     view: View | None = None
     """The face that it shows; None where it is the centred square."""
+    faceless: bool = False
+    """Whether faces were looked for in the photograph, and there was none."""
+
+    @property
+    def title(self) -> str:
+        """Its name in messages, with the face where a photograph has several."""
+        several = self.view is not None and self.view.of > 1
+        return f"{self.name}, face {self.view.number}" if several and self.view else self.name
 
 
 class Pictures:
@@ -95,10 +103,12 @@ class Pictures:
 
     def _shown(self, file: Path) -> list[Picture]:
         """The pictures that a photograph becomes: its faces, or its centred square."""
-        views = self.aligner.views(file) if self.aligner else []
-        if not views:
+        look = self.aligner.look(file) if self.aligner else Look([], faceless=False)
+        if not look.views:
             pixels_CHW = decode(file, Preprocessing.from_dict(self.preprocessing))
-            return [Picture(str(file), file.stem, pixels_CHW, self._known(file), file)]
+            return [
+                Picture(str(file), file.stem, pixels_CHW, self._known(file), file, faceless=look.faceless)
+            ]
         return [
             Picture(
                 str(file),
@@ -108,7 +118,7 @@ class Pictures:
                 file,
                 view,
             )
-            for view in views
+            for view in look.views
         ]
 
     @property

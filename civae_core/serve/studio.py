@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from civae_core.align.aligner import Align, aligner_for
+from civae_core.align.aligner import FACELESS, Align, Look, aligner_for
 from civae_core.align.mtcnn import is_installed as finds_faces
 from civae_core.assignments import Intervention
 from civae_core.attributes import Attribute, beyond_training, with_care
@@ -194,9 +194,10 @@ def _picture(sitting: Sitting, model: ServedModel, most_pixels: int) -> Picture:
         return sitting.example
     pixels_CHW = decode(sitting.data, shape, most_pixels)
     aligner = aligner_for(shape, cast(Align, sitting.align), sitting.face)
-    views = aligner.views(sitting.data) if aligner else []
-    view = views[0] if views else None
-    return Picture("image", "image", view.pixels_CHW if view else pixels_CHW, view=view)
+    look = aligner.look(sitting.data) if aligner else Look([], faceless=False)
+    view = look.views[0] if look.views else None
+    shown_CHW = view.pixels_CHW if view else pixels_CHW
+    return Picture("image", "image", shown_CHW, view=view, faceless=look.faceless)
 
 
 def _abducted(engine: Engine, picture: Picture, stated: Mapping[str, float]) -> Abducted:
@@ -222,6 +223,8 @@ def _answer(model: ServedModel, found: EditedPicture, limit: float) -> dict[str,
     notes = describe_unsure(model.name, found.unsure, found.predicted)
     stated = {n: v for n, v in found.factual.items() if n not in found.predicted}
     notes += [f"{text}; judge with care" for text in beyond_training(stated, roles.inputs)]
+    if found.picture.faceless:
+        notes.append(FACELESS)
     if found.unfamiliar is not None:
         notes.append(describe_unfamiliar([(model.name, found.unfamiliar)], 1))
     if edit.beyond:

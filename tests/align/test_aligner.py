@@ -92,6 +92,17 @@ def test_no_face_is_an_error_only_where_one_is_asked_for(pretend: Pretend, group
     assert "--align never" in str(caught.value.hint)
 
 
+def test_a_photograph_without_a_face_is_told_from_one_that_is_aligned(
+    pretend: Pretend, face_at: Callable[..., Face], portrait: Path
+) -> None:
+    pretend(lambda photo: [])
+    looked = Aligner(CELEBA, "largest", only_where_needed=True).look(portrait)
+    assert looked.views == [] and looked.faceless
+    pretend(lambda photo: [face_at(0, 0)])
+    looked = Aligner(CELEBA, "largest", only_where_needed=True).look(portrait)
+    assert looked.views == [] and not looked.faceless
+
+
 def test_what_cannot_be_read_in_full_size_is_left_to_the_usual_way(
     pretend: Pretend, face_at: Callable[..., Face], tmp_path: Path
 ) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from civae_core.attributes import AttributeRoles
 from civae_core.errors import UsageError
-from civae_core.inference.labels import Labels, Unsure, describe_unsure
+from civae_core.inference.labels import Labels, Unsure, describe_unchanged, describe_unsure
 from civae_core.inference.labels import fill_labels as fill_labels_by
 from civae_core.inference.pictures import Picture
 from civae_core.model.calibrated import UNCALIBRATED, Calibration
@@ -127,3 +127,33 @@ def test_the_unsure_is_told_in_sentences() -> None:
         "a.png: unsure of Young (1 with probability 0.60); taken as what is likelier",
     ]
     assert describe_unsure("a.png", Unsure(), {"Male": 0.99}) == []
+
+
+@pytest.mark.parametrize(
+    ("treats", "predicted", "told"),
+    [
+        ([{"Young": 0.0}], {"Young": 0.2}, True),
+        ([{"Young": 0.0}, {"Young": 1.0}], {"Young": 0.2}, False),
+        ([{"Young": 1.0}], {"Young": 0.2}, False),
+        ([{"Young": 0.0}], {"Male": 0.9}, False),
+        ([{"Young": 0.0, "Age": 30.0}], {"Young": 0.2, "Age": None}, False),
+        ([], {"Young": 0.2}, False),
+    ],
+    ids=[
+        "predicted to be so",
+        "one changes it",
+        "changed",
+        "stated to be so",
+        "another is changed",
+        "nothing",
+    ],
+)
+def test_who_asks_for_what_is_predicted_already_is_told(
+    treats: list[dict[str, float]], predicted: dict[str, float | None], told: bool
+) -> None:
+    texts = describe_unchanged("a.jpg", treats, {"Young": 0.0, "Age": 40.0, "Male": 1.0}, predicted)
+    if not told:
+        assert texts == []
+        return
+    (text,) = texts
+    assert text.startswith("a.jpg: predicted Young to be 0 already") and text.endswith("--attr Young=…")
