@@ -24,6 +24,7 @@ from civae_core.data.sources.base import TruthSpec
 from civae_core.data.sources.faces import faces_source
 from civae_core.model import IntactVAE
 from civae_core.model.familiar import Familiarity
+from civae_core.model.pairing import Pairing
 from civae_core.progress import set_quiet
 from civae_core.training.loop import train as run_training
 
@@ -136,8 +137,9 @@ def make_model(roles: AttributeRoles, make_config: Callable[..., Config]) -> Cal
 
 @torch.no_grad()
 def shake(module: nn.Module) -> None:
-    """Adds noise of standard deviation 0.1 to every parameter."""
-    for parameter in module.parameters():
+    """Adds noise of standard deviation 0.1 to every parameter, and to the angles of rotations."""
+    angles = [part.free_TLL for part in module.modules() if isinstance(part, Pairing)]
+    for parameter in (*module.parameters(), *angles):
         parameter.add_(torch.randn_like(parameter), alpha=0.1)
 
 

@@ -119,7 +119,7 @@ def run_cell(cell: Cell, scoring: Scoring, device: str) -> None:
 
 
 def is_trained(cell: Cell, data: PreparedData) -> bool:
-    """Whether the cell's run has all its images, of this data and under this config.
+    """Whether the cell's run is finished, on this data and under this config.
 
     Raises:
         UsageError: the folder holds a run under another config, on other data, or trained for longer.
@@ -140,7 +140,7 @@ def is_trained(cell: Cell, data: PreparedData) -> bool:
             f"{cell.run}: has seen {card.images_seen:,} images, more than train.images {settings.images:,}",
             hint="all cells share one budget: raise base.train.images, or name another --out",
         )
-    return card.images_seen >= settings.images
+    return card.images_seen >= settings.images and not card.lacks_pairing
 
 
 def trained_seconds(metrics: Path) -> float:
@@ -149,15 +149,17 @@ def trained_seconds(metrics: Path) -> float:
     A stretch that was trained again after a stop counts once; a record that was deleted counts nothing.
     """
     speeds: dict[int, float] = {}
+    pairing = 0.0
     lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.is_file() else []
     for values in map(json.loads, lines):
         if values.get("images_per_second"):
             speeds[values["images"]] = values["images_per_second"]
+        pairing = values.get("pairing_seconds", pairing)
     seconds, before = 0.0, 0
     for images, speed in sorted(speeds.items()):
         seconds += (images - before) / speed
         before = images
-    return seconds
+    return seconds + pairing
 
 
 def kept_evaluation(cell: Cell, data: PreparedData, scoring: Scoring) -> dict[str, Any] | None:

@@ -1,6 +1,6 @@
 """Settings that another setting leaves without effect: worth a warning, since they look as if they did something."""
 
-from civae_core.config.schema import Config, LossConfig, ModelConfig
+from civae_core.config.schema import Config, LossConfig, ModelConfig, TrainConfig
 
 
 def without_effect(config: Config) -> list[str]:
@@ -8,7 +8,7 @@ def without_effect(config: Config) -> list[str]:
 
     A setting that stands at its default is passed over: a whole config written out is not to be blamed.
     """
-    defaults = {"model": ModelConfig(), "loss": LossConfig()}
+    defaults = {"model": ModelConfig(), "loss": LossConfig(), "train": TrainConfig()}
     idle = (
         ("model", "prior_hidden", config.model.prior == "standard", "N(0,I) has no network"),
         ("model", "prior_structure", *_no_join(config)),
@@ -24,12 +24,7 @@ def without_effect(config: Config) -> list[str]:
             "only `model.prior: xt` moves with the treatment",
         ),
         ("loss", "beta_grids", not config.model.grids, "model.scales has no grid"),
-        (
-            "model",
-            "pairing",
-            not config.model.turned,
-            "this prior, these scales or batch statistics allow none",
-        ),
+        ("train", "pairing_images", not config.model.turned, "no latent noises are paired"),
         ("loss", "weight_cap", config.loss.weights == "none", "loss.weights is none"),
         ("loss", "arm_balance", config.model.prior != "xt", "only `model.prior: xt` differs between arms"),
         ("loss", "free_bits", config.loss.beta == 0, "loss.beta is 0"),

@@ -129,7 +129,7 @@ class ModelConfig(Section):
     """Change, in units of [0,1] images, at which most of the noise has faded."""
     latent_mask_width: Positive | None = 4.0
     """Shift of the prior by the treatment, in standard deviations, at which most of a latent noise has faded."""
-    pairing: Literal["none", "contours"] = "none"
+    pairing: Literal["none", "contours"] = "contours"
     """Latent noises of two treatments as they come, or turned so that counterfactuals keep contours (`prior: xt`)."""
     predictor: bool = True
     """Train an attribute predictor p(x,t|y) beside the model, for photographs without labels."""
@@ -153,10 +153,9 @@ class ModelConfig(Section):
     def turned(self) -> int:
         """Dimensions of z whose noise is turned between treatments: its looks, or all of an undivided z.
 
-        0 where z' = z; nor with grids of latents, whose noise is in its place; nor with batch statistics, which
-        counterfactuals decoded in training would mix into.
+        0 where z' = z, nor with grids of latents, whose noise is in its place.
         """
-        on = self.pairing == "contours" and self.prior == "xt" and self.norm != "batch" and not self.grids
+        on = self.pairing == "contours" and self.prior == "xt" and not self.grids
         return self.latent - self.places if on else 0
 
     @property
@@ -198,11 +197,16 @@ LEVERS = ("adversary", "hsic", "arm_balance", "reencode", "guidance", "free_bits
 """Keys of the loss section that are off at zero, and that no baseline has."""
 
 
+MOST_PAIRING_IMAGES = 12_800
+
+
 class TrainConfig(Section):
     """Budget, optimiser and bookkeeping."""
 
     images: Count = 500_000
     """Length of training: images shown in all."""
+    pairing_images: Count | None = None
+    """Images by which noises are paired once all else has learned; left out, as many as `images`, at most 12,800."""
     batch_size: Annotated[int, Field(gt=0, le=2**20)] = 64
     """Images in an optimiser step, over all processes."""
     accumulate: Literal["auto"] | Annotated[int, Field(gt=0, le=2**20)] = 1
@@ -239,6 +243,11 @@ class TrainConfig(Section):
     """Held-out images that a validation loss is averaged over, at most."""
     keep: Count = 3
     """How many of the latest checkpoints stay, beside the best."""
+
+    @property
+    def images_to_pair(self) -> int:
+        """`pairing_images`, or what it is where it is left out."""
+        return min(self.images, MOST_PAIRING_IMAGES) if self.pairing_images is None else self.pairing_images
 
     @model_validator(mode="after")
     def _parts_are_even(self) -> "TrainConfig":

@@ -6,9 +6,10 @@ can, without any counterfactual ever seen, is that a treatment recolours more th
 
     η' = R(t,t')·η,    R(t,t') = exp( Σ_j (d_j(t') − d_j(t))·A_j ),    A_j = −A_jᵀ
 
-the one is learned under which counterfactuals keep the contours of the reconstruction (`penalties.pairing`). d_j(t)
-is the dose of treatment j, 0 at the lowest that training saw and 1 at the highest, and stays there beyond. R is
-orthogonal, so η' is N(0,I) as (M1) wants it; R(t,t) is the identity, and R(t',t) undoes R(t,t').
+the one is learned, last of all, under which counterfactuals keep the contours of the reconstruction
+(`training.pairing`). d_j(t) is the dose of treatment j, 0 at the lowest that training saw and 1 at the highest, and
+stays there beyond. R is orthogonal, so η' is N(0,I) as (M1) wants it; R(t,t) is the identity, and R(t',t) undoes
+R(t,t').
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -32,15 +33,21 @@ class Pairing(nn.Module):
 
     low_T: Tensor
     span_T: Tensor
+    free_TLL: Tensor
+    """A_j = free_j − free_jᵀ; no parameter, since training's optimiser leaves it alone."""
 
     def __init__(self, treatments: tuple[Attribute, ...], turned: int) -> None:
         super().__init__()
         self.turned = turned
-        self.free_TLL = nn.Parameter(torch.zeros(len(treatments), turned, turned))
+        self.register_buffer("free_TLL", torch.zeros(len(treatments), turned, turned))
         low_T = torch.tensor([attribute.low for attribute in treatments], dtype=torch.float32)
         high_T = torch.tensor([attribute.high for attribute in treatments], dtype=torch.float32)
         self.register_buffer("low_T", low_T, persistent=False)
         self.register_buffer("span_T", (high_T - low_T).clamp(min=1e-6), persistent=False)
+
+    def forget(self) -> None:
+        """Becomes the identity."""
+        self.free_TLL.zero_()
 
     def forward(self, eta_BZ: Tensor, t_BT: Tensor, t_new_BT: Tensor) -> Tensor:
         """η [B,Z] under t to η' [B,Z] under t'; treatments [B,T] in raw units."""

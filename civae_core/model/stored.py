@@ -33,9 +33,11 @@ from civae_core.reading import parse_json, require_regular
 
 Network = TypeVar("Network", bound=torch.nn.Module)
 
-FORMAT = 2
+FORMAT = 3
 BEFORE_FORMAT_2 = {"decoder": "direct", "noise_mask": "none", "latent_mask_width": None}
 """Settings of the model that format 1 did not know, as its models had them."""
+BEFORE_FORMAT_3 = {"pairing": "none"}
+"""What the first files of format 2 did not know."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,13 @@ class ModelCard:
     """How the attribute predictor's outputs are to be read; files written before there was one have none."""
     familiarity: Familiarity | None = None
     """How well held-out images are reconstructed; None where nobody knows, as of files from before this was kept."""
+    paired: bool = False
+    """Whether the last step of training has been done, which pairs latent noises."""
+
+    @property
+    def lacks_pairing(self) -> bool:
+        """Whether latent noises are still to be paired, as of a checkpoint from amid training."""
+        return bool(self.config.model.turned) and not self.paired
 
     def build(self) -> IntactVAE:
         """The network with fresh weights."""
@@ -74,6 +83,7 @@ class ModelCard:
                 "subjects": self.subjects,
                 "calibration": self.calibration.to_dict(),
                 **({"familiarity": self.familiarity.to_dict()} if self.familiarity else {}),
+                "paired": self.paired,
             },
             allow_nan=False,
         )
@@ -238,8 +248,12 @@ def _parse_card(metadata: dict[str, str], file: Path) -> ModelCard:
         if type(values["format"]) is not int or values["format"] < 1:
             raise ValueError(f"format {values['format']!r}")
         newer = values["format"] > FORMAT
+        known = values["config"]["model"]
+        if values["format"] < 3:
+            known = BEFORE_FORMAT_3 | known
         if values["format"] < 2:
-            values["config"]["model"] = BEFORE_FORMAT_2 | values["config"]["model"]
+            known = BEFORE_FORMAT_2 | known
+        values["config"]["model"] = known
         preprocessing = None if newer else Preprocessing.from_dict(values["preprocessing"])
     except (KeyError, TypeError, ValueError, DataError) as error:
         raise _damaged(file, error) from error
@@ -260,6 +274,7 @@ def _parse_card(metadata: dict[str, str], file: Path) -> ModelCard:
             if "calibration" in values
             else UNCALIBRATED,
             familiarity=Familiarity.from_dict(values["familiarity"]) if "familiarity" in values else None,
+            paired=values.get("paired", False) is True,
         )
         _require_sense(card)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:

@@ -14,7 +14,6 @@ from civae_core.penalties.arms import counterfactual_of, other_arm
 from civae_core.penalties.assignment import Assignment, residual
 from civae_core.penalties.guidance import guidance
 from civae_core.penalties.hsic import conditional_hsic
-from civae_core.penalties.pairing import pairing_loss
 from civae_core.penalties.reencode import reencode
 from civae_core.penalties.surprise import surprises
 
@@ -24,13 +23,13 @@ PENALTIES = tuple(name for name in LEVERS if name != "free_bits")
 
 @dataclass(frozen=True)
 class PassResult:
-    """The model's output with the penalties that are on and the losses of what learns beside the model, [B] each."""
+    """The model's output with the penalties that are on and the losses of critics, [B] each."""
 
     output: ModelOutput
     penalties: dict[str, Tensor]
     """By key of the config: nats per image, neither weighted by that key nor by image."""
     own_losses: dict[str, Tensor]
-    """What critics and the pairing of noises minimise for themselves; no gradient of it reaches the rest."""
+    """What critics minimise for themselves; no gradient of it reaches the rest."""
     partly_PA: Tensor | None = None
     """The predictor's outputs on the images that only it learns from, if there are any."""
 
@@ -84,9 +83,6 @@ class TrainingPass(nn.Module):
         output = self.model(y_BCHW, x_BX, t_BT, noise_BZ)
         about_noise, own_losses = self._judge_noise(output, x_BX, t_BT, noise_BZ, weights_B)
         penalties = about_noise | self._ask_other_arm(output, x_BX, t_BT, noise_BZ)
-        if self.model.pairing is not None:
-            z_BZ, treatments = output.posterior.sample(noise_BZ), self.roles.treatments
-            own_losses["pairing_loss"] = pairing_loss(self.model, output, x_BX, t_BT, z_BZ, treatments)
         partly_PA = None
         if partly_PCHW is not None and self.model.predictor is not None:
             partly_PA = self.model.predictor(partly_PCHW)

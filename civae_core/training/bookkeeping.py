@@ -7,11 +7,11 @@ from dataclasses import replace
 
 from civae_core.config import Config
 from civae_core.errors import DivergedError
-from civae_core.model import IntactVAE
 from civae_core.model.stored import ModelCard
 from civae_core.training.checkpoint import Counters, save_checkpoint
 from civae_core.training.heldout import HeldOut
 from civae_core.training.learner import Learner
+from civae_core.training.pairing import Fitted
 from civae_core.training.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
@@ -79,11 +79,15 @@ class Bookkeeper:
             )
         return means
 
+    def note_pairing(self, fitted: Fitted) -> None:
+        """Records how far apart contours were before latent noises were paired, and after."""
+        self.folder.record({"images": self.counters.images_seen} | fitted.to_dict())
+
     def sample(self) -> None:
         """Writes the grid of fixed held-out images."""
         if self.writes:
             self.folder.require_held()
-            self.held_out.save_grid(self._average(), self.folder, self.counters.images_seen)
+            self.held_out.save_grid(self.learner.average, self.folder, self.counters.images_seen)
 
     def save(self, *, validate: bool) -> None:
         """Writes a checkpoint, which becomes `best` if its validation loss is the lowest so far."""
@@ -91,7 +95,7 @@ class Bookkeeper:
             return
         counters, is_best = self.counters, False
         if validate:
-            found = self.held_out.loss(self._average())
+            found = self.held_out.loss(self.learner.average)
             self.folder.record({"images": counters.images_seen, **found})
             loss, best = found["valid_loss"], counters.best_loss
             is_best = math.isfinite(loss) and (best is None or loss < best)
@@ -105,16 +109,12 @@ class Bookkeeper:
             replace(
                 self.card,
                 images_seen=counters.images_seen,
-                calibration=self.held_out.calibration(self._average()),
-                familiarity=self.held_out.familiarity(self._average()),
+                calibration=self.held_out.calibration(self.learner.average),
+                familiarity=self.held_out.familiarity(self.learner.average),
+                paired=counters.paired,
             ),
             counters,
             keep=self.config.train.keep,
             is_best=is_best,
         )
         log.debug("saved %s", path)
-
-    def _average(self) -> IntactVAE:
-        average = self.learner.average
-        assert isinstance(average, IntactVAE)
-        return average

@@ -53,6 +53,8 @@ class Counters:
     """Lines that metrics.jsonl had at this point; None where a state of format 1 does not tell."""
     setbacks: int = 0
     """How often training diverged and was set back to an earlier checkpoint."""
+    paired: bool = False
+    """Whether latent noises have been paired (`training.pairing`), the last step of all."""
 
 
 def save_checkpoint(
@@ -70,7 +72,7 @@ def save_checkpoint(
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        save_model(learner.average, card, temporary / FILE_NAME)  # type: ignore[arg-type]
+        save_model(learner.average, card, temporary / FILE_NAME)
         write_tensors(temporary / STATE_NAME, _state_tensors(learner), _state_metadata(learner, counters))
         for file in (temporary / FILE_NAME, temporary / STATE_NAME, temporary):
             sync(file)

@@ -1,12 +1,15 @@
 """Exponential moving average of weights: what is saved, sampled from and evaluated."""
 
 import copy
+from typing import TypeVar
 
 import torch
 from torch import nn
 
+Network = TypeVar("Network", bound=nn.Module)
 
-def averaged_copy(model: nn.Module) -> nn.Module:
+
+def averaged_copy(model: Network) -> Network:
     """A frozen copy in evaluation mode, the start of the average."""
     average = copy.deepcopy(model).eval()
     return average.requires_grad_(False)

@@ -27,8 +27,6 @@ log = logging.getLogger(__name__)
 METRICS = ("loss", "reconstruction", "kl", "mse", "sigma", "predictor_loss", "grad_norm")
 RATE_AFTER_SETBACK = 0.25
 """The learning rate is this much lower each time that training was set back because it diverged."""
-PAIRING_LR_FACTOR = 10.0
-"""A rotation has far to go, from no angle to half a turn, and nothing else rests on it."""
 SIGMA_LR_FACTOR = 10.0
 """log σ moves by decades in a few hundred steps, weights do not: it learns faster by this factor."""
 
@@ -98,8 +96,7 @@ class Learner:
         self.pass_through: nn.Module = TrainingPass(self.model, self.critics, config.loss, roles)
         self.optimizer = make_optimizer(self.named_parameters(), config.train)
         self.scaler = self._fresh_scaler()
-        beside = ("pairing_loss",) if model.pairing is not None else ()
-        self.tally = Tally.empty((*METRICS, *penalty_metrics(config.loss), *beside), compute.device)
+        self.tally = Tally.empty((*METRICS, *penalty_metrics(config.loss)), compute.device)
         self.rate_factor = 1.0  # below 1 once training has diverged
         self.parts = parts_asked_for(config.train)
         self.replays_graphs = False
@@ -119,6 +116,18 @@ class Learner:
         self.scaler = self._fresh_scaler()
         self.tally.load(torch.zeros_like(self.tally.values()))
         self.lower_rate(0)
+
+    def forget_pairing(self) -> None:
+        """Takes latent noises of two treatments as they come again, as before the last step of training."""
+        for pairing in (self.model.pairing, self.average.pairing):
+            if pairing is not None:
+                pairing.forget()
+
+    def adopt_pairing(self) -> None:
+        """Pairs noises in the weights that are trained as in their average, so that a checkpoint tells one thing."""
+        assert self.model.pairing is not None
+        assert self.average.pairing is not None
+        self.model.pairing.load_state_dict(self.average.pairing.state_dict())
 
     def lower_rate(self, setbacks: int) -> None:
         """Sets how much lower the learning rate is than scheduled, after so many setbacks."""
@@ -271,14 +280,14 @@ class Learner:
         self.optimizer.zero_grad(set_to_none=not self.replays_graphs)
 
     def _clip(self, limit: float) -> Tensor:
-        """Clips VAE, predictor, pairing and critics apart: none scales another. The VAE's norm, or a bad one."""
+        """Clips VAE, predictor and critics apart: none scales another. The VAE's norm, or a bad one."""
         self.scaler.unscale_(self.optimizer)
         # In the model's own order: the norm's last bits depend on it, and a resumed run must equal its original.
-        parts = (self.model.predictor, self.model.pairing)
-        own = [[] if part is None else list(part.parameters()) for part in parts]
-        apart = {parameter for part in own for parameter in part}
+        predictor = self.model.predictor
+        own = [] if predictor is None else list(predictor.parameters())
+        apart = set(own)
         norm = nn.utils.clip_grad_norm_([p for p in self.model.parameters() if p not in apart], limit)
-        for beside in (*own, list(self.critics.parameters())):
+        for beside in (own, list(self.critics.parameters())):
             if beside:
                 other = nn.utils.clip_grad_norm_(beside, limit)
                 norm = norm + 0 * other  # not finite if either is not
@@ -312,13 +321,11 @@ def parts_asked_for(train: TrainConfig) -> int:
 
 
 def make_optimizer(parameters: Mapping[str, nn.Parameter], train: TrainConfig) -> torch.optim.AdamW:
-    """Fused AdamW: matrices and kernels decay, biases and norms do not, log σ and the pairing learn faster."""
-    decayed, plain, sigma, pairing = [], [], [], []
+    """Fused AdamW: matrices and kernels decay, biases and norms do not, log σ learns faster."""
+    decayed, plain, sigma = [], [], []
     for name, parameter in parameters.items():
         if name == "decoder.log_sigma":
             sigma.append(parameter)
-        elif name.startswith("pairing."):
-            pairing.append(parameter)
         elif parameter.ndim >= 2:
             decayed.append(parameter)
         else:
@@ -327,6 +334,5 @@ def make_optimizer(parameters: Mapping[str, nn.Parameter], train: TrainConfig) -
         {"params": decayed, "weight_decay": train.weight_decay, "lr_factor": 1.0},
         {"params": plain, "weight_decay": 0.0, "lr_factor": 1.0},
         {"params": sigma, "weight_decay": 0.0, "lr_factor": SIGMA_LR_FACTOR},
-        {"params": pairing, "weight_decay": 0.0, "lr_factor": PAIRING_LR_FACTOR},
     ]
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=train.lr, betas=(0.9, 0.99), fused=True)

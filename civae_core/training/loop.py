@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from civae_core.attributes import AttributeRoles
 from civae_core.config import Config
 from civae_core.data import PreparedData
 from civae_core.data.labelled import labelled_rows
@@ -21,6 +22,7 @@ from civae_core.training.feed import Feed
 from civae_core.training.heldout import HeldOut
 from civae_core.training.learner import Learner, parts_asked_for
 from civae_core.training.memory import fit_parts, out_of_memory_explained
+from civae_core.training.pairing import fit_pairing
 from civae_core.training.run_folder import RunFolder
 from civae_core.training.setback import SETBACKS_ALLOWED, set_back
 from civae_core.training.setup import (
@@ -137,6 +139,7 @@ def train(
                 log.warning(error.message)
             fresh, seen = make_model(config, roles, data), books.counters.images_seen
             books.go_on_from(set_back(seen, start, folder, learner, fresh, processes))
+        _pair_noises(config, learner, data, roles, books, processes, stop)
         seen = books.counters.images_seen
         return TrainResult(out, seen, seen >= config.train.images)
 
@@ -181,6 +184,47 @@ def _loop(
                     books.save(validate=False)
                 processes.wait_for_all()  # a launcher that sees one leave soon kills the others, amid a checkpoint
                 raise _stopped(reason, counters.images_seen)
+
+
+def _pair_noises(
+    config: Config,
+    learner: Learner,
+    data: PreparedData,
+    roles: AttributeRoles,
+    books: Bookkeeper,
+    processes: Processes,
+    stop: StopRequest,
+) -> None:
+    """The last step of a run that has seen all its images: the first process pairs noises, the others wait.
+
+    Until it is done the last checkpoint is without; whoever goes on from there begins it again, to the same bits.
+    """
+    model, counters = learner.average, books.counters
+    if counters.images_seen < config.train.images or counters.paired or model.pairing is None:
+        return
+    images = config.train.images_to_pair
+    log.info("pairing latent noises by the contours of %s images", f"{images:,}")
+    fitted = None
+    if processes.is_first:
+        fitted = fit_pairing(
+            model,
+            data,
+            labelled_rows(data, roles, "train", warn=False),
+            roles,
+            images=images,
+            seed=config.train.seed,
+            device=learner.compute.device,
+            stopped=lambda: stop.reason,
+        )
+    unfinished = processes.is_first and fitted is None
+    if reason := processes.any(stop.reason if unfinished else 0):
+        raise _stopped(reason, counters.images_seen)
+    counters.paired = True
+    if fitted is not None:
+        learner.adopt_pairing()
+        books.note_pairing(fitted)
+        books.sample()
+        books.save(validate=False)
 
 
 def _asked_to_stop(stop: StopRequest, processes: Processes, counters: Counters, batch_size: int) -> int:

@@ -33,6 +33,11 @@ class Start:
         if self.checkpoint is None:
             return Counters(metrics_lines=0)
         counters = restore_checkpoint(self.checkpoint, learner)
+        if counters.images_seen < learner.config.train.images:
+            counters.paired = (
+                False  # more is to be learned than when it ended, and noises are paired afterwards
+            )
+            learner.forget_pairing()
         if not self.is_own:
             # Another run's best checkpoint is not in this folder, nor are its metrics, and its setbacks not ours.
             learner.tally.load(torch.zeros_like(learner.tally.values()))

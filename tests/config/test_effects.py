@@ -24,8 +24,14 @@ def config(**sections: Any) -> Config:
             "model.prior_structure has no effect: only `model.prior: xt`",
         ),
         ({"model": {"prior": "x"}, "loss": {"arm_balance": 1.0}}, "loss.arm_balance has no effect: only"),
-        ({"model": {"prior": "x", "pairing": "contours"}}, "model.pairing has no effect: this prior"),
-        ({"model": {"norm": "batch", "pairing": "contours"}}, "model.pairing has no effect: this prior"),
+        (
+            {"model": {"prior": "x"}, "train": {"pairing_images": 64}},
+            "train.pairing_images has no effect: no latent",
+        ),
+        (
+            {"model": {"pairing": "none"}, "train": {"pairing_images": 64}},
+            "train.pairing_images has no effect: no latent",
+        ),
         ({"loss": {"beta": 0.0, "free_bits": 0.1}}, "loss.free_bits has no effect: loss.beta is 0"),
         ({"loss": {"weights": "none", "weight_cap": 5.0}}, "loss.weight_cap has no effect: loss.weights"),
         ({"objective": "cvae", "loss": {"weight_cap": 5.0}}, "loss.weight_cap has no effect: loss.weights"),

@@ -113,8 +113,8 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_newer_format_asks_for_a_newer_version(file: Path) -> None:
-    with_card(file, lambda values: values.update(format=3))
-    with pytest.raises(DataError, match="written in format 3, this version reads up to 2") as caught:
+    with_card(file, lambda values: values.update(format=4))
+    with pytest.raises(DataError, match="written in format 4, this version reads up to 3") as caught:
         load_model(file)
     assert caught.value.hint == "update civae"
 
@@ -125,8 +125,9 @@ def test_a_model_of_the_first_format_is_read_as_what_it_was(
     """Format 1 had no layers and no masks, and its cards do not mention them."""
     old = tmp_path / "old.safetensors"
     card = load_model(file).card
-    config = make_config(model={"decoder": "direct", "noise_mask": "none", "latent_mask_width": None})
-    save_model(make_model(decoder="direct"), replace(card, config=config), old)
+    settings = {"decoder": "direct", "noise_mask": "none", "latent_mask_width": None, "pairing": "none"}
+    config = make_config(model=settings)
+    save_model(make_model(decoder="direct", pairing="none"), replace(card, config=config), old)
 
     def as_format_1(values: dict[str, Any]) -> None:
         values["format"] = 1
@@ -138,6 +139,7 @@ def test_a_model_of_the_first_format_is_read_as_what_it_was(
             "noise_mask",
             "mask_width",
             "latent_mask_width",
+            "pairing",
         ):
             values["config"]["model"].pop(key)
 
@@ -145,6 +147,24 @@ def test_a_model_of_the_first_format_is_read_as_what_it_was(
     stored = load_model(old)
     assert stored.card.config == config.model_copy(update={"data": stored.card.config.data})
     assert (stored.model.noise_mask, stored.model.latent_mask_width) == ("none", None)
+
+
+def test_a_model_of_the_second_format_pairs_noises_only_if_it_says_so(
+    make_model: Callable[..., IntactVAE], make_config: Callable[..., Config], file: Path, tmp_path: Path
+) -> None:
+    card = load_model(file).card
+    for pairing in ("none", "contours"):
+        old = tmp_path / f"{pairing}.safetensors"
+        config = make_config(model={"pairing": pairing})
+        save_model(make_model(pairing=pairing), replace(card, config=config), old)
+
+        def as_format_2(values: dict[str, Any], kept: bool = pairing == "contours") -> None:
+            values["format"] = 2
+            if not kept:
+                values["config"]["model"].pop("pairing")
+
+        with_card(old, as_format_2)
+        assert (load_model(old).model.pairing is not None) == (pairing == "contours")
 
 
 DAMAGES: list[Callable[[dict[str, Any]], object]] = [

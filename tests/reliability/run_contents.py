@@ -8,9 +8,10 @@ from civae_core.files import sha256_of
 
 
 def lines_of(run: Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics, without the speed, which no two runs share."""
+    """The lines of a run's metrics, without what the clock said, which no two runs share."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    return [{k: v for k, v in line.items() if k != "images_per_second"} for line in lines]
+    timed = ("images_per_second", "pairing_seconds")
+    return [{k: v for k, v in line.items() if k not in timed} for line in lines]
 
 
 def left_by(run: Path) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def test_the_meta_device_does_catch_a_stray_tensor(make_learner: MakeLearner) ->
 def test_half_precision_trains_finite_float32_weights(
     make_learner: MakeLearner, precision: str, norm: str
 ) -> None:
-    learner = make_learner(precision=precision, model={"norm": norm, "pairing": "contours"})
+    learner = make_learner(precision=precision, model={"norm": norm})
     before = state_of(learner)
     train(learner, 8)
     after = state_of(learner)
@@ -85,7 +85,7 @@ def test_half_precision_trains_finite_float32_weights(
     # fp16's loss scale starts high and finds its place by skipping; after that it must go on.
     assert in_a_row == 0
     assert skipped == 0 or precision == "fp16"
-    assert set(means) == set(METRICS) | ({"pairing_loss"} if norm != "batch" else set())
+    assert set(means) == set(METRICS)
 
 
 def test_the_loss_scale_finds_its_place_and_is_taken_out_of_the_gradient(make_learner: MakeLearner) -> None:
@@ -248,13 +248,11 @@ def test_weights_of_images_reach_the_gradient(make_learner: MakeLearner) -> None
 
 
 def test_only_matrices_and_kernels_decay(make_learner: MakeLearner) -> None:
-    learner = make_learner(train={"weight_decay": 0.3}, model={"pairing": "contours"})
-    decayed, plain, sigma, pairing = learner.optimizer.param_groups
+    learner = make_learner(train={"weight_decay": 0.3})
+    decayed, plain, sigma = learner.optimizer.param_groups
     assert (decayed["weight_decay"], plain["weight_decay"], sigma["weight_decay"]) == (0.3, 0.0, 0.0)
     assert all(p.ndim >= 2 for p in decayed["params"])
     assert all(p.ndim == 1 for p in plain["params"])
-    assert learner.model.pairing is not None
-    assert (pairing["params"], pairing["weight_decay"]) == (list(learner.model.pairing.parameters()), 0.0)
     assert len(sigma["params"]) == 1
 
 

@@ -106,7 +106,7 @@ def test_a_validation_loss_that_is_no_number_is_never_the_best(
     monkeypatch.setattr(HeldOut, "loss", lambda *_: {"valid_loss": float("nan"), "valid_kl": 1.0})
     train(tiny_config(SHORT | {"train.images": 32}), tmp_path / "run", device="cpu")
     assert not (tmp_path / "run" / "checkpoints" / "best").exists()
-    assert lines_of(tmp_path / "run")[-1]["valid_loss"] is None, "JSON has no NaN"
+    assert lines_of(tmp_path / "run")[-2]["valid_loss"] is None, "JSON has no NaN"
 
 
 # Each objective, prior, σ, kind of treatment and weight, precision and layout appears at least once.

@@ -1,0 +1,124 @@
+"""The last step of training: which latent noises of different treatments belong together, learned by contours.
+
+    P = mean over pixels and channels of | c(f(z',t')) − c(f(z,t)) |,    z = r,    z' = h' + k'·ρ·Rη
+
+Counterfactuals of training images should keep the contours of their reconstructions; c is how strong an edge is,
+whichever side of it is lighter (`model.contours`), and r the posterior's mean. Only the rotation R of (M6) learns
+from P, and only once all else has: the rest of the model, asked for the same, would rather have no effect at all, and
+a rotation that follows it about while it learns ends far from the one that suits it (measured: docs/levers.md).
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from civae_core.attributes import Attribute, AttributeRoles
+from civae_core.data import PreparedData
+from civae_core.data.labelled import LabelledRows
+from civae_core.model import IntactVAE
+from civae_core.model.contours import contours
+from civae_core.noise_mask import carry
+from civae_core.penalties.arms import other_arm
+from civae_core.progress import progress
+from civae_core.randomness import generator_for
+
+BATCH = 32
+RATE = 0.005
+"""Adam's learning rate at the start, in radians or so; it falls to zero by a cosine."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """How far apart contours were, as means of P over the first and the last tenth of the steps."""
+
+    before: float
+    after: float
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "pairing_loss_before": self.before,
+            "pairing_loss": self.after,
+            "pairing_seconds": round(self.seconds, 1),
+        }
+
+
+def fit_pairing(
+    model: IntactVAE,
+    data: PreparedData,
+    rows: LabelledRows,
+    roles: AttributeRoles,
+    *,
+    images: int,
+    seed: int,
+    device: torch.device,
+    stopped: Callable[[], int],
+) -> Fitted | None:
+    """Learns the rotation of a trained model afresh, in float32, from `images` drawn from `rows`, 32 a step.
+
+    The same seed draws the same images whatever was drawn before, so that a fit that was stopped is begun again to
+    the same bits.
+
+    Args:
+        model: in evaluation mode, its weights frozen.
+        stopped: asked before every step; anything but 0 ends the fit.
+
+    Returns:
+        None if it was stopped; the rotation is the identity then.
+
+    Raises:
+        ValueError: the model has no pairing.
+    """
+    if model.pairing is None:
+        raise ValueError("the model has no pairing")
+    model.pairing.forget()
+    angles_TLL = model.pairing.free_TLL.requires_grad_()
+    steps, began = max(images // BATCH, 1), time.monotonic()
+    optimizer = torch.optim.Adam([angles_TLL], RATE)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    generator = generator_for(seed, "pairing")
+    losses = []
+    with progress("pair", steps * BATCH) as bar:
+        for _ in range(steps):
+            if stopped():
+                break
+            drawn = rows[torch.randint(len(rows), (BATCH,), generator=generator)]
+            loss = pairing_loss(model, *drawn.read(data, device), roles.treatments).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            losses.append(loss.detach())
+            bar.advance(BATCH)
+    angles_TLL.requires_grad_(False)
+    if len(losses) < steps:
+        model.pairing.forget()
+        return None
+    tenth = max(steps // 10, 1)
+    first, last = (float(torch.stack(part).mean()) for part in (losses[:tenth], losses[-tenth:]))
+    return Fitted(first, last, time.monotonic() - began)
+
+
+def pairing_loss(
+    model: IntactVAE, y_BCHW: Tensor, x_BX: Tensor, t_BT: Tensor, treatments: tuple[Attribute, ...]
+) -> Tensor:
+    """P [B] of images in [0,1] with raw factual attributes; its gradient reaches the rotation alone.
+
+    Raises:
+        ValueError: the model has no pairing.
+    """
+    if model.pairing is None:
+        raise ValueError("the model has no pairing")
+    t_new_BT, _ = other_arm(t_BT, treatments)
+    with torch.no_grad():
+        _, z_BZ = model.encode(y_BCHW, x_BX, t_BT).central()
+        old, new = model.prior_of(x_BX, t_BT).at(z_BZ), model.prior_of(x_BX, t_new_BT)
+        eta_BZ = old.standardise(z_BZ)
+        before_BCHW = contours(model.decode(z_BZ, t_BT, x_BX).mean_BCHW)
+    _, z_new_BZ = carry(model.pairing(eta_BZ, t_BT, t_new_BT), old, new, model.latent_mask_width)
+    after_BCHW = contours(model.decode(z_new_BZ, t_new_BT, x_BX).mean_BCHW)
+    return (after_BCHW - before_BCHW).abs().flatten(1).mean(dim=1)

@@ -1,0 +1,162 @@
+"""The last step of training: noises paired by contours, once, to the same bits however often it was stopped."""
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from civae_core.attributes import AttributeRoles
+from civae_core.config import Config
+from civae_core.data import PreparedData
+from civae_core.data.labelled import labelled_rows
+from civae_core.errors import PreemptedError
+from civae_core.model import IntactVAE
+from civae_core.model.stored import find_model_file, read_card
+from civae_core.training import loop
+from civae_core.training.heldout import HeldOut
+from civae_core.training.loop import train
+from civae_core.training.pairing import BATCH, fit_pairing, pairing_loss
+
+SHORT = {"train.images": 96, "train.batch_size": 16, "train.validate_images": 4, "train.checkpoint_every": 48}
+MakeConfig = Callable[..., Config]
+
+
+@pytest.fixture(autouse=True)
+def no_sample_grids(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HeldOut, "save_grid", lambda *_: None)
+
+
+def rotation(run: Path) -> Tensor:
+    """A rotation's numbers, which a run's average and its weights in training must agree on."""
+    last = run / "checkpoints" / "last"
+    averaged = load_file(last / "model.safetensors")["pairing.free_TLL"]
+    assert torch.equal(averaged, load_file(last / "state.safetensors")["model.pairing.free_TLL"])
+    return averaged
+
+
+def lines_of(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def test_contours_teach_the_rotation_and_nothing_else(
+    make_model: Callable[..., IntactVAE],
+    photos: Callable[..., tuple[Tensor, ...]],
+    roles: AttributeRoles,
+) -> None:
+    y, x, t = photos(16)
+    model = make_model(perturbed=True, latent=12, place_latents=4)
+    assert model.pairing is not None
+    model.pairing.forget()
+    angles = model.pairing.free_TLL.requires_grad_()
+    optimizer = torch.optim.Adam([angles], 0.05)
+    losses = []
+    for _ in range(25):
+        loss_B = pairing_loss(model, y, x, t, roles.treatments)
+        assert loss_B.shape == (16,)
+        optimizer.zero_grad()
+        loss_B.mean().backward()
+        optimizer.step()
+        losses.append(loss_B.mean().item())
+    assert min(losses[-5:]) < 0.98 * losses[0]
+
+
+def test_a_fit_brings_contours_together_and_moves_the_rotation_alone(
+    make_model: Callable[..., IntactVAE], faces: PreparedData
+) -> None:
+    face_roles = AttributeRoles.assign(faces.attributes, ["Young"], ["Male", "Skin_Tone"], ["Gray_Hair"])
+    model = make_model(perturbed=True, assigned=face_roles, size=faces.size)
+    model.eval().requires_grad_(False)
+    assert model.pairing is not None
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    rows = labelled_rows(faces, face_roles, "train")
+    settings: dict[str, Any] = {"images": 40 * BATCH, "device": torch.device("cpu"), "stopped": lambda: 0}
+    fitted = fit_pairing(model, faces, rows, face_roles, seed=0, **settings)
+    assert fitted is not None
+    assert fitted.after < fitted.before
+    moved = [name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])]
+    assert moved == ["pairing.free_TLL"]
+    assert not model.pairing.free_TLL.requires_grad
+
+    first = model.pairing.free_TLL.clone()
+    fit_pairing(model, faces, rows, face_roles, seed=0, **settings)
+    assert torch.equal(model.pairing.free_TLL, first), "it begins again, wherever the last one ended"
+    fit_pairing(model, faces, rows, face_roles, seed=1, **settings)
+    assert not torch.equal(model.pairing.free_TLL, first)
+
+
+def test_a_run_ends_with_noises_paired_and_says_so(tiny_config: MakeConfig, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    config = tiny_config(SHORT)
+    train(config, run, device="cpu", stop_at=48)
+    assert not rotation(run).any()
+    assert read_card(find_model_file(run)).lacks_pairing
+    train(config, run, device="cpu")
+    assert rotation(run).any()
+    assert not read_card(find_model_file(run)).lacks_pairing
+    line = lines_of(run)[-1]
+    assert line.keys() == {"images", "pairing_loss_before", "pairing_loss", "pairing_seconds"}
+
+    file = run / "checkpoints" / "last" / "model.safetensors"
+    written = file.stat().st_mtime_ns
+    train(config, run, device="cpu")
+    assert file.stat().st_mtime_ns == written, "what is done is not done again"
+
+
+@pytest.mark.parametrize("changes", [{"model.pairing": "none"}, {"model.prior": "x"}, {"objective": "cvae"}])
+def test_where_nothing_can_be_paired_training_ends_without(
+    tiny_config: MakeConfig, tmp_path: Path, changes: dict[str, str]
+) -> None:
+    train(tiny_config(SHORT | changes), tmp_path / "run", device="cpu")
+    assert "pairing.free_TLL" not in load_file(
+        tmp_path / "run" / "checkpoints" / "last" / "model.safetensors"
+    )
+    assert not any("pairing_loss" in line for line in lines_of(tmp_path / "run"))
+    assert not read_card(find_model_file(tmp_path / "run")).lacks_pairing
+
+
+def test_pairing_that_was_stopped_is_begun_again_to_the_same_bits(
+    tiny_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_config(SHORT)
+    train(config, tmp_path / "whole", device="cpu")
+    real = loop.fit_pairing
+
+    def told_to_stop_amid(*args: Any, stopped: Callable[[], int], **more: Any) -> Any:
+        asked = iter(range(100))
+
+        def stopped_after_one() -> int:
+            if next(asked) == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return stopped()
+
+        return real(*args, stopped=stopped_after_one, **more)
+
+    monkeypatch.setattr(loop, "fit_pairing", told_to_stop_amid)
+    with pytest.raises(PreemptedError, match="stopped at 96 images, after saving"):
+        train(config, tmp_path / "run", device="cpu")
+    assert not rotation(tmp_path / "run").any()
+    assert read_card(find_model_file(tmp_path / "run")).lacks_pairing
+    monkeypatch.setattr(loop, "fit_pairing", real)
+    assert train(config, tmp_path / "run", device="cpu").finished
+    assert torch.equal(rotation(tmp_path / "run"), rotation(tmp_path / "whole"))
+
+
+def test_a_run_that_goes_on_for_longer_forgets_its_pairing_till_the_end(
+    tiny_config: MakeConfig, tmp_path: Path
+) -> None:
+    short = tiny_config(SHORT | {"train.lr_decay": "none"})
+    long = tiny_config(SHORT | {"train.lr_decay": "none", "train.images": 192})
+    train(short, tmp_path / "run", device="cpu")
+    train(long, tmp_path / "run", device="cpu", stop_at=144)
+    assert not rotation(tmp_path / "run").any()
+    assert read_card(find_model_file(tmp_path / "run")).lacks_pairing
+    train(long, tmp_path / "run", device="cpu")
+    train(long, tmp_path / "whole", device="cpu")
+    assert torch.equal(rotation(tmp_path / "run"), rotation(tmp_path / "whole"))
