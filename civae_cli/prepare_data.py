@@ -14,6 +14,7 @@ _SHAPE_PREPARED_DATA = {
     "size": "--size",
     "crop": "--crop",
     "grey": "--grey",
+    "align": "--align",
     "table": "--table",
     "follow_links": "--follow-links",
     "treatment": "--treatment",
@@ -48,6 +49,14 @@ def prepare_data(
         ),
     ] = None,
     grey: Annotated[bool, typer.Option("--grey", help="Grey images with one channel.")] = False,
+    align: Annotated[
+        bool,
+        typer.Option(
+            "--align",
+            help="Of an image folder: cut each photograph to its largest face, placed as in CelebA's portraits; "
+            "those without one are left out.",
+        ),
+    ] = False,
     table: Annotated[
         Path | None,
         typer.Option(
@@ -148,8 +157,10 @@ def prepare_data(
     \b
     Examples:
       civae prepare-data CELEBA --out data/celeba-64 --treatment Young --covariate Male
+      civae prepare-data photos --align --out data/photos --treatment Young --covariate Male
       civae prepare-data synthetic:faces --out faces-tree --layout celeba
     """
+    from civae_core.align.portraits import as_portraits
     from civae_core.data.pack import MaxBad
     from civae_core.data.prepare import prepare
     from civae_core.data.sources.base import Question
@@ -167,8 +178,9 @@ def prepare_data(
     channels = 1 if grey else 3
     options = SourceOptions(size, channels, crop, table, seed, count, overlap, truth or [], follow_links)
     asked = Question(tuple(treatment or ()), tuple(covariate or ())) if treatment or covariate else None
+    opened = open_source(source, options)
     outcome = prepare(
-        open_source(source, options),
+        as_portraits(opened) if align else opened,
         out,
         workers=workers or available_cores(),
         max_bad=limit,

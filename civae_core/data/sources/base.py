@@ -1,6 +1,6 @@
 """What every source of images provides: a table known in advance, and a reader for stretches of its rows."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -88,6 +88,8 @@ class FileReader:
     files: Files
     file_names: Sequence[str]
     preprocessing: Preprocessing
+    show: Callable[[bytes, Preprocessing], np.ndarray] = decode
+    """Makes a file's content what a model is shown of it: uint8 [C,S,S]. Sent to worker processes, like all else."""
 
     def read(self, rows: range) -> Batch:
         size, channels = self.preprocessing.size, self.preprocessing.channels
@@ -96,7 +98,7 @@ class FileReader:
         rejected: list[tuple[int, str]] = []
         for row in rows:
             try:
-                images[len(kept)] = decode(self.files.read(self.file_names[row]), self.preprocessing)
+                images[len(kept)] = self.show(self.files.read(self.file_names[row]), self.preprocessing)
             except DataError as error:
                 rejected.append((row, error.message.removeprefix("image: ")))
             else:
