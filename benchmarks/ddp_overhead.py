@@ -73,6 +73,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "settings": vars(options),
         "parameters": parameters,
         "exchanged_bytes_per_step": 4 * parameters,
+        "rounds": walls,
         "wall_ms_per_image": {way: spread(values) for way, values in wall.items()},
         "processor_ms_per_image": {way: spread(values) for way, values in processor.items()},
         "overhead_wall": spread([times["together"] / times["beside"] - 1 for times in walls]),

@@ -23,11 +23,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
 
 from civae_core.engine.base import Array, Engine
@@ -56,7 +56,7 @@ def main() -> None:
             "threads": threads,
             "load_before": [round(load, 2) for load in os.getloadavg()],
             "torch": torch.__version__,
-            "onnxruntime": onnxruntime.__version__,
+            "onnxruntime": version("onnxruntime"),
         },
         "model": {
             "size": slow.preprocessing["size"],
@@ -80,16 +80,7 @@ def start_to_picture(run: Path, photo: Path, rounds: int, engine: Engine) -> dic
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(rounds):
             for name in wall:
-                command = [
-                    sys.executable,
-                    "-m",
-                    "civae_cli",
-                    "counterfactual",
-                    str(photo),
-                    "--model",
-                    str(run),
-                ]
-                command += ["--treat", treat, "--engine", name, "--device", "cpu", "--out", folder, "--quiet"]
+                command = counterfactual_command(run, photo, treat, name, Path(folder))
                 before, start = _child_seconds(), time.perf_counter()
                 subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
                 wall[name].append(time.perf_counter() - start)
@@ -102,22 +93,15 @@ def start_to_picture(run: Path, photo: Path, rounds: int, engine: Engine) -> dic
     }
 
 
+def counterfactual_command(run: Path, photo: Path, treat: str, engine: str, out: Path) -> list[str]:
+    """`civae counterfactual` of one photograph through an engine, on the CPU."""
+    command = [sys.executable, "-m", "civae_cli", "counterfactual", str(photo), "--model", str(run)]
+    return [*command, "--treat", treat, "--engine", engine, "--device", "cpu", "--out", str(out), "--quiet"]
+
+
 def throughput(fast: Engine, slow: Engine, count: int, rounds: int) -> dict[str, Any]:
     """Images a second of one counterfactual each, by both engines in turn."""
-    generator = np.random.default_rng(0)
-    subjects_BA = np.array(slow.subjects, dtype=np.float32)[
-        generator.integers(len(slow.subjects), size=count)
-    ]
-    t_BT, x_BX = np.split(subjects_BA, [len(slow.roles.treatments)], axis=1)
-    noise_BZ = generator.standard_normal((count, slow.latent), dtype=np.float32)
-    y_BCHW = slow.draw(x_BX, t_BT, noise_BZ).clip(0, 1)
-    t_new_BT = t_BT.copy()
-    t_new_BT[:, 0] = slow.roles.treatments[0].low + slow.roles.treatments[0].high - t_BT[:, 0]
-
-    def answer(engine: Engine) -> Array:
-        abducted = engine.abduct(y_BCHW, x_BX, t_BT)
-        return engine.predict(abducted, t_new_BT, noise=1.0, strength=1.0).image_BCHW
-
+    answer = question(slow, count)
     repeats = max(1, 32 // count)
     difference = float(np.abs(answer(fast) - answer(slow)).max())
     times: dict[str, list[float]] = {"torch": [], "onnx": []}
@@ -130,6 +114,25 @@ def throughput(fast: Engine, slow: Engine, count: int, rounds: int) -> dict[str,
         "ratio": _ratios(times["torch"], times["onnx"]),
         "largest_difference": difference,
     }
+
+
+def question(engine: Engine, count: int) -> Callable[[Engine], Array]:
+    """Counterfactuals of so many pictures that `engine` drew, as a function of the engine that answers."""
+    generator = np.random.default_rng(0)
+    subjects_BA = np.array(engine.subjects, dtype=np.float32)[
+        generator.integers(len(engine.subjects), size=count)
+    ]
+    t_BT, x_BX = np.split(subjects_BA, [len(engine.roles.treatments)], axis=1)
+    noise_BZ = generator.standard_normal((count, engine.latent), dtype=np.float32)
+    y_BCHW = engine.draw(x_BX, t_BT, noise_BZ).clip(0, 1)
+    t_new_BT = t_BT.copy()
+    t_new_BT[:, 0] = engine.roles.treatments[0].low + engine.roles.treatments[0].high - t_BT[:, 0]
+
+    def answer(by: Engine) -> Array:
+        abducted = by.abduct(y_BCHW, x_BX, t_BT)
+        return by.predict(abducted, t_new_BT, noise=1.0, strength=1.0).image_BCHW
+
+    return answer
 
 
 def _seconds(call: Callable[[], object], repeats: int) -> float:

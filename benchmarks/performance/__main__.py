@@ -1,0 +1,107 @@
+"""Measures what everything costs, and writes docs/performance.json and, out of it, docs/performance.md.
+
+    python -m benchmarks.performance [timing] [memory] [--quick] [--out docs/performance]
+
+`timing`, on a machine that does nothing else: preparing and loading images, training steps, counterfactuals,
+start-up, and where one step's time goes. `memory`, on any machine: what commands hold over ten times the data. A part
+that is not measured stays as it is in the file. Prints what moved since the figures that were committed last. From
+the repository's root; OMP_NUM_THREADS says how many cores torch may use.
+
+`--quick` tries all that takes seconds on next to nothing, and writes to a folder of its own: its figures say nothing.
+"""
+
+import argparse
+import datetime
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks.performance import answers, compare, costs, images, memory, page, steps
+from benchmarks.performance.bench import QUICK, ROOT, Bench, Scale
+from benchmarks.performance.machine import describe_machine
+from civae_core.files import write_json, write_text
+from civae_core.progress import set_quiet
+
+PARTS = ("timing", "memory")
+TIMED = (
+    images.preparation_rows,
+    images.loading_rows,
+    steps.step_rows,
+    steps.gpu_step_rows,
+    steps.together_rows,
+    answers.answer_rows,
+    answers.start_rows,
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "parts", nargs="*", metavar="PART", help="timing, memory, or both, which is the default"
+    )
+    parser.add_argument("--quick", action="store_true", help="try everything on next to nothing")
+    parser.add_argument("--out", type=Path, help="PATH.json and PATH.md [default: docs/performance]")
+    parser.add_argument("--work", type=Path, help="an empty folder for what is made on the way, and kept")
+    options = parser.parse_args()
+    parts = options.parts or list(PARTS)
+    if unknown := [part for part in parts if part not in PARTS]:
+        parser.error(f"{unknown[0]}: choose from {', '.join(PARTS)}")
+    if options.quick and options.out is None:
+        parser.error("--quick needs --out: its figures do not belong into docs")
+    out = options.out or ROOT / "docs" / "performance"
+    set_quiet(True)
+    with tempfile.TemporaryDirectory() as folder:
+        numbers = measured(parts, options.work or Path(folder), options.quick)
+    file = out.with_suffix(".json")
+    kept = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    numbers = {"schema": 1} | {part: (kept | numbers)[part] for part in PARTS if part in kept | numbers}
+    write_json(file, numbers)
+    write_text(out.with_suffix(".md"), page.as_page(numbers))
+    before = compare.committed()
+    if before is None:
+        print(f"nothing to compare with: {compare.COMMITTED} is not committed")
+    else:
+        print("\n".join(compare.moved(before, numbers)) or "nothing moved")
+    print(file)
+
+
+def measured(parts: list[str], folder: Path, quick: bool) -> dict[str, Any]:
+    """The parts asked for, as they stand in the file."""
+    folder = folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    bench = Bench(folder, QUICK if quick else Scale())
+    found: dict[str, Any] = {}
+    if "timing" in parts:
+        found["timing"] = _described(quick)
+        rows = []
+        for measure in TIMED:
+            _say(measure.__name__)
+            rows += measure(bench)
+        found["timing"]["rows"] = [row.to_json() for row in rows]
+        _say(costs.step_costs.__name__)
+        found["timing"]["profile"] = costs.step_costs(bench)
+    if "memory" in parts:
+        found["memory"] = _described(quick)
+        _say(memory.step_memory_rows.__name__)
+        held = memory.step_memory_rows(bench)
+        _say(memory.growth_rows.__name__)
+        held += memory.growth_rows(folder, memory.QUICK_SIZES if quick else memory.Sizes())
+        found["memory"]["rows"] = [row.to_json() for row in held]
+    return found
+
+
+def _described(quick: bool) -> dict[str, Any]:
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    return {"date": today, "quick": quick, "machine": describe_machine()}
+
+
+def _say(what: str) -> None:
+    print(what.removesuffix("_rows").replace("_", " "), file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

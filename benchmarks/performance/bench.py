@@ -1,0 +1,164 @@
+"""What is measured on: photographs, prepared images, networks and a model, each made when first asked for."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from benchmarks.performance.measure import Call, Plan
+from civae_core.config import Config, load_config
+from civae_core.data import PreparedData
+from civae_core.data.batches import Batch, TrainingBatches
+from civae_core.data.pack import MaxBad
+from civae_core.data.prepare import prepare
+from civae_core.data.sources.base import Source
+from civae_core.data.sources.celeba import celeba_source
+from civae_core.engine.onnx_engine import is_installed
+from civae_core.synthetic.celeba_tree import IMAGES, write_celeba_tree
+from civae_core.training.device import Compute
+from civae_core.training.distributed import Processes
+from civae_core.training.learner import Learner
+from civae_core.training.loop import train
+from civae_core.training.setup import assign_roles, make_batches, make_model
+
+ROOT = Path(__file__).parents[2]
+NETWORKS = {"ours": "celeba-64-young.yml", "original": "original-64.yml"}
+"""Whose training step is timed, and the file in configs/ that describes it."""
+ROLES = {
+    "data.treatment": "Young",
+    "data.covariates": ["Male", "Smiling", "Eyeglasses", "Blond_Hair"],
+    "data.descendants": [],
+}
+"""Attributes of drawn faces in place of CelebA's."""
+CPU = torch.device("cpu")
+Compiled = Literal["graphs"] | bool
+STEADY, STARTS = Plan(), Plan(rounds=9, seconds=60, least_seconds=0)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much, of what size."""
+
+    plan: Plan = STEADY
+    start_plan: Plan = STARTS
+    photos: int = 512
+    size: int = 64
+    large: int = 128
+    batch: int = 32
+    network: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of the network, by dotted key, in place of the configs'."""
+    slow: bool = True
+    """Compiled networks, ONNX graphs and several processes too, which take long whatever their size."""
+    matrix: int = 3072
+    """Side of the square matrices whose product tells the fastest arithmetic."""
+
+
+QUICK = Scale(
+    plan=Plan(rounds=3, seconds=1, least_seconds=0),
+    start_plan=Plan(rounds=1, least_seconds=0),
+    photos=24,
+    size=32,
+    large=48,
+    batch=4,
+    network={"model.width": 8, "model.stages": [1, 2], "model.latent": 8},
+    slow=False,
+    matrix=128,
+)
+"""Tries everything that can be tried in seconds; its figures say nothing."""
+QUICK_ONLY = "not with --quick"
+
+
+class Bench:
+    """The things in a folder, made once."""
+
+    def __init__(self, folder: Path, scale: Scale) -> None:
+        self.folder, self.scale = folder, scale
+
+    @cached_property
+    def photos(self) -> list[Path]:
+        """JPEGs of CelebA's size, 178 × 218, of drawn faces."""
+        write_celeba_tree(self.folder / "celeba", count=self.scale.photos, seed=0, overlap=1.0)
+        return sorted((self.folder / "celeba" / IMAGES).glob("*.jpg"))
+
+    def source(self, size: int) -> Source:
+        """The photographs as `prepare-data` finds them."""
+        assert self.photos
+        return celeba_source(self.folder / "celeba", size=size, channels=3, crop=None)
+
+    def prepared(self, out: Path, size: int, workers: int) -> PreparedData:
+        """The photographs prepared into a new folder."""
+        return prepare(self.source(size), out, workers=workers, max_bad=MaxBad("0", count=0)).data
+
+    @cached_property
+    def data(self) -> PreparedData:
+        return self.prepared(self.folder / "data", self.scale.size, 1)
+
+    def config(self, network: str, **changes: Any) -> Config:
+        """A network's settings from configs/, on the prepared images."""
+        given = {"data.path": str(self.data.path), "train.batch_size": self.scale.batch} | ROLES
+        changed = {name.replace("__", "."): value for name, value in changes.items()}
+        overrides = given | dict(self.scale.network) | changed
+        return load_config([ROOT / "configs" / NETWORKS[network]], overrides=overrides)
+
+    def batches(self, compute: Compute, **changes: Any) -> TrainingBatches:
+        """Training's batches of our network."""
+        config = self.config("ours", **changes)
+        return make_batches(config, assign_roles(config, self.data), self.data, compute, Processes())
+
+    def learner(
+        self, network: str, compute: Compute, compiled: Compiled = False, **changes: Any
+    ) -> tuple[Learner, Batch]:
+        """A network that learns, and a batch for it."""
+        config = self.config(network, **changes)
+        roles = assign_roles(config, self.data)
+        learner = Learner(make_model(config, roles, self.data), config, roles, compute)
+        learner.wrap(compiled=compiled, distributed=False)
+        return learner, make_batches(config, roles, self.data, compute, Processes()).at(0)
+
+    def step(self, network: str, compute: Compute, compiled: Compiled = False) -> Call:
+        """A training step that can be called again and again."""
+        learner, batch = self.learner(network, compute, compiled)
+        return lambda: learner.step(batch, 0)
+
+    @cached_property
+    def run(self) -> Path:
+        """Our network after one batch: how fast it answers does not depend on its weights."""
+        never = {"train__checkpoint_every": 10**9, "train__sample_every": 10**9, "train__log_every": 10**9}
+        config = self.config("ours", train__images=self.scale.batch, train__validate_images=4, **never)
+        train(config, self.folder / "run", device="cpu")
+        return self.folder / "run"
+
+    @cached_property
+    def lacks_export(self) -> str | None:
+        """Writes the ONNX graphs beside the run; why not, where they cannot be had."""
+        if not self.scale.slow:
+            return QUICK_ONLY
+        if not is_installed():
+            return "onnxruntime is not installed"
+        run_civae("export", str(self.run), "--quiet")
+        return None
+
+
+def civae_command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "civae_cli", *arguments]
+
+
+def run_civae(*arguments: str, **environment: str) -> None:
+    """`civae …` in a process of its own, from this tree; what it says is dropped unless it fails."""
+    run_quietly(civae_command(*arguments), **environment)
+
+
+def run_quietly(command: list[str], **environment: str) -> None:
+    """Raises CalledProcessError, having shown what the command said, where it fails."""
+    found = subprocess.run(
+        command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=False
+    )
+    if found.returncode:
+        sys.stderr.write(found.stderr)
+        found.check_returncode()

@@ -1,0 +1,74 @@
+"""Where a training step's time goes, and how much of the machine's arithmetic it uses."""
+
+from typing import Any
+
+import torch
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.performance.bench import CPU, Bench
+from benchmarks.performance.measure import interleaved, spread
+from civae_core.training.device import AUTOCAST_DTYPES, Compute
+
+LARGEST, PROFILED = 5, 3
+
+
+def step_costs(bench: Bench) -> dict[str, Any]:
+    """Our step as training would choose to run it: its arithmetic, and the operators that take most of its time.
+
+    The peak that it is compared with is the fastest product of large matrices in the same number format, timed in
+    turn with the step: what multiplying and adding can come to here, whatever a processor's name promises.
+    """
+    device = torch.device("cuda") if torch.cuda.is_available() else CPU
+    compute = Compute.choose(device)
+    learner, batch = bench.learner("ours", compute)
+    learner.step(batch, 0)
+    with FlopCounterMode(display=False) as counter:
+        learner.step(batch, 0)
+    gflop = counter.get_total_flops() / 1e9
+    side = bench.scale.matrix
+    a, b = torch.randn(2, side, side, device=device, dtype=AUTOCAST_DTYPES.get(compute.precision)).unbind()
+    finish = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    times = interleaved(
+        {"step": lambda: learner.step(batch, 0), "product": lambda: torch.mm(a, b)}, bench.scale.plan, finish
+    )
+    speeds = [gflop / seconds for seconds in times["step"]]
+    peak = 2 * side**3 / 1e9 / min(times["product"])
+    return {
+        "network": "ours",
+        "images": bench.scale.batch,
+        "computed": compute.describe(),
+        "seconds": times["step"],
+        "gflop": gflop,
+        "gflops": spread(speeds),
+        "peak_gflops": peak,
+        "peak_from": f"product of two {side} × {side} matrices",
+        "share_of_peak": spread([speed / peak for speed in speeds]),
+        "largest": _largest(lambda: learner.step(batch, 0), device),
+    }
+
+
+def _largest(step: Any, device: torch.device) -> list[dict[str, Any]]:
+    """The operators that take most time themselves, without those that they call."""
+    on_gpu = device.type == "cuda"
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
+    with profile(activities=activities) as found:
+        for _ in range(PROFILED):
+            step()
+        if on_gpu:
+            torch.cuda.synchronize()
+    kind = DeviceType.CUDA if on_gpu else DeviceType.CPU
+    events = [event for event in found.key_averages() if event.device_type == kind]
+    took = {e.key: (e.self_device_time_total if on_gpu else e.self_cpu_time_total, e.count) for e in events}
+    total = sum(time for time, _ in took.values())
+    ranked = sorted(took.items(), key=lambda item: -item[1][0])[:LARGEST]
+    return [
+        {
+            "operator": name,
+            "milliseconds": time / 1e3 / PROFILED,
+            "share": time / total,
+            "calls": count // PROFILED,
+        }
+        for name, (time, count) in ranked
+    ]

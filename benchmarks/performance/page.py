@@ -1,0 +1,135 @@
+"""docs/performance.md, out of docs/performance.json."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+COMMAND = "python -m benchmarks.performance"
+HEAD = """\
+# What it costs
+
+Written by the commands below out of [performance.json](performance.json); nothing here is typed by hand.
+"""
+READING = """\
+A ratio tells how many times as fast something is as what it stands against, image by image: above 1 is faster. Both
+were timed in turn in one process (commands: in processes of their own), in an order that moves on with every round.
+Given are the median of the rounds' ratios and, in brackets, the lowest and highest. The images are drawn faces, as
+JPEGs of CelebA's size.
+"""
+
+
+def as_page(numbers: Mapping[str, Any]) -> str:
+    """The whole page, of as much as was measured."""
+    parts = [HEAD]
+    if "timing" in numbers:
+        parts += _timing(numbers["timing"])
+    if "memory" in numbers:
+        parts += _memory(numbers["memory"])
+    return "\n".join(parts)
+
+
+def _timing(timing: Mapping[str, Any]) -> list[str]:
+    head = ("what", "against", "ratio", "images/s", "the other's", "goal")
+    table: list[Sequence[str]] = []
+    section = ""
+    for row in timing["rows"]:
+        if row["section"] != section:
+            section = row["section"]
+            table.append((f"**{section}**", *[""] * (len(head) - 1)))
+        table.append(_timed(row))
+    return [
+        "## Time\n",
+        f"```bash\n{COMMAND} timing\n```\n",
+        READING,
+        _machine(timing),
+        _table(head, table),
+        *_profile(timing["profile"]),
+    ]
+
+
+def _timed(row: Mapping[str, Any]) -> Sequence[str]:
+    if "skipped" in row:
+        return row["name"], row["baseline"], row["skipped"], "", "", ""
+    ratio = row["ratio"]
+    unit = "" if row["unit"] == "images" else f" {row['unit']}"
+    return (
+        row["name"],
+        row["baseline"],
+        f"{_number(ratio['median'])} ({_number(ratio['low'])}–{_number(ratio['high'])})",
+        _rate(row["items"], row["seconds"], unit),
+        _rate(row["baseline_items"], row["baseline_seconds"], unit),
+        _goal(row),
+    )
+
+
+def _rate(items: int, seconds: Sequence[float], unit: str) -> str:
+    """Items a second; what takes long enough to be waited for, as seconds."""
+    median = statistics.median(seconds)
+    return f"{median:.3f} s each" if unit else f"{_number(items / median)}"
+
+
+def _goal(row: Mapping[str, Any]) -> str:
+    if "goal" not in row:
+        return ""
+    goal = row["goal"]
+    limits = [f"≥ {goal['ratio']:g}"] if "ratio" in goal else []
+    limits += [f"≤ {goal['seconds']:g} s"] if "seconds" in goal else []
+    limits += [f"≤ {goal['ratio_at_most']:g}"] if "ratio_at_most" in goal else []
+    return f"{', '.join(limits)}: {'reached' if row['reached'] else '**missed**'}"
+
+
+def _profile(found: Mapping[str, Any]) -> list[str]:
+    share, speed = found["share_of_peak"], found["gflops"]
+    text = (
+        f"One step of {found['network']}, {found['images']} images, {found['computed']}: {found['gflop']:.1f} GFLOP "
+        f"in {1e3 * statistics.median(found['seconds']):.0f} ms, {_number(speed['median'])} GFLOP/s. That is "
+        f"{share['median']:.0%} ({share['low']:.0%} to {share['high']:.0%}) of the fastest arithmetic found here, "
+        f"{_number(found['peak_gflops'])} GFLOP/s in the {found['peak_from']}. The five largest costs, by operators' "
+        "own time:\n"
+    )
+    rows = [
+        (f"`{cost['operator']}`", f"{cost['share']:.0%}", f"{cost['milliseconds']:.1f}", f"{cost['calls']:,}")
+        for cost in found["largest"]
+    ]
+    return ["## One training step\n", text, _table(("operator", "share of the step", "ms", "calls"), rows)]
+
+
+def _memory(memory: Mapping[str, Any]) -> list[str]:
+    head = ("what", "against", "ratio", "MiB", "the other's", "with pages of files", "the other's", "goal")
+    text = (
+        "Most memory that a process of its own had allocated, read every 5 ms, and most that was resident, pages of "
+        "mapped files included, which the system takes back when it needs them. Of one training step: most bytes of "
+        "tensors made in it, without what operators use inside.\n"
+    )
+    rows = []
+    for row in memory["rows"]:
+        name, against = f"{row['section']}: {row['name']}", row["baseline"]
+        if "skipped" in row:
+            rows.append((name, against, row["skipped"], *[""] * 5))
+            continue
+        sizes = [row["allocated_mib"], row["baseline_allocated_mib"]]
+        files = [f"{row[k]:,.0f}" if k in row else "" for k in ("resident_mib", "baseline_resident_mib")]
+        rows.append(
+            (name, against, f"{row['ratio']:.2f}", *(f"{mib:,.0f}" for mib in sizes), *files, _goal(row))
+        )
+    return ["## Memory\n", f"```bash\n{COMMAND} memory\n```\n", text, _machine(memory), _table(head, rows)]
+
+
+def _machine(part: Mapping[str, Any]) -> str:
+    machine = part["machine"]
+    packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
+    return (
+        f"{part['date']}, {machine['processor']} ({machine['instructions']}), {machine['cores']} cores, "
+        f"{machine['threads']} threads, {machine['memory_gib']} GiB, {machine['gpu']}, {machine['system']}, "
+        f"Python {machine['python']}, {packages}; load before {machine['load_before'][0]}.\n"
+    )
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
+
+
+def _number(value: float) -> str:
+    """Three digits, and no more precision than that."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
