@@ -61,11 +61,9 @@ def main() -> None:
     numbers = {"schema": 1} | {part: (kept | numbers)[part] for part in PARTS if part in kept | numbers}
     write_json(file, numbers)
     write_text(out.with_suffix(".md"), page.as_page(numbers))
-    before = compare.committed()
-    if before is None:
-        print(f"nothing to compare with: {compare.COMMITTED} is not committed")
-    else:
-        print("\n".join(compare.moved(before, numbers)) or "nothing moved")
+    if not options.quick:
+        before = compare.committed()
+        print("\n".join(compare.moved(before, numbers)) or "nothing moved" if before else compare.NOTHING)
     print(file)
 
 

@@ -2,16 +2,19 @@
 
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from benchmarks.engines import counterfactual_command, question
-from benchmarks.performance.bench import Bench, civae_command, run_quietly
+from benchmarks.performance.bench import QUICK_ONLY, Bench, run_civae, run_quietly
 from benchmarks.performance.measure import Call, Goal, Row, compared, interleaved, not_measured
 from civae_core.inference.engines import open_engine
 
 ANSWER, START = "counterfactuals", "start-up"
 TORCH, ONNX = "torch", "ONNX Runtime"
-NOTHING = "python -c pass"
+NOTHING, IMPORT = "python -c pass", 'python -c "import torch"'
+PROMPT = ("civae --help", "completion of civae tr")
+"""What is to be there at once."""
 
 
 def answer_rows(bench: Bench) -> list[Row]:
@@ -21,7 +24,7 @@ def answer_rows(bench: Bench) -> list[Row]:
     engines = {TORCH: slow} if why else {TORCH: slow, ONNX: open_engine(bench.run, "onnx")}
     asked = {count: question(slow, count) for count in (1, bench.scale.batch)}
     ways: dict[str, Call] = {
-        _name(engine, count): lambda answer=answer, of=of: answer(of)  # type: ignore[misc]
+        _name(engine, count): partial(answer, of)
         for count, answer in asked.items()
         for engine, of in engines.items()
     }
@@ -45,24 +48,21 @@ def start_rows(bench: Bench) -> list[Row]:
     """Commands in processes of their own: help, completion, and from the shell to a picture."""
     completing = {"_CIVAE_COMPLETE": "complete_bash", "COMP_WORDS": "civae tr", "COMP_CWORD": "1"}
     ways: dict[str, Call] = {
-        NOTHING: lambda: run_quietly([sys.executable, "-c", "pass"]),
-        "civae --help": lambda: run_quietly(civae_command("--help")),
-        "civae export --help": lambda: run_quietly(civae_command("export", "--help")),
-        "completion of civae tr": lambda: run_quietly(civae_command(), **completing),
-        'python -c "import torch"': lambda: run_quietly([sys.executable, "-c", "import torch"]),
+        NOTHING: partial(run_quietly, [sys.executable, "-c", "pass"]),
+        "civae --help": partial(run_civae, "--help"),
+        "completion of civae tr": partial(run_civae, **completing),
+        "civae export --help": partial(run_civae, "export", "--help"),
+        IMPORT: partial(run_quietly, [sys.executable, "-c", "import torch"]),
     }
-    times = interleaved(ways, bench.scale.start_plan)
-    rows = [
-        row
-        for name in times
-        for row in compared(
-            START,
-            {NOTHING: times[NOTHING], name: times[name]},
-            NOTHING,
-            unit="starts",
-            goal=Goal(seconds=0.25) if "civae" in name else None,
-        )
-    ]
+    left_out = [] if bench.scale.slow else [IMPORT]
+    times = interleaved(
+        {name: way for name, way in ways.items() if name not in left_out}, bench.scale.start_plan
+    )
+    rows = not_measured(START, left_out, NOTHING, QUICK_ONLY)
+    for name in list(times)[1:]:
+        goal = Goal(seconds=0.25) if name in PROMPT else None
+        shown = {NOTHING: times[NOTHING], name: times[name]}
+        rows += compared(START, shown, NOTHING, unit="starts", goal=goal)
     return rows + _picture_rows(bench)
 
 
@@ -72,8 +72,9 @@ def _picture_rows(bench: Bench) -> list[Row]:
         return not_measured(START, [name], baseline, why)
     with tempfile.TemporaryDirectory() as folder:
         ways: dict[str, Call] = {
-            label: lambda engine=engine: run_quietly(  # type: ignore[misc]
-                counterfactual_command(bench.run, bench.photos[0], "Young=flip", engine, Path(folder))
+            label: partial(
+                run_quietly,
+                counterfactual_command(bench.run, bench.photos[0], "Young=flip", engine, Path(folder)),
             )
             for label, engine in ((baseline, "torch"), (name, "onnx"))
         }

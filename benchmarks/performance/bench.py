@@ -4,11 +4,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from benchmarks.performance.measure import Call, Plan
@@ -17,7 +18,7 @@ from civae_core.data import PreparedData
 from civae_core.data.batches import Batch, TrainingBatches
 from civae_core.data.pack import MaxBad
 from civae_core.data.prepare import prepare
-from civae_core.data.sources.base import Source
+from civae_core.data.sources.base import FileReader, Source
 from civae_core.data.sources.celeba import celeba_source
 from civae_core.engine.onnx_engine import is_installed
 from civae_core.synthetic.celeba_tree import IMAGES, write_celeba_tree
@@ -48,6 +49,8 @@ class Scale:
     plan: Plan = STEADY
     start_plan: Plan = STARTS
     photos: int = 512
+    repeats: int = 16
+    """Of the photographs, in a folder that is prepared: starting processes and reporting are not to outweigh them."""
     size: int = 64
     large: int = 128
     batch: int = 32
@@ -63,6 +66,7 @@ QUICK = Scale(
     plan=Plan(rounds=3, seconds=1, least_seconds=0),
     start_plan=Plan(rounds=1, least_seconds=0),
     photos=24,
+    repeats=2,
     size=32,
     large=48,
     batch=4,
@@ -91,13 +95,9 @@ class Bench:
         assert self.photos
         return celeba_source(self.folder / "celeba", size=size, channels=3, crop=None)
 
-    def prepared(self, out: Path, size: int, workers: int) -> PreparedData:
-        """The photographs prepared into a new folder."""
-        return prepare(self.source(size), out, workers=workers, max_bad=MaxBad("0", count=0)).data
-
     @cached_property
     def data(self) -> PreparedData:
-        return self.prepared(self.folder / "data", self.scale.size, 1)
+        return prepared(self.source(self.scale.size), self.folder / "data", 1)
 
     def config(self, network: str, **changes: Any) -> Config:
         """A network's settings from configs/, on the prepared images."""
@@ -124,7 +124,7 @@ class Bench:
     def step(self, network: str, compute: Compute, compiled: Compiled = False) -> Call:
         """A training step that can be called again and again."""
         learner, batch = self.learner(network, compute, compiled)
-        return lambda: learner.step(batch, 0)
+        return partial(learner.step, batch, 0)
 
     @cached_property
     def run(self) -> Path:
@@ -143,6 +143,24 @@ class Bench:
             return "onnxruntime is not installed"
         run_civae("export", str(self.run), "--quiet")
         return None
+
+
+def prepared(source: Source, out: Path, workers: int) -> PreparedData:
+    """A source prepared into a new folder."""
+    return prepare(source, out, workers=workers, max_bad=MaxBad("0", count=0)).data
+
+
+def repeated(source: Source, times: int) -> Source:
+    """As many more photographs, without as many more files."""
+    table, reader = source.table, source.reader
+    assert isinstance(reader, FileReader)
+    names = table.file_names * times
+    return replace(
+        source,
+        table=replace(table, file_names=names, values_NA=np.tile(table.values_NA, (times, 1))),
+        splits_N=np.tile(source.splits_N, times),
+        reader=replace(reader, file_names=names),
+    )
 
 
 def civae_command(*arguments: str) -> list[str]:

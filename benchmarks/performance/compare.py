@@ -8,6 +8,7 @@ from typing import Any
 from benchmarks.performance.bench import ROOT
 
 COMMITTED = "docs/performance.json"
+NOTHING = f"nothing to compare with: {COMMITTED} is not committed"
 LEAST_SHARE = 0.05
 """A median that moved less is not told of, even where the ranges are apart."""
 

@@ -1,5 +1,6 @@
 """Where a training step's time goes, and how much of the machine's arithmetic it uses."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -8,7 +9,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.performance.bench import CPU, Bench
-from benchmarks.performance.measure import interleaved, spread
+from benchmarks.performance.measure import Call, interleaved, spread
 from civae_core.training.device import AUTOCAST_DTYPES, Compute
 
 LARGEST, PROFILED = 5, 3
@@ -22,17 +23,15 @@ def step_costs(bench: Bench) -> dict[str, Any]:
     """
     device = torch.device("cuda") if torch.cuda.is_available() else CPU
     compute = Compute.choose(device)
-    learner, batch = bench.learner("ours", compute)
-    learner.step(batch, 0)
+    step = bench.step("ours", compute)
+    step()
     with FlopCounterMode(display=False) as counter:
-        learner.step(batch, 0)
+        step()
     gflop = counter.get_total_flops() / 1e9
     side = bench.scale.matrix
     a, b = torch.randn(2, side, side, device=device, dtype=AUTOCAST_DTYPES.get(compute.precision)).unbind()
     finish = torch.cuda.synchronize if device.type == "cuda" else lambda: None
-    times = interleaved(
-        {"step": lambda: learner.step(batch, 0), "product": lambda: torch.mm(a, b)}, bench.scale.plan, finish
-    )
+    times = interleaved({"step": step, "product": partial(torch.mm, a, b)}, bench.scale.plan, finish)
     speeds = [gflop / seconds for seconds in times["step"]]
     peak = 2 * side**3 / 1e9 / min(times["product"])
     return {
@@ -45,11 +44,11 @@ def step_costs(bench: Bench) -> dict[str, Any]:
         "peak_gflops": peak,
         "peak_from": f"product of two {side} × {side} matrices",
         "share_of_peak": spread([speed / peak for speed in speeds]),
-        "largest": _largest(lambda: learner.step(batch, 0), device),
+        "largest": _largest(step, device),
     }
 
 
-def _largest(step: Any, device: torch.device) -> list[dict[str, Any]]:
+def _largest(step: Call, device: torch.device) -> list[dict[str, Any]]:
     """The operators that take most time themselves, without those that they call."""
     on_gpu = device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]

@@ -2,15 +2,17 @@
 
 import itertools
 import shutil
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.performance.bench import CPU, QUICK_ONLY, Bench
+from benchmarks.performance.bench import CPU, QUICK_ONLY, Bench, prepared, repeated
 from benchmarks.performance.machine import NO_GPU
-from benchmarks.performance.measure import Goal, Row, compared, interleaved, not_measured
+from benchmarks.performance.measure import Call, Goal, Row, compared, interleaved, not_measured
 from civae_core.data.sources.celeba import CROP
 from civae_core.machine import available_cores
 from civae_core.training.device import Compute
@@ -19,6 +21,8 @@ PREPARATION, LOADING = "data preparation", "data loading"
 ORIGINAL_WAY = "Pillow: open, crop, resize, NumPy"
 ORIGINAL_BATCH = "JPEGs, each opened, cropped, resized, made floats"
 TWICE = Goal(ratio=2.0)
+NEARLY = 0.8
+"""Of as many times as fast as there are cores counts as nearly linear."""
 
 
 def opened(path: Path, size: int) -> np.ndarray:
@@ -31,41 +35,42 @@ def opened(path: Path, size: int) -> np.ndarray:
 
 def preparation_rows(bench: Bench) -> list[Row]:
     """Photographs to arrays by one core at two sizes, and to a prepared folder by one core and by all."""
-    rows = []
-    photos = bench.photos
+    photos, rows = bench.photos, []
     for size in (bench.scale.size, bench.scale.large):
-        reader = bench.source(size).reader
-        times = interleaved(
-            {
-                ORIGINAL_WAY: lambda size=size: [opened(path, size) for path in photos],  # type: ignore[misc]
-                f"read and resized to {size} px": lambda reader=reader: reader.read(range(len(photos))),  # type: ignore[misc]
-            },
-            bench.scale.plan,
-        )
-        rows += compared(PREPARATION, times, ORIGINAL_WAY, items=len(bench.photos), goal=TWICE)
+        ways = {ORIGINAL_WAY: partial(_all_opened, photos, size)}
+        ways[f"read and resized to {size} px"] = partial(bench.source(size).reader.read, range(len(photos)))
+        times = interleaved(ways, bench.scale.plan)
+        rows += compared(PREPARATION, times, ORIGINAL_WAY, items=len(photos), goal=TWICE)
     return rows + _folder_rows(bench)
 
 
 def _folder_rows(bench: Bench) -> list[Row]:
+    """`prepare-data` from files to the finished folder with its report."""
     size, cores = bench.scale.size, available_cores()
-    numbers = itertools.count()
+    source = repeated(bench.source(size), bench.scale.repeats)
+    count, numbers = len(source.table.file_names), itertools.count()
 
-    def folder(workers: int) -> None:
+    def prepare_folder(workers: int) -> None:
         out = bench.folder / f"prepared-{next(numbers)}"
-        bench.prepared(out, size, workers)
+        prepared(source, out, workers)
         shutil.rmtree(out)
 
-    one, all_ = f"a folder of {size} px images, one process", f"the same, {cores} processes"
-    ways = {ORIGINAL_WAY: lambda: [opened(path, size) for path in bench.photos], one: lambda: folder(1)}
+    one, all_ = f"{count:,} photographs into a folder, {size} px, one process", f"the same, {cores} processes"
+    ways: dict[str, Call] = {ORIGINAL_WAY: partial(_all_opened, bench.photos, size)}
+    ways[one] = partial(prepare_folder, 1)
     if bench.scale.slow and cores > 1:
-        ways[all_] = lambda: folder(cores)
+        ways[all_] = partial(prepare_folder, cores)
     times = interleaved(ways, bench.scale.plan)
-    rows = compared(
-        PREPARATION, {n: times[n] for n in (ORIGINAL_WAY, one)}, ORIGINAL_WAY, items=len(bench.photos)
-    )
+    shown = {name: times[name] for name in (ORIGINAL_WAY, one)}
+    rows = compared(PREPARATION, shown, ORIGINAL_WAY, items=count, baseline_items=len(bench.photos))
     if all_ not in times:
         return rows + not_measured(PREPARATION, [all_], one, QUICK_ONLY if cores > 1 else "one core")
-    return rows + compared(PREPARATION, {n: times[n] for n in (one, all_)}, one, items=len(bench.photos))
+    shown = {name: times[name] for name in (one, all_)}
+    return rows + compared(PREPARATION, shown, one, items=count, goal=Goal(ratio=NEARLY * cores))
+
+
+def _all_opened(photos: Sequence[Path], size: int) -> list[np.ndarray]:
+    return [opened(path, size) for path in photos]
 
 
 def loading_rows(bench: Bench) -> list[Row]:
@@ -80,7 +85,7 @@ def loading_rows(bench: Bench) -> list[Row]:
         return torch.from_numpy(np.stack(images)).float().div_(127.5).sub_(1)
 
     ways = {ORIGINAL_BATCH: original} | {
-        f"prepared images, data.cache: {name}": lambda of=of: of.at(0) for name, of in batches.items()
+        f"prepared images, data.cache: {name}": partial(of.at, 0) for name, of in batches.items()
     }
     rows = compared(LOADING, interleaved(ways, bench.scale.plan), ORIGINAL_BATCH, items=count)
     return rows + _gpu_loading_rows(bench)
@@ -92,6 +97,6 @@ def _gpu_loading_rows(bench: Bench) -> list[Row]:
         return not_measured(LOADING, [kept], baseline, NO_GPU)
     compute = Compute.choose(torch.device("cuda"))
     mapped, resident = (bench.batches(compute, data__cache=name) for name in ("mmap", "device"))
-    ways = {baseline: lambda: mapped.at(0), kept: lambda: resident.at(0)}
+    ways = {baseline: partial(mapped.at, 0), kept: partial(resident.at, 0)}
     times = interleaved(ways, bench.scale.plan, torch.cuda.synchronize)
     return compared(LOADING, times, baseline, items=bench.scale.batch)

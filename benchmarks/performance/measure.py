@@ -48,7 +48,7 @@ def interleaved(
     repeats = {}
     for name, call in ways.items():
         once = _seconds(call, 1, finish, clock)
-        if once < LONG:  # the first call may have done more than others do
+        if once < LONG and plan.least_seconds:  # the first call may have done more than others do
             once = _seconds(call, 1, finish, clock)
         repeats[name] = min(max(math.ceil(plan.least_seconds / max(once, 1e-9)), 1), MOST_REPEATS)
     found: dict[str, list[float]] = {name: [] for name in ways}

@@ -21,6 +21,8 @@ JPEGs of CelebA's size.
 def as_page(numbers: Mapping[str, Any]) -> str:
     """The whole page, of as much as was measured."""
     parts = [HEAD]
+    if any(numbers[part]["quick"] for part in numbers if part in ("timing", "memory")):
+        parts.append("**A trial with next to nothing (`--quick`): its figures say nothing.**\n")
     if "timing" in numbers:
         parts += _timing(numbers["timing"])
     if "memory" in numbers:
