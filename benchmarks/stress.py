@@ -136,7 +136,7 @@ def read_run(out: Path) -> None:
 
 
 def content_of(folder: Path) -> dict[str, str]:
-    """Every file with its checksum; links with their target; lines of metrics without the speed."""
+    """Every file with its checksum; links with their target; lines of metrics without what the clock said."""
     found: dict[str, str] = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
@@ -145,7 +145,8 @@ def content_of(folder: Path) -> dict[str, str]:
         elif path.name == "metrics.jsonl":
             lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
             for line in lines:
-                line.pop("images_per_second", None)
+                for timed in ("images_per_second", "pairing_seconds"):
+                    line.pop(timed, None)
             found[name] = json.dumps(lines)
         elif path.name in ("log.txt", "env.json", "command.txt"):
             found[name] = "tells of the single process"

@@ -27,7 +27,7 @@ def stress(work: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
 
 
 def test_five_rounds_of_kills_leave_what_an_undisturbed_run_leaves(tmp_path: Path) -> None:
-    code, found = stress(tmp_path, "--rounds", "5", "--seed", "3")
+    code, found = stress(tmp_path, "--rounds", "5", "--seed", "8")
     assert (code, found["failures"]) == (0, [])
     assert found["rounds"] == 5 and found["kills"] >= 5
     assert any("amid a checkpoint" in place for place in found["where"])
