@@ -10,6 +10,7 @@ import typer
 from civae_cli.completion import complete_path
 from civae_cli.options import JsonFlag, QuietFlag, VerboseFlag
 from civae_cli.terminal import terminal
+from civae_core.errors import escaped
 
 _WIDTH, _COLUMN = 100, 60
 """Characters of a line of prose, and of the longest cell of a table."""
@@ -53,7 +54,7 @@ def card(facts: dict[str, Any]) -> str:
     """The facts of `inspect` as aligned lines."""
     rows = {"data": _data_rows, "scorer": _scorer_rows}.get(facts["kind"], _model_rows)(facts)
     width = max(len(name) for name, _ in rows)
-    lines = [f"{name:<{width}}  {text}" for name, text in rows if text]
+    lines = [escaped(f"{name:<{width}}  {text}") for name, text in rows if text]
     if "config" in facts:
         lines += ["", model_card(facts)]
     return "\n".join(lines)

@@ -17,9 +17,16 @@ def printable(text: str) -> str:
 def _printable_line(line: str) -> str:
     if len(line) > _LONGEST_LINE:
         line = f"{line[: _LONGEST_LINE // 2]} … {line[-_LONGEST_LINE // 3 :]}"
+    return escaped(line)
+
+
+def escaped(line: str) -> str:
+    """One line without control characters, which become escapes, whatever its length."""
     if line.isprintable():
         return line
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in line)
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii") for c in line
+    )
 
 
 class CivaeError(Exception):

@@ -10,10 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from civae_core.attributes import Attribute
+from civae_core.attributes import LARGEST, Attribute, is_attribute_name
+from civae_core.data.images import LARGEST_SIDE
 from civae_core.model.distributions import DiagonalNormal
 from civae_core.reading import parse_json
 from civae_core.yardstick.networks import AttributeScorer, LatentSpace
+
+SMALLEST_SIDE = 8
+"""Of the images that a scorer can look at."""
 
 Quality = dict[str, dict[str, float]]
 """By attribute: accuracy, auc, worst_group_accuracy and n of a binary one; r2, mae and n of a continuous one."""
@@ -64,7 +68,48 @@ class YardstickCard:
         """
         values: dict[str, Any] = parse_json(text)
         attributes = tuple(Attribute.from_dict(entry) for entry in values.pop("attributes"))
-        return cls(attributes=attributes, **values)
+        made = cls(attributes=attributes, **values)
+        _require_sense(made)
+        return made
+
+
+def _require_sense(card: YardstickCard) -> None:
+    """Refuses, by a ValueError, what fits no scorer: a card may be a stranger's."""
+    for key, low, high in (
+        ("size", SMALLEST_SIDE, LARGEST_SIDE),
+        ("images", 0, LARGEST),
+        ("seed", -LARGEST, LARGEST),
+    ):
+        value = getattr(card, key)
+        if type(value) is not int or not low <= value <= high:
+            raise ValueError(f"{key} is no such number")
+    names = [attribute.name for attribute in card.attributes]
+    if card.channels not in (1, 3) or not names or len(set(names)) < len(names):
+        raise ValueError("its channels or attributes make no sense")
+    if type(card.data) is not dict or {"name", "fingerprint"} - card.data.keys():
+        raise ValueError("it does not say what it was trained on")
+    if not all(isinstance(text, str) for text in card.data.values()):
+        raise ValueError("it does not say what it was trained on")
+    if type(card.roles) is not dict or "treatments" not in card.roles:
+        raise ValueError("it does not say which roles it was balanced for")
+    for roles in card.roles.values():
+        if type(roles) is not list or not all(map(is_attribute_name, roles)):
+            raise ValueError("a role is no list of attributes")
+    if type(card.reconstructions) is not dict:
+        raise ValueError("reconstructions are of no run")
+    for quality in (card.photos, card.blurred, *card.reconstructions.values()):
+        _require_quality(quality)
+
+
+def _require_quality(quality: Any) -> None:
+    if type(quality) is not dict or not all(type(found) is dict for found in quality.values()):
+        raise ValueError("a quality is of no attribute")
+    for found in quality.values():
+        for name, value in found.items():
+            if type(value) not in (int, float) or not abs(value) <= LARGEST:
+                raise ValueError(f"{name} is no measure")
+        if "n" not in found:
+            raise ValueError("a quality is of no number of images")
 
 
 class Networks(nn.Module):

@@ -61,7 +61,7 @@ def read_yardstick_card(path: Path) -> YardstickCard:
     try:
         newer = int(metadata[_FORMAT_KEY]) > FORMAT
         card = None if newer else YardstickCard.from_json(metadata[_KEY])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise DataError(f"{path}: its metadata is damaged ({error})", hint="train it again") from error
     if card is None:
         raise DataError(

@@ -6,6 +6,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from civae_core.errors import escaped
 from civae_core.yardstick.instrument import YardstickCard
 
 ABSENT = "–"
@@ -17,7 +18,7 @@ def quality_table(card: YardstickCard) -> Table:
     A cell has accuracy and AUC of a binary attribute, or R² of a continuous one.
     """
     table = Table(
-        title=f"scorer of {card.data['name']}, {_count(card)} held-out images",
+        title=Text(f"scorer of {escaped(card.data['name'])}, {_count(card)} held-out images"),
         title_justify="left",
         caption="share read rightly · AUC; of a continuous attribute R²\n"
         "worst group: smallest share within one label and treatment arm",
@@ -29,7 +30,9 @@ def quality_table(card: YardstickCard) -> Table:
     )
     others = {"blurred": card.blurred, **card.reconstructions}
     for name in ("attribute", "photos", "worst group", *others):
-        table.add_column(Text(name), justify="left" if name == "attribute" else "right", overflow="fold")
+        table.add_column(
+            Text(escaped(name)), justify="left" if name == "attribute" else "right", overflow="fold"
+        )
     for attribute in card.attributes:
         on_photos, *elsewhere = [q.get(attribute.name, {}) for q in (card.photos, *others.values())]
         worst = on_photos.get("worst_group_accuracy")

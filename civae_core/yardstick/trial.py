@@ -106,4 +106,4 @@ def quality_on(
 def _arms(yardstick: Yardstick, data: PreparedData, rows_N: Tensor) -> Tensor | None:
     first = next(iter(yardstick.card.roles["treatments"]), None)
     kinds = {attribute.name: attribute.kind for attribute in data.attributes}
-    return data.column(first)[rows_N] if first is not None and kinds[first] == "binary" else None
+    return data.column(first)[rows_N] if first is not None and kinds.get(first) == "binary" else None
