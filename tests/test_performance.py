@@ -21,7 +21,7 @@ sys.path.append(str(ROOT))
 from benchmarks.performance import compare, page  # noqa: E402
 from benchmarks.performance.machine import NO_GPU  # noqa: E402
 from benchmarks.performance.measure import Goal, Plan, Row, interleaved  # noqa: E402
-from benchmarks.performance.memory import MemoryRow, watched  # noqa: E402
+from benchmarks.performance.memory import QUICK_SIZES, Growth, Held, MemoryRow, watched  # noqa: E402
 
 SECTIONS = [
     "data preparation",
@@ -192,6 +192,16 @@ def test_a_command_that_fails_is_noticed(capfd: pytest.CaptureFixture[str]) -> N
     with pytest.raises(subprocess.CalledProcessError):
         watched([sys.executable, "-c", "raise SystemExit('out of luck')"])
     assert "out of luck" in capfd.readouterr().err
+
+
+def test_what_was_watched_is_not_watched_again(tmp_path: Path) -> None:
+    growth, few, many = Growth(tmp_path, QUICK_SIZES), Held(10.0, 100.0), Held(12.0, 110.0)
+    first = growth._row("train", "images", (1, 10), lambda: [few, many])
+    assert first == growth._row("train", "images", (1, 10), lambda: pytest.fail("watched again"))
+    assert (first.name, first.baseline) == ("train: 10 images", "1")
+    assert (first.allocated, first.baseline_allocated) == (12.0, 10.0) and first.to_json()["ratio"] == 1.2
+    assert not first.to_json()["reached"]
+    assert growth._row("train", "images", (1, 20), lambda: [few, few]).to_json()["reached"]
 
 
 def test_parts_are_shown_alone() -> None:

@@ -45,7 +45,9 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="try everything on next to nothing")
     parser.add_argument("--out", type=Path, help="PATH.json and PATH.md [default: docs/performance]")
-    parser.add_argument("--work", type=Path, help="an empty folder for what is made on the way, and kept")
+    parser.add_argument(
+        "--work", type=Path, help="a folder for what is made on the way, and kept: memory goes on in it"
+    )
     options = parser.parse_args()
     parts = options.parts or list(PARTS)
     if unknown := [part for part in parts if part not in PARTS]:

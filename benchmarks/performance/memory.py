@@ -4,13 +4,15 @@ Each command runs in a process of its own, whose memory is read every few millis
 resident holds pages of mapped files, which it takes back when anybody needs them; what was allocated is told apart.
 """
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from benchmarks.performance.bench import CPU, NETWORKS, ROOT, Bench, civae_comma
 from benchmarks.performance.steps import LABELS
 from civae_core.data import PreparedData
 from civae_core.figures.pictures import to_picture
-from civae_core.files import write_text
+from civae_core.files import write_json, write_text
 from civae_core.quickstart import quickstart_config
 from civae_core.training.device import Compute
 from civae_core.training.loop import train
@@ -126,87 +128,118 @@ def status_of(process: int) -> dict[str, float]:
 
 
 def growth_rows(folder: Path, sizes: Sizes) -> list[MemoryRow]:
-    """prepare-data, train, evaluate and counterfactual, each on some and on ten times as much."""
+    """prepare-data, train, counterfactual and evaluate, each on some and on ten times as much.
+
+    Rows are kept in the folder as they are made: begun again in it, this goes on where it was stopped.
+    """
     if not Path("/proc/self/status").exists():
-        names = ("prepare-data", "train", "evaluate", "counterfactual")
+        names = ("prepare-data", "train", "counterfactual", "evaluate")
         return [MemoryRow(GROWTH, name, name, skipped=NO_STATUS) for name in names]
-    few, many = (folder / f"pack-{count}" for count in sizes.pack)
-    rows = [
-        _grown(
-            "prepare-data",
-            "images packed by one process",
-            sizes.pack,
-            [_preparing(pack, count, sizes) for pack, count in zip((few, many), sizes.pack, strict=True)],
-        )
-    ]
-    for pack in (few, many):
-        write_text(folder / f"{pack.name}.yml", TINY.format(data=pack, images=sizes.trained))
-    runs = [folder / f"run-of-{pack.name}" for pack in (few, many)]
-    trainings = [
-        civae_command(
-            "train", "--config", f"{folder}/{pack.name}.yml", "--out", str(run), "--device", "cpu", "--quiet"
-        )
-        for pack, run in zip((few, many), runs, strict=True)
-    ]
-    rows.append(_grown("train", f"images prepared, {sizes.trained:,} shown", sizes.pack, trainings))
-    rows.append(_grown("evaluate", "test images", sizes.evaluated, *_evaluations(folder, many, sizes)))
-    run_civae("export", str(runs[0]), "--quiet")
-    for engine in ("torch", "onnx"):
-        commands = [_editing(folder, many, runs[0], engine, count) for count in sizes.edited]
-        rows.append(_grown(f"counterfactual, {engine}", "photographs in a folder", sizes.edited, commands))
-    return rows
+    growth = Growth(folder, sizes)
+    rows = [growth.preparing(), growth.training()]
+    rows += [growth.editing(engine) for engine in ("torch", "onnx")]
+    return [*rows, growth.evaluating()]
 
 
-def _grown(
-    name: str,
-    what: str,
-    counts: tuple[int, int],
-    commands: Sequence[list[str]],
-    environment: Mapping[str, str] = {},
-) -> MemoryRow:
-    few, many = (watched(command, environment) for command in commands)
-    return MemoryRow(
-        GROWTH,
-        f"{name}: {counts[1]:,} {what}",
-        f"{counts[0]:,}",
-        many.allocated,
-        few.allocated,
-        many.resident,
-        few.resident,
-        most=SAME,
-    )
+@dataclass(frozen=True)
+class Growth:
+    """Commands in a folder, each over little and over much."""
 
+    folder: Path
+    sizes: Sizes
 
-def _preparing(out: Path, count: int, sizes: Sizes) -> list[str]:
-    command = civae_command("prepare-data", "synthetic:faces", "--n", str(count), "--size", str(sizes.size))
-    return [*command, "--truth", "Young=flip", "--workers", "1", "--out", str(out), "--quiet"]
+    @property
+    def packs(self) -> tuple[Path, Path]:
+        few, many = (self.folder / f"pack-{count}" for count in self.sizes.pack)
+        return few, many
 
+    @property
+    def runs(self) -> tuple[Path, Path]:
+        few, many = (self.folder / f"run-of-{pack.name}" for pack in self.packs)
+        return few, many
 
-def _evaluations(folder: Path, pack: Path, sizes: Sizes) -> tuple[list[list[str]], dict[str, str]]:
-    """Those of evaluate_images.py, with a scorer: its set-up, but on images that are there already."""
-    work = folder / "evaluation"
-    work.mkdir()
-    (work / "data").symlink_to(pack, target_is_directory=True)
-    train(quickstart_config("ours", work / "data", 64), work / "run", device="cpu")
-    script = str(ROOT / "benchmarks" / "evaluate_images.py")
-    environment = {"CIVAE_CACHE": str(work / "cache")}
-    commands = [
-        [sys.executable, script, "--one", str(work), "--images", str(count)] for count in sizes.evaluated
-    ]
-    run_quietly(commands[0], **environment)  # trains the scorer, which is not to be part of either
-    return commands, environment
+    def preparing(self) -> MemoryRow:
+        def command(count: int, out: Path) -> list[str]:
+            words = civae_command(
+                "prepare-data", "synthetic:faces", "--n", str(count), "--size", str(self.sizes.size)
+            )
+            return [*words, "--truth", "Young=flip", "--workers", "1", "--out", str(out), "--quiet"]
 
+        def watch() -> list[Held]:
+            for out in self.packs:
+                shutil.rmtree(out, ignore_errors=True)
+            return [
+                watched(command(count, out)) for count, out in zip(self.sizes.pack, self.packs, strict=True)
+            ]
 
-def _editing(folder: Path, pack: Path, run: Path, engine: str, count: int) -> list[str]:
-    photos = folder / f"photos-{count}"
-    if not photos.exists():
-        data = PreparedData.open(pack)
-        photos.mkdir()
-        for row in range(count):
+        return self._row("prepare-data", "images packed by one process", self.sizes.pack, watch)
+
+    def training(self) -> MemoryRow:
+        def command(pack: Path, run: Path) -> list[str]:
+            config = self.folder / f"{pack.name}.yml"
+            write_text(config, TINY.format(data=pack, images=self.sizes.trained))
+            words = civae_command("train", "--config", str(config), "--out", str(run))
+            return [*words, "--device", "cpu", "--resume", "never", "--quiet"]
+
+        def watch() -> list[Held]:
+            for run in self.runs:
+                shutil.rmtree(run, ignore_errors=True)
+            return [watched(command(pack, run)) for pack, run in zip(self.packs, self.runs, strict=True)]
+
+        return self._row("train", f"images prepared, {self.sizes.trained:,} shown", self.sizes.pack, watch)
+
+    def editing(self, engine: str) -> MemoryRow:
+        def command(count: int) -> list[str]:
+            out = self.folder / f"edited-{engine}-{count}"
+            words = civae_command("counterfactual", str(self._photos(count)), "--model", str(self.runs[0]))
+            return [*words, "--treat", "Young=flip", "--engine", engine, "--out", str(out), "--quiet"]
+
+        def watch() -> list[Held]:
+            if engine == "onnx":
+                run_civae("export", str(self.runs[0]), "--quiet")
+            return [watched([*command(count), "--device", "cpu"]) for count in self.sizes.edited]
+
+        return self._row(f"counterfactual, {engine}", "photographs in a folder", self.sizes.edited, watch)
+
+    def evaluating(self) -> MemoryRow:
+        """As evaluate_images.py does, with a scorer, but on images that are there already."""
+        work = self.folder / "evaluation"
+        script = str(ROOT / "benchmarks" / "evaluate_images.py")
+        cache = {"CIVAE_CACHE": str(work / "cache")}
+
+        def command(count: int) -> list[str]:
+            return [sys.executable, script, "--one", str(work), "--images", str(count)]
+
+        def watch() -> list[Held]:
+            if not work.exists():
+                work.mkdir()
+                (work / "data").symlink_to(self.packs[1], target_is_directory=True)
+            train(quickstart_config("ours", work / "data", 64), work / "run", device="cpu")
+            run_quietly(command(self.sizes.evaluated[0]), **cache)  # trains the scorer, to be part of neither
+            return [watched(command(count), cache) for count in self.sizes.evaluated]
+
+        return self._row("evaluate", "test images", self.sizes.evaluated, watch)
+
+    def _photos(self, count: int) -> Path:
+        photos = self.folder / f"photos-{count}"
+        photos.mkdir(exist_ok=True)
+        data = PreparedData.open(self.packs[1])
+        for row in range(len(list(photos.iterdir())), count):
             to_picture(data.images(torch.tensor([row % len(data)]))[0]).save(photos / f"{row:06d}.png")
-    out = str(folder / f"edited-{engine}-{count}")
-    command = civae_command("counterfactual", str(photos), "--model", str(run), "--treat", "Young=flip")
-    return [*command, "--engine", engine, "--device", "cpu", "--out", out, "--quiet"]
+        return photos
+
+    def _row(
+        self, name: str, what: str, counts: tuple[int, int], watch: Callable[[], list[Held]]
+    ) -> MemoryRow:
+        """The row of what was watched, now or before the folder's work was stopped."""
+        file = self.folder / "held.json"
+        held = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        key = f"{name}: {counts[1]:,} {what}"
+        if key not in held:
+            write_json(file, held := held | {key: [asdict(found) for found in watch()]})
+        few, many = (Held(**found) for found in held[key])
+        sizes = (many.allocated, few.allocated, many.resident, few.resident)
+        return MemoryRow(GROWTH, key, f"{counts[0]:,}", *sizes, most=SAME)
 
 
 def step_memory_rows(bench: Bench) -> list[MemoryRow]:
