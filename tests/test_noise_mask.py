@@ -76,7 +76,8 @@ def test_the_predicted_latent_holds_what_its_mask_leaves(
     shift_BZ = (new.mean_BZ - old.mean_BZ).abs() / torch.maximum(new.std_BZ, old.std_BZ)
     rho_BZ = torch.exp(-((shift_BZ / 0.1) ** 2))
     assert rho_BZ.min() < 0.5
-    torch.testing.assert_close(seen[0], new.mean_BZ + new.std_BZ * rho_BZ * abduction.eta_BZ)
+    eta_BZ = model.paired(abduction.eta_BZ, t_BT, 1 - t_BT)
+    torch.testing.assert_close(seen[0], new.mean_BZ + new.std_BZ * rho_BZ * eta_BZ)
 
 
 def test_with_a_balanced_prior_no_latent_noise_fades(make_model: Model, photos: Photos) -> None:

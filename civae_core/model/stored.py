@@ -248,12 +248,9 @@ def _parse_card(metadata: dict[str, str], file: Path) -> ModelCard:
         if type(values["format"]) is not int or values["format"] < 1:
             raise ValueError(f"format {values['format']!r}")
         newer = values["format"] > FORMAT
-        known = values["config"]["model"]
-        if values["format"] < 3:
-            known = BEFORE_FORMAT_3 | known
-        if values["format"] < 2:
-            known = BEFORE_FORMAT_2 | known
-        values["config"]["model"] = known
+        for before, unknown in ((3, BEFORE_FORMAT_3), (2, BEFORE_FORMAT_2)):
+            if values["format"] < before:
+                values["config"]["model"] = unknown | values["config"]["model"]
         preprocessing = None if newer else Preprocessing.from_dict(values["preprocessing"])
     except (KeyError, TypeError, ValueError, DataError) as error:
         raise _damaged(file, error) from error
