@@ -26,6 +26,7 @@ FORMATS = Path(__file__).parent / "formats"
 MEANS = {
     1: [0.521629273891449, 0.5224738121032715, 0.5228073000907898, 0.5220035314559937],
     2: [0.5216293334960938, 0.5224742293357849, 0.5228071808815002, 0.5220033526420593],
+    3: [0.5216293334960938, 0.5224742293357849, 0.5228071808815002, 0.5220033526420593],
 }
 """Of the reconstructions of the first four faces, by the format of the checkpoint."""
 
@@ -58,7 +59,7 @@ def test_prepared_data_of_format_1(data: PreparedData) -> None:
     assert (truth.name, truth.do) == ("Young=flip", {"Young": "flip"})
 
 
-@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("number", [1, 2, 3])
 def test_models_answer_as_when_they_were_written(number: int, data: PreparedData) -> None:
     file = FORMATS / f"checkpoint-{number}" / "model.safetensors"
     assert json.loads(metadata(file)["civae"])["format"] == number
@@ -67,6 +68,14 @@ def test_models_answer_as_when_they_were_written(number: int, data: PreparedData
     with torch.no_grad():
         found = abduct(load_model(file).model, y_BCHW, x_BX, t_BT).reconstruction.mean_BCHW
     assert found.mean(dim=(1, 2, 3)).tolist() == pytest.approx(MEANS[number], abs=1e-5)
+
+
+@pytest.mark.parametrize(("number", "angle"), [(1, None), (2, None), (3, -4.5361e-07)])
+def test_noises_are_paired_from_format_3_on(number: int, angle: float | None) -> None:
+    stored = load_model(FORMATS / f"checkpoint-{number}" / "model.safetensors")
+    assert stored.card.paired == (angle is not None) == (stored.model.pairing is not None)
+    if stored.model.pairing is not None:
+        assert float(stored.model.pairing.free_TLL[0, 0, 1]) == pytest.approx(angle, rel=1e-4)
 
 
 @pytest.mark.parametrize("number", [1, 2])
