@@ -3,6 +3,10 @@
     python benchmarks/method_pictures.py RUN --out docs [--data DATA]
 
 RUN is a run on `synthetic:faces` whose treatment is Young, as the quickstart's. Writes overlap.png and abduction.png.
+
+    python benchmarks/method_pictures.py RUN --pairing --out docs
+
+RUN has paired its latent noises. Writes pairing.png: its answers as they are, and as they were without.
 """
 
 import argparse
@@ -58,15 +62,47 @@ def step_by_step(stored: StoredModel, data: PreparedData, subjects: list[int]) -
     return image_grid([(title, images.clamp(0, 1)) for title, images in columns])
 
 
+def without_and_with_pairing(stored: StoredModel, data: PreparedData) -> Image.Image:
+    """Answers with latent noises as they come, and paired, for men with and without beards and for women.
+
+    The model is left without its pairing.
+    """
+    model = stored.model
+    assert model.pairing is not None
+    rows = labelled_rows(data, stored.card.roles, "test")
+    question = ask(data, stored.card.roles, rows)[0]
+    beard_B, male_B, young_B = (data.column(name)[rows.rows_N] for name in ("Beard", "Male", "Young"))
+    kinds = (
+        (beard_B == 1) & (young_B == 1),
+        (beard_B == 1) & (young_B == 0),
+        (beard_B == 0) & (male_B == 1),
+        male_B == 0,
+    )
+    chosen = torch.cat([kind_B.nonzero()[:2, 0] for kind_B in kinds])
+    asked = question.batch(data, chosen, torch.device("cpu"))
+    found = abduct(model, asked.y_BCHW, asked.x_BX, asked.t_BT)
+    paired = predict(model, found, asked.t_new_BT).image_BCHW
+    model.pairing.forget()
+    unpaired = predict(model, found, asked.t_new_BT).image_BCHW
+    columns = [("photograph", asked.y_BCHW), ("noises as they come", unpaired), ("noises paired", paired)]
+    if asked.truth_BCHW is not None:
+        columns.append(("truth", asked.truth_BCHW))
+    return image_grid([(title, images.clamp(0, 1)) for title, images in columns])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("--data", type=Path, help="prepared data [default: what the model was trained on]")
     parser.add_argument("--subjects", type=int, nargs="+", default=[3, 4, 10, 12])
+    parser.add_argument("--pairing", action="store_true", help="write pairing.png instead of the others")
     parser.add_argument("--out", type=Path, default=Path("docs"))
     arguments = parser.parse_args()
     stored = load_model(arguments.run)
     data = default_data(stored) if arguments.data is None else PreparedData.open(arguments.data)
+    if arguments.pairing:
+        write_png(arguments.out / "pairing.png", without_and_with_pairing(stored, data))
+        return
     write_png(arguments.out / "overlap.png", who_is_there(data))
     write_png(arguments.out / "abduction.png", step_by_step(stored, data, arguments.subjects))
 
