@@ -205,7 +205,7 @@ class FaceProcess:
     """The process at one seed, overlap and image size; it holds no state beyond these.
 
     Args:
-        overlap: 1 randomised, 0.5 like CelebA, towards 0 nearly deterministic (0 itself means the steepest).
+        overlap: 1 randomised, 0.5 like CelebA, towards 0 nearly deterministic; below 1/21 it stays as steep.
         seed: any non-negative integer; another seed is other people.
         size: height and width of rendered images, 32 to 256.
         ageing: how age is told: Young, or Age in years. The people, and how young or old they are, stay the same.
