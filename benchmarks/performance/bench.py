@@ -59,7 +59,7 @@ class Scale:
     slow: bool = True
     """Compiled networks, ONNX graphs and several processes too, which take long whatever their size."""
     matrix: int = 3072
-    """Side of the square matrices whose product tells the fastest arithmetic."""
+    """Side of the square matrices whose product a step is held against."""
 
 
 QUICK = Scale(

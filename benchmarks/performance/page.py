@@ -85,7 +85,7 @@ def _profile(found: Mapping[str, Any]) -> list[str]:
     text = (
         f"One step of {found['network']}, {found['images']} images, {found['computed']}: {found['gflop']:.1f} GFLOP "
         f"in {1e3 * statistics.median(found['seconds']):.0f} ms, {_number(speed['median'])} GFLOP/s. That is "
-        f"{share['median']:.0%} ({share['low']:.0%} to {share['high']:.0%}) of the fastest arithmetic found here, "
+        f"{share['median']:.0%} ({share['low']:.0%} to {share['high']:.0%}) of what large matrices come to here, "
         f"{_number(found['peak_gflops'])} GFLOP/s in the {found['peak_from']}. The five largest costs, by operators' "
         "own time:\n"
     )

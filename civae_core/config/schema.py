@@ -153,7 +153,7 @@ class ModelConfig(Section):
     def turned(self) -> int:
         """Dimensions of z whose noise is turned between treatments: its looks, or all of an undivided z.
 
-        0 where z' = z, nor with grids of latents, whose noise is in its place.
+        0 where z' = z, and with grids of latents, whose noise is in its place.
         """
         on = self.pairing == "contours" and self.prior == "xt" and not self.grids
         return self.latent - self.places if on else 0

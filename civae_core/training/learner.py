@@ -280,10 +280,10 @@ class Learner:
         self.optimizer.zero_grad(set_to_none=not self.replays_graphs)
 
     def _clip(self, limit: float) -> Tensor:
-        """Clips VAE, predictor and critics apart: none scales another. The VAE's norm, or a bad one."""
+        """Clips VAE, predictor and critics apart, so that none scales another; the VAE's norm, or a bad one."""
         self.scaler.unscale_(self.optimizer)
-        # In the model's own order: the norm's last bits depend on it, and a resumed run must equal its original.
         predictor = self.model.predictor
+        # In the model's own order: the norm's last bits depend on it, and a resumed run must equal its original.
         own = [] if predictor is None else list(predictor.parameters())
         apart = set(own)
         norm = nn.utils.clip_grad_norm_([p for p in self.model.parameters() if p not in apart], limit)

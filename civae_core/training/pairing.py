@@ -8,6 +8,7 @@ from P, and only once all else has: the rest of the model, asked for the same, w
 a rotation that follows it about while it learns ends far from the one that suits it (measured: docs/levers.md).
 """
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from civae_core.noise_mask import carry
 from civae_core.penalties.arms import other_arm
 from civae_core.progress import progress
 from civae_core.randomness import generator_for
+
+log = logging.getLogger(__name__)
 
 BATCH = 32
 RATE = 0.005
@@ -68,7 +71,7 @@ def fit_pairing(
         stopped: asked before every step; anything but 0 ends the fit.
 
     Returns:
-        None if it was stopped; the rotation is the identity then.
+        None if it was stopped; the rotation is the identity then, as it is where it became non-finite.
 
     Raises:
         ValueError: the model has no pairing.
@@ -98,6 +101,9 @@ def fit_pairing(
     if len(losses) < steps:
         model.pairing.forget()
         return None
+    if not angles_TLL.isfinite().all():
+        log.warning("the pairing of latent noises became non-finite: they stay as they come")
+        model.pairing.forget()
     tenth = max(steps // 10, 1)
     first, last = (float(torch.stack(part).mean()) for part in (losses[:tenth], losses[-tenth:]))
     return Fitted(first, last, time.monotonic() - began)

@@ -34,9 +34,8 @@ class Start:
             return Counters(metrics_lines=0)
         counters = restore_checkpoint(self.checkpoint, learner)
         if counters.images_seen < learner.config.train.images:
-            counters.paired = (
-                False  # more is to be learned than when it ended, and noises are paired afterwards
-            )
+            # There is more to learn than when the run ended, and noises are paired after all of it.
+            counters.paired = False
             learner.forget_pairing()
         if not self.is_own:
             # Another run's best checkpoint is not in this folder, nor are its metrics, and its setbacks not ours.

@@ -19,7 +19,7 @@ from civae_core.data.labelled import labelled_rows
 from civae_core.errors import PreemptedError
 from civae_core.model import IntactVAE
 from civae_core.model.stored import find_model_file, read_card
-from civae_core.training import loop
+from civae_core.training import loop, pairing
 from civae_core.training.heldout import HeldOut
 from civae_core.training.loop import train
 from civae_core.training.pairing import BATCH, fit_pairing, pairing_loss
@@ -89,6 +89,24 @@ def test_a_fit_brings_contours_together_and_moves_the_rotation_alone(
     assert torch.equal(model.pairing.free_TLL, first), "it begins again, wherever the last one ended"
     fit_pairing(model, faces, rows, face_roles, seed=1, **settings)
     assert not torch.equal(model.pairing.free_TLL, first)
+
+
+def test_a_rotation_that_became_non_finite_is_not_kept(
+    make_model: Callable[..., IntactVAE],
+    faces: PreparedData,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    face_roles = AttributeRoles.assign(faces.attributes, ["Young"], ["Male", "Skin_Tone"], ["Gray_Hair"])
+    model = make_model(perturbed=True, assigned=face_roles, size=faces.size).eval().requires_grad_(False)
+    assert model.pairing is not None
+    real = pairing.pairing_loss
+    monkeypatch.setattr(pairing, "pairing_loss", lambda *args: real(*args) * torch.nan)
+    rows = labelled_rows(faces, face_roles, "train")
+    cpu = torch.device("cpu")
+    fit_pairing(model, faces, rows, face_roles, images=BATCH, seed=0, device=cpu, stopped=lambda: 0)
+    assert not model.pairing.free_TLL.any()
+    assert "non-finite" in caplog.text
 
 
 def test_a_run_ends_with_noises_paired_and_says_so(tiny_config: MakeConfig, tmp_path: Path) -> None:
