@@ -29,7 +29,8 @@ def quickstart(
 ) -> None:
     """Try everything on built-in faces, in minutes.
 
-    Prepares the faces, trains ours and a plain CVAE, and holds both against the true counterfactuals.
+    Prepares the faces, trains ours, a plain CVAE and the original's way, and holds all against the true
+    counterfactuals.
     Leaves one picture (faces.png), one page (report.html) and one table. Running it again continues.
 
     \b

@@ -39,25 +39,26 @@ def method_tables(
 ) -> Iterator[Table]:
     """The main measures, absent numbers as a dash; methods that do not fit into a line go to another table.
 
+    Where leaving out intervals and attributes keeps all methods in one table, they are left out.
+
     Args:
         title: over the first table.
         methods: entries by method, as in `evaluate --json`.
         width: characters in a line.
         intervals: show them, and the attribute that a number belongs to, on further lines of a cell.
     """
-    rows = [_row(measure, methods, intervals) for measure in measures_present(methods) if measure.headline]
-    columns = {
-        name: max(
-            [len(name), *(cell_len(line) for _, cells in rows for line in cells[name].plain.split("\n"))]
-        )
-        for name in ordered(methods)
-    }
-    widest = max(columns.values(), default=1)
-    pages = _pages(list(columns), max((width - MEASURE_WIDTH) // (widest + GAP), 1))
+    rows, pages = _laid_out(methods, width, intervals)
+    left_out = False
+    if intervals and len(pages) > 1:
+        plain, fewer = _laid_out(methods, width, False)
+        if left_out := len(fewer) == 1:
+            rows, pages = plain, fewer
     texts = [cell.plain for _, cells in rows for cell in cells.values()]
     legend = "↓ lower, ↑ higher, →0 nearer 0 is better"
     legend += "\n± standard deviation over runs" if any("±" in text for text in texts) else ""
     legend += "\nin brackets: 95 % interval over images" if any("[" in text for text in texts) else ""
+    legend += "\nintervals: in a wider window, and in evaluation.json" if left_out else ""
+    columns = _widths(rows, methods)
     for number, names in enumerate(pages):
         table = Table(
             title=Text(title if number == 0 else f"{title}, continued"),
@@ -75,6 +76,29 @@ def method_tables(
         for heading, cells in rows:
             table.add_row(heading, *(cells[name] for name in names))
         yield table
+
+
+_Rows = list[tuple[Text, dict[str, Text]]]
+"""Each measure's title, and its cells by method."""
+
+
+def _laid_out(
+    methods: Mapping[str, Mapping[str, Any]], width: int, intervals: bool
+) -> tuple[_Rows, list[Sequence[str]]]:
+    """The rows, and which methods stand on which page."""
+    rows = [_row(measure, methods, intervals) for measure in measures_present(methods) if measure.headline]
+    widest = max(_widths(rows, methods).values(), default=1)
+    return rows, _pages(ordered(methods), max((width - MEASURE_WIDTH) // (widest + GAP), 1))
+
+
+def _widths(rows: _Rows, methods: Mapping[str, Any]) -> dict[str, int]:
+    """Characters of each method's column."""
+    return {
+        name: max(
+            [len(name), *(cell_len(line) for _, cells in rows for line in cells[name].plain.split("\n"))]
+        )
+        for name in ordered(methods)
+    }
 
 
 def _row(

@@ -195,3 +195,15 @@ def test_terminal_table_of_four_methods_breaks_no_number_at_80_columns() -> None
     text = "\n".join(lines)
     assert text.count("[0.18, 0.24]") == text.count("[0.31, 0.37]") == text.count("0.00234") == 4
     assert text.count("[23.99, 24.05]") == 0 and text.count("[24.0, 24.1]") == 4
+
+
+def test_terminal_table_of_five_methods_leaves_intervals_out_at_80_columns() -> None:
+    shown = evaluation()
+    names = ("copy", "cvae", "original", "ours", "truth")
+    shown["methods"] = dict.fromkeys(names, shown["methods"]["ours"])
+    narrow, wide = table_text(shown, 80), table_text(shown, 100)
+    assert max(map(len, narrow.splitlines())) <= 80
+    assert narrow.count("measure ") == wide.count("measure ") == 1
+    assert "[" not in narrow and "intervals: in a wider window, and in evaluation.json" in narrow
+    assert wide.count("[0.18, 0.24]") == 5 and "wider window" not in wide
+    assert table_text(shown, 60).count("measure ") > 1, "too narrow for either"
