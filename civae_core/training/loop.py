@@ -156,7 +156,8 @@ def _loop(
     settings, counters = config.train, books.counters
     limit = min(settings.images, stop_at or settings.images)
     if counters.images_seen >= limit:
-        log.info("nothing to do: %s images are done", f"{counters.images_seen:,}")
+        if not _pairing_is_due(config, learner, counters):
+            log.info("nothing to do: %s images are done", f"{counters.images_seen:,}")
         return
     begun = f"continuing at {counters.images_seen:,}" if counters.images_seen else "training"
     log.info("%s, to %s images, on %s", begun, f"{limit:,}", learner.compute.describe())
@@ -200,7 +201,7 @@ def _pair_noises(
     Until it is done the last checkpoint is without; whoever goes on from there begins it again, to the same bits.
     """
     model, counters = learner.average, books.counters
-    if counters.images_seen < config.train.images or counters.paired or model.pairing is None:
+    if not _pairing_is_due(config, learner, counters):
         return
     images = config.train.images_to_pair
     log.info("pairing latent noises by the contours of %s images", f"{images:,}")
@@ -225,6 +226,11 @@ def _pair_noises(
         books.note_pairing(fitted)
         books.sample()
         books.save(validate=False)
+
+
+def _pairing_is_due(config: Config, learner: Learner, counters: Counters) -> bool:
+    seen_all = counters.images_seen >= config.train.images
+    return seen_all and not counters.paired and learner.average.pairing is not None
 
 
 def _asked_to_stop(stop: StopRequest, processes: Processes, counters: Counters, batch_size: int) -> int:

@@ -43,6 +43,8 @@ class Preview:
     """What the run goes on from: images seen by the checkpoint it finds, else 0."""
     images_to: int
     """Where it would stop."""
+    pairing_images: int
+    """Images by which it would then pair noises; 0 where it would not."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -52,10 +54,12 @@ class Preview:
         return f"with {images} image{'s' * (images != 1)} at once in each process"
 
     def _span(self) -> str:
+        done = f"{self.images_from:,} are done"
+        then = f", then pairing noises by {self.pairing_images:,}" if self.pairing_images else ""
         if self.images_from >= self.images_to:
-            return f"nothing to do: {self.images_from:,} are done"
+            return done + then if then else f"nothing to do: {done}"
         begun = f"continuing at {self.images_from:,}, " if self.images_from else ""
-        return f"{begun}to {self.images_to:,}"
+        return f"{begun}to {self.images_to:,}{then}"
 
     def describe(self) -> str:
         return "\n".join(
@@ -94,7 +98,8 @@ def preview(
             require_unheld(out)
         start = find_start(RunFolder(out), config, data, resume=resume, stop_at=stop_at)
         learner = Learner(make_model(config, roles, data), config, roles, compute)
-        seen = start.restore(learner).images_seen
+        counters = start.restore(learner)
+        seen = counters.images_seen
         batches = make_batches(config, roles, data, compute, processes)
         partly = make_partly_batches(config, roles, data, compute, processes, batches)
 
@@ -109,6 +114,8 @@ def preview(
     predictor = learner.model.predictor
     in_predictor = sum(p.numel() for p in predictor.parameters()) if predictor is not None else 0
     everything = sum(p.numel() for p in learner.model.parameters())
+    images_to = min(config.train.images, stop_at or config.train.images)
+    pairs = learner.average.pairing is not None and not counters.paired
     return Preview(
         compute=compute.describe(),
         training_images=len(batches.rows_N),
@@ -119,5 +126,8 @@ def preview(
         images_at_once=config.train.batch_size // processes.world_size // learner.parts,
         loss=round(means["loss"], 2) if means else None,
         images_from=seen,
-        images_to=min(config.train.images, stop_at or config.train.images),
+        images_to=images_to,
+        pairing_images=config.train.images_to_pair
+        if pairs and max(seen, images_to) >= config.train.images
+        else 0,
     )

@@ -1,6 +1,7 @@
 """The last step of training: noises paired by contours, once, to the same bits however often it was stopped."""
 
 import json
+import logging
 import os
 import signal
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from civae_core.training import loop, pairing
 from civae_core.training.heldout import HeldOut
 from civae_core.training.loop import train
 from civae_core.training.pairing import BATCH, fit_pairing, pairing_loss
+from civae_core.training.preview import preview
 
 SHORT = {"train.images": 96, "train.batch_size": 16, "train.validate_images": 4, "train.checkpoint_every": 48}
 MakeConfig = Callable[..., Config]
@@ -140,7 +142,7 @@ def test_where_nothing_can_be_paired_training_ends_without(
 
 
 def test_pairing_that_was_stopped_is_begun_again_to_the_same_bits(
-    tiny_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = tiny_config(SHORT)
     train(config, tmp_path / "whole", device="cpu")
@@ -162,7 +164,16 @@ def test_pairing_that_was_stopped_is_begun_again_to_the_same_bits(
     assert not rotation(tmp_path / "run").any()
     assert read_card(find_model_file(tmp_path / "run")).lacks_pairing
     monkeypatch.setattr(loop, "fit_pairing", real)
+    assert (
+        "96 are done, then pairing noises by 96\n"
+        in preview(config, tmp_path / "run", device="cpu").describe()
+    )
+    caplog.set_level(logging.INFO, "civae_core")
     assert train(config, tmp_path / "run", device="cpu").finished
+    assert "nothing to do" not in caplog.text and "pairing latent noises" in caplog.text
+    caplog.clear()
+    assert train(config, tmp_path / "run", device="cpu").finished
+    assert "nothing to do: 96 images are done" in caplog.text
     assert torch.equal(rotation(tmp_path / "run"), rotation(tmp_path / "whole"))
 
 
