@@ -39,7 +39,9 @@ class Function(nn.Module):
         self.inputs, self.outputs = inputs, outputs
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        return self.function(self.model, *tensors)
+        found = self.function(self.model, *tensors)
+        # A tensor that stands for two outputs, as do the zeros of N(0,I), would get one name in the graph.
+        return tuple(o.clone() if any(o is other for other in found[:i]) else o for i, o in enumerate(found))
 
 
 @dataclass(frozen=True)

@@ -180,6 +180,15 @@ def test_the_networks_are_there_for_other_programs(stored: StoredModel) -> None:
     assert functions.keys() == {*FUNCTIONS, "encoder", "decoder", "prior"}
 
 
+def test_a_prior_whose_mean_and_spread_are_the_same_zeros_has_both_in_its_graph(stored: StoredModel) -> None:
+    standard = stored.card.config.model.model_copy(update={"prior": "standard"})
+    model = IntactVAE(standard, ROLES, size=16, channels=3).eval()
+    _, x_BX, t_BT, _ = arrays(2)
+    graph = trace(functions_of(model, "cvae")["prior"], (x_BX, t_BT))
+    assert [value.name for value in graph.graph.output] == ["mean", "log_std"]
+    assert {name for node in graph.graph.node for name in node.output} >= {"mean", "log_std"}
+
+
 def test_graphs_that_answer_otherwise_are_not_written(
     stored: StoredModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
