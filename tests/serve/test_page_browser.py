@@ -82,6 +82,9 @@ def test_a_photo_is_changed_compared_and_downloaded(page: Any, photograph: bytes
     expect(page.locator(".notes")).not_to_contain_text("beyond training")
     assert counterfactual.get_attribute("src") != beyond
 
+    page.locator("#attr-Young").select_option("0")
+    expect(status).to_have_text("Young: no, as it is; the same pixels as the original.")
+
     # A correction is what the pictures then rest on.
     page.locator("#attr-Young").select_option("1")
     expect(status).to_contain_text("Young: no instead of yes")

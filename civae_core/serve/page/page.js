@@ -317,7 +317,10 @@ function summary(answer) {
   const treatments = state.page.models[answer.model].treatments;
   const set = treatments
     .filter((a) => a.name in answer.treat)
-    .map((a) => `${a.name}: ${shown(a, answer.treat[a.name])} instead of ${shown(a, answer.factual[a.name])}`);
+    .map((a) => {
+      const [asked, was] = [shown(a, answer.treat[a.name]), shown(a, answer.factual[a.name])];
+      return `${a.name}: ${asked}${asked === was ? ", as it is" : ` instead of ${was}`}`;
+    });
   const what = set.length ? set.join(", ") : "Nothing changed";
   if (answer.largest_difference === 0) return `${what}; the same pixels as the original.`;
   return `${what}; pixels differ by ${answer.mean_difference} of 255 levels on average, at most ${answer.largest_difference}.`;
