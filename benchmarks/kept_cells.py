@@ -1,0 +1,137 @@
+"""Cells of several `civae benchmark` folders in one small file, and as the table of docs/levers.md.
+
+    python benchmarks/kept_cells.py docs/levers.json [FOLDER…] [--config configs/levers.yml]
+
+Cells of the folders replace those of the same data, method and seed in the file. Prints a row for each method of the
+config, in its order: the relative effect error at each overlap, and more at the last; mean ± sd over seeds, a dash
+where nothing was trained.
+"""
+
+import argparse
+import json
+import re
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from civae_core.files import write_text
+
+Kept = dict[str, dict[str, list[dict[str, Any]]]]
+"""By data set and method: an entry for each seed, as in `evaluate --json`, with its `seed`."""
+
+MEASURES = (
+    "relative_effect_error",
+    "relative_effect_error_mean_image",
+    "mse_off_effect",
+    "ate_error",
+    "ate_error_prior",
+    "cate_error",
+    "cate_error_prior",
+    "effectiveness",
+    "leak",
+    "worst_leak",
+    "minimality",
+    "realism",
+    "subgroups",
+    "psnr_reconstruction",
+    "balance",
+)
+COLUMNS: dict[str, tuple[int, Callable[[dict[str, Any]], float]]] = {
+    "as intended": (2, lambda entry: _only(entry["effectiveness"])["accuracy"]["mean"]),
+    "worst leak (sd)": (2, lambda entry: abs(entry["worst_leak"]["mean"])),
+    "worst group": (2, lambda entry: entry["subgroups"]["relative_effect_error"]["worst"]["mean"]),
+    "off the effect": (4, lambda entry: entry["mse_off_effect"]["mean"]),
+    "reconstruction (dB)": (1, lambda entry: entry["psnr_reconstruction"]["mean"]),
+}
+"""Decimals, and where the number stands."""
+
+
+def cells_of(folder: Path) -> Kept:
+    """The evaluated runs of a benchmark's folder, rounded; copying the input and the truth are left out."""
+    found: Kept = {}
+    for file in sorted(folder.glob("runs/*/*/evaluation.json")):
+        named = re.fullmatch(r"(.+)-seed(\d+)", file.parent.name)
+        if named is None:
+            continue
+        methods = json.loads(file.read_text(encoding="utf-8"))["methods"]
+        (entry,) = (entry for name, entry in methods.items() if name not in ("copy", "truth"))
+        kept = {"seed": int(named[2])} | {key: _rounded(entry[key]) for key in MEASURES if key in entry}
+        found.setdefault(file.parents[1].name, {}).setdefault(named[1], []).append(kept)
+    return found
+
+
+def merged(old: Kept, new: Kept) -> Kept:
+    """Both, the new in place of the old where data, method and seed are the same."""
+    result = {data: dict(methods) for data, methods in old.items()}
+    for data, methods in new.items():
+        for name, entries in methods.items():
+            seeds = {entry["seed"] for entry in entries}
+            others = [entry for entry in result.get(data, {}).get(name, []) if entry["seed"] not in seeds]
+            result.setdefault(data, {})[name] = sorted([*others, *entries], key=lambda entry: entry["seed"])
+    return result
+
+
+def table(kept: Kept, methods: Sequence[str], datasets: Sequence[str]) -> str:
+    """A row of Markdown for each method that has a cell."""
+    last = datasets[-1]
+    heads = [data.removeprefix("overlap-").rstrip("0").rstrip(".").lstrip("0") for data in datasets]
+    lines = [
+        "| | "
+        + " | ".join([f"overlap {heads[0]}", *heads[1:], *(f"{c}, {heads[-1]}" for c in COLUMNS)])
+        + " |"
+    ]
+    lines.append("|---" * (1 + len(datasets) + len(COLUMNS)) + "|")
+    for name in methods:
+        of = {data: kept.get(data, {}).get(name, []) for data in datasets}
+        if not any(of.values()):
+            continue
+        cells = [_spread([e["relative_effect_error"]["mean"] for e in of[data]], 3) for data in datasets]
+        cells += [_spread([read(e) for e in of[last]], decimals) for decimals, read in COLUMNS.values()]
+        lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _only(values: dict[str, Any]) -> Any:
+    (value,) = values.values()
+    return value
+
+
+def _spread(values: Sequence[float], decimals: int) -> str:
+    if not values:
+        return "–"
+    shown = [statistics.mean(values), *([statistics.stdev(values)] if len(values) > 1 else [])]
+    return " ± ".join(
+        f"{value:.{decimals}f}".replace("0.", ".", 1) if value < 1 else f"{value:.{decimals}f}"
+        for value in shown
+    )
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _rounded(inner) for key, inner in value.items()}
+    return round(value, 4) if isinstance(value, float) else value
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("kept", type=Path)
+    parser.add_argument("folders", type=Path, nargs="*")
+    parser.add_argument("--config", type=Path, default=Path("configs/levers.yml"))
+    given = parser.parse_args()
+    kept: Kept = json.loads(given.kept.read_text(encoding="utf-8")) if given.kept.exists() else {}
+    for folder in given.folders:
+        kept = merged(kept, cells_of(folder))
+    if given.folders:
+        write_text(given.kept, json.dumps(kept, ensure_ascii=False) + "\n")
+    config = yaml.safe_load(given.config.read_text(encoding="utf-8"))
+    datasets = [f"overlap-{overlap}" for overlap in config["faces"]["overlap"]]
+    print(table(kept, list(config["methods"]), datasets))
+
+
+if __name__ == "__main__":
+    main()
