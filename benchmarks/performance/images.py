@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from torchvision import transforms
 
 from benchmarks.performance.bench import CPU, QUICK_ONLY, Bench, prepared, repeated
 from benchmarks.performance.machine import NO_GPU
@@ -18,15 +19,36 @@ from civae_core.machine import available_cores
 from civae_core.training.device import Compute
 
 PREPARATION, LOADING = "data preparation", "data loading"
-ORIGINAL_WAY = "Pillow: open, crop, resize, NumPy"
+ORIGINAL_WAY = "the original's pipeline: Pillow, then torchvision to normalised floats"
+PILLOW = "Pillow: open, crop, resize, NumPy"
 ORIGINAL_BATCH = "JPEGs, each opened, cropped, resized, made floats"
 TWICE = Goal(ratio=2.0)
 NEARLY = 0.8
 """Of as many times as fast as there are cores counts as nearly linear."""
 
 
+def transformed(path: Path, way: transforms.Compose) -> torch.Tensor:
+    """A photograph as the original prepares it, anew in every epoch: float [3,S,S]."""
+    with Image.open(path) as image:
+        made: torch.Tensor = way(image.convert("RGB"))
+        return made
+
+
+def original_way(size: int) -> transforms.Compose:
+    """The original's transforms."""
+    half = [0.5] * 3
+    return transforms.Compose(
+        [
+            transforms.CenterCrop(CROP),
+            transforms.Resize(size),
+            transforms.ToTensor(),
+            transforms.Normalize(half, half),
+        ]
+    )
+
+
 def opened(path: Path, size: int) -> np.ndarray:
-    """A photograph as the original prepares it: uint8 [S,S,3]."""
+    """A photograph by Pillow alone: uint8 [S,S,3]."""
     with Image.open(path) as image:
         left, top = (image.width - CROP) // 2, (image.height - CROP) // 2
         cropped = image.convert("RGB").crop((left, top, left + CROP, top + CROP))
@@ -37,10 +59,16 @@ def preparation_rows(bench: Bench) -> list[Row]:
     """Photographs to arrays by one core at two sizes, and to a prepared folder by one core and by all."""
     photos, rows = bench.photos, []
     for size in (bench.scale.size, bench.scale.large):
-        ways = {ORIGINAL_WAY: partial(_all_opened, photos, size)}
-        ways[f"read and resized to {size} px"] = partial(bench.source(size).reader.read, range(len(photos)))
+        name, way = f"read and resized to {size} px", original_way(size)
+        ways: dict[str, Call] = {
+            ORIGINAL_WAY: lambda way=way: [transformed(path, way) for path in photos],
+            PILLOW: partial(_all_opened, photos, size),
+            name: partial(bench.source(size).reader.read, range(len(photos))),
+        }
         times = interleaved(ways, bench.scale.plan)
-        rows += compared(PREPARATION, times, ORIGINAL_WAY, items=len(photos), goal=TWICE)
+        for baseline, goal in ((ORIGINAL_WAY, TWICE), (PILLOW, None)):
+            both = {way: times[way] for way in (baseline, name)}
+            rows += compared(PREPARATION, both, baseline, items=len(photos), goal=goal)
     return rows + _folder_rows(bench)
 
 
@@ -56,13 +84,13 @@ def _folder_rows(bench: Bench) -> list[Row]:
         shutil.rmtree(out)
 
     one, all_ = f"{count:,} photographs into a folder, {size} px, one process", f"the same, {cores} processes"
-    ways: dict[str, Call] = {ORIGINAL_WAY: partial(_all_opened, bench.photos, size)}
+    ways: dict[str, Call] = {PILLOW: partial(_all_opened, bench.photos, size)}
     ways[one] = partial(prepare_folder, 1)
     if bench.scale.slow and cores > 1:
         ways[all_] = partial(prepare_folder, cores)
     times = interleaved(ways, bench.scale.plan)
-    shown = {name: times[name] for name in (ORIGINAL_WAY, one)}
-    rows = compared(PREPARATION, shown, ORIGINAL_WAY, items=count, baseline_items=len(bench.photos))
+    shown = {name: times[name] for name in (PILLOW, one)}
+    rows = compared(PREPARATION, shown, PILLOW, items=count, baseline_items=len(bench.photos))
     if all_ not in times:
         return rows + not_measured(PREPARATION, [all_], one, QUICK_ONLY if cores > 1 else "one core")
     shown = {name: times[name] for name in (one, all_)}
