@@ -6,11 +6,15 @@ Counterfactuals of training images should keep the contours of their reconstruct
 whichever side of it is lighter (`model.contours`), and r the posterior's mean. Only the rotation R of (M6) learns
 from P, and only once all else has: the rest of the model, asked for the same, would rather have no effect at all, and
 a rotation that follows it about while it learns ends far from the one that suits it (measured: docs/levers.md).
+
+A model that has learned little draws contours that say little, and loses of its effect by following them. So the
+rotation is kept only where the model's own predictor sees as many counterfactuals as asked with it as without.
 """
 
 import logging
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +22,7 @@ import torch
 from torch import Tensor
 
 from civae_core.attributes import Attribute, AttributeRoles
+from civae_core.counterfactual import abduct, predict
 from civae_core.data import PreparedData
 from civae_core.data.labelled import LabelledRows
 from civae_core.model import IntactVAE
@@ -32,6 +37,8 @@ log = logging.getLogger(__name__)
 BATCH = 32
 RATE = 0.005
 """Adam's learning rate at the start, in radians or so; it falls to zero by a cosine."""
+CHECKED = 8
+"""Batches of training images whose counterfactuals are looked at with and without the rotation."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +78,8 @@ def fit_pairing(
         stopped: asked before every step; anything but 0 ends the fit.
 
     Returns:
-        None if it was stopped; the rotation is the identity then, as it is where it became non-finite.
+        None if it was stopped; the rotation is the identity then, as it is where it became non-finite or made fewer
+        counterfactuals look as asked.
 
     Raises:
         ValueError: the model has no pairing.
@@ -104,9 +112,53 @@ def fit_pairing(
     if not angles_TLL.isfinite().all():
         log.warning("the pairing of latent noises became non-finite: they stay as they come")
         model.pairing.forget()
+    else:
+        looked_at = [rows[torch.randint(len(rows), (BATCH,), generator=generator)] for _ in range(CHECKED)]
+        with torch.no_grad():
+            _forget_if_it_takes_the_effect(
+                model, [part.read(data, device) for part in looked_at], roles.treatments
+            )
     tenth = max(steps // 10, 1)
     first, last = (float(torch.stack(part).mean()) for part in (losses[:tenth], losses[-tenth:]))
     return Fitted(first, last, time.monotonic() - began)
+
+
+def _forget_if_it_takes_the_effect(
+    model: IntactVAE, batches: Sequence[tuple[Tensor, Tensor, Tensor]], treatments: tuple[Attribute, ...]
+) -> None:
+    """Leaves the rotation out if, by more than chance, fewer counterfactuals are seen as asked with it."""
+    assert model.pairing is not None
+    if model.predictor is None or all(treatment.kind != "binary" for treatment in treatments):
+        return
+    angles_TLL = model.pairing.free_TLL.clone()
+    with_it_N = torch.cat([seen_as_asked(model, *batch, treatments) for batch in batches])
+    model.pairing.forget()
+    without_N = torch.cat([seen_as_asked(model, *batch, treatments) for batch in batches])
+    lost, won = int((without_N & ~with_it_N).sum()), int((with_it_N & ~without_N).sum())
+    if lost - won > 2 * math.sqrt(lost + won):  # two standard deviations, were either as likely
+        log.warning(
+            "with latent noises paired %d of %d counterfactuals look as asked, without %d: they stay as they come",
+            *(int(with_it_N.sum()), len(with_it_N), int(without_N.sum())),
+        )
+    else:
+        model.pairing.free_TLL.copy_(angles_TLL)
+
+
+def seen_as_asked(
+    model: IntactVAE, y_BCHW: Tensor, x_BX: Tensor, t_BT: Tensor, treatments: tuple[Attribute, ...]
+) -> Tensor:
+    """Whether the model's predictor reads in each counterfactual (M6) the yes/no treatments it was asked for: [B].
+
+    Raises:
+        ValueError: the model has no predictor.
+    """
+    if model.predictor is None:
+        raise ValueError("the model has no predictor")
+    t_new_BT, _ = other_arm(t_BT, treatments)
+    image_BCHW = predict(model, abduct(model, y_BCHW, x_BX, t_BT), t_new_BT).image_BCHW
+    read_BT = model.predictor(image_BCHW)[:, : len(treatments)] > 0
+    binary_T = torch.tensor([treatment.kind == "binary" for treatment in treatments], device=t_BT.device)
+    return ((read_BT == (t_new_BT > 0.5)) | ~binary_T).all(dim=1)
 
 
 def pairing_loss(

@@ -20,10 +20,11 @@ from civae_core.data.labelled import labelled_rows
 from civae_core.errors import PreemptedError
 from civae_core.model import IntactVAE
 from civae_core.model.stored import find_model_file, read_card
+from civae_core.penalties.arms import other_arm
 from civae_core.training import loop, pairing
 from civae_core.training.heldout import HeldOut
 from civae_core.training.loop import train
-from civae_core.training.pairing import BATCH, fit_pairing, pairing_loss
+from civae_core.training.pairing import BATCH, fit_pairing, pairing_loss, seen_as_asked
 from civae_core.training.preview import preview
 
 SHORT = {"train.images": 96, "train.batch_size": 16, "train.validate_images": 4, "train.checkpoint_every": 48}
@@ -109,6 +110,57 @@ def test_a_rotation_that_became_non_finite_is_not_kept(
     fit_pairing(model, faces, rows, face_roles, images=BATCH, seed=0, device=cpu, stopped=lambda: 0)
     assert not model.pairing.free_TLL.any()
     assert "non-finite" in caplog.text
+
+
+def test_a_rotation_that_takes_the_effect_is_not_kept(
+    make_model: Callable[..., IntactVAE],
+    faces: PreparedData,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    face_roles = AttributeRoles.assign(faces.attributes, ["Young"], ["Male", "Skin_Tone"], ["Gray_Hair"])
+    model = make_model(perturbed=True, assigned=face_roles, size=faces.size).eval().requires_grad_(False)
+    assert model.pairing is not None
+    lost = 0
+
+    def seen(model: IntactVAE, y_BCHW: Tensor, *_: Any) -> Tensor:
+        """All as asked without a rotation, and with one all but `lost` of each batch."""
+        assert model.pairing is not None
+        return torch.arange(len(y_BCHW)) >= (lost if model.pairing.free_TLL.any() else 0)
+
+    monkeypatch.setattr(pairing, "seen_as_asked", seen)
+    settings: dict[str, Any] = {"images": 2 * BATCH, "device": torch.device("cpu"), "stopped": lambda: 0}
+    rows = labelled_rows(faces, face_roles, "train")
+    fit_pairing(model, faces, rows, face_roles, seed=0, **settings)
+    assert model.pairing.free_TLL.any() and "stay as they come" not in caplog.text
+    lost = 1
+    fit_pairing(model, faces, rows, face_roles, seed=0, **settings)
+    assert not model.pairing.free_TLL.any()
+    assert (
+        "paired 248 of 256 counterfactuals look as asked, without 256: they stay as they come" in caplog.text
+    )
+
+
+def test_the_predictor_reads_what_was_asked_of_each_image(
+    make_model: Callable[..., IntactVAE],
+    photos: Callable[..., tuple[Tensor, ...]],
+    roles: AttributeRoles,
+) -> None:
+    y, x, t = photos(16)
+    model = make_model(perturbed=True).eval()
+    assert model.predictor is not None
+    t_new, _ = other_arm(t, roles.treatments)
+    binary = [j for j, treatment in enumerate(roles.treatments) if treatment.kind == "binary"]
+    always = torch.zeros(16, model.predictor.head.out_features)
+    always[:, binary] = torch.where(t_new[:, binary] > 0.5, 1.0, -1.0)
+    with torch.no_grad():
+        for flipped in (None, 3):
+            told = always.clone()
+            if flipped is not None:
+                told[flipped] *= -1
+            model.predictor.forward = lambda _, told=told: told
+            wanted = torch.arange(16) != (-1 if flipped is None else flipped)
+            assert torch.equal(seen_as_asked(model, y, x, t, roles.treatments), wanted)
 
 
 def test_a_run_ends_with_noises_paired_and_says_so(tiny_config: MakeConfig, tmp_path: Path) -> None:
