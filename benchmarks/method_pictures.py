@@ -53,7 +53,7 @@ def step_by_step(stored: StoredModel, data: PreparedData, subjects: list[int]) -
         ("f(z,t): what the model knows of it", found.reconstruction.mean_BCHW),
         ("e: the rest, twice as strong", 0.5 + 2 * found.residual_BCHW),
         ("f(z',t'): the same noise, another t", answer.mean_BCHW),
-        ("effect: brighter red, darker blue", effect_map(answer.effect_BCHW) / 255),
+        ("effect: brighter red, darker blue", torch.from_numpy(effect_map(answer.effect_BCHW)) / 255),
         ("m: where e is kept (white)", kept_B1HW),
         ("answer y'", answer.image_BCHW),
     ]

@@ -126,6 +126,27 @@ def test_each_error_has_its_exit_code_and_no_traceback(error: CivaeError, code: 
     assert result.stdout == ""
 
 
+LEFT_BEHIND = """\
+import threading, typer
+from civae_cli.errors import CivaeGroup
+from civae_core.errors import LostContactError
+app = typer.Typer(cls=CivaeGroup)
+app.callback()(lambda: None)
+@app.command()
+def fail() -> None:
+    threading.Thread(target=threading.Event().wait).start()  # as a library's that waits for who has gone
+    raise LostContactError("it went away")
+app()
+"""
+
+
+def test_who_lost_contact_ends_at_once_whatever_threads_are_left() -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", LEFT_BEHIND, "fail"], capture_output=True, text=True, timeout=60
+    )
+    assert (run.returncode, run.stderr) == (1, "error: it went away\n")
+
+
 def test_a_hint_follows_a_blank_line() -> None:
     result = CliRunner().invoke(failing(DataError("a.jpg: truncated", hint="copy it again")), ["fail"])
     assert result.stderr == "error: a.jpg: truncated\n\nhint: copy it again\n"

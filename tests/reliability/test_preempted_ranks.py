@@ -158,5 +158,5 @@ def test_where_one_is_killed_the_other_ends_too(config_file: Path, tmp_path: Pat
     wait_for(tmp_path / "run" / "checkpoints" / "step-000000032")
     started[1].kill()
     codes, said = finished(started)
-    assert codes == [1, -signal.SIGKILL]
+    assert codes == [1, -signal.SIGKILL], said
     assert "error: lost contact with another of the processes" in said[0]
