@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 
 from civae_cli.help import format_commands
 from civae_cli.terminal import paint
-from civae_core.errors import CivaeError, InterruptedRunError, LostContactError, PreemptedError
+from civae_core.errors import CivaeError, InterruptedRunError, PreemptedError
 
 INTERRUPTED = 130
 
@@ -52,8 +52,6 @@ class CivaeGroup(TyperGroup):
         except CivaeError as error:
             stopped = isinstance(error, PreemptedError | InterruptedRunError)
             report(error.message, error.hint, verbose, is_error=not stopped)
-            if isinstance(error, LostContactError):
-                _end_at_once(error.exit_code)
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as error:
             report("interrupted", None, verbose)
@@ -104,13 +102,6 @@ def _first_line(error: BaseException) -> str:
 def _is_out_of_memory(error: BaseException) -> bool:
     """Known by name, because importing torch to ask would cost every command its start-up time."""
     return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-
-
-def _end_at_once(code: int) -> None:
-    """Ends the process without the interpreter's usual end, which threads that are left would turn into an abort."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
 
 
 def _discard_stdout() -> None:

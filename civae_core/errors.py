@@ -40,13 +40,6 @@ class CivaeError(Exception):
         self.hint = None if hint is None else printable(hint)
 
 
-class LostContactError(CivaeError):
-    """Another of the processes that train together went away.
-
-    Threads that waited for it may be left; a program that ends the usual way while they run can be aborted (SIGABRT).
-    """
-
-
 class UsageError(CivaeError):
     """A command line or config that cannot be carried out as written."""
 

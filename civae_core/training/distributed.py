@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import distributed as dist
 
-from civae_core.errors import CivaeError, LostContactError, UsageError
+from civae_core.errors import CivaeError, UsageError
 
 _LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """What a launcher tells each of its processes; torchrun sets them, docs/slurm.sh does it for srun."""
@@ -89,7 +89,7 @@ def joined(device_name: str) -> Iterator[Processes]:
 
     Raises:
         UsageError: there is no GPU of its own for each process of this host.
-        LostContactError: another of the processes went away while the block ran.
+        CivaeError: another of the processes went away while the block ran.
     """
     if not all(os.environ.get(name) for name in _LAUNCHED) or os.environ["WORLD_SIZE"] == "1":
         yield Processes()
@@ -112,7 +112,7 @@ def joined(device_name: str) -> Iterator[Processes]:
     except RuntimeError as error:
         if not _is_lost_contact(error):
             raise
-        raise LostContactError(
+        raise CivaeError(
             "lost contact with another of the processes that train together",
             hint="it failed or was killed, and may say why; run the same command again to go on",
         ) from error

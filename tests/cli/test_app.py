@@ -127,24 +127,29 @@ def test_each_error_has_its_exit_code_and_no_traceback(error: CivaeError, code: 
 
 
 LEFT_BEHIND = """\
-import threading, typer
-from civae_cli.errors import CivaeGroup
-from civae_core.errors import LostContactError
-app = typer.Typer(cls=CivaeGroup)
-app.callback()(lambda: None)
-@app.command()
+import sys, threading
+from civae_cli import app
+from civae_core.errors import DataError
+@app.app.command()
 def fail() -> None:
-    threading.Thread(target=threading.Event().wait).start()  # as a library's that waits for who has gone
-    raise LostContactError("it went away")
-app()
+    threading.Thread(target=threading.Event().wait, daemon=DAEMON).start()  # as a library's that is left
+    print("said")
+    raise DataError("it broke")
+sys.argv = ["civae", "fail"]
+app.main()
 """
 
 
-def test_who_lost_contact_ends_at_once_whatever_threads_are_left() -> None:
+@pytest.mark.parametrize("several", [False, True])
+def test_one_of_several_processes_ends_at_once_whatever_threads_are_left(several: bool) -> None:
     run = subprocess.run(
-        [sys.executable, "-c", LEFT_BEHIND, "fail"], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", LEFT_BEHIND.replace("DAEMON", str(not several))],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ | {"WORLD_SIZE": "2" if several else "1"},
     )
-    assert (run.returncode, run.stderr) == (1, "error: it went away\n")
+    assert (run.returncode, run.stdout, run.stderr) == (3, "said\n", "error: it broke\n")
 
 
 def test_a_hint_follows_a_blank_line() -> None:

@@ -129,8 +129,10 @@ def test_under_torchrun_both_stop_save_once_and_go_on_to_the_same_bits(
     second.send_signal(signal.SIGTERM)
     assert stopped(second) in (reached + 160, 480)
 
-    assert finished([under_torchrun(config_file, run)])[0] == [0]
-    assert finished(ranks(config_file, whole))[0] == [0, 0]
+    codes, said = finished([under_torchrun(config_file, run)])
+    assert codes == [0], said
+    codes, said = finished(ranks(config_file, whole))
+    assert codes == [0, 0], said
     assert left_by(run) == left_by(whole)
 
 

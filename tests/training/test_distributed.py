@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from civae_core.config import dump_config
 from civae_core.config.schema import Config
-from civae_core.errors import LostContactError, UsageError
+from civae_core.errors import CivaeError, UsageError
 from civae_core.training.distributed import Processes, joined
 from civae_core.training.heldout import HeldOut
 from civae_core.training.loop import train
@@ -165,10 +165,10 @@ def meet_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (
             RuntimeError("[…/gloo/transport/tcp/pair.cc:545] Read error"),
-            LostContactError,
+            CivaeError,
             "lost contact with another",
         ),
-        (torch.distributed.DistBackendError("NCCL"), LostContactError, "lost contact with another"),
+        (torch.distributed.DistBackendError("NCCL"), CivaeError, "lost contact with another"),
         (RuntimeError("shapes differ"), RuntimeError, "shapes differ"),
     ],
 )
