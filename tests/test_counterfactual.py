@@ -26,6 +26,7 @@ DECODERS: dict[str, dict[str, Any]] = {
     "layered": {},
     "film": {"decoder": "direct"},
     "concat": {"decoder": "direct", "treatment_input": "concat"},
+    "original": {"network": "original"},
 }
 
 

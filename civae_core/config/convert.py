@@ -145,17 +145,19 @@ def _translate(old: _Old, name: str, images_per_epoch: int) -> Converted | None:
     norm = old.get("norm_type", lambda v: v in ("bn", "gn"), "bn or gn")
     deep = bool(old.get("deep_model", lambda v: v in (0, 1), "0 or 1"))
     stages = _widths(old)
-    old.count("num_res_blocks")
     data = _roles(old)
     settings: dict[str, Any] = {
         "objective": "intact",
         "data": {"path": f"data/celeba-{size}", **data},
         "model": {
+            "network": "original",
             "latent": latent,
             "width": old.count("ch_multi"),
             "stages": stages,
-            "blocks": 2 if deep else 1,
+            "blocks": old.count("num_res_blocks"),
+            **({"deep": True} if deep else {}),
             "norm": {"bn": "batch", "gn": "group"}[norm],
+            "activation": "elu",
             "sigma": "fixed",
             "sigma_init": ORIGINAL_SIGMA,
         },
@@ -172,8 +174,11 @@ def _translate(old: _Old, name: str, images_per_epoch: int) -> Converted | None:
         "objective": "the original trained against N(0,I): its learned prior got no gradient; to repeat "
         "that, write `objective: original` and put kl_scale into loss.beta",
         "data.path": f"civae prepare-data CELEBA --out data/celeba-{size} --size {size}",
-        "model.blocks": "residual blocks in every stage; num_res_blocks counted those at the bottom only"
-        + (", deep_model adds one" if deep else ""),
+        "model.network": "the original's encoder and decoder; ours is what civae is made with, and "
+        "`civae config init` shows its keys",
+        "model.blocks": "num_res_blocks: at the lowest resolution",
+        "model.deep": "deep_model: one more block at each resolution" if deep else "",
+        "model.activation": "fixed in the original's code",
         "model.sigma": "the original's squared error fixes σ² at 1/8; leave both out to learn σ",
         "loss.beta": f"kl_scale {kl_scale:g} × {_CHANNELS}·{size}·{size} values / {latent} latent dimensions",
         "train.images": f"nepoch {epochs} × {images_per_epoch:,} training images",
@@ -262,8 +267,8 @@ def _note_the_rest(old: _Old) -> None:
         elif key not in _SHIPPED and key != "treatment":
             old.remarks.append(f"{key}: not a key of the original that is known here; dropped")
     old.remarks.append(
-        "what the original fixed in its code (ELU, treatment beside z, Adam without decay, no average of weights, "
-        "no propensity weights) is left at civae's defaults; configs/original-128.yml has it as it was"
+        "what the original fixed in its code of training (Adam without decay or warm-up, no average of weights, no "
+        "attribute predictor) is left at civae's defaults; configs/original-128.yml has it as it was"
     )
 
 

@@ -12,7 +12,13 @@ def without_effect(config: Config) -> list[str]:
     idle = (
         ("model", "prior_hidden", config.model.prior == "standard", "N(0,I) has no network"),
         ("model", "prior_structure", *_no_join(config)),
-        ("model", "x_in_decoder", not config.data.covariates, "there are no covariates"),
+        (
+            "model",
+            "x_in_decoder",
+            not config.data.covariates and config.model.network != "original",  # which implies it
+            "there are no covariates",
+        ),
+        ("model", "deep", config.model.network != "original", "only `model.network: original` has it"),
         ("model", "scale_latents", not config.model.grids, "model.scales has no grid"),
         ("model", "layers", config.model.decoder == "direct", "model.decoder is direct"),
         ("model", "layer_grid", config.model.decoder == "direct", "model.decoder is direct"),

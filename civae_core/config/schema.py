@@ -75,9 +75,19 @@ class DataConfig(Section):
         return self
 
 
+ORIGINAL_NETWORK: dict[str, Any] = {
+    "decoder": "direct",
+    "treatment_input": "concat",
+    "x_in_decoder": False,
+}
+"""What `model.network: original` means for keys that offer more than it has."""
+
+
 class ModelConfig(Section):
     """The network: encoder, decoder and prior (METHOD section 2)."""
 
+    network: Literal["residual", "original"] = "residual"
+    """Our encoder and decoder, or the original project's: attributes as planes beside the image, t beside z."""
     prior: Literal["xt", "x", "standard"] = "xt"
     """Learned p(z|x,t), balanced p(z|x), or N(0,I); the baselines' objectives have N(0,I)."""
     latent: Units = 64
@@ -96,9 +106,11 @@ class ModelConfig(Section):
         4,
         4,
     ]
-    """Channel multiple of each stage; every stage halves the resolution, the first by space-to-depth."""
+    """Channel multiple of each stage; every stage halves the resolution, ours first by space-to-depth."""
     blocks: Annotated[int, Field(gt=0, le=64)] = 1
-    """Residual blocks in each stage."""
+    """Residual blocks in each stage; of the original's network, at its lowest resolution only."""
+    deep: bool = False
+    """One more residual block at each resolution of `network: original` (its deep_model)."""
     norm: Literal["group", "batch", "none"] = "group"
     """Normalisation inside the residual blocks."""
     activation: Literal["silu", "elu", "relu"] = "silu"
@@ -133,6 +145,14 @@ class ModelConfig(Section):
     """Latent noises of two treatments as they come, or turned so that counterfactuals keep contours (`prior: xt`)."""
     predictor: bool = True
     """Train an attribute predictor p(x,t|y) beside the model, for photographs without labels."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _the_originals_network_is_what_it_is(cls, values: Any) -> Any:
+        """Fills what the original's network leaves no choice about, where the config says nothing else."""
+        if isinstance(values, dict) and values.get("network") == "original":
+            return {**ORIGINAL_NETWORK, **values}
+        return values
 
     @property
     def grids(self) -> tuple[int, ...]:
@@ -312,6 +332,7 @@ class Config(Section):
                 "objective 'original' is a squared error, which fixes σ: "
                 f"model.sigma cannot be {self.model.sigma!r}"
             )
+        self._network_fits()
         if self.model.place_latents and self.model.decoder != "layered":
             raise ValueError("model.place_latents: only the layers of model.decoder 'layered' have places")
         if self.model.places >= self.model.latent:
@@ -333,6 +354,25 @@ class Config(Section):
         if self.loss.weights == "overlap" and len(self.data.treatment) > 8:
             raise ValueError("loss.weights: overlap weights enumerate the arms; at most 8 treatments")
         return self
+
+    def _network_fits(self) -> None:
+        """The original's network has one way for each of these; only ours has others."""
+        if self.model.network != "original":
+            return
+        reasons = {
+            "decoder": "paints pixels",
+            "treatment_input": "is given t beside z",
+            "x_in_decoder": "gives its decoder no covariates",
+        }
+        for key, reason in reasons.items():
+            if (value := getattr(self.model, key)) != ORIGINAL_NETWORK[key]:
+                said = str(value).lower() if isinstance(value, bool) else repr(value)
+                raise ValueError(f"model.network 'original' {reason}: model.{key} cannot be {said}")
+        if self.model.grids:
+            raise ValueError(
+                "model.network 'original' has a z that is a vector: "
+                f"model.scales cannot be {self.model.scales}"
+            )
 
     def _scales_fit(self) -> None:
         scales = self.model.scales or [1]

@@ -15,13 +15,13 @@ CONDITION_FEATURES = 64
 ACTIVATIONS: dict[str, type[nn.Module]] = {"silu": nn.SiLU, "elu": nn.ELU, "relu": nn.ReLU}
 
 
-def make_norm(kind: Norm, channels: int) -> nn.Module:
+def make_norm(kind: Norm, channels: int, eps: float = 1e-5) -> nn.Module:
     """A normalisation layer over [B, channels, H, W]; groups hold at least four channels."""
     if kind == "group":
         groups = next(g for g in (8, 4, 2, 1) if channels % g == 0 and (channels // g >= 4 or g == 1))
-        return nn.GroupNorm(groups, channels)
+        return nn.GroupNorm(groups, channels, eps)
     if kind == "batch":
-        return nn.BatchNorm2d(channels)
+        return nn.BatchNorm2d(channels, eps)
     return nn.Identity()
 
 

@@ -38,6 +38,24 @@ class PixelNormal:
         return (0.5 * scaled_BCHW.square() + constant).flatten(1).sum(dim=1)
 
 
+def give_sigma(decoder: nn.Module, config: ModelConfig, channels: int) -> None:
+    """Gives a decoder its `log_sigma`: one number or one a channel, learned unless it is fixed."""
+    initial = torch.full((channels if config.sigma == "channel" else 1, 1, 1), math.log(config.sigma_init))
+    if config.sigma == "fixed":
+        decoder.register_buffer("log_sigma", initial)
+    else:
+        decoder.register_parameter("log_sigma", nn.Parameter(initial))
+
+
+def split_sigma(kind: str, log_sigma: Tensor, out_BMHW: Tensor, channels: int) -> tuple[Tensor, Tensor]:
+    """What a decoder put out beside σ, and log σ within its range; with `sigma: pixel` the last maps are its."""
+    if kind == "pixel":
+        out_BMHW, map_BCHW = out_BMHW.tensor_split([-channels], dim=1)
+        return out_BMHW, (log_sigma + map_BCHW).clamp(LOG_SIGMA_MIN, LOG_SIGMA_MAX)
+    # One number has no neighbours whose gradient would bring it back from beyond its range.
+    return out_BMHW, clamp_through(log_sigma, LOG_SIGMA_MIN, LOG_SIGMA_MAX)
+
+
 class Decoder(nn.Module):
     """Latents and treatment (and covariates) to a distribution over images; grids of latents enter at their sides.
 
@@ -45,6 +63,8 @@ class Decoder(nn.Module):
     every block or, `concat`, as scalars beside z (the original project's way). With `decoder: layered` it never
     sees t, and paints where each of several layers lies; `Layers` then says how they look.
     """
+
+    log_sigma: Tensor
 
     def __init__(
         self, config: ModelConfig, size: int, channels: int, treatments: int, covariates: int
@@ -80,13 +100,7 @@ class Decoder(nn.Module):
             ACTIVATIONS[config.activation](),
             nn.Conv2d(widths[-1], 4 * maps, 3, padding=1),
         )
-        initial = torch.full(
-            (channels if config.sigma == "channel" else 1, 1, 1), math.log(config.sigma_init)
-        )
-        if config.sigma == "fixed":
-            self.register_buffer("log_sigma", initial)
-        else:
-            self.log_sigma = nn.Parameter(initial)
+        give_sigma(self, config, channels)
 
     def forward(self, z_BZ: Tensor, t_BT: Tensor, x_BX: Tensor) -> PixelNormal:
         """z [B,Z], standardised treatments [B,T] (any real value) and covariates [B,X] to p(y|z,t[,x])."""
@@ -96,12 +110,7 @@ class Decoder(nn.Module):
         # Undivided, z says both where things are and how they look.
         places_BZ = z_BZ[:, : self.places] if self.places else z_BZ
         out_BMHW = self._paint(places_BZ, fine_BZ, attributes_BA if self.layers is None else x_BX)
-        if self.sigma_kind == "pixel":
-            out_BMHW, map_BCHW = out_BMHW.tensor_split([-self.channels], dim=1)
-            log_sigma = (self.log_sigma + map_BCHW).clamp(LOG_SIGMA_MIN, LOG_SIGMA_MAX)
-        else:
-            # One number has no neighbours whose gradient would bring it back from beyond its range.
-            log_sigma = clamp_through(self.log_sigma, LOG_SIGMA_MIN, LOG_SIGMA_MAX)
+        out_BMHW, log_sigma = split_sigma(self.sigma_kind, self.log_sigma, out_BMHW, self.channels)
         looks_BZ = z_BZ[:, self.places :]
         image_BCHW = out_BMHW if self.layers is None else self.layers(out_BMHW, looks_BZ, attributes_BA)
         return PixelNormal(0.5 + 0.5 * image_BCHW, log_sigma)

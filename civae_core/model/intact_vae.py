@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from civae_core.attributes import Attribute, AttributeRoles
 from civae_core.config.schema import ModelConfig
 from civae_core.errors import UsageError
-from civae_core.model.decoder import Decoder, PixelNormal
+from civae_core.model.decoder import PixelNormal
 from civae_core.model.distributions import DiagonalNormal, LatentNormal
-from civae_core.model.networks import make_encoder, make_prior
+from civae_core.model.networks import make_decoder, make_encoder, make_prior
 from civae_core.model.pairing import Pairing
 from civae_core.model.predictor import AttributePredictor
 
@@ -70,7 +70,7 @@ class IntactVAE(nn.Module):
         self.noise_mask, self.mask_width = config.noise_mask, config.mask_width
         self.latent_mask_width = config.latent_mask_width
         self.encoder = make_encoder(config, size, channels, treatments + covariates)
-        self.decoder = Decoder(config, size, channels, treatments, covariates)
+        self.decoder = make_decoder(config, size, channels, treatments, covariates)
         self.prior = make_prior(config, size, treatments, covariates)
         self.pairing = Pairing(roles.treatments, config.turned) if config.turned else None
         self.predictor = (

@@ -1,20 +1,32 @@
-"""Which encoder and which prior a config asks for: of a latent vector alone, or with grids of latents behind it."""
+"""Which encoder, decoder and prior a config asks for: ours, with or without grids of latents, or the original's."""
 
 from torch import nn
 
 from civae_core.config.schema import ModelConfig
+from civae_core.model.decoder import Decoder
 from civae_core.model.encoder import make_vector_encoder
+from civae_core.model.original import OriginalDecoder, OriginalEncoder
 from civae_core.model.prior import Prior
 from civae_core.model.scales import ScaledEncoder, ScaledPrior
 
 
 def make_encoder(config: ModelConfig, size: int, channels: int, attributes: int) -> nn.Module:
     """Image, covariates and treatment to q(z|x,y,t), a `LatentNormal`; arguments as of `Encoder`."""
+    if config.network == "original":
+        return OriginalEncoder(config, size, channels, attributes)
     vector = make_vector_encoder(config, size, channels, attributes)
     if not config.grids:
         return vector
     widths = {size // 2**n: config.width * m for n, m in enumerate(config.stages, start=1)}
     return ScaledEncoder(config, vector, widths, attributes)
+
+
+def make_decoder(
+    config: ModelConfig, size: int, channels: int, treatments: int, covariates: int
+) -> nn.Module:
+    """z, treatments and covariates to p(y|z,t[,x]), a `PixelNormal`; arguments as of `Decoder`."""
+    kind = OriginalDecoder if config.network == "original" else Decoder
+    return kind(config, size, channels, treatments, covariates)
 
 
 def make_prior(config: ModelConfig, size: int, treatments: int, covariates: int) -> nn.Module:

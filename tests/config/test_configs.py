@@ -77,6 +77,13 @@ def test_what_the_treatment_causes_is_a_descendant(file: Path) -> None:
     assert set(data.descendants) == CAUSED_BY[data.treatment[0]]
 
 
+@pytest.mark.parametrize("file", [f for f in CELEBA if "original" in f.name], ids=lambda file: file.stem)
+def test_the_original_s_presets_have_its_network(file: Path) -> None:
+    config = load_config([file])
+    assert (config.objective, config.model.network) == ("original", "original")
+    assert not config.model.predictor, "it had none"
+
+
 def test_celebas_list_is_in_the_official_order() -> None:
     assert len(ATTRIBUTES) == 40
     assert list(ATTRIBUTES) == sorted(ATTRIBUTES, key=str.lower)

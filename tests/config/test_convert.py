@@ -21,7 +21,7 @@ norm_type: gn
 nepoch: 10
 image_size: 128
 ch_multi: 48
-num_res_blocks: 1
+num_res_blocks: 3
 gpu_index: 1
 latent_channels: 96
 save_interval: 3000
@@ -49,7 +49,8 @@ def test_every_key_has_its_counterpart(tmp_path: Path) -> None:
     config = convert(tmp_path, OLD).config
     assert config.objective == "intact"
     assert (config.model.norm, config.model.width, config.model.latent) == ("group", 48, 96)
-    assert (config.model.stages, config.model.blocks) == ([1, 2, 4, 8], 2)
+    assert (config.model.network, config.model.activation) == ("original", "elu")
+    assert (config.model.stages, config.model.blocks, config.model.deep) == ([1, 2, 4, 8], 3, True)
     assert (config.train.images, config.train.batch_size, config.train.lr) == (1_627_700, 32, 3e-4)
     assert config.train.checkpoint_every == config.train.sample_every == 96_000
     assert config.data.treatment == ["Male"]
@@ -86,6 +87,7 @@ def test_epochs_are_counted_in_the_images_given(tmp_path: Path) -> None:
 def test_missing_keys_are_assumed_aloud(tmp_path: Path) -> None:
     converted = convert(tmp_path, "norm_type: bn\ntreatment: 39\nmodel_labels: [Male, 31]\n")
     assert converted.config.data.treatment == ["Young"]
+    assert (converted.config.model.blocks, converted.config.model.deep) == (1, False)
     assert converted.config.data.covariates == ["Male", "Smiling"]
     assert converted.config.loss.beta == pytest.approx(0.0384)
     assert any(remark.startswith("kl_scale: not given; assumed 0.0001") for remark in converted.remarks)

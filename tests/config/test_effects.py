@@ -35,6 +35,11 @@ def config(**sections: Any) -> Config:
         ({"loss": {"beta": 0.0, "free_bits": 0.1}}, "loss.free_bits has no effect: loss.beta is 0"),
         ({"loss": {"weights": "none", "weight_cap": 5.0}}, "loss.weight_cap has no effect: loss.weights"),
         ({"objective": "cvae", "loss": {"weight_cap": 5.0}}, "loss.weight_cap has no effect: loss.weights"),
+        ({"model": {"deep": True}}, "model.deep has no effect: only `model.network: original`"),
+        (
+            {"model": {"network": "original", "layers": 8}},
+            "model.layers has no effect: model.decoder is direct",
+        ),
     ],
 )
 def test_an_idle_setting_is_named_with_its_reason(sections: dict[str, Any], text: str) -> None:
@@ -44,6 +49,7 @@ def test_an_idle_setting_is_named_with_its_reason(sections: dict[str, Any], text
 
 def test_defaults_and_settings_at_work_are_passed_over() -> None:
     assert without_effect(config(objective="original", data={"covariates": ["Male"]})) == []
+    assert without_effect(config(model={"network": "original", "deep": True})) == [], "nor what it implies"
     assert (
         without_effect(config(model={"prior_hidden": 64}, loss={"weights": "inverse", "weight_cap": 5.0}))
         == []

@@ -1,6 +1,7 @@
 """ONNX graphs: equal to torch's functions, whole or absent, each number stored once, refused when they are wrong."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,32 @@ def test_the_networks_are_there_for_other_programs(stored: StoredModel) -> None:
     assert [value.name for value in graph.graph.input] == ["x", "t"]
     assert [value.name for value in graph.graph.output] == ["mean", "log_std"]
     assert functions.keys() == {*FUNCTIONS, "encoder", "decoder", "prior"}
+
+
+def test_the_original_s_network_is_exported_too(stored: StoredModel) -> None:
+    """Encoder and decoder in one graph, against torch, at another batch size than it was traced with."""
+    session = pytest.importorskip("onnxruntime").InferenceSession
+    settings = {"network": "original", "latent": 6, "width": 8, "stages": [1, 2], "norm": "batch"}
+    config = Config.model_validate(
+        {
+            "objective": "original",
+            "data": {"path": "d", "treatment": ["Young", "Age"], "covariates": ["Male"]},
+            "model": settings,
+        }
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        model = IntactVAE(config.model, ROLES, size=16, channels=3).eval().requires_grad_(False)
+    function = functions_of(model, "original")["predict"]
+    same = StoredModel(model, replace(stored.card, config=config), stored.path)
+    traced, asked = (examples(same, count)["predict"] for count in (2, 3))
+    graph = trace(function, tuple(traced[key] for key in function.inputs))
+    engine = session(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    taken = {given.name for given in engine.get_inputs()}
+    found = engine.run(None, {key: asked[key].numpy() for key in function.inputs if key in taken})
+    wanted = function(*(asked[key] for key in function.inputs))
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(one, other, atol=TOLERANCE)
 
 
 def test_a_prior_whose_mean_and_spread_are_the_same_zeros_has_both_in_its_graph(stored: StoredModel) -> None:

@@ -14,9 +14,10 @@ from civae_core.data.batches import Batch
 from civae_core.training.learner import METRICS
 
 
+@pytest.mark.parametrize("network", ["residual", "original"])
 @pytest.mark.parametrize("objective", ["intact", "cvae", "original"])
-def test_steps_lower_the_loss(make_learner: MakeLearner, objective: str) -> None:
-    learner = make_learner(objective=objective)
+def test_steps_lower_the_loss(make_learner: MakeLearner, objective: str, network: str) -> None:
+    learner = make_learner(objective=objective, model={"network": network})
     same, losses = batch(), []
     for step in range(25):
         learner.step(same, step * COUNT)
@@ -37,19 +38,22 @@ def test_a_learned_prior_is_learned(make_learner: MakeLearner, prior: str) -> No
 
 @pytest.mark.usefixtures("fused_on_meta")
 @pytest.mark.parametrize(
-    ("objective", "norm", "sigma", "loss"),
+    ("objective", "network", "norm", "sigma", "loss"),
     [
-        ("intact", "group", "scalar", {}),
-        ("intact", "batch", "pixel", {}),
-        ("intact", "group", "scalar", LEVERS | {"free_bits": 0.1}),
-        ("original", "group", "fixed", {}),
-        ("original", "batch", "fixed", {}),
+        ("intact", "residual", "group", "scalar", {}),
+        ("intact", "residual", "batch", "pixel", {}),
+        ("intact", "residual", "group", "scalar", LEVERS | {"free_bits": 0.1}),
+        ("intact", "original", "group", "pixel", LEVERS | {"free_bits": 0.1}),
+        ("original", "residual", "group", "fixed", {}),
+        ("original", "residual", "batch", "fixed", {}),
+        ("original", "original", "batch", "fixed", {}),
     ],
 )
 def test_a_whole_step_makes_no_tensor_on_another_device(
-    make_learner: MakeLearner, objective: str, norm: str, sigma: str, loss: dict[str, float]
+    make_learner: MakeLearner, objective: str, network: str, norm: str, sigma: str, loss: dict[str, float]
 ) -> None:
-    learner = make_learner("meta", objective=objective, model={"norm": norm, "sigma": sigma}, loss=loss)
+    model = {"network": network, "norm": norm, "sigma": sigma}
+    learner = make_learner("meta", objective=objective, model=model, loss=loss)
     for step in range(2):
         learner.step(batch(step, "meta"), step * COUNT)
     learner.tally.restart()

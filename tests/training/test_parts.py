@@ -78,7 +78,12 @@ def test_one_bad_part_skips_the_whole_step(make_learner: MakeLearner, norm: str)
 
 @pytest.mark.parametrize(
     ("sections", "precision"),
-    [({}, "fp32"), ({"loss": LEVERS}, "bf16"), ({"model": {"decoder": "direct"}}, "fp32")],
+    [
+        ({}, "fp32"),
+        ({"loss": LEVERS}, "bf16"),
+        ({"model": {"decoder": "direct"}}, "fp32"),
+        ({"model": {"network": "original", "deep": True}}, "fp32"),
+    ],
 )
 def test_activations_computed_twice_give_the_same_bits(
     make_learner: MakeLearner, sections: dict[str, Any], precision: str
@@ -101,8 +106,9 @@ def peak_of_a_step(learner: Learner) -> int:
     return peak.bytes
 
 
-def test_both_savings_save_memory(make_learner: MakeLearner) -> None:
-    model = {"blocks": 2}
+@pytest.mark.parametrize("network", ["residual", "original"])
+def test_both_savings_save_memory(make_learner: MakeLearner, network: str) -> None:
+    model = {"blocks": 2, "network": network}
     plain = peak_of_a_step(make_learner(model=model))
     twice = peak_of_a_step(make_learner(model=model, train={"checkpoint_activations": True}))
     parts = peak_of_a_step(make_learner(model=model, train={"accumulate": 6}))

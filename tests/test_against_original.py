@@ -1,0 +1,92 @@
+"""benchmarks/against_original.py: who caught up when, what its goals say, and that its page shows its figures."""
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from shown import ROOT
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(ROOT))
+    return importlib.import_module("benchmarks.against_original")
+
+
+def curve(*points: tuple[float, float, float | None]) -> dict[str, Any]:
+    """Points of seconds, PSNR and effect error."""
+    made = [
+        {
+            "images": round(100 * seconds),
+            "seconds": seconds,
+            "gflop": 2.0 * seconds,
+            "mse": 10 ** (-psnr / 10),
+            "psnr": psnr,
+            "relative_effect_error": effect,
+        }
+        for seconds, psnr, effect in points
+    ]
+    return {"gflop_per_image": 1.0, "parameters": 10, "seconds": points[-1][0], "points": made}
+
+
+def summary(script: Any, tmp_path: Path, **curves: dict[str, Any]) -> dict[str, Any]:
+    for name, values in curves.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(values), encoding="utf-8")
+    numbers: dict[str, Any] = script.summarised(tmp_path, {"data": "faces"})
+    return numbers
+
+
+def test_goals_are_judged_by_time_and_by_db(script: Any, tmp_path: Path) -> None:
+    original = curve((10, 15, 1.0), (50, 18, 0.9), (100, 20, 0.95))
+    ours = curve((5, 16, 0.99), (15, 19, 0.5), (40, 21, 0.4), (99, 22, 0.3), (120, 30, 0.2))
+    numbers = summary(
+        script, tmp_path, original=original, ours=ours, short=curve((10, 18, 0.7), (21, 20.5, 0.6))
+    )
+    mse, effect = numbers["caught_up"]
+    # The last of the original, not its best; and of equal use is only what is at most that.
+    assert effect["goal"] == 0.95 and effect["original"]["seconds"] == 50
+    assert (effect["ours"]["seconds"], effect["short"]["seconds"]) == (15, 10)
+    assert (mse["original"]["seconds"], mse["ours"]["seconds"], mse["short"]["seconds"]) == (100, 40, 21)
+    assert [goal["came_to"] for goal in numbers["goals"]] == ["21.0%", "10.0%", "+2.00 dB"]
+    assert [goal["reached"] for goal in numbers["goals"]] == [False, True, False]
+    # Ours by then, and nothing of what it came to later.
+    assert [(row["original"]["seconds"], row["ours"]["seconds"]) for row in numbers["same_time"]] == [
+        (10, 5),
+        (50, 40),
+        (100, 99),
+    ]
+    text = script.as_markdown(numbers)
+    assert "| 21.0% | **missed** |" in text and "| 10.0% | reached |" in text
+
+
+def test_without_truth_there_is_no_effect_error_and_what_is_not_reached_is_said(
+    script: Any, tmp_path: Path
+) -> None:
+    original, worse = curve((10, 20, None)), curve((1, 12, None), (9, 15, None))
+    numbers = summary(script, tmp_path, original=original, ours=worse, short=worse)
+    assert [row["measure"] for row in numbers["caught_up"]] == ["mse"]
+    assert [(goal["came_to"], goal["reached"]) for goal in numbers["goals"]] == [
+        ("never as good", False),
+        ("-5.00 dB", False),
+    ]
+    assert "| not reached | – |" in script.as_markdown(numbers)
+    width, height = script.as_figure(numbers).size
+    assert width > height
+
+
+def test_tables_go_between_the_marks_of_their_name(script: Any) -> None:
+    page = "a\n<!-- measured: one -->\nold\n<!-- end: one -->\nb\n<!-- measured: two -->\n<!-- end: two -->\n"
+    filled = script.into_page(page, "one", "new")
+    assert filled.startswith("a\n<!-- measured: one -->\n\nnew\n<!-- end: one -->\nb\n")
+    assert filled.endswith("<!-- measured: two -->\n<!-- end: two -->\n") and "old" not in filled
+    assert script.into_page(filled, "one", "new") == filled
+    assert script.into_page("without marks", "one", "new") == "new"
+
+
+def test_ours_is_scored_often_before_a_fifth_of_its_time(script: Any) -> None:
+    assert script.POINTS.keys() == script.FILES.keys()
+    for shares in script.POINTS.values():
+        assert list(shares) == sorted(set(shares)) and shares[-1] == 1.0
+    assert sum(share <= script.GOAL_SHARE for share in script.POINTS["ours"]) >= 10
