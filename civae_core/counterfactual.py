@@ -4,7 +4,8 @@
     act      t ← t'
     predict  z' = h(x,t') + k(x,t')·ρ·Rη;  y' = f(z',t') + τ·m·e                    (M6)
 
-R pairs the noises of different arms (`civae_core.model.pairing`), ρ and m are masks (`civae_core.noise_mask`).
+R pairs the noises of different arms (`civae_core.model.pairing`), ρ and m are masks (`civae_core.noise_mask`). Of a
+decoder that paints fine detail on top (`civae_core.model.detail`), f(z',t') here is g(z'₁,t') + m·H d(z'₂, …).
 
 With several scales of z, h and k of each are given the coarser ones: of z when abducting, of z' when predicting.
 
@@ -112,11 +113,14 @@ def predict(
     z_new_BZ = torch.where(changed_B1, moved_BZ, abduction.z_BZ)
     new = model.decode(z_new_BZ, t_new_BT, abduction.x_BX)
     old = abduction.reconstruction
-    effect_BCHW = new.mean_BCHW - old.mean_BCHW
+    change_BCHW = new.structure_BCHW - old.structure_BCHW
+    kept_B1HW = noise_mask(strength * change_BCHW, model.noise_mask, model.mask_width)
+    # Fine detail is noise that the model has learned to code, and fades with the rest of it.
+    detail_BCHW = kept_B1HW * (new.mean_BCHW - new.structure_BCHW)
+    effect_BCHW = new.structure_BCHW + detail_BCHW - old.mean_BCHW
     mean_BCHW = old.mean_BCHW + strength * effect_BCHW
     # With a per-pixel σ, e is a number of standard deviations, which the new image measures anew (METHOD 3).
     rescale = torch.exp(strength * (new.log_sigma - old.log_sigma))
-    kept_B1HW = noise_mask(strength * effect_BCHW, model.noise_mask, model.mask_width)
     noise_BCHW = kept_B1HW * rescale * abduction.residual_BCHW
     return Prediction(mean_BCHW + noise * noise_BCHW, mean_BCHW, effect_BCHW)
 

@@ -53,12 +53,9 @@ def negative_elbo(
     nll_B = output.likelihood.negative_log_likelihood(y_BCHW)
     kl_BZ = output.posterior.kl_by_dimension(output.prior)
     kl_B = kl_BZ.sum(dim=1)
-    if free_bits:
-        loss_B = nll_B
-    elif isinstance(beta, Tensor):
-        loss_B = nll_B + (beta * kl_BZ).sum(dim=1)
-    else:
-        loss_B = nll_B + beta * kl_B
+    loss_B = output.likelihood.training_loss(y_BCHW)
+    if not free_bits:
+        loss_B = loss_B + ((beta * kl_BZ).sum(dim=1) if isinstance(beta, Tensor) else beta * kl_B)
     if weights_B is not None:
         loss_B = loss_B * weights_B
     loss = loss_B.mean()

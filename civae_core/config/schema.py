@@ -170,13 +170,14 @@ class ModelConfig(Section):
         return {1: self.latent} | {side: self.scale_latents * side**2 for side in self.grids}
 
     @property
-    def turned(self) -> int:
-        """Dimensions of z whose noise is turned between treatments: its looks, or all of an undivided z.
+    def turned(self) -> slice | None:
+        """Dimensions of z whose noise is turned between treatments: the vector's looks, or all of an undivided one.
 
-        0 where z' = z, and with grids of latents, whose noise is in its place.
+        None where z' = z, and where pixels are painted from grids of latents, whose noise is in its place.
         """
-        on = self.pairing == "contours" and self.prior == "xt" and not self.grids
-        return self.latent - self.places if on else 0
+        painted = self.grids and self.decoder == "direct"
+        on = self.pairing == "contours" and self.prior == "xt" and not painted
+        return slice(self.places, self.latent) if on else None
 
     @property
     def places(self) -> int:
@@ -191,7 +192,7 @@ class LossConfig(Section):
 
     beta: NonNegative = 5.0
     """Weight of the KL term, nats against nats; left out, 1 for `cvae`, and kl_scale 1e-4 for `original`."""
-    beta_grids: NonNegative = 1.0
+    beta_grids: NonNegative = 0.5
     """β of the latents on the grids of `model.scales`: detail that costs `beta` is not worth coding."""
     beta_warmup: CountOrZero = 0
     """Images over which β rises linearly from zero."""

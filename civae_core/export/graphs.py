@@ -5,16 +5,20 @@ Whole functions, not only networks: (M5) and (M6) with their masks are then comp
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
 from civae_core.config.schema import Objective
 from civae_core.counterfactual import PREDICTIONS, Abduction, abduct
 from civae_core.model import DiagonalNormal, IntactVAE, PixelNormal
+from civae_core.model.detail import DetailedDecoder
 
 ABDUCTED = ("prior_mean", "prior_log_std", "eta", "z", "reconstruction", "log_sigma", "residual")
 """What `abduct` gives and `predict` takes, in this order."""
+
+STRUCTURE = ("structure",)
+"""And what it gives beside them where fine detail is painted on top of it."""
 
 SINGLE = ("noise", "strength")
 """Inputs that are one number for the whole batch, τ and the factor of the effect; all others have a row an image."""
@@ -66,7 +70,9 @@ class _Predict:
         t_new_BT: Tensor,
         noise: Tensor,
         strength: Tensor,
+        structure_BCHW: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
+        coarse = None if structure_BCHW is None else PixelNormal(structure_BCHW, log_sigma)
         abduction = Abduction(
             y_BCHW=y_BCHW,
             x_BX=x_BX,
@@ -74,7 +80,7 @@ class _Predict:
             prior=DiagonalNormal(prior_mean_BZ, prior_log_std_BZ),
             eta_BZ=eta_BZ,
             z_BZ=z_BZ,
-            reconstruction=PixelNormal(reconstruction_BCHW, log_sigma),
+            reconstruction=PixelNormal(reconstruction_BCHW, log_sigma, coarse),
             residual_BCHW=residual_BCHW,
         )
         found = PREDICTIONS[self.objective](model, abduction, t_new_BT, noise=noise, strength=strength)
@@ -97,10 +103,14 @@ def functions_of(model: IntactVAE, objective: Objective) -> dict[str, Function]:
         objective: decides which inference `predict` is.
     """
     factual = ("y", "x", "t")
+    detail = STRUCTURE if isinstance(model.decoder, DetailedDecoder) else ()
     made = {
-        "abduct": Function(model, _abduct, factual, ABDUCTED),
+        "abduct": Function(model, _abduct, factual, (*ABDUCTED, *detail)),
         "predict": Function(
-            model, _Predict(objective), (*factual, *ABDUCTED, "t_new", *SINGLE), ("image", "mean", "effect")
+            model,
+            _Predict(objective),
+            (*factual, *ABDUCTED, "t_new", *SINGLE, *detail),
+            ("image", "mean", "effect"),
         ),
         "draw": Function(model, _draw, ("x", "t", "noise_z"), ("image",)),
         "encoder": Function(model, _encode, factual, ("mean", "log_std")),
@@ -125,6 +135,7 @@ def _abduct(model: IntactVAE, y_BCHW: Tensor, x_BX: Tensor, t_BT: Tensor) -> tup
         likelihood.mean_BCHW,
         likelihood.log_sigma,
         found.residual_BCHW,
+        *([likelihood.structure_BCHW] if likelihood.coarse is not None else []),
     )
 
 
@@ -157,4 +168,4 @@ def _with_rows(likelihood: PixelNormal) -> PixelNormal:
     """With a row of log σ for each image: an output that is a constant of the graph is not one."""
     mean_BCHW = likelihood.mean_BCHW
     sizes = likelihood.log_sigma.shape[-3:]
-    return PixelNormal(mean_BCHW, likelihood.log_sigma.expand(mean_BCHW.shape[0], *sizes))
+    return replace(likelihood, log_sigma=likelihood.log_sigma.expand(mean_BCHW.shape[0], *sizes))

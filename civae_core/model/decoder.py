@@ -30,12 +30,35 @@ class PixelNormal:
 
     mean_BCHW: Tensor
     log_sigma: Tensor
+    coarse: "PixelNormal | None" = None
+    """Where fine detail is painted on top (`civae_core.model.detail`): what is said without it."""
+
+    @property
+    def structure_BCHW(self) -> Tensor:
+        """The mean without fine detail."""
+        return self.mean_BCHW if self.coarse is None else self.coarse.mean_BCHW
+
+    def standardise(self, y_BCHW: Tensor) -> Tensor:
+        """The pixel noise of an image in standard deviations, (y − f)/σ: [B,C,S,S]."""
+        return (y_BCHW - self.mean_BCHW) * torch.exp(-self.log_sigma)
 
     def negative_log_likelihood(self, y_BCHW: Tensor) -> Tensor:
         """−log p(y) in nats, summed over pixels and channels: [B]."""
-        scaled_BCHW = (y_BCHW - self.mean_BCHW) * torch.exp(-self.log_sigma)
+        scaled_BCHW = self.standardise(y_BCHW)
         constant = self.log_sigma + 0.5 * math.log(2 * math.pi)
         return (0.5 * scaled_BCHW.square() + constant).flatten(1).sum(dim=1)
+
+    def training_loss(self, y_BCHW: Tensor) -> Tensor:
+        """What a decoder learns from, in nats summed over pixels and channels: [B].
+
+        −log p(y); where detail is painted on top, of a mean below it that counts as a constant, and beside it
+        −log p(y) without detail, from which alone what is below learns.
+        """
+        if self.coarse is None:
+            return self.negative_log_likelihood(y_BCHW)
+        below_BCHW = self.coarse.mean_BCHW
+        on_top = PixelNormal(self.mean_BCHW - (below_BCHW - below_BCHW.detach()), self.log_sigma)
+        return on_top.negative_log_likelihood(y_BCHW) + self.coarse.negative_log_likelihood(y_BCHW)
 
 
 def give_sigma(decoder: nn.Module, config: ModelConfig, channels: int) -> None:
@@ -52,8 +75,12 @@ def split_sigma(kind: str, log_sigma: Tensor, out_BMHW: Tensor, channels: int) -
     if kind == "pixel":
         out_BMHW, map_BCHW = out_BMHW.tensor_split([-channels], dim=1)
         return out_BMHW, (log_sigma + map_BCHW).clamp(LOG_SIGMA_MIN, LOG_SIGMA_MAX)
-    # One number has no neighbours whose gradient would bring it back from beyond its range.
-    return out_BMHW, clamp_through(log_sigma, LOG_SIGMA_MIN, LOG_SIGMA_MAX)
+    return out_BMHW, clamped(log_sigma)
+
+
+def clamped(log_sigma: Tensor) -> Tensor:
+    """log σ within its range. One number has no neighbours whose gradient would bring it back from beyond."""
+    return clamp_through(log_sigma, LOG_SIGMA_MIN, LOG_SIGMA_MAX)
 
 
 class Decoder(nn.Module):

@@ -8,7 +8,7 @@ same questions. What depends on the way, such as a KL, is asked of the diagonal 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -111,8 +111,11 @@ class Chain(Protocol):
     @property
     def length(self) -> int: ...
 
-    def follow(self, parts: list[Tensor], state: Tensor | None) -> tuple[DiagonalNormal, Tensor]:
-        """The distribution of the next part, and what the one after it will be computed from besides the parts."""
+    def follow(self, parts: list[Tensor], state: Any) -> tuple[DiagonalNormal, Any]:
+        """The distribution of the next part, and what the one after it will be computed from besides the parts.
+
+        `state` is None for the first of them.
+        """
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,7 @@ class ChainedNormal(LatentNormal):
     def along(self, choose: Choice) -> tuple[DiagonalNormal, Tensor]:
         normal, normals = self.first, [self.first]
         parts: list[Tensor] = []
-        state: Tensor | None = None
+        state: Any = None
         start = 0
         for _ in range(self.chain.length + 1):
             if parts:

@@ -105,7 +105,7 @@ class DividedEncoder(nn.Module):
         return self.read(y_BCHW, x_BX, t_BT).vector
 
     def read(self, y_BCHW: Tensor, x_BX: Tensor, t_BT: Tensor) -> Reading:
-        """As `forward`; the features are those of contours, so that what is read off them are places too."""
+        """As `forward`; the features are those of contours."""
         places = self.places.read(contours(y_BCHW), x_BX, t_BT)
         looks = self.looks(y_BCHW, x_BX, t_BT)
         return Reading(DiagonalNormal.join([places.vector, looks]), places.features)

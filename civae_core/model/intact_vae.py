@@ -6,6 +6,8 @@ X covariates, A all attributes (treatments first), F features.
 
 import math
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +16,7 @@ from civae_core.attributes import Attribute, AttributeRoles
 from civae_core.config.schema import ModelConfig
 from civae_core.errors import UsageError
 from civae_core.model.decoder import PixelNormal
+from civae_core.model.detail import DetailedDecoder
 from civae_core.model.distributions import DiagonalNormal, LatentNormal
 from civae_core.model.networks import make_decoder, make_encoder, make_prior
 from civae_core.model.pairing import Pairing
@@ -97,7 +100,11 @@ class IntactVAE(nn.Module):
 
     def encode(self, y_BCHW: Tensor, x_BX: Tensor, t_BT: Tensor) -> LatentNormal:
         """q(z|x,y,t) for the factual treatment (M3)."""
-        posterior: LatentNormal = self.encoder(y_BCHW, self.standardise_x(x_BX), self.standardise_t(t_BT))
+        x_in_BX, t_in_BT = self.standardise_x(x_BX), self.standardise_t(t_BT)
+        given: list[Any] = [y_BCHW, x_in_BX, t_in_BT]
+        if isinstance(self.decoder, DetailedDecoder):
+            given.append(partial(self.decoder.coarse, t_BT=t_in_BT, x_BX=x_in_BX))
+        posterior: LatentNormal = self.encoder(*given)
         return posterior
 
     def decode(self, z_BZ: Tensor, t_BT: Tensor, x_BX: Tensor) -> PixelNormal:

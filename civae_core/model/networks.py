@@ -4,6 +4,7 @@ from torch import nn
 
 from civae_core.config.schema import ModelConfig
 from civae_core.model.decoder import Decoder
+from civae_core.model.detail import DetailedDecoder
 from civae_core.model.encoder import make_vector_encoder
 from civae_core.model.original import OriginalDecoder, OriginalEncoder
 from civae_core.model.prior import Prior
@@ -17,15 +18,18 @@ def make_encoder(config: ModelConfig, size: int, channels: int, attributes: int)
     vector = make_vector_encoder(config, size, channels, attributes)
     if not config.grids:
         return vector
-    widths = {size // 2**n: config.width * m for n, m in enumerate(config.stages, start=1)}
-    return ScaledEncoder(config, vector, widths, attributes)
+    return ScaledEncoder(config, vector, size, channels, attributes)
 
 
 def make_decoder(
     config: ModelConfig, size: int, channels: int, treatments: int, covariates: int
 ) -> nn.Module:
     """z, treatments and covariates to p(y|z,t[,x]), a `PixelNormal`; arguments as of `Decoder`."""
-    kind = OriginalDecoder if config.network == "original" else Decoder
+    kind: type[nn.Module] = Decoder
+    if config.network == "original":
+        kind = OriginalDecoder
+    elif config.decoder == "layered" and config.grids:
+        kind = DetailedDecoder
     return kind(config, size, channels, treatments, covariates)
 
 

@@ -24,11 +24,11 @@ SQUARINGS, TERMS = 6, 6
 
 
 class Pairing(nn.Module):
-    """Rotations of the last dimensions of η, the identity at first.
+    """Rotations of some dimensions of η, the identity at first.
 
     Args:
         treatments: T of them.
-        turned: how many dimensions are rotated, L; those before them keep their noise.
+        turned: which dimensions are rotated, L of them; all others keep their noise.
     """
 
     low_T: Tensor
@@ -36,10 +36,11 @@ class Pairing(nn.Module):
     free_TLL: Tensor
     """A_j = free_j − free_jᵀ; no parameter, since training's optimiser leaves it alone."""
 
-    def __init__(self, treatments: tuple[Attribute, ...], turned: int) -> None:
+    def __init__(self, treatments: tuple[Attribute, ...], turned: slice) -> None:
         super().__init__()
         self.turned = turned
-        self.register_buffer("free_TLL", torch.zeros(len(treatments), turned, turned))
+        length = turned.stop - turned.start
+        self.register_buffer("free_TLL", torch.zeros(len(treatments), length, length))
         low_T = torch.tensor([attribute.low for attribute in treatments], dtype=torch.float32)
         high_T = torch.tensor([attribute.high for attribute in treatments], dtype=torch.float32)
         self.register_buffer("low_T", low_T, persistent=False)
@@ -51,7 +52,14 @@ class Pairing(nn.Module):
 
     def forward(self, eta_BZ: Tensor, t_BT: Tensor, t_new_BT: Tensor) -> Tensor:
         """η [B,Z] under t to η' [B,Z] under t'; treatments [B,T] in raw units."""
-        return turned(eta_BZ, self.turns(t_BT, t_new_BT))
+        return self.turn(eta_BZ, self.turns(t_BT, t_new_BT))
+
+    def turn(self, values_BZ: Tensor, turn_BLL: Tensor) -> Tensor:
+        """Values [B,Z] whose dimensions that are rotated are multiplied by each image's matrix."""
+        with full_precision(values_BZ.device):
+            new_BL = (turn_BLL @ values_BZ[:, self.turned].float()[:, :, None])[:, :, 0]
+        before_BZ, after_BZ = values_BZ[:, : self.turned.start], values_BZ[:, self.turned.stop :]
+        return torch.cat([before_BZ, new_BL.to(values_BZ.dtype), after_BZ], dim=1)
 
     def turns(self, t_BT: Tensor, t_new_BT: Tensor) -> Tensor:
         """R(t,t') of each image: [B,L,L], float32."""
@@ -63,14 +71,6 @@ class Pairing(nn.Module):
 
     def _dose(self, t_BT: Tensor) -> Tensor:
         return ((t_BT - self.low_T) / self.span_T).clamp(0, 1)
-
-
-def turned(values_BZ: Tensor, turn_BLL: Tensor) -> Tensor:
-    """The last L of Z values of each image [B,Z] multiplied by its matrix."""
-    kept_BP, last_BL = values_BZ.tensor_split([-turn_BLL.shape[-1]], dim=1)
-    with full_precision(values_BZ.device):
-        new_BL = (turn_BLL @ last_BL.float()[:, :, None])[:, :, 0]
-    return torch.cat([kept_BP, new_BL.to(values_BZ.dtype)], dim=1)
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[object]:

@@ -5,13 +5,15 @@
 
     u_s = block( up(u_<s) + a_s(z_<s) + d_s ; FiLM(x,t) ),   N( h_s, k_s² ) with h_s, log k_s read off u_s
 
-z₁ fills the coarsest u. Prior and posterior each have such a network; d_s, the encoder's features at side s, is the
-posterior's alone. Means are absolute, not relative to the prior: a grid codes what the image shows under t, and h_s
+z₁ fills the coarsest u. Prior and posterior each have such a network; d_s, the image's features at side s, is the
+posterior's alone. Grids of fine detail (`civae_core.model.detail`) take z₁ as a constant: it learns nothing from
+them. Means are absolute, not relative to the prior: a grid codes what the image shows under t, and h_s
 has to learn what of it is t's, which abduction then takes out, scale by scale (M5).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +28,8 @@ from civae_core.model.blocks import (
     as_grid,
     make_norm,
 )
+from civae_core.model.decoder import PixelNormal
+from civae_core.model.detail import DetailReader
 from civae_core.model.distributions import ChainedNormal, DiagonalNormal
 from civae_core.model.encoder import DividedEncoder, Encoder
 from civae_core.model.prior import Prior
@@ -47,6 +51,7 @@ class TopDown(nn.Module):
         super().__init__()
         self.grids, self.channels, self.bottom = config.grids, config.scale_latents, bottom
         width = config.width
+        self.is_detail = config.decoder == "layered"
         self.condition = ConditionEmbedding(attributes, CONDITION_FEATURES)
         self.root = nn.Linear(config.latent, width * bottom**2)
         self.takes = nn.ModuleList(nn.Conv2d(self.channels, width, 1) for _ in self.grids[:-1])
@@ -64,14 +69,12 @@ class TopDown(nn.Module):
             for head in heads
         )
 
-    def after(
-        self, first: DiagonalNormal, attributes_BA: Tensor, features: Sequence[Tensor] = ()
-    ) -> ChainedNormal:
+    def after(self, first: DiagonalNormal, attributes_BA: Tensor, see: "See | None" = None) -> ChainedNormal:
         """The distribution of all of z, whose vector has the distribution `first`.
 
-        `features` are the encoder's at each grid's side [B,F,s,s], coarse to fine.
+        `see` gives, for z₁ [B,Z₁], an image's features at each grid's side [B,F,s,s], coarse to fine.
         """
-        return ChainedNormal(first, _Bound(self, self.condition(attributes_BA), tuple(features)))
+        return ChainedNormal(first, _Bound(self, self.condition(attributes_BA), see))
 
     def step(
         self,
@@ -80,11 +83,12 @@ class TopDown(nn.Module):
         condition_BF: Tensor,
         features: Sequence[Tensor],
     ) -> tuple[DiagonalNormal, Tensor]:
-        """The distribution of the grid after `parts`, and u at its side."""
+        """The distribution of the grid after `parts`, and u at its side; u is None at the first."""
         index = len(parts) - 1
         side = self.grids[index]
         if u_BFHW is None:
-            u_BFHW = self.root(parts[0]).unflatten(1, (-1, self.bottom, self.bottom))
+            first_BZ = parts[0].detach() if self.is_detail else parts[0]
+            u_BFHW = self.root(first_BZ).unflatten(1, (-1, self.bottom, self.bottom))
         else:
             u_BFHW = u_BFHW + self.takes[index - 1](as_grid(parts[-1], self.grids[index - 1]))
         if u_BFHW.shape[-1] != side:
@@ -101,14 +105,20 @@ class _Bound:
 
     network: TopDown
     condition_BF: Tensor
-    features: tuple[Tensor, ...]
+    see: "See | None"
 
     @property
     def length(self) -> int:
         return len(self.network.grids)
 
-    def follow(self, parts: list[Tensor], state: Tensor | None) -> tuple[DiagonalNormal, Tensor]:
-        return self.network.step(parts, state, self.condition_BF, self.features)
+    def follow(self, parts: list[Tensor], state: Any) -> tuple[DiagonalNormal, Any]:
+        u_BFHW, features = state or (None, self.see(parts[0]) if self.see else ())
+        normal, u_BFHW = self.network.step(parts, u_BFHW, self.condition_BF, features)
+        return normal, (u_BFHW, features)
+
+
+See = Callable[[Tensor], Sequence[Tensor]]
+Paint = Callable[[Tensor], PixelNormal]
 
 
 class ScaledPrior(nn.Module):
@@ -127,27 +137,45 @@ class ScaledPrior(nn.Module):
 
 
 class ScaledEncoder(nn.Module):
-    """q(z|x,y,t) over all scales, from one bottom-up pass over the image."""
+    """q(z|x,y,t) over all scales."""
 
     def __init__(
         self,
         config: ModelConfig,
-        bottom_up: Encoder | DividedEncoder,
-        widths: Mapping[int, int],
+        vector: Encoder | DividedEncoder,
+        size: int,
+        channels: int,
         attributes: int,
     ) -> None:
         """
         Args:
-            bottom_up: the vector's encoder, whose `read` also gives features.
-            widths: their channels by side.
+            vector: the encoder of z₁, whose features grids are read off; not those of fine detail.
+            size: side of the image in pixels.
+            channels: 1 (grey) or 3 (RGB).
         """
         super().__init__()
-        self.bottom_up = bottom_up
+        self.bottom_up = vector
         self.sides = config.grids
-        self.grids = TopDown(config, min(widths), attributes, [widths[side] for side in config.grids])
+        self.detail = DetailReader(config, size, channels) if config.decoder == "layered" else None
+        widths = {size // 2**n: config.width * m for n, m in enumerate(config.stages, start=1)}
+        features = [config.width if self.detail is not None else widths[side] for side in self.sides]
+        self.grids = TopDown(config, min(widths), attributes, features)
 
-    def forward(self, y_BCHW: Tensor, x_BX: Tensor, t_BT: Tensor) -> ChainedNormal:
-        """Image in [0,1] [B,C,S,S], standardised covariates [B,X] and factual treatments [B,T] to q(z|x,y,t)."""
+    def forward(
+        self, y_BCHW: Tensor, x_BX: Tensor, t_BT: Tensor, paint: Paint | None = None
+    ) -> ChainedNormal:
+        """Image in [0,1] [B,C,S,S], standardised covariates [B,X] and factual treatments [B,T] to q(z|x,y,t).
+
+        `paint` gives p(y|z₁,t): grids of fine detail are read off what it leaves of the image.
+        """
         reading = self.bottom_up.read(y_BCHW, x_BX, t_BT)
-        features = [reading.features[side] for side in self.sides]
-        return self.grids.after(reading.vector, torch.cat([t_BT, x_BX], dim=1), features)
+
+        def see(z_BZ: Tensor) -> Sequence[Tensor]:
+            if self.detail is None or paint is None:
+                return [reading.features[side] for side in self.sides]
+            with torch.no_grad():
+                left_BCHW = paint(z_BZ).standardise(y_BCHW)
+            features: Sequence[Tensor] = self.detail(left_BCHW)
+            return features
+
+        return self.grids.after(reading.vector, torch.cat([t_BT, x_BX], dim=1), see)

@@ -33,7 +33,7 @@ from civae_core.reading import parse_json, require_regular
 
 Network = TypeVar("Network", bound=torch.nn.Module)
 
-FORMAT = 3
+FORMAT = 4
 BEFORE_FORMAT_2 = {"decoder": "direct", "noise_mask": "none", "latent_mask_width": None}
 """Settings of the model that format 1 did not know, as its models had them."""
 BEFORE_FORMAT_3 = {"pairing": "none"}
@@ -276,6 +276,12 @@ def _parse_card(metadata: dict[str, str], file: Path) -> ModelCard:
         _require_sense(card)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise _damaged(file, error) from error
+    if values["format"] < 4 and card.config.model.grids and card.config.model.decoder == "layered":
+        raise DataError(
+            f"{file}: written in format {values['format']}, whose grids of latents placed layers; "
+            "they paint detail now",
+            hint="train it again, or without model.scales",
+        )
     return card
 
 

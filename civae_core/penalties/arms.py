@@ -8,7 +8,6 @@ from torch import Tensor
 
 from civae_core.attributes import Attribute
 from civae_core.model import DiagonalNormal, IntactVAE
-from civae_core.model.pairing import turned
 from civae_core.noise_mask import carry, latent_mask
 
 
@@ -64,20 +63,21 @@ def counterfactual_of(
     `posterior` and `prior` are those along the training pass's draw of z, and `noise_BZ` is its noise, so that the
     image belongs to the same draw.
     """
-    turn_BLL = None if model.pairing is None else model.pairing.turns(t_BT, t_new_BT).detach()
+    pairing = model.pairing
+    turn_BLL = None if pairing is None else pairing.turns(t_BT, t_new_BT).detach()
 
     def paired(z_BZ: Tensor) -> Tensor:
         eta_BZ = prior.standardise(z_BZ)
-        return eta_BZ if turn_BLL is None else turned(eta_BZ, turn_BLL)
+        return eta_BZ if pairing is None or turn_BLL is None else pairing.turn(eta_BZ, turn_BLL)
 
     new, z_new_BZ = carry(
         paired(posterior.sample(noise_BZ)), prior, model.prior_of(x_BX, t_new_BT), model.latent_mask_width
     )
     kept_BZ = latent_mask(prior, new, model.latent_mask_width).detach()
     log_spread_BZ = posterior.log_std_BZ - prior.log_std_BZ
-    if turn_BLL is not None:
+    if pairing is not None and turn_BLL is not None:
         # Turned, the dimensions of the noise are correlated; each keeps its own variance.
-        log_spread_BZ = 0.5 * turned((2 * log_spread_BZ).exp(), turn_BLL.square()).log()
+        log_spread_BZ = 0.5 * pairing.turn((2 * log_spread_BZ).exp(), turn_BLL.square()).log()
     latent = DiagonalNormal(new.sample(kept_BZ * paired(posterior.mean_BZ)), new.log_std_BZ + log_spread_BZ)
     decoded = model.decode(z_new_BZ, t_new_BT, x_BX)
     return Counterfactual(t_new_BT, asked_BT, latent, z_new_BZ, decoded.mean_BCHW)

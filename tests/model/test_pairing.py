@@ -17,7 +17,7 @@ YOUNG, AGE = (
 
 
 def turned_anyhow(*treatments: Attribute, turned: int = 4) -> Pairing:
-    pairing = Pairing(treatments, turned)
+    pairing = Pairing(treatments, slice(2, 2 + turned))
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         pairing.free_TLL.copy_(torch.randn(pairing.free_TLL.shape, generator=generator))
@@ -35,14 +35,15 @@ def test_the_exponential_is_that_of_the_reference_up_to_ten_radians() -> None:
 
 def test_it_starts_as_the_identity() -> None:
     eta, t = torch.randn(5, 6), torch.zeros(5, 1)
-    assert torch.equal(Pairing((YOUNG,), 4)(eta, t, 1 - t), eta)
+    assert torch.equal(Pairing((YOUNG,), slice(2, 6))(eta, t, 1 - t), eta)
 
 
-def test_it_rotates_the_last_dimensions_and_leaves_the_others() -> None:
-    eta, t = torch.randn(5, 6), torch.zeros(5, 1)
+def test_it_rotates_its_dimensions_and_leaves_the_others() -> None:
+    eta, t = torch.randn(5, 9), torch.zeros(5, 1)
     new = turned_anyhow(YOUNG)(eta, t, 1 - t)
     assert torch.equal(new[:, :2], eta[:, :2])
-    assert (new[:, 2:] - eta[:, 2:]).abs().max() > 0.5
+    assert torch.equal(new[:, 6:], eta[:, 6:])
+    assert (new[:, 2:6] - eta[:, 2:6]).abs().max() > 0.5
     torch.testing.assert_close(new.norm(dim=1), eta.norm(dim=1))
 
 
@@ -78,16 +79,17 @@ def test_a_counterfactual_is_decoded_from_the_turned_noise(
 @pytest.mark.parametrize(
     ("settings", "turned"),
     [
-        ({"prior": "xt"}, 2),
-        ({"prior": "xt", "place_latents": 0}, 4),
-        ({"prior": "x"}, 0),
-        ({"prior": "standard"}, 0),
-        ({"prior": "xt", "pairing": "none"}, 0),
-        ({"prior": "xt", "scales": [1, 4]}, 0),
+        ({"prior": "xt"}, slice(2, 4)),
+        ({"prior": "xt", "place_latents": 0}, slice(0, 4)),
+        ({"prior": "x"}, None),
+        ({"prior": "standard"}, None),
+        ({"prior": "xt", "pairing": "none"}, None),
+        ({"prior": "xt", "scales": [1, 4], "decoder": "layered"}, slice(2, 4)),
+        ({"prior": "xt", "scales": [1, 4], "decoder": "direct", "place_latents": 0}, None),
     ],
 )
 def test_what_is_turned(
-    make_model: Callable[..., IntactVAE], settings: dict[str, object], turned: int
+    make_model: Callable[..., IntactVAE], settings: dict[str, object], turned: slice | None
 ) -> None:
     model = make_model(**{"pairing": "contours"} | settings)
-    assert (model.pairing.turned if model.pairing is not None else 0) == turned
+    assert (model.pairing.turned if model.pairing is not None else None) == turned

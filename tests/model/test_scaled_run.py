@@ -68,7 +68,7 @@ def test_a_file_that_has_other_scales_than_its_card_is_refused(stored: StoredMod
     config = stored.card.config
     other = config.model_copy(update={"model": config.model.model_copy(update={"scales": [1, 4]})})
     save_model(stored.model, replace(stored.card, config=other), tmp_path / "model.safetensors")
-    with pytest.raises(DataError, match=r"does not fit the model: decoder\.takes\.1"):
+    with pytest.raises(DataError, match=r"does not fit the model: decoder\.detail"):
         load_model(tmp_path)
 
 
