@@ -157,6 +157,11 @@ def _model_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
     if facts["kind"] == "run":
         best = facts.get("best")
         rows.append(("checkpoints", ", ".join(facts["checkpoints"]) + (f" (best: {best})" if best else "")))
+        if "overfit" in facts:
+            from civae_core.overfitting import Overfit
+
+            told = Overfit(**facts["overfit"]).describe()
+            rows.append(("overfitted", f"{told}; checkpoints/best is from before"))
         if facts["last_metrics"]:
             shown = {k: v for k, v in facts["last_metrics"].items() if isinstance(v, int | float)}
             rows.append(("last metrics", ", ".join(f"{k} {v:.6g}" for k, v in shown.items())))
