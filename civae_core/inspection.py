@@ -87,6 +87,7 @@ def _inspect_model(path: Path) -> dict[str, Any]:
         "file": str(file),
         "images_seen": card.images_seen,
         "images_planned": card.config.train.images,
+        **({"photographs": card.photographs} if card.photographs else {}),
         "weights": count_weights(file),
         "objective": card.config.objective,
         "roles": _names(card.roles),

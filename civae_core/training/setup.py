@@ -63,7 +63,8 @@ def make_card(
     """What is stored beside the weights, at no image seen."""
     identity = {"name": data.name, "path": str(data.path), "fingerprint": data.fingerprint}
     subjects = _some_subjects(torch.cat([batches.t_NT, batches.x_NX], dim=1))
-    return ModelCard(config, roles, data.preprocessing, 0, identity, subjects)
+    count = len(batches.rows_N)
+    return ModelCard(config, roles, data.preprocessing, 0, identity, subjects, photographs=count)
 
 
 def make_batches(
