@@ -116,11 +116,12 @@ def counterfactual(
       civae counterfactual photo.jpg --treat Young=flip --native
       civae counterfactual family.jpg --treat Young=0 --align always --face all
     """
-    from civae_core.align.aligner import FACELESS, INSTALL, aligner_for, lacks_aligner
+    from civae_core.align.aligner import FACELESS, aligner_for, lacks_aligner
     from civae_core.assignments import interventions_on, parse_values
     from civae_core.attributes import beyond_training, with_care
     from civae_core.data.images import Preprocessing
     from civae_core.errors import DataError
+    from civae_core.extras import install
     from civae_core.inference.edit import edit_pictures
     from civae_core.inference.engines import open_engine
     from civae_core.inference.labels import describe_unchanged, describe_unsure
@@ -149,7 +150,7 @@ def counterfactual(
         aligner=aligner_for(shape, align.value, face),
     )
     if align is Align.AUTO and pictures.has_photos and lacks_aligner(shape):
-        voice.say(f"photographs are taken as aligned portraits; to find faces in others: {INSTALL}")
+        voice.say(f"photographs are taken as aligned portraits; to find faces in others: {install('align')}")
     if native:
         pictures.require_photos("--native")
     for text in pictures.beyond_training(roles.inputs, stated):

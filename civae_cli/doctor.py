@@ -46,6 +46,9 @@ def card(facts: dict[str, Any]) -> str:
         auto = facts["auto"]
         layout = ", channels_last" if auto["channels_last"] else ""
         rows.append(("--device auto", f"{auto['device']}, {auto['precision']}{layout}"))
+    for extra, found in facts["extras"].items():
+        state = f"missing; {found['install']}" if found["install"] else "installed"
+        rows.append((f"extra {extra}", f"{found['for']}: {state}"))
     rows += [("advice", text) for text in facts["advice"]]
     rows += [("problem", text) for text in facts["problems"]]
     width = max(len(name) for name, _ in rows)

@@ -78,6 +78,7 @@ def effects(
     from civae_core.evaluation.evaluate import default_data, require_comparable
     from civae_core.files import make_folder
     from civae_core.model.stored import load_model
+    from civae_core.overfitting import warn_if_overfit
     from civae_core.population.effects import population_effects
     from civae_core.population.output import assumptions, write_effects
     from civae_core.population.subjects import (
@@ -90,6 +91,7 @@ def effects(
 
     voice = terminal(quiet, verbose, json)
     stored = load_model(run, choose_device(device))
+    warn_if_overfit(run)
     roles = stored.card.roles
     interventions = interventions_on(treat, roles.treatments)
     covariates = (

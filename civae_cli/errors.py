@@ -4,7 +4,8 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import typer
@@ -12,6 +13,7 @@ from typer.core import TyperGroup
 
 from civae_cli.help import format_commands
 from civae_cli.terminal import paint
+from civae_cli.usage import describe
 from civae_core.errors import CivaeError, InterruptedRunError, PreemptedError
 
 INTERRUPTED = 130
@@ -26,6 +28,10 @@ _CONTROL_FLOW: tuple[type[BaseException], ...] = (
 
 class CivaeGroup(TyperGroup):
     """Runs a command and reports how it failed; a traceback only with -v."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        with _in_our_words():
+            return super().make_context(*args, **kwargs)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """As Typer does; but while a line is being completed its own options, which nothing asks, are not parsed."""
@@ -44,7 +50,8 @@ class CivaeGroup(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         verbose = wants_traceback(_remaining_arguments(ctx))
         try:
-            result = super().invoke(ctx)
+            with _in_our_words():
+                result = super().invoke(ctx)
             sys.stdout.flush()
             return result
         except _CONTROL_FLOW:
@@ -71,6 +78,18 @@ class CivaeGroup(TyperGroup):
                 summary = f"internal error: {type(error).__name__}: {_first_line(error)}".rstrip(": ")
                 report(summary, None if verbose else "run it again with -v and report the traceback", verbose)
             raise typer.Exit(1) from error
+
+
+@contextmanager
+def _in_our_words() -> Iterator[None]:
+    """Errors of parsing show themselves as all others do; one that shows the help of a group alone stays."""
+    try:
+        yield
+    except _CONTROL_FLOW as error:
+        if hasattr(error, "format_message") and type(error).__name__ != "NoArgsIsHelpError":
+            message, hint = describe(error)
+            error.show = lambda file=None: report(message, hint, False)  # type: ignore[attr-defined]
+        raise
 
 
 def report(message: str, hint: str | None, verbose: bool, is_error: bool = True) -> None:

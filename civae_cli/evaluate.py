@@ -112,12 +112,16 @@ def evaluate(
     from civae_core.evaluation.table import evaluation_tables
     from civae_core.files import make_folder
     from civae_core.model.stored import load_model
+    from civae_core.overfitting import warn_if_overfit
     from civae_core.training.device import choose_device
     from civae_core.yardstick.fit import IMAGES
 
     voice = terminal(quiet, verbose, json)
     chosen = choose_device(device)
-    models = [load_model(path, chosen) for path in [*([run] if run else []), *(against or [])]]
+    paths = [*([run] if run else []), *(against or [])]
+    models = [load_model(path, chosen) for path in paths]
+    for path in paths:
+        warn_if_overfit(path)
     if not models and images is None and questions is None:
         raise UsageError("nothing to score", hint="name a RUN, or --images DIR")
     if not models and data is None:

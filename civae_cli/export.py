@@ -64,6 +64,7 @@ def export(
       civae export runs/young --format hf --licence cc-by-nc-4.0 --data-licence "CelebA: research only"
     """
     from civae_core.errors import UsageError
+    from civae_core.overfitting import warn_if_overfit
 
     voice = terminal(quiet, verbose, json)
     for_hub = {"--title": title, "--licence": licence, "--data-licence": data_licence}
@@ -98,4 +99,5 @@ def export(
         facts = {"format": format, "output": str(folder), "evaluated": evaluation is not None}
     else:
         raise UsageError(f"--format {format}: unknown format", hint="use onnx or hf")
+    warn_if_overfit(run)
     voice.result(facts, str(folder))

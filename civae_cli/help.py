@@ -18,9 +18,17 @@ class CivaeCommand(TyperCommand):
     """A command whose options stand under the headings that their `rich_help_panel` names, the common ones last."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """As Typer does; but while a line is being completed values stay text, for pydantic takes long to import."""
+        """As Typer does; but an error remembers what was typed, and while a line is being completed values stay text.
+
+        Converting them would import pydantic, which takes long.
+        """
         if not ctx.resilient_parsing:
-            parsed: list[str] = super().parse_args(ctx, args)
+            typed = list(args)
+            try:
+                parsed: list[str] = super().parse_args(ctx, args)
+            except Exception as error:
+                error.typed, error.asked = typed, ctx.command_path  # type: ignore[attr-defined]
+                raise
             return parsed
         options, rest, _ = self.make_parser(ctx).parse_args(list(args))
         for parameter in self.get_params(ctx):

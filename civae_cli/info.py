@@ -146,7 +146,7 @@ def _model_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
     )
     rows = [
         (facts["kind"], facts["path"]),
-        ("trained", f"{facts['images_seen']:,} of {facts['images_planned']:,} images"),
+        ("trained", f"{facts['images_seen']:,} of {facts['images_planned']:,} images{_times(facts)}"),
         ("objective", f"{facts['objective']}, prior {model['prior']}, β {config['loss']['beta']:g}"),
         *((name, ", ".join(names)) for name, names in roles.items()),
         ("images", _format(facts["preprocessing"])),
@@ -157,10 +157,24 @@ def _model_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
     if facts["kind"] == "run":
         best = facts.get("best")
         rows.append(("checkpoints", ", ".join(facts["checkpoints"]) + (f" (best: {best})" if best else "")))
+        if "overfit" in facts:
+            from civae_core.overfitting import Overfit
+
+            told = Overfit(**facts["overfit"]).describe()
+            rows.append(("overfitted", f"{told}; checkpoints/best is from before"))
         if facts["last_metrics"]:
             shown = {k: v for k, v in facts["last_metrics"].items() if isinstance(v, int | float)}
             rows.append(("last metrics", ", ".join(f"{k} {v:.6g}" for k, v in shown.items())))
     return [(name.replace("_", " "), text) for name, text in rows]
+
+
+def _times(facts: dict[str, Any]) -> str:
+    """How often each training image was shown, where the model knows how many there were."""
+    if "photographs" not in facts:
+        return ""
+    return (
+        f", each of {facts['photographs']:,} shown {facts['images_seen'] / facts['photographs']:,.3g} times"
+    )
 
 
 def _latents(model: dict[str, Any]) -> str:

@@ -73,12 +73,14 @@ def serve(
       civae serve runs/young --host 0.0.0.0 --port 8000
     """
     from dataclasses import replace
-    from importlib.util import find_spec
 
     from civae_core.errors import UsageError
+    from civae_core.extras import install, missing
 
-    if any(find_spec(name) is None for name in ("starlette", "uvicorn")):
-        raise UsageError("the extra `serve` is not installed", hint="pip install 'civae[serve]'")
+    if missing("serve"):
+        raise UsageError(
+            "the page cannot be shown: the extra `serve` is not installed", hint=install("serve")
+        )
     from civae_core.model_paths import newest_run
     from civae_core.serve.app import make_app
     from civae_core.serve.guard import LOCAL

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from civae_core import __version__
+from civae_core.extras import EXTRAS, PURPOSES, install, is_there, missing
 from civae_core.machine import available_cores, nvidia_driver
 
 REQUIRED = {
@@ -27,7 +28,7 @@ _LITTLE_SPACE = 2e9
 
 
 def diagnose() -> dict[str, Any]:
-    """Facts about the machine. `problems` make civae unusable; `advice` does not."""
+    """Facts about the machine. `problems` make civae unusable; `advice` does not, nor do extras that are missing."""
     facts: dict[str, Any] = {
         "civae": __version__,
         "python": platform.python_version(),
@@ -44,6 +45,12 @@ def diagnose() -> dict[str, Any]:
             facts["problems"].append(f"{name} cannot be imported: {error}")
         else:
             facts["packages"][name] = _version(name)
+    facts["extras"] = {
+        extra: {"for": PURPOSES[extra], "install": install(extra) if missing(extra) else None}
+        for extra in EXTRAS
+    }
+    if not is_there("simplejpeg"):
+        facts["advice"].append("simplejpeg is not installed: JPEGs are read in twice the time")
     free = shutil.disk_usage(Path.cwd()).free
     facts["free_bytes"] = free
     if free < _LITTLE_SPACE:

@@ -1,5 +1,6 @@
 """What a path holds: prepared data, a run, a checkpoint, a model file or a scorer file, as plain facts."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -7,6 +8,7 @@ from safetensors import SafetensorError, safe_open
 
 from civae_core.attributes import Attribute, AttributeRoles
 from civae_core.errors import DataError, UsageError
+from civae_core.overfitting import overfit_of
 from civae_core.reading import parse_json
 
 if TYPE_CHECKING:
@@ -78,11 +80,14 @@ def _inspect_model(path: Path) -> dict[str, Any]:
         if best.exists():
             facts["best"] = follow(best).resolve().name
         facts["last_metrics"] = _last_line(path / "metrics.jsonl")
+        if overfit := overfit_of(path):
+            facts["overfit"] = asdict(overfit)
     evaluation, why_not = _evaluation(file, card)
     return facts | {
         "file": str(file),
         "images_seen": card.images_seen,
         "images_planned": card.config.train.images,
+        **({"photographs": card.photographs} if card.photographs else {}),
         "weights": count_weights(file),
         "objective": card.config.objective,
         "roles": _names(card.roles),

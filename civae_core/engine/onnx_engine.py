@@ -11,6 +11,7 @@ from civae_core.attributes import AttributeRoles
 from civae_core.engine.base import Abducted, Array, Predicted
 from civae_core.engine.card import ExportCard, verified
 from civae_core.errors import DataError, UsageError
+from civae_core.extras import install, is_there
 from civae_core.machine import available_cores
 from civae_core.model.calibrated import Calibration
 from civae_core.model.familiar import Familiarity
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 CHUNK = 8
 """Images computed at once: more at a time are no faster, and take more memory."""
-INSTALL = "pip install 'civae[onnx]'"
 
 
 class OnnxEngine:
@@ -39,7 +39,7 @@ class OnnxEngine:
             DataError: the export is damaged, or of another model than `model_file` now is.
         """
         if not is_installed():
-            raise UsageError("ONNX Runtime is not installed", hint=INSTALL)
+            raise UsageError("ONNX Runtime is not installed", hint=install("onnx"))
         return cls(folder, verified(folder, model_file))
 
     @property
@@ -111,9 +111,7 @@ class OnnxEngine:
 
 def is_installed() -> bool:
     """Whether ONNX Runtime can be imported; finding out does not import it."""
-    from importlib.util import find_spec
-
-    return find_spec("onnxruntime") is not None
+    return is_there("onnxruntime")
 
 
 def open_session(path: Path) -> "InferenceSession":

@@ -50,6 +50,9 @@ def choose_instruments(
         UsageError: a file or library that is not there, or a scorer of images of another format.
         DataError: a file that cannot be read.
     """
+    # First what may be refused, since a scorer may take minutes to train.
+    named = extractor not in ("none", "scorer")
+    found = extractor_for(extractor, None, device) if named else None
     yardstick = None
     if scorer == "auto":
         yardstick = yardstick_for(data, roles, device, images=scorer_images)
@@ -64,5 +67,6 @@ def choose_instruments(
             )
         if card.data["fingerprint"] != data.fingerprint:
             log.warning("the scorer was trained on %s, not on this data", card.data["name"])
-    found = None if extractor == "none" else extractor_for(extractor, yardstick, device)
+    if extractor == "scorer":
+        found = extractor_for(extractor, yardstick, device)
     return Instruments(yardstick, found, load_lpips(device, data.size))

@@ -2,11 +2,12 @@
 
 import logging
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from civae_core.extras import install, missing
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +33,8 @@ def load_lpips(device: torch.device, size: int | None = None) -> Distance | None
         log.info("LPIPS is left out: it needs images of at least %d pixels, not %d", LPIPS_SMALLEST, size)
         return None
     weights = Path(torch.hub.get_dir()) / "checkpoints" / ALEXNET_FILE
-    if find_spec("torchvision") is None:
-        log.info("LPIPS is left out: it needs torchvision (pip install 'civae[lpips]')")
+    if missing("lpips"):
+        log.info("LPIPS is left out: it needs torchvision (%s)", install("lpips"))
         return None
     if not weights.is_file():
         # One line of a terminal, whose width a whole path would pass.

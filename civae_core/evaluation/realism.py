@@ -17,6 +17,7 @@ from civae_core.data import PreparedData
 from civae_core.data.labelled import evenly_spread
 from civae_core.errors import DataError, UsageError
 from civae_core.evaluation.asked import Answer, Asked, Seen
+from civae_core.extras import install
 from civae_core.yardstick import Yardstick, load_yardstick
 
 MOST_REFERENCES = 10_000
@@ -79,9 +80,7 @@ def _inception(weights: Path, device: torch.device) -> Extractor:
     try:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
     except ImportError as error:
-        raise UsageError(
-            "--extractor: Inception needs torch-fidelity", hint="pip install 'civae[inception]'"
-        ) from error
+        raise UsageError("--extractor: Inception needs torch-fidelity", hint=install("inception")) from error
     if not weights.is_file():
         raise UsageError(
             f"--extractor inception: no weights at {weights}",

@@ -105,14 +105,31 @@ def _data(card: ModelCard, data_licence: str | None) -> str:
         ("training images", name),
         ("fingerprint of the prepared data", f"`{card.data['fingerprint']}`"),
         ("licence of the images", licence),
-        ("images shown in training", f"{card.images_seen:,}"),
-        ("crop and size", ", ".join(f"{k} {v}" for k, v in card.preprocessing.items() if v is not None)),
+        ("images shown in training", _shown(card)),
+        ("a picture becomes", _format(card.preprocessing)),
     ]
     kept = (
         f"The weights' file holds the attribute values of {len(card.subjects)} training subjects, without names or "
         "pictures: samples are drawn for them."
     )
     return _table(("", ""), rows) + "\n\n" + kept
+
+
+def _shown(card: ModelCard) -> str:
+    if card.photographs is None:
+        return f"{card.images_seen:,}"
+    times = card.images_seen / card.photographs
+    return f"{card.images_seen:,}: each of {card.photographs:,} some {times:,.3g} times"
+
+
+def _format(preprocessing: Mapping[str, Any]) -> str:
+    """How the model sees a picture: `64 × 64 RGB, of the centred square of 150 pixels …`."""
+    size, colours = preprocessing["size"], "grey" if preprocessing["channels"] == 1 else "RGB"
+    crop, of = preprocessing.get("crop"), preprocessing.get("crop_of")
+    square = f"a centred square of {crop} pixels" if crop else "its largest centred square"
+    return f"{size} × {size} {colours}, from {square}" + (
+        f" where the short side has {of}" if crop and of else ""
+    )
 
 
 def _roles(card: ModelCard) -> str:

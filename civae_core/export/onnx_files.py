@@ -14,12 +14,13 @@ from torch import Tensor
 
 from civae_core import __version__
 from civae_core.engine.card import CARD, WEIGHTS, ExportCard, GraphEntry, export_folder
-from civae_core.engine.onnx_engine import INSTALL, OnnxEngine, is_installed
+from civae_core.engine.onnx_engine import OnnxEngine
 from civae_core.errors import CivaeError, UsageError
 from civae_core.export.check import examples, largest_differences
 from civae_core.export.folders import replaced
 from civae_core.export.graphs import SINGLE, Function, functions_of
 from civae_core.export.rewrite import spell_out_softmax, strip
+from civae_core.extras import install, missing
 from civae_core.files import sha256_of, sync, write_json
 from civae_core.model.stored import StoredModel
 from civae_core.progress import progress
@@ -160,13 +161,8 @@ class _SharedWeights:
 
 
 def _require_packages() -> None:
-    from importlib.util import find_spec
-
-    missing = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
-    if not is_installed():
-        missing.append("onnxruntime")
-    if missing:
-        raise UsageError(f"--format onnx: {', '.join(missing)} not installed", hint=INSTALL)
+    if missing("onnx"):
+        raise UsageError("--format onnx: the extra `onnx` is not installed", hint=install("onnx"))
 
 
 def _versions() -> dict[str, str]:

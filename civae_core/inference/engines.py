@@ -9,6 +9,7 @@ from civae_core.engine.onnx_engine import OnnxEngine, is_installed
 from civae_core.errors import DataError, UsageError
 from civae_core.machine import nvidia_driver
 from civae_core.model_paths import find_model_file
+from civae_core.overfitting import warn_if_overfit
 
 ENGINES = ("auto", "torch", "onnx")
 
@@ -19,7 +20,8 @@ def open_engine(path: Path, engine: str = "auto", device: str = "auto") -> Engin
     """A trained model that answers, by run, checkpoint folder, model file, or ONNX export.
 
     `auto` takes the export that lies beside the model, unless it is out of date (which is said), a device other than
-    the CPU is asked for, or the machine has an NVIDIA GPU, which torch can use.
+    the CPU is asked for, or the machine has an NVIDIA GPU, which torch can use. A run that fell behind its best
+    checkpoint is warned of.
 
     Raises:
         UsageError: no such path, engine or device, or ONNX Runtime is asked for and not installed.
@@ -28,6 +30,7 @@ def open_engine(path: Path, engine: str = "auto", device: str = "auto") -> Engin
     if engine not in ENGINES:
         raise UsageError(f"--engine {engine}: unknown engine", hint=f"use {', '.join(ENGINES)}")
     opened = _opened(path, engine, device)
+    warn_if_overfit(path)
     log.debug("engine: %s", opened.name)
     return opened
 

@@ -59,6 +59,8 @@ class ModelCard:
     """How well held-out images are reconstructed; None where nobody knows, as of files from before this was kept."""
     paired: bool = False
     """Whether the last step of training has been done, which pairs latent noises."""
+    photographs: int | None = None
+    """Training images that it learned from; None of files written before this was kept."""
 
     @property
     def lacks_pairing(self) -> bool:
@@ -84,6 +86,7 @@ class ModelCard:
                 "calibration": self.calibration.to_dict(),
                 **({"familiarity": self.familiarity.to_dict()} if self.familiarity else {}),
                 "paired": self.paired,
+                **({"photographs": self.photographs} if self.photographs else {}),
             },
             allow_nan=False,
         )
@@ -272,6 +275,7 @@ def _parse_card(metadata: dict[str, str], file: Path) -> ModelCard:
             else UNCALIBRATED,
             familiarity=Familiarity.from_dict(values["familiarity"]) if "familiarity" in values else None,
             paired=values.get("paired", False) is True,
+            photographs=_count(values.get("photographs")),
         )
         _require_sense(card)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -283,6 +287,12 @@ def _parse_card(metadata: dict[str, str], file: Path) -> ModelCard:
             hint="train it again, or without model.scales",
         )
     return card
+
+
+def _count(value: Any) -> int | None:
+    if value is not None and (type(value) is not int or value < 1):
+        raise ValueError(f"photographs {value!r}")
+    return value
 
 
 def _require_sense(card: ModelCard) -> None:

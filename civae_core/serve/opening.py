@@ -6,6 +6,7 @@ from pathlib import Path
 from civae_core.errors import DataError, UsageError
 from civae_core.inference.engines import open_engine
 from civae_core.inference.pictures import Picture, Pictures
+from civae_core.model_paths import FILE_NAME, LINKS
 from civae_core.serve.limits import Limits
 from civae_core.serve.studio import ServedModel, Studio
 
@@ -43,18 +44,28 @@ def open_studio(
 
 
 def short_names(runs: Sequence[Path]) -> list[str]:
-    """The last part of each path, with as many parts before it as tell them apart; repeats are numbered."""
-    paths = [run.resolve() for run in runs]
+    """The last part of each path, with as many parts before it as tell them apart; repeats are numbered.
+
+    A checkpoint has the name of its run before its own: `young/best`.
+    """
+    paths = [_called(run) for run in runs]
     names: list[str] = []
     for path in paths:
         same = [other for other in paths if other != path]
-        for count in range(1, len(path.parts)):
+        for count in range(1 + (path.name in LINKS or path.name.startswith("step-")), len(path.parts)):
             name = "/".join(path.parts[-count:])
             if all("/".join(other.parts[-count:]) != name for other in same):
                 break
         number = sum(earlier == path for earlier in paths[: len(names)])
         names.append(f"{name} ({number + 1})" if number else name)
     return names
+
+
+def _called(run: Path) -> Path:
+    """A path as it was typed, links followed in all but its last part, without what all models have in theirs."""
+    path = run.parent if run.name == FILE_NAME else run
+    path = path.parent.resolve() / path.name if path.name not in ("", "..") else path.resolve()
+    return path.parent.parent / path.name if path.parent.name == "checkpoints" else path
 
 
 def _examples(selection: str, model: ServedModel) -> list[Picture]:

@@ -32,6 +32,8 @@ from civae_core.serve.sittings import Abducted, Sitting, Subject
 
 BEYOND = 0.5
 """How far a slider goes beyond what training saw, as a share of that range, at either end."""
+THIS = "this picture"
+"""What notes call the photograph, which has no name here."""
 
 
 @dataclass(frozen=True)
@@ -220,13 +222,13 @@ def _answer(model: ServedModel, found: EditedPicture, limit: float) -> dict[str,
     (edit,) = found.edits
     roles = model.engine.roles
     difference_CHW = np.abs(edit.image_CHW.astype(np.int16) - found.picture.pixels_CHW)
-    notes = describe_unsure(model.name, found.unsure, found.predicted)
+    notes = describe_unsure(THIS, found.unsure, found.predicted)
     stated = {n: v for n, v in found.factual.items() if n not in found.predicted}
     notes += [f"{text}; judge with care" for text in beyond_training(stated, roles.inputs)]
     if found.picture.faceless:
         notes.append(FACELESS)
     if found.unfamiliar is not None:
-        notes.append(describe_unfamiliar([(model.name, found.unfamiliar)], 1))
+        notes.append(describe_unfamiliar([(THIS, found.unfamiliar)], 1))
     if edit.beyond:
         notes.append(
             f"{', '.join(edit.beyond)} set beyond training; {with_care(edit.beyond, roles.treatments)}"
@@ -241,6 +243,7 @@ def _answer(model: ServedModel, found: EditedPicture, limit: float) -> dict[str,
         "spreads": dict(found.spreads),
         "beyond": list(edit.beyond),
         "notes": notes,
+        "unfamiliar": found.unfamiliar is not None,
         "largest_difference": int(difference_CHW.max()),
         "mean_difference": round(float(difference_CHW.mean()), 2),
     }

@@ -13,6 +13,7 @@ from civae_core.data import PreparedData
 from civae_core.data.labelled import labelled_rows
 from civae_core.errors import DivergedError, InterruptedRunError, PreemptedError
 from civae_core.locks import require_unheld
+from civae_core.overfitting import warn_if_overfit
 from civae_core.progress import progress
 from civae_core.training.bookkeeping import Bookkeeper
 from civae_core.training.checkpoint import Counters, clear_unfinished, drop_old, mend_links
@@ -141,6 +142,8 @@ def train(
             books.go_on_from(set_back(seen, start, folder, learner, fresh, processes))
         _pair_noises(config, learner, data, roles, books, processes, stop)
         seen = books.counters.images_seen
+        if processes.is_first and seen >= config.train.images:
+            warn_if_overfit(out)
         return TrainResult(out, seen, seen >= config.train.images)
 
 

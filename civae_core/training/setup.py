@@ -15,6 +15,7 @@ from civae_core.data.labelled import evenly_spread, labelled_rows, partly_labell
 from civae_core.data.splits import Split
 from civae_core.model import IntactVAE
 from civae_core.model.stored import ModelCard
+from civae_core.overfitting import too_long
 from civae_core.randomness import seed_for
 from civae_core.training.device import Compute
 from civae_core.training.distributed import Processes
@@ -62,19 +63,22 @@ def make_card(
     """What is stored beside the weights, at no image seen."""
     identity = {"name": data.name, "path": str(data.path), "fingerprint": data.fingerprint}
     subjects = _some_subjects(torch.cat([batches.t_NT, batches.x_NX], dim=1))
-    return ModelCard(config, roles, data.preprocessing, 0, identity, subjects)
+    count = len(batches.rows_N)
+    return ModelCard(config, roles, data.preprocessing, 0, identity, subjects, photographs=count)
 
 
 def make_batches(
     config: Config, roles: AttributeRoles, data: PreparedData, compute: Compute, processes: Processes
 ) -> TrainingBatches:
-    """The training split with propensity weights fitted on its table (METHOD 4.1).
+    """The training split with propensity weights fitted on its table (METHOD 4.1); warns of far too many rounds.
 
     Raises:
         DataError: the split has no labelled image.
         UsageError: the weights cannot be had for this kind of treatment.
     """
     chosen = labelled_rows(data, roles, "train", warn=False)
+    if text := too_long(config.train.images, len(chosen.rows_N)):
+        log.warning("%s", text)
     kinds = [attribute.kind for attribute in roles.treatments]
     weights_N = training_weights(chosen.x_NX, chosen.t_NT, kinds, config.loss.weights, config.loss.weight_cap)
     if config.loss.weights != "none":

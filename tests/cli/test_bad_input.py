@@ -321,7 +321,7 @@ CASES: list[tuple[Callable[[Place], Arguments], int, str, str]] = [
     (no_number, 2, "--treat Young=fliip: 'fliip' is not a number", "did you mean flip?"),
     (no_treatment, 2, "--treat is missing", "--treat Young=flip"),
     (too_many, 2, "--treat Young=0:1:5000: a sweep takes 2 to 1000 steps, not 5000", ""),
-    (noise_beyond_1, 2, "Invalid value for '--noise': ", ""),
+    (noise_beyond_1, 2, "error: --noise 1.5: should be less than or equal to 1", "counterfactual --help"),
     (foreign_folder_to_train_in, 2, "--out {}/mine: is not empty and not a run", "new or empty folder"),
     (foreign_folder_to_prepare_in, 2, "--out {}/mine is not empty, and not written by prepare-data", "new"),
     (below_a_file(train), 1, "cannot write {}/photo.jpg/new", ""),

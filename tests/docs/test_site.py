@@ -24,7 +24,7 @@ def build(source: Path, out: Path) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for package in ("sphinx", "myst_parser", "furo"):
-        pytest.importorskip(package, reason="needs the extra docs: pip install 'civae[docs]'")
+        pytest.importorskip(package, reason="needs the extra docs: pip install '.[docs]'")
     out = tmp_path_factory.mktemp("site")
     run = build(DOCS, out)
     assert run.returncode == 0, run.stderr

@@ -164,3 +164,41 @@ def test_the_command_says_where_and_whether_it_knew_figures(trained: Path, tmp_p
     assert "| licence of the images | mine |" in (out / "README.md").read_text()
     refused = CliRunner().invoke(app, ["export", str(trained), "--licence", "mit"])
     assert refused.exit_code == 2 and "--licence mit: has no effect with --format onnx" in refused.stderr
+
+
+def test_the_card_says_how_many_pictures_were_learned_and_how_often(
+    stored: StoredModel, faces: PreparedData
+) -> None:
+    count = len(faces.rows("train"))
+    assert stored.card.photographs == count
+    seen = stored.card.images_seen
+    told = row(card_of(stored), "images shown in training")[1]
+    assert told == f"{seen:,}: each of {count:,} some {seen / count:.3g} times"
+    older = replace(stored, card=replace(stored.card, photographs=None))
+    assert row(card_of(older), "images shown in training")[1] == f"{seen:,}"
+    assert "photographs" not in json.loads(older.card.to_json()), "a file from before stays what it was"
+
+
+@pytest.mark.parametrize(
+    ("preprocessing", "told"),
+    [
+        ({"size": 64, "channels": 3}, "64 × 64 RGB, from its largest centred square"),
+        (
+            {"size": 64, "channels": 1, "crop": 150, "crop_of": 178},
+            "64 × 64 grey, from a centred square of 150 pixels where the short side has 178",
+        ),
+    ],
+)
+def test_the_card_says_what_a_picture_becomes(
+    preprocessing: dict[str, Any], told: str, stored: StoredModel
+) -> None:
+    shown = replace(stored, card=replace(stored.card, preprocessing=preprocessing))
+    assert row(card_of(shown), "a picture becomes")[1] == told
+
+
+@pytest.mark.parametrize("count", [0, -3, 2.5, True, "many"])
+def test_an_absurd_number_of_photographs_is_refused(count: Any) -> None:
+    from civae_core.model.stored import _count
+
+    with pytest.raises(ValueError, match="photographs"):
+        _count(count)

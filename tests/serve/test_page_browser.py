@@ -66,6 +66,8 @@ def test_a_photo_is_changed_compared_and_downloaded(page: Any, photograph: bytes
     expect(status).to_contain_text("Nothing changed; the same pixels as the original.")
     assert counterfactual.get_attribute("src") == page.locator("img.original").get_attribute("src")
     expect(page.get_by_label("Male").locator("option").first).to_contain_text("% sure")
+    expect(page.locator(".notes")).to_contain_text("this picture: unsure of")
+    expect(page.locator("#darker")).to_contain_text(re.compile(r"^darker by [\d.]+ %$"))
 
     # Everything by keyboard: from wherever Young was read to be, to the slider's left end, beyond training.
     slider = page.get_by_role("slider", name="Young")

@@ -146,6 +146,17 @@ def test_models_get_short_names_that_differ() -> None:
     assert short_names(runs) == ["a/ours", "cvae", "b/ours", "a/ours (2)"]
 
 
+def test_checkpoints_have_the_names_of_their_runs(tmp_path: Path) -> None:
+    from civae_core.serve.opening import short_names
+
+    run = tmp_path / "young"
+    (run / "checkpoints" / "step-000000064").mkdir(parents=True)
+    best = run / "checkpoints" / "best"
+    best.symlink_to("step-000000064")
+    assert short_names([run, best, best / "model.safetensors"]) == ["young", "young/best", "young/best (2)"]
+    assert short_names([run / "checkpoints" / "step-000000064"]) == ["young/step-000000064"]
+
+
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 def test_the_process_ends_cleanly(trained: Path) -> None:
     command = [sys.executable, "-m", "civae_cli", "serve", str(trained), "--port", "0"]

@@ -300,8 +300,9 @@ function show(found, milliseconds) {
   }
   found.answers.forEach((answer, row) => fill(answers.children[row], answer));
   $("legend").hidden = false;
-  $("darker").textContent = `darker −${found.limit.toFixed(2)}`;
-  $("brighter").textContent = `brighter +${found.limit.toFixed(2)}`;
+  const percent = Number((100 * found.limit).toPrecision(2));
+  $("darker").textContent = `darker by ${percent} %`;
+  $("brighter").textContent = `brighter by ${percent} %`;
   for (const answer of [...found.answers].reverse()) {
     showReadings(answer); // of an attribute that both models have, the first one's stays
     for (const attribute of state.page.models[answer.model].treatments) {
@@ -358,8 +359,12 @@ function fill(article, answer) {
   article.querySelector(".read").textContent = "Read as " + [...model.treatments, ...model.covariates]
     .map((attribute) => `${attribute.name} ${reading(attribute, answer)}`).join(", ") + ".";
   const notes = article.querySelector(".notes");
-  notes.hidden = answer.notes.length === 0;
-  notes.replaceChildren(...answer.notes.map((note) => make("li", {}, note)));
+  const told = [...answer.notes];
+  if (answer.unfamiliar && state.file && state.page.finds_faces && $("align").value !== "always") {
+    told.push("If the photo shows a face, set Face to “always found”.");
+  }
+  notes.hidden = told.length === 0;
+  notes.replaceChildren(...told.map((note) => make("li", {}, note)));
 }
 
 async function download(native) {
