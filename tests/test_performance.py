@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scripts import run_script
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))
 
-from benchmarks.performance import compare, page  # noqa: E402
+from benchmarks.performance import compare, memory, page  # noqa: E402
 from benchmarks.performance.machine import NO_GPU  # noqa: E402
 from benchmarks.performance.measure import Goal, Plan, Row, interleaved  # noqa: E402
 from benchmarks.performance.memory import QUICK_SIZES, Growth, Held, MemoryRow, watched  # noqa: E402
@@ -60,10 +61,11 @@ def quick(made_once: Callable[..., Path]) -> Path:
     """What `timing --quick` wrote."""
 
     def make(out: Path) -> None:
-        command = [sys.executable, "-m", "benchmarks.performance", "timing", "--quick", "--out", str(out)]
-        run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-        assert run.returncode == 0, run.stderr
-        assert run.stdout.splitlines() == [str(out.with_suffix(".json"))]
+        from benchmarks.performance.__main__ import main
+
+        said = out.with_suffix(".txt")
+        assert run_script(main, ["timing", "--quick", "--out", out], said) == 0
+        assert said.read_text("utf-8").splitlines() == [str(out.with_suffix(".json"))]
 
     return made_once("performance", make)
 
@@ -174,16 +176,36 @@ def test_more_memory_is_worse() -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system tells no process's memory")
-def test_what_a_process_allocates_is_seen_and_a_mapped_file_is_told_apart(tmp_path: Path) -> None:
+def test_what_a_process_allocates_is_seen_and_a_mapped_file_is_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each process says when it holds what it holds, and waits until it has been looked at since."""
     (tmp_path / "file").write_bytes(os.urandom(2**20) * 64)
-    wait = "import time; time.sleep(.1)"
-    nothing = watched([sys.executable, "-c", wait])
-    allocating = watched([sys.executable, "-c", f"a = b'1' * (64 * 2**20); {wait}"])
+    holds, seen = tmp_path / "holds", tmp_path / "seen"
+    real = memory.status_of
+
+    def status_of(pid: int) -> dict[str, float]:
+        was_there = holds.exists()
+        found = real(pid)
+        if was_there:
+            seen.touch()
+        return found
+
+    def watched_to_the_end(doing: str) -> Held:
+        wait = "import pathlib, time; pathlib.Path(sys.argv[1]).touch()\n"
+        wait += "while not pathlib.Path(sys.argv[2]).exists(): time.sleep(.002)"
+        found = watched([sys.executable, "-c", f"import sys; {doing}; {wait}", str(holds), str(seen)])
+        holds.unlink()
+        seen.unlink()
+        return found
+
+    monkeypatch.setattr(memory, "status_of", status_of)
+    nothing = watched_to_the_end("pass")
+    allocating = watched_to_the_end("a = b'1' * (64 * 2**20)")
     opening = (
         f"import mmap; f = open({str(tmp_path / 'file')!r}, 'rb'); m = mmap.mmap(f.fileno(), 0, access=1)"
     )
-    mapping = f"{opening}; sum(m[::4096])"
-    mapped = watched([sys.executable, "-c", f"{mapping}; {wait}"])
+    mapped = watched_to_the_end(f"{opening}; sum(m[::4096])")
     assert 60 < allocating.allocated - nothing.allocated < 70
     assert mapped.allocated - nothing.allocated < 8 and mapped.resident - nothing.resident > 60
 

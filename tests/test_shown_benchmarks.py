@@ -30,6 +30,7 @@ MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 SHOWN = re.compile(r"python (?:-m )?benchmarks[/.](\w+)(?:\.py)?([^`\n|#]*)")
 ELSEWHERE = {
     "performance": "test_performance.py",
+    "repeat_tests": "test_repeat_tests.py",
     "stress": "reliability/test_kills.py",
     "kept_cells": "benchmark/test_kept_cells.py",
 }

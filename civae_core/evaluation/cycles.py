@@ -16,8 +16,8 @@ from civae_core.evaluation.methods import TrainedModel
 from civae_core.evaluation.metrics import SSIM_WINDOW, ssim
 from civae_core.evaluation.question import Question
 
-CYCLES = (1, 10)
-"""After how many rounds the distance is taken."""
+CYCLES = {"1": 1, "10": 10}
+"""After how many rounds the distance is taken, by what it is called then."""
 BATCH = 64
 MOST_IMAGES = 64
 """Ten rounds there and back are twenty counterfactuals of each image."""
@@ -75,17 +75,17 @@ def _scores(
     for part in items.split(BATCH):
         asked = question.batch(data, part, device)
         y_BCHW = asked.y_BCHW
-        for cycle in range(1, max(CYCLES) + 1):
+        for cycle in range(1, max(CYCLES.values()) + 1):
             if there_and_back:
                 y_BCHW = _step(method, y_BCHW, asked.x_BX, asked.t_BT, asked.t_new_BT, noise)
                 y_BCHW = _step(method, y_BCHW, asked.x_BX, asked.t_new_BT, asked.t_BT, noise)
             else:
                 y_BCHW = _step(method, y_BCHW, asked.x_BX, asked.t_BT, asked.t_BT, noise)
-            if cycle in CYCLES:
+            for name in (name for name, rounds in CYCLES.items() if rounds == cycle):
                 l1_B = (y_BCHW - asked.y_BCHW).abs().flatten(1).mean(dim=1)
-                values.setdefault(f"l1_{cycle}", []).append(l1_B.cpu())
+                values.setdefault(f"l1_{name}", []).append(l1_B.cpu())
                 if data.size >= SSIM_WINDOW:
-                    values.setdefault(f"ssim_{cycle}", []).append(ssim(y_BCHW, asked.y_BCHW).cpu())
+                    values.setdefault(f"ssim_{name}", []).append(ssim(y_BCHW, asked.y_BCHW).cpu())
     return {name: bootstrap_mean(torch.cat(parts), seed=seed).to_dict() for name, parts in values.items()}
 
 

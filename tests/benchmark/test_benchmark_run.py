@@ -20,11 +20,12 @@ from civae_core.evaluation import evaluate as evaluate_module
 from civae_core.yardstick import load_yardstick
 
 FACES = """
-faces: {n: 300, size: 32, overlap: [0.3, 1.0]}
+faces: {n: 200, size: 32, overlap: [0.3, 1.0]}
 seeds: [0, 1]
 base:
-  model: {width: 8, stages: [1, 2], latent: 8}
-  train: {images: 64, batch_size: 16, log_every: 64, checkpoint_every: 64, sample_every: 64, validate_images: 16}
+  model: {width: 8, stages: [1, 2], latent: 8, layers: 4, prior_hidden: 16}
+  train:
+    {images: 64, batch_size: 16, log_every: 64, checkpoint_every: 64, sample_every: 100, validate_images: 4}
 methods:
   cvae: {objective: cvae}
   ours: {}
@@ -32,8 +33,9 @@ methods:
 GIVEN = """
 base:
   data: {path: PATH, treatment: Young, covariates: [Male]}
-  model: {width: 8, stages: [1, 2], latent: 8}
-  train: {images: 64, batch_size: 16, log_every: 64, checkpoint_every: 64, sample_every: 64, validate_images: 16}
+  model: {width: 8, stages: [1, 2], latent: 8, layers: 4, prior_hidden: 16}
+  train:
+    {images: 64, batch_size: 16, log_every: 64, checkpoint_every: 64, sample_every: 100, validate_images: 4}
 methods:
   broken: {model: {stages: [1, 1, 1, 1, 1, 1, 1]}}
   original: {objective: original}
@@ -166,6 +168,7 @@ def test_other_measures_score_a_cell_again_and_train_nothing(
     assert kept[0] == kept[1] == kept[2] and kept[0]
 
 
+@pytest.mark.usefixtures("in_full")
 def test_several_processes_give_the_same_numbers(write: Write, tmp_path: Path) -> None:
     file = write(GIVEN)
     for out, jobs in (("one", 1), ("two", 2)):

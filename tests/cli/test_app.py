@@ -146,7 +146,7 @@ def test_one_of_several_processes_ends_at_once_whatever_threads_are_left(several
         [sys.executable, "-c", LEFT_BEHIND.replace("DAEMON", str(not several))],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         env=os.environ | {"WORLD_SIZE": "2" if several else "1"},
     )
     assert (run.returncode, run.stdout, run.stderr) == (3, "said\n", "error: it broke\n")

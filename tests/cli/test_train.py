@@ -1,10 +1,10 @@
 """civae train as typed: exit codes, streams, and a process killed in the middle."""
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -15,12 +15,13 @@ import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner, Result
 
-from civae_cli.app import app
+from civae_cli.app import app, main
 from civae_core.config import dump_config
 from civae_core.config.schema import Config
 from civae_core.data import PreparedData
 from civae_core.data.batches import Batch, TrainingBatches
 from civae_core.training.heldout import HeldOut
+from civae_core.training.learner import Learner
 
 MakeConfig = Callable[..., Config]
 
@@ -191,26 +192,44 @@ def test_preemption_exits_with_75(
     assert run("--config", file, "--out", tmp_path / "run").exit_code == 0
 
 
+def train_and_wait(arguments: list[str], reached: Path) -> None:
+    """The command as its process runs it, which stands still before the step at 128 images."""
+    step = Learner.step
+
+    def standing_still(learner: Learner, made: Batch, seen: int, partly: Batch | None = None) -> None:
+        if seen == 128:
+            reached.touch()
+            signal.pause()
+        step(learner, made, seen, partly)
+
+    Learner.step = standing_still  # type: ignore[method-assign]
+    sys.argv = ["civae", "train", *arguments]
+    main()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="forks")
 def test_a_killed_process_is_continued_to_the_same_bits(
     write_config: Callable[..., Path], tmp_path: Path, no_sample_grids: None
 ) -> None:
-    file = write_config(train__images=320, train__checkpoint_every=64)
-    command = [sys.executable, "-m", "civae_cli", "train", "--config", str(file), "--device", "cpu"]
-    first = tmp_path / "killed" / "checkpoints" / "step-000000064"
-    with subprocess.Popen(
-        [*command, "--out", str(tmp_path / "killed")], stderr=subprocess.DEVNULL
-    ) as process:
-        deadline = time.monotonic() + 600
-        while not first.exists() and time.monotonic() < deadline:
-            time.sleep(0.01)
-        process.kill()
-    assert process.returncode == -signal.SIGKILL, "the process must not have been done already"
+    """Killed two steps after a checkpoint, in a process forked from this one: it has nothing to import."""
+    file, reached = write_config(train__images=192, train__checkpoint_every=96), tmp_path / "reached"
+    arguments = ["--config", str(file), "--device", "cpu", "--out", str(tmp_path / "killed")]
+    process = multiprocessing.get_context("fork").Process(target=train_and_wait, args=(arguments, reached))
+    process.start()
+    deadline = time.monotonic() + 600
+    while not reached.exists():
+        assert process.is_alive() and time.monotonic() < deadline
+        time.sleep(0.01)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    first = tmp_path / "killed" / "checkpoints" / "step-000000096"
     half_written = first.with_name(".writing-step-000000500")
     shutil.copytree(first, half_written)
 
     result = run("--config", file, "--out", tmp_path / "killed")
     assert result.exit_code == 0
-    assert "continuing at " in result.stderr
+    assert "continuing at 96" in result.stderr
     assert not half_written.exists()
     run("--config", file, "--out", tmp_path / "whole")
     assert_same_bits(tmp_path / "killed", tmp_path / "whole")

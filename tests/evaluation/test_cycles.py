@@ -23,6 +23,7 @@ def question_of(stored: StoredModel, faces: PreparedData) -> Question:
     return ask(faces, roles, labelled_rows(faces, roles, "test")[:6])[0]
 
 
+@pytest.mark.usefixtures("in_full")
 def test_rounds_agree_with_those_made_by_hand(make_stored: MakeStored, faces: PreparedData) -> None:
     stored = make_stored()
     question = question_of(stored, faces)
@@ -45,6 +46,7 @@ def test_rounds_agree_with_those_made_by_hand(make_stored: MakeStored, faces: Pr
                     assert entry[f"ssim_{cycle}"]["mean"] == pytest.approx(similarity, abs=1e-5)
 
 
+@pytest.mark.usefixtures("in_full")
 def test_composition_at_noise_1_is_nothing_and_says_that_it_is_trivial(
     make_stored: MakeStored, faces: PreparedData
 ) -> None:

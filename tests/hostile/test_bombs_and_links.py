@@ -90,7 +90,7 @@ def within(mebibytes: int, code: str) -> str:
         "resource.setrlimit(resource.RLIMIT_AS, (limit, limit))\n"
     )
     run = subprocess.run(
-        [sys.executable, "-c", start + code], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", start + code], capture_output=True, text=True, timeout=600, check=False
     )
     assert run.returncode == 0, run.stderr
     return run.stdout.strip()

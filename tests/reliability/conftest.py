@@ -11,6 +11,8 @@ from civae_core.data.batches import Batch, TrainingBatches
 from civae_core.training.heldout import HeldOut
 
 SHORT = {
+    "model.stages": [1, 2],
+    "model.layers": 4,
     "train.images": 96,
     "train.batch_size": 16,
     "train.validate_images": 4,

@@ -21,6 +21,7 @@ from civae_core.data import PreparedData
 from civae_core.errors import DataError
 from civae_core.model.stored import load_model
 from civae_core.training.loop import train
+from civae_core.yardstick import load_yardstick
 
 FORMATS = Path(__file__).parent / "formats"
 MEANS = {
@@ -30,6 +31,13 @@ MEANS = {
     4: [0.5062853097915649, 0.5050758719444275, 0.504393994808197, 0.5062901973724365],
 }
 """Of the reconstructions of the first four faces, by the format of the checkpoint."""
+READ = [
+    [0.01674681, 0.08370956, -0.09294112],
+    [-0.04668009, 0.05107225, -0.01929540],
+    [0.04602715, 0.06930189, -0.09227294],
+    [0.04262986, 0.09030072, -0.09363000],
+]
+"""What the scorer of format 1 makes of their Male, Smiling and Skin_Tone; its weights are a pattern, not learned."""
 
 
 @pytest.fixture
@@ -88,6 +96,16 @@ def test_noises_are_paired_from_format_3_on(number: int, angle: float | None) ->
     assert stored.card.paired == (angle is not None) == (stored.model.pairing is not None)
     if stored.model.pairing is not None:
         assert float(stored.model.pairing.free_TLL[0, 0, 1]) == pytest.approx(angle, rel=1e-4)
+
+
+def test_a_scorer_of_format_1_reads_what_it_read(data: PreparedData) -> None:
+    file = FORMATS / "scorer-1.safetensors"
+    assert metadata(file)["civae_yardstick_format"] == "1"
+    scorer = load_yardstick(file)
+    assert [attribute.name for attribute in scorer.attributes] == ["Male", "Smiling", "Skin_Tone"]
+    assert scorer.card.data["fingerprint"] == data.fingerprint
+    found_BA = scorer.read(data.images(torch.arange(4)).float() / 255).outputs_BA
+    torch.testing.assert_close(found_BA, torch.tensor(READ), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("number", [1, 2])

@@ -116,16 +116,23 @@ def test_a_silent_holder_of_elsewhere_counts_as_gone(
     assert f"taken over from {holder}" in taken
 
 
-@pytest.mark.usefixtures("impatient")
-def test_a_holder_of_elsewhere_that_gives_a_sign_of_life_is_refused(tmp_path: Path) -> None:
+def test_a_holder_of_elsewhere_that_gives_a_sign_of_life_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does so while it is watched for the third time."""
     holder = left_by(tmp_path, host="elsewhere")
     stamp = (tmp_path / LOCK_NAME).stat().st_mtime_ns
-    # Its clock is years behind ours: only the change matters.
-    sign = threading.Timer(0.1, os.utime, [tmp_path / LOCK_NAME], {"ns": (0, stamp - 10**17)})
-    sign.start()
+    waited: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 3:  # its clock is years behind ours: only the change matters
+            os.utime(tmp_path / LOCK_NAME, ns=(0, stamp - 10**17))
+
+    monkeypatch.setattr(locks.time, "sleep", sleep)
     with pytest.raises(CivaeError, match=re.escape(str(holder))):
         acquire(tmp_path)
-    sign.join()
+    assert waited == [locks.POLL_SECONDS] * 3
 
 
 def test_a_holder_touches_its_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -11,45 +10,36 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from ranks import end_of, start_commands
 from run_contents import left_by
 
 from civae_core.config import dump_config
 from civae_core.config.schema import Config
+from civae_core.data.batches import Batch
+from civae_core.locks import held
+from civae_core.training.learner import Learner
 
 MakeConfig = Callable[..., Config]
+HOLDING = Path(__file__).with_name("train_until_told.py")
+PATIENCE_S = 600
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no SIGUSR1")
 
 
-def free_port() -> str:
-    with socket.socket() as taken:
-        taken.bind(("localhost", 0))
-        return str(taken.getsockname()[1])
+def training(config: Path, out: Path) -> list[object]:
+    return ["train", "--config", config, "--out", out, "--device", "cpu"]
 
 
-def ranks(config: Path, out: Path) -> list[subprocess.Popen[str]]:
-    """Two processes as a launcher starts them; not torchrun, which keeps exit codes to itself."""
-    command = [sys.executable, "-m", "civae_cli", "train", "--config", str(config), "--device", "cpu"]
-    told = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": free_port(), "OMP_NUM_THREADS": "1"}
-    return [
-        subprocess.Popen(
-            [*command, "--out", str(out)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=os.environ | told | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-        )
-        for rank in range(2)
-    ]
-
-
-def under_torchrun(config: Path, out: Path) -> subprocess.Popen[str]:
-    """The same two, as children of a launcher that ends all as soon as one has left."""
+def under_torchrun(config: Path, out: Path, hold_at: int, hold_ranks: str) -> subprocess.Popen[str]:
+    """Two as children of a launcher that ends all as soon as one has left; some wait at a step for a signal."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]  # 0: any free port
-    command += ["-m", "civae_cli", "train", "--config", str(config), "--out", str(out), "--device", "cpu"]
+    told = {"HOLD_AT": str(hold_at), "HOLD_RANKS": hold_ranks, "HOLD_NOTES": str(out.parent)}
     return subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+        [*command, str(HOLDING), *map(str, training(config, out))],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | told | {"OMP_NUM_THREADS": "1"},
     )
 
 
@@ -65,30 +55,22 @@ def children_of(launcher: subprocess.Popen[str]) -> dict[str, int]:
     }
 
 
-def finished(processes: list[subprocess.Popen[str]]) -> tuple[list[int], list[str]]:
-    try:
-        said = [process.communicate(timeout=600)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    return [process.returncode for process in processes], said
-
-
-def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 600
-    while not path.exists():
-        assert time.monotonic() < deadline, f"{path} never came"
-        time.sleep(0.01)
+def wait_for(*paths: Path) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    for path in paths:
+        while not path.exists():
+            assert time.monotonic() < deadline, f"{path} never came"
+            time.sleep(0.01)
 
 
 @pytest.fixture
 def config_file(tiny_config: MakeConfig, tmp_path: Path) -> Path:
-    """32 steps; processes ask each other about a stop after 10, 20 and 30."""
+    """22 steps; processes ask each other about a stop after 10 and 20 since they began."""
     changes = {
-        "train.images": 512,
+        "train.images": 352,
         "train.batch_size": 16,
         "train.log_every": 64,
-        "train.checkpoint_every": 32,
+        "train.checkpoint_every": 96,
         "train.sample_every": 100_000,
         "train.validate_images": 4,
         "train.keep": 30,
@@ -103,62 +85,64 @@ def test_under_torchrun_both_stop_save_once_and_go_on_to_the_same_bits(
     config_file: Path, tmp_path: Path
 ) -> None:
     """SIGUSR1 for the process that writes nothing; SIGTERM for torchrun, which tells both; then to the end."""
-    run, whole = tmp_path / "run", tmp_path / "whole"
+    run, whole, said = tmp_path / "run", tmp_path / "whole", tmp_path / "said"
     log = run / "log.txt"
 
-    def stopped(launcher: subprocess.Popen[str]) -> int:
-        codes, said = finished([launcher])
-        images = int(re.findall(r"stopped at (\d+) images", log.read_text(encoding="utf-8"))[-1])
+    def stopped(launcher: subprocess.Popen[str], images: int) -> None:
+        try:
+            _, stderr = launcher.communicate(timeout=PATIENCE_S)
+        finally:
+            launcher.kill()
         told = f"stopped at {images} images, after saving"
-        assert codes[0] not in (0, None), "torchrun keeps the exit code to itself"
-        assert told in said[0]
+        assert launcher.returncode != 0, "torchrun keeps the exit code to itself"
+        assert told in stderr
         # By SIGTERM ends the one that is still leaving, all saved, when torchrun sees that the other has left.
-        assert set(re.findall(r"exitcode\s*: (-?\d+)", said[0])) <= {"75", "-15"}, said
+        assert set(re.findall(r"exitcode\s*: (-?\d+)", stderr)) <= {"75", "-15"}, stderr
         assert log.read_text(encoding="utf-8").count(told) == 1
         assert (run / "checkpoints" / "last").readlink().name == f"step-{images:09d}"
-        return images
 
-    first = under_torchrun(config_file, run)
-    wait_for(run / "checkpoints" / "step-000000032")
+    first = under_torchrun(config_file, run, hold_at=48, hold_ranks="1")
+    wait_for(tmp_path / "1-at-48")
     os.kill(children_of(first)["1"], signal.SIGUSR1)
-    reached = stopped(first)
-    assert reached in (160, 320), "asked each other"
+    stopped(first, 160)  # the tenth step, where they ask each other
 
-    second = under_torchrun(config_file, run)
-    wait_for(run / "checkpoints" / f"step-{reached + 32:09d}")
+    second = under_torchrun(config_file, run, hold_at=208, hold_ranks="01")
+    wait_for(tmp_path / "0-at-208", tmp_path / "1-at-208")
     second.send_signal(signal.SIGTERM)
-    assert stopped(second) in (reached + 160, 480)
+    stopped(second, 320)
 
-    codes, said = finished([under_torchrun(config_file, run)])
-    assert codes == [0], said
-    codes, said = finished(ranks(config_file, whole))
-    assert codes == [0, 0], said
+    for out in (run, whole):
+        codes, told = end_of(start_commands(training(config_file, out), 2, said), said)
+        assert codes == [0, 0], told
     assert left_by(run) == left_by(whole)
 
 
 def test_where_the_first_is_refused_none_waits_for_it(config_file: Path, tmp_path: Path) -> None:
     """Another process holds the folder; only the first of the two looks."""
-    (tmp_path / "run").mkdir()
-    holds = "import sys; from pathlib import Path; from civae_core.locks import held\n"
-    holds += "with held(Path(sys.argv[1])):\n    print(flush=True)\n    sys.stdin.read()"
-    holder = subprocess.Popen(
-        [sys.executable, "-c", holds, str(tmp_path / "run")],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert holder.stdout is not None and holder.stdout.readline()
-    codes, said = finished(ranks(config_file, tmp_path / "run"))
-    holder.communicate()
+    run, said = tmp_path / "run", tmp_path / "said"
+    run.mkdir()
+    with held(run):
+        codes, told = end_of(start_commands(training(config_file, run), 2, said), said)
     assert codes == [1, 1]
-    assert f"process {holder.pid} on " in said[0]
-    assert "the first process could not begin" in said[1]
+    assert f"process {os.getpid()} on " in told[0]
+    assert "the first process could not begin" in told[1]
 
 
-def test_where_one_is_killed_the_other_ends_too(config_file: Path, tmp_path: Path) -> None:
-    started = ranks(config_file, tmp_path / "run")
-    wait_for(tmp_path / "run" / "checkpoints" / "step-000000032")
+def test_where_one_is_killed_the_other_ends_too(
+    config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, said, reached, step = tmp_path / "run", tmp_path / "said", tmp_path / "reached", Learner.step
+
+    def standing_still(learner: Learner, made: Batch, seen: int, partly: Batch | None = None) -> None:
+        if seen == 96 and os.environ["RANK"] == "1":
+            reached.touch()
+            signal.pause()
+        step(learner, made, seen, partly)
+
+    monkeypatch.setattr(Learner, "step", standing_still)
+    started = start_commands(training(config_file, run), 2, said)
+    wait_for(reached)
     started[1].kill()
-    codes, said = finished(started)
-    assert codes == [1, -signal.SIGKILL], said
-    assert "error: lost contact with another of the processes" in said[0]
+    codes, told = end_of(started, said)
+    assert codes == [1, -signal.SIGKILL], told
+    assert "error: lost contact with another of the processes" in told[0]

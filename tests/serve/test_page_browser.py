@@ -15,6 +15,8 @@ from PIL import Image
 if TYPE_CHECKING:
     from civae_core.serve.studio import Studio
 
+PATIENCE_S = 60
+"""How long a busy machine may take for what takes a moment."""
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
@@ -30,7 +32,7 @@ def url(make_studio: Callable[..., "Studio"]) -> Iterator[str]:
     thread.start()
     yield url_of("127.0.0.1", listening)
     server.should_exit = True
-    thread.join(10)
+    thread.join(PATIENCE_S)
 
 
 @pytest.fixture
@@ -44,7 +46,8 @@ def page(url: str) -> Iterator[Any]:
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=BROWSER, args=flags)
         opened = browser.new_page(viewport={"width": 390, "height": 800}, color_scheme="dark")
-        opened.set_default_timeout(30_000)
+        opened.set_default_timeout(1_000 * PATIENCE_S)
+        playwright.expect.set_options(timeout=1_000 * PATIENCE_S)
         opened.on("pageerror", lambda error: complaints.append(str(error)))
         opened.on("requestfailed", lambda request: complaints.append(f"failed: {request.url}"))
         opened.goto(url)

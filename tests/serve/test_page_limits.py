@@ -74,7 +74,7 @@ def test_slow_uploads_end(make_studio: Callable[..., "Studio"], limits: dict[str
     sent: list[dict[str, Any]] = []
 
     async def receive() -> dict[str, Any]:
-        await asyncio.sleep(0.02 if "upload_seconds" in limits else 60)
+        await asyncio.sleep(0.02 if "upload_seconds" in limits else 600)
         return {"type": "http.request", "body": b"x", "more_body": True}
 
     async def send(message: Any) -> None:
@@ -92,7 +92,7 @@ def test_slow_uploads_end(make_studio: Callable[..., "Studio"], limits: dict[str
         "scheme": "http",
         "root_path": "",
     }
-    asyncio.run(asyncio.wait_for(app(scope, receive, send), 5))  # type: ignore[arg-type]
+    asyncio.run(asyncio.wait_for(app(scope, receive, send), 60))  # type: ignore[arg-type]
     assert sent[0]["status"] == 408 and b"took too long" in sent[1]["body"]
 
 

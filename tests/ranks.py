@@ -1,0 +1,114 @@
+"""Several processes that train together, forked from the test: none has to import anything again."""
+
+import multiprocessing
+import os
+import socket
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+TIMEOUT_S = 600
+PORTS = range(20_000, 30_000)
+"""Below those that systems give to whoever asks for any, so that nothing else gets one before it is used."""
+_kept: list[FileLock] = []
+
+
+def free_port() -> str:
+    """A port that no other test process is told, for as long as this one lives."""
+    for number in range(PORTS.start + os.getpid() % len(PORTS), PORTS.stop + os.getpid() % len(PORTS)):
+        port = PORTS.start + number % len(PORTS)
+        lock = FileLock(Path(tempfile.gettempdir()) / f"civae-tests-port-{port}.lock")
+        try:
+            lock.acquire(timeout=0)
+            with socket.socket() as taken:
+                taken.bind(("localhost", port))
+        except (Timeout, OSError):
+            continue
+        _kept.append(lock)
+        return str(port)
+    raise AssertionError("no port is free")
+
+
+def places(world_size: int) -> list[dict[str, str]]:
+    """What a launcher would tell each of so many processes on this machine."""
+    common = {"WORLD_SIZE": world_size, "LOCAL_WORLD_SIZE": world_size, "MASTER_PORT": free_port()}
+    return [
+        {name: str(value) for name, value in (common | {"RANK": rank, "LOCAL_RANK": rank}).items()}
+        | {"MASTER_ADDR": "localhost"}
+        for rank in range(world_size)
+    ]
+
+
+def run_ranks(world_size: int, work: Callable[[], Any]) -> list[Any]:
+    """What `work` returns in each of so many processes, which know their places as torchrun would tell them."""
+    fork = multiprocessing.get_context("fork")
+    started = []
+    for place in places(world_size):
+        receiver, sender = fork.Pipe(duplex=False)
+        process = fork.Process(target=_work, args=(place, work, sender))
+        process.start()
+        sender.close()
+        started.append((process, receiver))
+    results = []
+    try:
+        for rank, (_, receiver) in enumerate(started):
+            assert receiver.poll(TIMEOUT_S), f"process {rank} says nothing"
+            failure, result = receiver.recv()
+            assert failure is None, f"process {rank}:\n{failure}"
+            results.append(result)
+    finally:
+        for process, _ in started:
+            process.join(10)
+            process.kill()
+    return results
+
+
+def _work(place: dict[str, str], work: Callable[[], Any], sender: Connection) -> None:
+    os.environ |= place
+    try:
+        sender.send((None, work()))
+    except BaseException:
+        sender.send((traceback.format_exc(), None))
+
+
+def start_commands(arguments: Sequence[object], world_size: int, said: Path) -> list[BaseProcess]:
+    """The same `civae` command in each of so many processes; what one says on stderr is `said` with its rank."""
+    fork = multiprocessing.get_context("fork")
+    words = [str(argument) for argument in arguments]
+    started: list[BaseProcess] = []
+    for rank, place in enumerate(places(world_size)):
+        stderr = said.with_name(f"{said.name}-{rank}")
+        started.append(fork.Process(target=_command, args=(words, place, stderr)))
+        started[-1].start()
+    return started
+
+
+def end_of(processes: Sequence[BaseProcess], said: Path) -> tuple[list[int | None], list[str]]:
+    """Exit codes, negative for signals, and what each said, once all have ended."""
+    try:
+        for process in processes:
+            process.join(TIMEOUT_S)
+    finally:
+        for process in processes:
+            process.kill()
+    texts = [said.with_name(f"{said.name}-{rank}").read_text("utf-8") for rank in range(len(processes))]
+    return [process.exitcode for process in processes], texts
+
+
+def _command(arguments: list[str], place: dict[str, str], stderr: Path) -> None:
+    from civae_cli.app import main
+
+    os.environ |= place
+    with stderr.open("w", encoding="utf-8") as file, Path(os.devnull).open("w") as nowhere:
+        os.dup2(file.fileno(), 2)
+        os.dup2(nowhere.fileno(), 1)
+        sys.stdout, sys.stderr = nowhere, file
+        sys.argv = ["civae", *arguments]
+        main()  # ends the process itself, as it does wherever there are several
