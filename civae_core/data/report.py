@@ -27,6 +27,8 @@ REPORT_JSON, REPORT_HTML = "report.json", "report.html"
 MOST_REPORT_BYTES = 2**28
 """Of report.json, which may list a million rejected files."""
 _TEMPLATE = Path(__file__).with_name("report.html.j2")
+ROWS_AT_ONCE = 2**14
+"""Of the table that are counted: as numbers of 64 bits, all of a large one would take more memory than the rest."""
 _EXAMPLE_COLUMNS, _EXAMPLE_ROWS = 8, 3
 _TRUTH_ROWS = 4
 _STRONGEST = 8
@@ -112,11 +114,15 @@ def imbalance(table_NA: torch.Tensor) -> torch.Tensor:
     Returns:
         Values in [−1, 1]; NaN on the diagonal and where b has only one value.
     """
-    known = (~table_NA.isnan()).double()
-    one = (table_NA == 1).double()
-    zero = (table_NA == 0).double()
-    given_one = (one.T @ one) / (known.T @ one)
-    given_zero = (one.T @ zero) / (known.T @ zero)
+    width = table_NA.shape[1]
+    ones_AA, known_1A, zeros_AA, known_0A = torch.zeros(4, width, width, dtype=torch.float64)
+    for part_NA in table_NA.split(ROWS_AT_ONCE):  # counts, which are exact whatever the parts
+        known, one, zero = (~part_NA.isnan()).double(), (part_NA == 1).double(), (part_NA == 0).double()
+        ones_AA += one.T @ one
+        known_1A += known.T @ one
+        zeros_AA += one.T @ zero
+        known_0A += known.T @ zero
+    given_one, given_zero = ones_AA / known_1A, zeros_AA / known_0A
     return (given_one - given_zero).fill_diagonal_(torch.nan)
 
 
