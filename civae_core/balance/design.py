@@ -51,7 +51,9 @@ def fit_design(x_NC: Tensor) -> Design:
     pairs = torch.empty(2, 0, dtype=torch.int64)
     if 0 < inputs <= MAX_INPUTS_FOR_PRODUCTS:
         pairs = torch.triu_indices(inputs, inputs)
-        many_valued_C = torch.tensor([x_N.unique().numel() > 2 for x_N in x_NC.T])
+        many_valued_C = torch.tensor(
+            [bool(((x_N != x_N.min()) & (x_N != x_N.max())).any()) for x_N in x_NC.T]
+        )
         pairs = pairs[:, (pairs[0] != pairs[1]) | many_valued_C[pairs[0]]]
     mean_F, std_F = _mean_and_std(x_NC, lambda x_MC: _raw_features(x_MC, input_mean_C, input_std_C, pairs))
     kept_F = (std_F > _NEGLIGIBLE_STD).nonzero().squeeze(1)

@@ -66,7 +66,7 @@ class Propensity:
         t_NT, x_NC = _as_float64(t_NT), _as_float64(x_NC)
         total_N = torch.zeros(len(t_NT), dtype=torch.float64)
         for j, stage in enumerate(self.stages):
-            total_N = total_N + stage.log_density(t_NT[:, j], torch.cat([x_NC, t_NT[:, :j]], dim=1))
+            total_N = total_N + stage.log_density(t_NT[:, j], _inputs(x_NC, t_NT, j))
         return total_N
 
 
@@ -100,7 +100,7 @@ def fit_propensity(x_NC: Tensor, t_NT: Tensor, kinds: Sequence[Kind], *, ridge: 
     x_NC, t_NT = checked_table(x_NC, t_NT, kinds)
     stages = []
     for j, kind in enumerate(kinds):
-        inputs_NC = torch.cat([x_NC, t_NT[:, :j]], dim=1) if j else x_NC
+        inputs_NC = _inputs(x_NC, t_NT, j)
         fit = _fit_binary if kind == "binary" else _fit_continuous
         stages.append(fit(fit_design(inputs_NC), inputs_NC, t_NT[:, j], ridge))
     return Propensity(tuple(stages))
@@ -153,6 +153,11 @@ def checked_table(x_NC: Tensor, t_NT: Tensor, kinds: Sequence[Kind]) -> tuple[Te
 
 def _as_float64(values: Tensor) -> Tensor:
     return values.detach().to("cpu").to(torch.float64)
+
+
+def _inputs(x_NC: Tensor, t_NT: Tensor, j: int) -> Tensor:
+    """What the jth treatment is fitted on: covariates and the treatments before it."""
+    return torch.cat([x_NC, t_NT[:, :j]], dim=1) if j else x_NC
 
 
 def _parts(design: Design, inputs_NC: Tensor, t_N: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
