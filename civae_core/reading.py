@@ -11,18 +11,20 @@ MOST_JSON_BYTES = 2**24
 """Of a JSON file; few of ours reach a hundredth of it."""
 
 
-def read_at_most(path: Path, most: int, *, regular: bool = True) -> bytes:
+def read_at_most(path: Path | str, most: int, *, regular: bool = True, follow: bool = True) -> bytes:
     """A file's content.
 
     Args:
         path: the file.
         most: bytes, of which one more is an error.
         regular: refuse pipes and devices, which may block or never end; a path that the user typed may be a pipe.
+        follow: a link at the path's end, which otherwise is an error; on Windows it is followed anyway.
 
     Raises:
         OSError: it cannot be read, is longer than `most`, or is no regular file; `strerror` says which.
     """
     flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | (getattr(os, "O_NONBLOCK", 0) if regular else 0)
+    flags |= 0 if follow else getattr(os, "O_NOFOLLOW", 0)
     with os.fdopen(os.open(path, flags), "rb") as file:
         status = os.fstat(file.fileno())
         if regular and not stat.S_ISREG(status.st_mode):
@@ -79,5 +81,5 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
-def _too_large(path: Path, most: int) -> OSError:
+def _too_large(path: Path | str, most: int) -> OSError:
     return OSError(errno.EFBIG, f"larger than the {most:,} bytes that are read", str(path))
