@@ -11,32 +11,41 @@ MOST_JSON_BYTES = 2**24
 """Of a JSON file; few of ours reach a hundredth of it."""
 
 
-def read_at_most(path: Path, most: int, *, regular: bool = True) -> bytes:
+def read_at_most(path: Path | str, most: int, *, regular: bool = True, follow: bool = True) -> bytes:
     """A file's content.
 
     Args:
         path: the file.
         most: bytes, of which one more is an error.
         regular: refuse pipes and devices, which may block or never end; a path that the user typed may be a pipe.
+        follow: a link at the path's end, which otherwise is an error; on Windows it is followed anyway.
 
     Raises:
         OSError: it cannot be read, is longer than `most`, or is no regular file; `strerror` says which.
     """
     flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | (getattr(os, "O_NONBLOCK", 0) if regular else 0)
-    with os.fdopen(os.open(path, flags), "rb") as file:
-        status = os.fstat(file.fileno())
-        if regular and not stat.S_ISREG(status.st_mode):
+    flags |= 0 if follow else getattr(os, "O_NOFOLLOW", 0)
+    descriptor = os.open(path, flags)
+    try:
+        status = os.fstat(descriptor)
+        if stat.S_ISDIR(status.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        is_regular = stat.S_ISREG(status.st_mode)
+        if regular and not is_regular:
             raise OSError(errno.EINVAL, "not a regular file", str(path))
         if status.st_size > most:
             raise _too_large(path, most)
-        if stat.S_ISREG(status.st_mode):
-            return file.read(status.st_size)
-        data = bytearray()  # a pipe states no size, and a buffer of the largest would be made at once
-        while block := file.read(2**16):
-            data += block
-            if len(data) > most:
-                raise _too_large(path, most)
-    return bytes(data)
+        # A pipe states no size, and a buffer of the largest would be made at once.
+        wanted = status.st_size if is_regular else most + 1
+        parts, count = [], 0
+        while count < wanted and (part := os.read(descriptor, wanted - count if is_regular else 2**16)):
+            parts.append(part)
+            count += len(part)
+        if count > most:
+            raise _too_large(path, most)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+    finally:
+        os.close(descriptor)
 
 
 def require_regular(path: Path) -> None:
@@ -79,5 +88,5 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
-def _too_large(path: Path, most: int) -> OSError:
+def _too_large(path: Path | str, most: int) -> OSError:
     return OSError(errno.EFBIG, f"larger than the {most:,} bytes that are read", str(path))

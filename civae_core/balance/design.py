@@ -1,5 +1,6 @@
 """The design matrix of the propensity models: standardised inputs and, for few inputs, their products."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -7,6 +8,9 @@ from torch import Tensor
 
 MAX_INPUTS_FOR_PRODUCTS = 12
 """Products of pairs grow quadratically; with more inputs than this they are left out."""
+
+ROWS_AT_ONCE = 2**12
+"""Of whose features sums are made: all of a table's take many times its memory."""
 
 _NEGLIGIBLE_STD = 1e-8
 
@@ -34,8 +38,9 @@ class Design:
 
     def __call__(self, x_NC: Tensor) -> Tensor:
         """Float64 features [N, 1 + F] of inputs [N, C]."""
-        raw_NF = _raw_features(x_NC, self.input_mean_C, self.input_std_C, self.pairs)[:, self.kept_F]
-        return torch.cat([raw_NF.new_ones(len(raw_NF), 1), (raw_NF - self.mean_F) / self.std_F], dim=1)
+        raw_FN = _raw_features(x_NC, self.input_mean_C, self.input_std_C, self.pairs).T[self.kept_F]
+        features_FN = (raw_FN - self.mean_F[:, None]) / self.std_F[:, None]
+        return torch.cat([raw_FN.new_ones(1, len(x_NC)), features_FN]).T
 
 
 def fit_design(x_NC: Tensor) -> Design:
@@ -46,20 +51,25 @@ def fit_design(x_NC: Tensor) -> Design:
     pairs = torch.empty(2, 0, dtype=torch.int64)
     if 0 < inputs <= MAX_INPUTS_FOR_PRODUCTS:
         pairs = torch.triu_indices(inputs, inputs)
-        many_valued_C = torch.tensor([x_N.unique().numel() > 2 for x_N in x_NC.T])
+        many_valued_C = torch.tensor(
+            [bool(((x_N != x_N.min()) & (x_N != x_N.max())).any()) for x_N in x_NC.T]
+        )
         pairs = pairs[:, (pairs[0] != pairs[1]) | many_valued_C[pairs[0]]]
-    raw_NF = _raw_features(x_NC, input_mean_C, input_std_C, pairs)
-    mean_F, std_F = _mean_and_std(raw_NF)
+    mean_F, std_F = _mean_and_std(x_NC, lambda x_MC: _raw_features(x_MC, input_mean_C, input_std_C, pairs))
     kept_F = (std_F > _NEGLIGIBLE_STD).nonzero().squeeze(1)
     return Design(input_mean_C, input_std_C, pairs, kept_F, mean_F[kept_F], std_F[kept_F])
 
 
 def _raw_features(x_NC: Tensor, mean_C: Tensor, std_C: Tensor, pairs: Tensor) -> Tensor:
-    z_NC = (x_NC - mean_C) / std_C
-    return torch.cat([z_NC, z_NC[:, pairs[0]] * z_NC[:, pairs[1]]], dim=1)
+    z_CN = ((x_NC - mean_C) / std_C).T.contiguous()  # columns are picked several times as fast as lines
+    return torch.cat([z_CN, z_CN[pairs[0]] * z_CN[pairs[1]]]).T
 
 
-def _mean_and_std(x_NC: Tensor) -> tuple[Tensor, Tensor]:
-    """Population mean and standard deviation of each column; also of no columns, where Tensor.std warns."""
-    mean_C = x_NC.mean(0)
-    return mean_C, (x_NC - mean_C).square().mean(0).sqrt()
+def _mean_and_std(
+    x_NC: Tensor, features: Callable[[Tensor], Tensor] = lambda x_MC: x_MC
+) -> tuple[Tensor, Tensor]:
+    """Population mean and standard deviation of each feature; also of no columns, where Tensor.std warns."""
+    parts = x_NC.split(ROWS_AT_ONCE)
+    mean_F = torch.stack([features(x_MC).sum(0) for x_MC in parts]).sum(0) / len(x_NC)
+    squares = [(features(x_MC) - mean_F).square().sum(0) for x_MC in parts]
+    return mean_F, (torch.stack(squares).sum(0) / len(x_NC)).sqrt()

@@ -117,7 +117,8 @@ def overlap_report(
     x_NC, t_N = x_NC.detach().cpu().to(torch.float64), t_N.detach().cpu().to(torch.float64)
     complete_N = x_NC.isfinite().all(dim=1) & t_N.isfinite()
     missing = int((~complete_N).sum())
-    x_NC, t_N = x_NC[complete_N], t_N[complete_N]
+    if missing:
+        x_NC, t_N = x_NC[complete_N], t_N[complete_N]
     if not len(t_N):
         raise DataError(f"overlap of {treatment_name}: no row has all its labels")
     known: dict[str, Any] = {}
@@ -168,13 +169,16 @@ def smallest_cells(
     sets = [tuple(binary)] if len(binary) <= MAX_JOINT_COVARIATES else [(c,) for c in binary]
     cells = []
     for columns in sets:
-        # Without binary covariates all rows are one group; a constant column says so.
-        keys_NK = x_NC[:, list(columns)] if columns else x_NC.new_zeros(len(x_NC), 1)
-        groups, group_N, group_counts = keys_NK.unique(dim=0, return_inverse=True, return_counts=True)
-        for (g, row), arm in itertools.product(enumerate(groups.tolist()), (0, 1)):
-            values = {covariate_names[c]: int(value) for c, value in zip(columns, row, strict=bool(columns))}
-            count = int(((group_N == g) & (t_N == arm)).sum())
-            cells.append(Cell({**values, treatment_name: arm}, count, int(group_counts[g])))
+        # Of each row a number, whose binary digits are its covariates and its arm: rows themselves take long to sort.
+        cell_N = torch.zeros(len(x_NC), dtype=torch.int64)
+        for c in columns:
+            cell_N = 2 * cell_N + (x_NC[:, c] == 1)
+        counts = torch.bincount(2 * cell_N + (t_N == 1), minlength=2 ** (len(columns) + 1)).tolist()
+        for group, values in enumerate(itertools.product((0, 1), repeat=len(columns))):
+            total = counts[2 * group] + counts[2 * group + 1]
+            named = {covariate_names[c]: value for c, value in zip(columns, values, strict=True)}
+            for arm in (0, 1) if total else ():
+                cells.append(Cell({**named, treatment_name: arm}, counts[2 * group + arm], total))
     return sorted(cells, key=lambda cell: (cell.count, -cell.group))[:CELLS_LISTED]
 
 

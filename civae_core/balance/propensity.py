@@ -6,15 +6,15 @@ Shape suffixes: N rows, C covariates, T treatments, F features.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from civae_core.balance.design import Design, fit_design
+from civae_core.balance.design import ROWS_AT_ONCE, Design, fit_design
 from civae_core.errors import DataError
 
 Kind = Literal["binary", "continuous"]
@@ -39,7 +39,7 @@ class Stage:
 
     def location(self, inputs_NC: Tensor) -> Tensor:
         """The logit (binary) or the mean (continuous) [N]."""
-        return self.design(inputs_NC) @ self.weights_F
+        return torch.cat([self.design(part_MC) @ self.weights_F for part_MC in inputs_NC.split(ROWS_AT_ONCE)])
 
     def log_density(self, t_N: Tensor, inputs_NC: Tensor) -> Tensor:
         """log p(t_j | …) [N], in nats."""
@@ -66,7 +66,7 @@ class Propensity:
         t_NT, x_NC = _as_float64(t_NT), _as_float64(x_NC)
         total_N = torch.zeros(len(t_NT), dtype=torch.float64)
         for j, stage in enumerate(self.stages):
-            total_N = total_N + stage.log_density(t_NT[:, j], torch.cat([x_NC, t_NT[:, :j]], dim=1))
+            total_N = total_N + stage.log_density(t_NT[:, j], _inputs(x_NC, t_NT, j))
         return total_N
 
 
@@ -100,10 +100,9 @@ def fit_propensity(x_NC: Tensor, t_NT: Tensor, kinds: Sequence[Kind], *, ridge: 
     x_NC, t_NT = checked_table(x_NC, t_NT, kinds)
     stages = []
     for j, kind in enumerate(kinds):
-        inputs_NC = torch.cat([x_NC, t_NT[:, :j]], dim=1)
-        design = fit_design(inputs_NC)
+        inputs_NC = _inputs(x_NC, t_NT, j)
         fit = _fit_binary if kind == "binary" else _fit_continuous
-        stages.append(fit(design, design(inputs_NC), t_NT[:, j], ridge))
+        stages.append(fit(fit_design(inputs_NC), inputs_NC, t_NT[:, j], ridge))
     return Propensity(tuple(stages))
 
 
@@ -156,48 +155,77 @@ def _as_float64(values: Tensor) -> Tensor:
     return values.detach().to("cpu").to(torch.float64)
 
 
-def _fit_binary(design: Design, d_NF: Tensor, t_N: Tensor, ridge: float) -> Stage:
+def _inputs(x_NC: Tensor, t_NT: Tensor, j: int) -> Tensor:
+    """What the jth treatment is fitted on: covariates and the treatments before it."""
+    return torch.cat([x_NC, t_NT[:, :j]], dim=1) if j else x_NC
+
+
+def _parts(design: Design, inputs_NC: Tensor, t_N: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Features [M, 1 + F] and treatments [M], some rows at a time."""
+    for inputs_MC, t_M in zip(inputs_NC.split(ROWS_AT_ONCE), t_N.split(ROWS_AT_ONCE), strict=True):
+        yield design(inputs_MC), t_M
+
+
+class _Penalised(NamedTuple):
+    """Ridge-penalised negative log-likelihood of a logistic regression at some weights, and its derivatives."""
+
+    value: Tensor
+    gradient_F: Tensor
+    hessian_FF: Tensor
+
+
+def _penalised(
+    design: Design, inputs_NC: Tensor, t_N: Tensor, weights_F: Tensor, penalty_F: Tensor
+) -> _Penalised:
+    value = 0.5 * (penalty_F * weights_F.square()).sum()
+    gradient_F, hessian_FF = penalty_F * weights_F, torch.diag(penalty_F)
+    for d_MF, t_M in _parts(design, inputs_NC, t_N):
+        logit_M = d_MF @ weights_F
+        p_M = torch.sigmoid(logit_M)
+        value = value + F.softplus((1.0 - 2.0 * t_M) * logit_M).sum()
+        gradient_F = gradient_F + d_MF.T @ (p_M - t_M)
+        hessian_FF = hessian_FF + (d_MF * (p_M * (1.0 - p_M))[:, None]).T @ d_MF
+    return _Penalised(value, gradient_F, hessian_FF)
+
+
+def _fit_binary(design: Design, inputs_NC: Tensor, t_N: Tensor, ridge: float) -> Stage:
     """Ridge logistic regression by Newton's method with step halving."""
     count, ones = len(t_N), float(t_N.sum())
     # Half a pseudo-observation in each arm keeps the start finite; with one arm empty it is also the answer.
-    weights_F = torch.zeros(d_NF.shape[1], dtype=torch.float64)
+    weights_F = torch.zeros(1 + design.features, dtype=torch.float64)
     weights_F[0] = math.log((ones + 0.5) / (count - ones + 0.5))
     if ones in (0.0, float(count)):
         return Stage("binary", design, weights_F)
     penalty_F = torch.full_like(weights_F, ridge)
     penalty_F[0] = 0.0
-    sign_N = 2.0 * t_N - 1.0
-
-    def objective(w_F: Tensor) -> Tensor:
-        return F.softplus(-sign_N * (d_NF @ w_F)).sum() + 0.5 * (penalty_F * w_F.square()).sum()
-
-    value = objective(weights_F)
+    now = _penalised(design, inputs_NC, t_N, weights_F, penalty_F)
     for _ in range(_MAX_NEWTON_STEPS):
-        p_N = torch.sigmoid(d_NF @ weights_F)
-        gradient_F = d_NF.T @ (p_N - t_N) + penalty_F * weights_F
-        if float(gradient_F.abs().max()) < 1e-9 * count:
+        if float(now.gradient_F.abs().max()) < 1e-9 * count:
             break
-        hessian_FF = (d_NF * (p_N * (1.0 - p_N))[:, None]).T @ d_NF + torch.diag(penalty_F)
-        step_F = torch.linalg.solve(_regular(hessian_FF), gradient_F)
+        step_F = torch.linalg.solve(_regular(now.hessian_FF), now.gradient_F)
         scale = 1.0
-        while scale > 1e-6 and not float(objective(weights_F - scale * step_F)) <= float(value):
+        new = _penalised(design, inputs_NC, t_N, weights_F - step_F, penalty_F)
+        while scale > 1e-6 and not float(new.value) <= float(now.value):
             scale /= 2.0
+            new = _penalised(design, inputs_NC, t_N, weights_F - scale * step_F, penalty_F)
         if scale <= 1e-6:
             break
-        weights_F = weights_F - scale * step_F
-        value = objective(weights_F)
+        weights_F, now = weights_F - scale * step_F, new
     return Stage("binary", design, weights_F)
 
 
-def _fit_continuous(design: Design, d_NF: Tensor, t_N: Tensor, ridge: float) -> Stage:
+def _fit_continuous(design: Design, inputs_NC: Tensor, t_N: Tensor, ridge: float) -> Stage:
     """Ridge linear regression; the residual's variance is unbiased for the number of features used."""
     # The prior's precision is in units of 1/residual variance, so the treatment's units do not matter.
-    penalty_F = torch.full((d_NF.shape[1],), ridge, dtype=torch.float64)
+    penalty_F = torch.full((1 + design.features,), ridge, dtype=torch.float64)
     penalty_F[0] = 0.0
-    gram_FF = d_NF.T @ d_NF + torch.diag(penalty_F)
-    weights_F = torch.linalg.solve(_regular(gram_FF), d_NF.T @ t_N)
-    residual_N = t_N - d_NF @ weights_F
-    degrees = max(len(t_N) - d_NF.shape[1], 1)
+    gram_FF, moment_F = torch.diag(penalty_F), torch.zeros_like(penalty_F)
+    for d_MF, t_M in _parts(design, inputs_NC, t_N):
+        gram_FF = gram_FF + d_MF.T @ d_MF
+        moment_F = moment_F + d_MF.T @ t_M
+    weights_F = torch.linalg.solve(_regular(gram_FF), moment_F)
+    residual_N = t_N - Stage("continuous", design, weights_F).location(inputs_NC)
+    degrees = max(len(t_N) - 1 - design.features, 1)
     residual_std = float((residual_N.square().sum() / degrees).sqrt())
     own_std = float(t_N.std(correction=0)) or 1.0
     return Stage("continuous", design, weights_F, max(residual_std, _SMALLEST_RESIDUAL_STD * own_std))

@@ -20,6 +20,10 @@ except ImportError:  # no wheel for this platform: Pillow decodes as well, only 
 _START = b"\xff\xd8\xff"
 _MARKS = (b"Exif", b"rientation")
 """What a file that is to be turned holds, as EXIF or as XMP; a chance match costs only time."""
+_SCAN = 0xDA
+"""Marks the last part of a header, after which pixels begin."""
+_PARTS = frozenset(range(0xC0, 0xFF)) - frozenset(range(0xD0, 0xDA))
+"""Marks that are followed by a length."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,10 @@ def decode_plain(
         shrink: told width and height, by how much both may be shrunk: 1 or 2.
         most_pixels: of a larger picture Pillow has to tell; so it has of one beyond `LARGEST`.
     """
-    if simplejpeg is None or not data.startswith(_START) or any(mark in data for mark in _MARKS):
+    if simplejpeg is None or not data.startswith(_START):
+        return None
+    header = data[: _header_length(data)]
+    if any(mark in header for mark in _MARKS):
         return None
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
@@ -59,3 +66,16 @@ def decode_plain(
     except ValueError:  # damage, of which Pillow gets over some
         return None
     return Plain(pixels_HWC, width, height)
+
+
+def _header_length(data: bytes) -> int:
+    """Where a JPEG's pixels begin, up to which Pillow looks for how to turn it; where that is unclear, its end."""
+    place = len(_START) - 1
+    while place + 4 <= len(data) and data[place] == 0xFF and data[place + 1] in _PARTS:
+        length = int.from_bytes(data[place + 2 : place + 4], "big")
+        if data[place + 1] == _SCAN:
+            return place
+        if length < 2:
+            break
+        place += 2 + length
+    return len(data)

@@ -7,7 +7,7 @@ dataset.yml. Every file is written beside and renamed, so each of them is whole 
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from civae_core.reading import read_json
 
 SHARD_BYTES = 2**30
 CHUNK_BYTES = 2**23
+NAMES_AT_ONCE = 10_000
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,9 @@ class MaxBad:
 class Record:
     """What became of one chunk: the table rows kept, those rejected and why, and for each truth its rows."""
 
-    kept: list[int]
+    kept: np.ndarray
     rejected: list[tuple[int, str]]
-    truth_rows: list[list[int]]
+    truth_rows: list[np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ def pack(
         raise DataError(error.message, hint=error.hint) from None
     ordered = [records[n] for n in range(layout.chunks)]
     packed = Packed(
-        kept=np.array([row for record in ordered for row in record.kept], np.int64),
+        kept=np.concatenate([record.kept for record in ordered]),
         rejected=[bad for record in ordered for bad in record.rejected],
         truth_counts=[sum(len(r.truth_rows[k]) for r in ordered) for k in range(len(source.truths))],
     )
@@ -226,8 +227,10 @@ def _read_record(out: Path, number: int) -> Record | None:
     try:
         values = read_json(path)
         rejected = [(row, reason) for row, reason in values["rejected"]]
-        return Record(values["kept"], rejected, values["truth_rows"])
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        # As lists of Python's numbers, the rows of all chunks would take several times the memory.
+        truth_rows = [np.array(rows, np.int64) for rows in values["truth_rows"]]
+        return Record(np.array(values["kept"], np.int64), rejected, truth_rows)
+    except (OSError, ValueError, TypeError, KeyError, OverflowError) as error:
         raise DataError(f"{path} is damaged ({error})", hint="start over with --overwrite") from error
 
 
@@ -263,19 +266,18 @@ def _forget_bad(out: Path, layout: Layout, records: dict[int, Record]) -> None:
 
 
 def _write_attributes(source: Source, out: Path, records: list[Record], packed: Packed) -> None:
-    table = source.table
-    names = [table.file_names[row].encode() for row in packed.kept]
-    place = {int(row): number for number, row in enumerate(packed.kept)}
+    table, kept = source.table, packed.kept
+    lengths = np.fromiter((len(table.file_names[row].encode()) for row in kept), np.int64, len(kept))
     size, channels = source.preprocessing.size, source.preprocessing.channels
     tensors: dict[str, np.ndarray | Stream] = {
-        "attributes": table.values_NA[packed.kept].astype(np.float32),
-        "split": source.splits_N[packed.kept],
-        "file_names": np.frombuffer(b"".join(names), np.uint8),
-        "file_name_ends": np.cumsum([len(name) for name in names], dtype=np.int64),
+        "attributes": table.values_NA[kept].astype(np.float32, copy=False),
+        "split": source.splits_N[kept],
+        "file_names": Stream(np.dtype(np.uint8), (int(lengths.sum()),), _names(table.file_names, kept)),
+        "file_name_ends": np.cumsum(lengths),
     }
     for k, count in enumerate(packed.truth_counts):
-        rows = [place[row] for record in records for row in record.truth_rows[k]]
-        tensors[f"truth.{k}.rows"] = np.array(rows, np.int64)
+        rows = np.concatenate([record.truth_rows[k] for record in records])
+        tensors[f"truth.{k}.rows"] = np.searchsorted(kept, rows)  # rows are kept in ascending order
         width = len(table.names)
         tensors[f"truth.{k}.attributes"] = Stream(
             np.dtype(np.float32), (count, width), _truth_pieces(out, records, f"{k}.attributes")
@@ -288,7 +290,13 @@ def _write_attributes(source: Source, out: Path, records: list[Record], packed: 
     write_tensors(out / ATTRIBUTES_FILE, tensors, {"columns": columns})
 
 
+def _names(names: Sequence[str], rows: np.ndarray) -> Iterator[bytes]:
+    """The names of some rows, one behind the other; some at a time."""
+    for start in range(0, len(rows), NAMES_AT_ONCE):
+        yield "".join(names[row] for row in rows[start : start + NAMES_AT_ONCE]).encode()
+
+
 def _truth_pieces(out: Path, records: list[Record], name: str) -> Iterator[memoryview]:
     for number, record in enumerate(records):
-        if any(record.truth_rows):
+        if any(len(rows) for rows in record.truth_rows):
             yield TensorFile(_truth_path(out, number)).payload(name)

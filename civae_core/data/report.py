@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from PIL import Image
 
-from civae_core.attributes import Attribute
 from civae_core.balance.diagnostics import EXTREME, overlap_report
 from civae_core.data.prepared import PreparedData
 from civae_core.data.report_figures import imbalance_figure
@@ -27,6 +26,8 @@ REPORT_JSON, REPORT_HTML = "report.json", "report.html"
 MOST_REPORT_BYTES = 2**28
 """Of report.json, which may list a million rejected files."""
 _TEMPLATE = Path(__file__).with_name("report.html.j2")
+ROWS_AT_ONCE = 2**14
+"""Of the table that are counted: as numbers of 64 bits, all of a large one would take more memory than the rest."""
 _EXAMPLE_COLUMNS, _EXAMPLE_ROWS = 8, 3
 _TRUTH_ROWS = 4
 _STRONGEST = 8
@@ -79,7 +80,7 @@ def gather(
     train = data.rows("train")
     rows = train if len(train) else torch.arange(len(data))
     binary = [number for number, attribute in enumerate(data.attributes) if attribute.kind == "binary"]
-    matrix = imbalance(data.table_NA[rows][:, binary])
+    matrix = imbalance(data.table_NA, rows)[binary][:, binary]
     names = [data.attributes[number].name for number in binary]
     return {
         "name": data.name,
@@ -103,20 +104,27 @@ def gather(
     }
 
 
-def imbalance(table_NA: torch.Tensor) -> torch.Tensor:
+def imbalance(table_NA: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
     """How much more frequent attribute a is where b holds: P(a=1|b=1) − P(a=1|b=0), float64 [A,A] (row a, column b).
 
     Args:
         table_NA: binary attributes, NaN where missing; a pair counts only rows where both are known.
+        rows: of the table that count; left out, all.
 
     Returns:
         Values in [−1, 1]; NaN on the diagonal and where b has only one value.
     """
-    known = (~table_NA.isnan()).double()
-    one = (table_NA == 1).double()
-    zero = (table_NA == 0).double()
-    given_one = (one.T @ one) / (known.T @ one)
-    given_zero = (one.T @ zero) / (known.T @ zero)
+    width = table_NA.shape[1]
+    ones_AA, known_1A, zeros_AA, known_0A = torch.zeros(4, width, width, dtype=torch.float64)
+    counted = torch.arange(len(table_NA)) if rows is None else rows
+    for part in counted.split(ROWS_AT_ONCE):  # counts, which are exact whatever the parts
+        part_NA = table_NA[part]
+        known, one, zero = (~part_NA.isnan()).double(), (part_NA == 1).double(), (part_NA == 0).double()
+        ones_AA += one.T @ one
+        known_1A += known.T @ one
+        zeros_AA += one.T @ zero
+        known_0A += known.T @ zero
+    given_one, given_zero = ones_AA / known_1A, zeros_AA / known_0A
     return (given_one - given_zero).fill_diagonal_(torch.nan)
 
 
@@ -149,16 +157,15 @@ def label_facts(data: PreparedData, question: Question) -> dict[str, Any]:
 
 
 def _overlap(data: PreparedData, rows: torch.Tensor, treatment: str, question: Question) -> dict[str, Any]:
-    by_name = {attribute.name: attribute for attribute in data.attributes}
-    covariates: list[Attribute] = [by_name[name] for name in question.covariates]
-    columns = [data.column(attribute.name)[rows] for attribute in covariates]
-    x_NC = torch.stack(columns, dim=1) if columns else torch.empty(len(rows), 0)
+    names = [attribute.name for attribute in data.attributes]
+    columns = [names.index(name) for name in question.covariates]
+    covariates = [data.attributes[column] for column in columns]
     report = overlap_report(
-        x_NC,
+        data.table_NA[rows[:, None], torch.tensor(columns, dtype=torch.int64)].double(),
         data.column(treatment)[rows],
         [attribute.name for attribute in covariates],
         treatment,
-        by_name[treatment].kind,
+        data.attributes[names.index(treatment)].kind,
         [attribute.kind == "binary" for attribute in covariates],
     )
     return report.to_dict()

@@ -129,8 +129,8 @@ def write_tensors(
 def _as_stream(tensor: np.ndarray | Stream) -> Stream:
     if isinstance(tensor, Stream):
         return tensor
-    array = np.ascontiguousarray(tensor)
-    return Stream(array.dtype, tensor.shape, [array.tobytes()])  # a scalar became an array of one
+    array = np.ascontiguousarray(tensor)  # a scalar becomes an array of one
+    return Stream(array.dtype, tensor.shape, [array.reshape(-1).view(np.uint8).data])
 
 
 def _parse(data: memoryview, path: Path) -> tuple[dict[str, Entry], dict[str, str]]:

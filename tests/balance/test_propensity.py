@@ -8,9 +8,10 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from civae_core.balance import cross_fit, fit_propensity
+from civae_core.balance import cross_fit, design, fit_propensity, propensity
 from civae_core.balance.design import fit_design
 from civae_core.errors import DataError
+from civae_core.training.memory import peak_memory
 
 
 def confounded(count: int = 2_000, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -107,6 +108,32 @@ def test_cross_fit_covers_every_row_once_without_seeing_it() -> None:
     alone = fit_propensity(x_NC[others], t_N[others, None], ["binary"]).mean(x_NC[rows_M])
     assert torch.allclose(fitted.mean(x_NC)[rows_M], alone, atol=1e-9)
     assert torch.equal(cross_fit(x_NC, t_N[:, None], ["binary"], seed=3).mean(x_NC), fitted.mean(x_NC))
+
+
+def test_parts_of_a_table_give_what_the_whole_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    x_NC, t_N = confounded(1_000)
+    tables = [(t_N[:, None], ["binary"]), (x_NC[:, 2:] + t_N[:, None], ["continuous"])]
+    whole = [fit_propensity(x_NC, t_NT, kinds) for t_NT, kinds in tables]
+    for module in (design, propensity):
+        monkeypatch.setattr(module, "ROWS_AT_ONCE", 170)
+    for (t_NT, kinds), expected in zip(tables, whole, strict=True):
+        found = fit_propensity(x_NC, t_NT, kinds)
+        assert torch.allclose(found.stages[0].weights_F, expected.stages[0].weights_F, rtol=0, atol=1e-10)
+        torch.testing.assert_close(found.log_density(t_NT, x_NC), expected.log_density(t_NT, x_NC))
+
+
+def test_memory_does_not_grow_with_the_features_of_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight features a row of 64 bits each would be 64 bytes; the fit holds a handful of numbers a row."""
+    for module in (design, propensity):
+        monkeypatch.setattr(module, "ROWS_AT_ONCE", 500)
+
+    def held(rows: int) -> int:
+        x_NC, t_N = (values.double() for values in confounded(rows))
+        with peak_memory(torch.device("cpu")) as peak:
+            fit_propensity(x_NC, t_N[:, None], ["binary"])
+        return peak.bytes
+
+    assert held(20_000) - held(10_000) < 10_000 * 40
 
 
 def test_missing_labels_and_wrong_values_are_named() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from civae_core.data import report
 from civae_core.data.images import Preprocessing
 from civae_core.data.pack import MaxBad
 from civae_core.data.prepare import prepare
@@ -62,7 +63,7 @@ def write(source: Source, out: Path) -> tuple[dict, str]:
     return json.loads((out / "report.json").read_text()), (out / "report.html").read_text(encoding="utf-8")
 
 
-def test_imbalance_is_the_difference_of_conditional_frequencies() -> None:
+def test_imbalance_is_the_difference_of_conditional_frequencies(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = torch.Generator().manual_seed(0)
     table_NA = (torch.rand(400, 4, generator=generator) < 0.4).float()
     table_NA[torch.rand(400, 4, generator=generator) < 0.1] = torch.nan
@@ -74,6 +75,11 @@ def test_imbalance_is_the_difference_of_conditional_frequencies() -> None:
                 expected = both[both[:, b] == 1, a].mean() - both[both[:, b] == 0, a].mean()
                 assert float(matrix[a, b]) == pytest.approx(float(expected), abs=1e-6)
     assert matrix.diagonal().isnan().all()
+    monkeypatch.setattr(report, "ROWS_AT_ONCE", 30)
+    torch.testing.assert_close(imbalance(table_NA), matrix, rtol=0, atol=0, equal_nan=True)
+    every_second = torch.arange(0, 400, 2)
+    found = imbalance(table_NA, every_second)
+    torch.testing.assert_close(found, imbalance(table_NA[every_second]), rtol=0, atol=0, equal_nan=True)
 
 
 def test_imbalance_of_a_constant_attribute_is_undefined() -> None:

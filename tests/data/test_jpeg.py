@@ -97,6 +97,23 @@ def test_what_pillow_must_look_at() -> None:
     assert decode_plain(encoded(picture()), 1, never) is None, "Pillow's grey is not the file's own luma"
 
 
+def test_only_a_header_can_turn_a_picture() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    plain, turned = encoded(picture()), encoded(picture(), exif=exif)
+    for mark in (b"Exif", b"rientation"):
+        assert decode_plain(plain + mark, 3, never) is not None, "behind the pixels"
+    scan = plain.index(b"\xff\xda")
+    assert short_way._header_length(plain) == scan and short_way._header_length(plain[:scan]) == scan
+    # An earlier part may hold what looks like the last one's mark.
+    decoy = b"\xff\xfe\x00\x08\xff\xda\x00\x00\x00\x00"
+    assert decode_plain(plain[:2] + decoy + plain[2:], 3, never) is not None
+    assert decode_plain(turned[:2] + decoy + turned[2:], 3, never) is None
+    for odd in (b"\xff\xd0", b"\xff\xfe\x00\x00", b"\xff\xff"):  # then all of the file is looked through
+        assert short_way._header_length(plain[:2] + odd + plain[2:]) == len(plain) + len(odd)
+        assert decode_plain(turned[:2] + odd + turned[2:], 3, never) is None
+
+
 def test_large_pictures_are_left_to_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(short_way, "LARGEST", 61 * 47 - 1)
     assert decode_plain(encoded(picture()), 3, never) is None

@@ -9,10 +9,14 @@ import numpy as np
 import pytest
 
 from civae_core.data.images import decode
+from civae_core.data.sources import faces as faces_module
 from civae_core.data.sources.base import Source
+from civae_core.data.sources.faces import FacesReader
 from civae_core.data.sources.resolve import SourceOptions, open_source
 from civae_core.errors import DataError, UsageError
 from civae_core.synthetic import ATTRIBUTES, ROLES, FaceProcess
+from civae_core.synthetic.cohorts import people
+from civae_core.synthetic.process import Subjects
 
 COUNT = 12
 NAMES = [f"{number:06d}.jpg" for number in range(1, COUNT + 1)]
@@ -237,6 +241,23 @@ def test_synthetic_faces_are_the_process_itself(faces: Source) -> None:
     np.testing.assert_array_equal(batch.images[:2], process.render(observed)[30:].numpy())
     np.testing.assert_array_equal(batch.images[2:], process.render(held_out)[:3].numpy())
     np.testing.assert_array_equal(faces.table.values_NA[32:], held_out.attributes_NA.numpy())
+
+
+def test_attributes_told_in_parts_are_those_told_at_once(
+    faces: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts: list[int] = []
+
+    def counted(process: FaceProcess, rows: range, train: int) -> Subjects:
+        counts.append(len(rows))
+        return people(process, rows, train)
+
+    monkeypatch.setattr(faces_module, "people", counted)
+    monkeypatch.setattr(faces_module, "AT_ONCE", 7)  # one of the parts trains in its beginning only
+    assert isinstance(faces.reader, FacesReader)
+    in_parts = faces.reader.attributes()
+    assert counts == [7] * 5 + [5]
+    np.testing.assert_array_equal(in_parts, faces.table.values_NA)
 
 
 def test_synthetic_faces_know_their_counterfactuals(faces: Source) -> None:

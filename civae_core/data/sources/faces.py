@@ -29,6 +29,8 @@ DEFAULT_TRUTHS: dict[str, tuple[str, ...]] = {
     "synthetic:faces-age": ("Age=20", "Age=35", "Age=50", "Age=65", "Age=80"),
 }
 """What `--truth` is where it is not given."""
+AT_ONCE = 10_000
+"""Subjects whose attributes are told at a time: what they are drawn from takes thirty times the memory."""
 _LUMA = torch.tensor([0.299, 0.587, 0.114])[:, None, None]  # ITU-R BT.601, as Pillow weighs grey
 
 
@@ -47,8 +49,11 @@ class FacesReader:
 
     def attributes(self) -> np.ndarray:
         """The whole table, float32 [N,A]."""
-        subjects = people(self._process(), range(self.count), self.train)
-        return subjects.attributes_NA.numpy().astype(np.float32)
+        process, parts = self._process(), []
+        for start in range(0, self.count, AT_ONCE):
+            rows = range(start, min(start + AT_ONCE, self.count))
+            parts.append(people(process, rows, self.train).attributes_NA.numpy().astype(np.float32))
+        return np.concatenate(parts)
 
     def read(self, rows: range) -> Batch:
         process = self._process()

@@ -1,6 +1,8 @@
 """Bytes of image files, from a folder or from inside a zip archive."""
 
+import contextlib
 import functools
+import os
 import struct
 import zipfile
 import zlib
@@ -29,6 +31,9 @@ ARCHIVE_ERRORS = (
 )
 """What reading a damaged archive is known to raise."""
 
+_NO_LINKS = hasattr(os, "O_NOFOLLOW")
+"""Whether a file can be opened on condition that it is no link."""
+
 # The others unpack more at once than is asked for, so that a small member could fill the memory.
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
@@ -41,10 +46,14 @@ class FolderFiles:
     follow_links: bool = False
 
     def read(self, name: str) -> bytes:
-        path = self.folder / name
+        path = os.path.join(self.folder, name)  # noqa: PTH118 - of each of many files, and several times as fast
         try:
-            if not self.follow_links and not path.resolve().is_relative_to(_resolved(self.folder)):
-                raise DataError("a link that leaves the image folder; --follow-links would follow it")
+            if not self.follow_links:
+                if _NO_LINKS and _is_inside(self.folder, os.path.dirname(name)):  # noqa: PTH120
+                    with contextlib.suppress(OSError):  # a link, perhaps: looked at below
+                        return read_at_most(path, MAX_BYTES, follow=False)
+                if not Path(path).resolve().is_relative_to(_resolved(self.folder)):
+                    raise DataError("a link that leaves the image folder; --follow-links would follow it")
             return read_at_most(path, MAX_BYTES)
         except FileNotFoundError as error:
             raise DataError("the file is missing") from error
@@ -56,6 +65,12 @@ class FolderFiles:
 @functools.lru_cache(maxsize=4)
 def _resolved(folder: Path) -> Path:
     return folder.resolve()  # the same for each of many files
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_inside(folder: Path, below: str) -> bool:
+    """Whether `below` is a folder within `folder`, whatever links lead there."""
+    return (folder / below).resolve().is_relative_to(_resolved(folder))
 
 
 @dataclass(frozen=True)
