@@ -384,6 +384,11 @@ class Config(Section):
             raise ValueError(
                 f"objective 'original' is defined for a z that is a vector: model.scales cannot be {scales}"
             )
+        if grids and self.model.decoder == "layered" and self.model.norm == "batch":
+            raise ValueError(
+                "model.scales: what grids are read off is decoded first, which would count the batch statistics of "
+                "model.norm 'batch' twice"
+            )
         for coarse, fine in itertools.pairwise(grids):
             if fine <= coarse or fine % coarse or (fine // coarse).bit_count() != 1:
                 raise ValueError(f"model.scales {scales}: {fine} is not {coarse} doubled once or more often")

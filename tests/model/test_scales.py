@@ -273,6 +273,7 @@ def test_one_scale_is_the_vector(make_model: Callable[..., IntactVAE]) -> None:
         ({"scales": [1, 2, 4, 8, 16]}, "at most 4 items"),
         ({"scales": [1, 256]}, "262,208 dimensions, at most 65,536"),
         ({"scales": [1, 4], "prior_structure": "additive"}, "'additive' is for a z that is a vector"),
+        ({"scales": [1, 4], "norm": "batch"}, "count the batch statistics of model.norm 'batch' twice"),
     ],
 )
 def test_scales_that_cannot_be_are_refused(values: dict[str, Any], said: str) -> None:
