@@ -11,7 +11,7 @@ Ours lets its learning rate fall over the whole of its training, so amid a long 
 done. Hence a third training of ours, over a fifth of the images (`--our-images`).
 
 Choose images so that `--original-images` and `--our-images` take the same time. Prints what is to be reached and what
-was; `--write` keeps it as .json and .png, and as tables in .md, between the marks of its name if the page has them.
+was; `--write` keeps it as .json and .png, and as tables in .md, between the marks of its name.
 """
 
 import argparse
@@ -174,15 +174,18 @@ def first_at(points: Curve, key: str, goal: float) -> dict[str, Any] | None:
 
 
 def caught_up(numbers: dict[str, Any]) -> list[dict[str, Any]]:
-    """What the original ends at, by measure, and the first point at which each training is as good."""
-    end = numbers["original"]["points"][-1]
+    """What the original ends at and what its best was, by measure, and when each training was as good first."""
+    points = numbers["original"]["points"]
     rows = []
     for key in MEASURES:
-        if end[key] is not None:
-            first = {name: first_at(numbers[name]["points"], key, end[key]) for name in FILES}
-            rows.append(
-                {"measure": key, "goal": end[key], "seconds": end["seconds"], "gflop": end["gflop"], **first}
-            )
+        if points[-1][key] is None:
+            continue
+        for of, there in (("last", points[-1]), ("best", min(points, key=lambda point: point[key]))):
+            if of == "best" and there is points[-1]:
+                continue
+            first = {name: first_at(numbers[name]["points"], key, there[key]) for name in FILES}
+            spent = {"seconds": there["seconds"], "gflop": there["gflop"]}
+            rows.append({"measure": key, "of": of, "goal": there[key], **spent, **first})
     return rows
 
 
@@ -199,7 +202,7 @@ def at_the_same_time(numbers: dict[str, Any]) -> list[dict[str, Any]]:
 def goals(numbers: dict[str, Any]) -> list[dict[str, Any]]:
     """What ours is to reach, what it came to, and whether that is enough."""
     found = []
-    for row in numbers["caught_up"]:
+    for row in (row for row in numbers["caught_up"] if row["of"] == "last"):
         shares = [row[name]["seconds"] / row["seconds"] for name in ("ours", "short") if row[name]]
         share = min(shares) if shares else None
         text = f"the original's last {MEASURES[row['measure']]} in at most {GOAL_SHARE:.0%} of its time"
@@ -224,6 +227,10 @@ def number(value: float | None, digits: int) -> str:
 def as_markdown(numbers: dict[str, Any]) -> str:
     """Networks, goals, when ours caught up, both at the same times, and every point, as tables."""
     parts = [
+        f"**Not finished:** {label} has seen {of['seen']:,} of {of['of']:,} images.\n"
+        for label, of in numbers["unfinished"].items()
+    ]
+    parts += [
         table(
             [
                 "",
@@ -256,16 +263,18 @@ def as_markdown(numbers: dict[str, Any]) -> str:
     rows = []
     for row in numbers["caught_up"]:
         for name in FILES:
-            cells = [MEASURES[row["measure"]], number(row["goal"], 4), LABELS[name]]
+            cells = [f"{MEASURES[row['measure']]}, {row['of']}", number(row["goal"], 4)]
+            cells += [f"{row['seconds']:.0f} s", LABELS[name]]
             if (here := row[name]) is None:
                 rows.append([*cells, "not reached", "–", "–", "–"])
                 continue
             shares = [f"{here[key] / row[key]:.3f}" for key in ("seconds", "gflop")]
             rows.append([*cells, f"{here['seconds']:.0f} s", number(here[row["measure"]], 4), *shares])
     head = [
-        "measure",
-        "the original's last",
-        "first as good",
+        "the original's",
+        "is",
+        "after",
+        "as good first",
         "after",
         "with",
         "share of the time",
@@ -339,10 +348,15 @@ def as_figure(numbers: dict[str, Any]) -> Image.Image:
 
 
 def into_page(page: str, name: str, tables: str) -> str:
-    """A page with the tables between the marks of their name; without such marks, the tables alone."""
+    """A page with the tables between the marks of their name; an empty one gets the marks too.
+
+    Raises:
+        SystemExit: the page has other things and no such marks.
+    """
     begin, end = f"<!-- measured: {name} -->\n", f"<!-- end: {name} -->"
+    page = page or f"{begin}{end}\n"
     if begin not in page or end not in page:
-        return tables
+        raise SystemExit(f"the page has no marks for the tables: {begin.strip()} and {end}")
     before, _, rest = page.partition(begin)
     return f"{before}{begin}\n{tables}\n{end}{rest.partition(end)[2]}"
 
@@ -351,6 +365,11 @@ def summarised(out: Path, about: dict[str, Any]) -> dict[str, Any]:
     """What the trainings in `out` came to."""
     numbers: dict[str, Any] = {name: json.loads((out / f"{name}.json").read_text("utf-8")) for name in FILES}
     numbers["about"] = about
+    numbers["unfinished"] = {
+        LABELS[name]: {"seen": seen, "of": about["images"][name]}
+        for name in FILES
+        if (seen := numbers[name]["points"][-1]["images"]) < 0.99 * about["images"][name]
+    }
     numbers["caught_up"] = caught_up(numbers)
     numbers["same_time"] = at_the_same_time(numbers)
     numbers["goals"] = goals(numbers)
@@ -371,6 +390,7 @@ def main() -> None:
     )
     parser.add_argument("--original-images", type=int, default=16_000)
     parser.add_argument("--our-images", type=int, default=100_000)
+    parser.add_argument("--so-far", action="store_true", help="train nothing: tell what is there already")
     parser.add_argument("--limit", type=int, default=200, help="test images that are scored")
     parser.add_argument(
         "--write", type=Path, help="also write PATH.json and PATH.png, and tables into PATH.md"
@@ -393,13 +413,15 @@ def main() -> None:
         )
         for name, config in made.items()
     ]
+    if options.so_far:
+        workers = []
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
     if failed := [worker.name for worker in workers if worker.exitcode]:
         raise SystemExit(f"{' and '.join(failed)} did not finish; run the same command again to go on")
-    about = {"data": data.name, "scored": options.limit, "load": list(os.getloadavg())}
+    about = {"data": data.name, "scored": options.limit, "images": images, "load": list(os.getloadavg())}
     numbers = summarised(options.out, about)
     print(as_markdown(numbers))
     if options.write is not None:

@@ -57,7 +57,7 @@ def _command(name: str, command: Any, context: Any) -> str:
 
 def config() -> str:
     """Every key of the config by section: what it takes, its default, and its docstring."""
-    from civae_core.config.schema import BASELINE_DEFAULTS, Config
+    from civae_core.config.schema import BASELINE_DEFAULTS, ORIGINAL_NETWORK, Config
 
     schema = Config.model_json_schema()
     parts = [_keys("", schema, schema["$defs"])]
@@ -74,6 +74,10 @@ def config() -> str:
         for objective, sections in BASELINE_DEFAULTS.items()
         for section, values in sections.items()
         for key, value in values.items()
+    ]
+    rows += [
+        ("`model.network: original`", f"`model.{key}: {_value(value).strip('`')}`")
+        for key, value in ORIGINAL_NETWORK.items()
     ]
     parts += [
         "## Defaults of the baselines",

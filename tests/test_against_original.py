@@ -31,10 +31,13 @@ def curve(*points: tuple[float, float, float | None]) -> dict[str, Any]:
     return {"gflop_per_image": 1.0, "parameters": 10, "seconds": points[-1][0], "points": made}
 
 
-def summary(script: Any, tmp_path: Path, **curves: dict[str, Any]) -> dict[str, Any]:
+def summary(
+    script: Any, tmp_path: Path, asked: dict[str, int] | None = None, **curves: dict[str, Any]
+) -> dict[str, Any]:
     for name, values in curves.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(values), encoding="utf-8")
-    numbers: dict[str, Any] = script.summarised(tmp_path, {"data": "faces"})
+    images = {name: values["points"][-1]["images"] for name, values in curves.items()} | (asked or {})
+    numbers: dict[str, Any] = script.summarised(tmp_path, {"data": "faces", "images": images})
     return numbers
 
 
@@ -44,9 +47,10 @@ def test_goals_are_judged_by_time_and_by_db(script: Any, tmp_path: Path) -> None
     numbers = summary(
         script, tmp_path, original=original, ours=ours, short=curve((10, 18, 0.7), (21, 20.5, 0.6))
     )
-    mse, effect = numbers["caught_up"]
-    # The last of the original, not its best; and of equal use is only what is at most that.
-    assert effect["goal"] == 0.95 and effect["original"]["seconds"] == 50
+    mse, effect, best = numbers["caught_up"]
+    # Goals are of the original's last, and its best is told too; of equal use is only what is at most that.
+    assert (effect["of"], effect["goal"], effect["original"]["seconds"]) == ("last", 0.95, 50)
+    assert (best["of"], best["goal"], best["seconds"], best["ours"]["seconds"]) == ("best", 0.9, 50, 15)
     assert (effect["ours"]["seconds"], effect["short"]["seconds"]) == (15, 10)
     assert (mse["original"]["seconds"], mse["ours"]["seconds"], mse["short"]["seconds"]) == (100, 40, 21)
     assert [goal["came_to"] for goal in numbers["goals"]] == ["21.0%", "10.0%", "+2.00 dB"]
@@ -76,13 +80,24 @@ def test_without_truth_there_is_no_effect_error_and_what_is_not_reached_is_said(
     assert width > height
 
 
+def test_a_training_that_goes_on_is_said_to(script: Any, tmp_path: Path) -> None:
+    some = curve((10, 20, None))
+    done = summary(script, tmp_path, original=some, ours=some, short=some)
+    assert "Not finished" not in script.as_markdown(done)
+    amid = summary(script, tmp_path, {"ours": 4000}, original=some, ours=some, short=some)
+    assert script.as_markdown(amid).count("Not finished") == 1
+    assert "**Not finished:** ours has seen 1,000 of 4,000 images." in script.as_markdown(amid)
+
+
 def test_tables_go_between_the_marks_of_their_name(script: Any) -> None:
     page = "a\n<!-- measured: one -->\nold\n<!-- end: one -->\nb\n<!-- measured: two -->\n<!-- end: two -->\n"
     filled = script.into_page(page, "one", "new")
     assert filled.startswith("a\n<!-- measured: one -->\n\nnew\n<!-- end: one -->\nb\n")
     assert filled.endswith("<!-- measured: two -->\n<!-- end: two -->\n") and "old" not in filled
     assert script.into_page(filled, "one", "new") == filled
-    assert script.into_page("without marks", "one", "new") == "new"
+    assert script.into_page(script.into_page("", "one", "old"), "one", "new").count("new") == 1
+    with pytest.raises(SystemExit, match="no marks for the tables: <!-- measured: one -->"):
+        script.into_page("somebody's page", "one", "new")
 
 
 def test_ours_is_scored_often_before_a_fifth_of_its_time(script: Any) -> None:
