@@ -189,12 +189,14 @@ def _describe_binary(
     low, high = EXTREME
     arms = {str(arm): torch.histc(e_N[t_N == arm], BINS, 0.0, 1.0).to(torch.int64).tolist() for arm in (0, 1)}
 
-    def mean_difference(weights_N: Tensor) -> Tensor:
-        shares = [weights_N[t_N == arm] / weights_N[t_N == arm].sum() for arm in (0, 1)]
-        return shares[1] @ x_NC[t_N == 1] - shares[0] @ x_NC[t_N == 0]
+    def mean(arm: int, weights_N: Tensor) -> Tensor:
+        of_arm_N = weights_N * (t_N == arm)
+        return (of_arm_N / of_arm_N.sum()) @ x_NC
 
-    arms_NC = [x_NC[t_N == arm] for arm in (0, 1)]
-    variances = [(arm_NC - arm_NC.mean(0)).square().mean(0) for arm_NC in arms_NC]
+    def mean_difference(weights_N: Tensor) -> Tensor:
+        return mean(1, weights_N) - mean(0, weights_N)
+
+    variances = [x_NC[t_N == arm].var(0, correction=0) for arm in (0, 1)]
     scale_C = ((variances[0] + variances[1]) / 2).sqrt()
     before_C, after_C = mean_difference(torch.ones_like(w_N)), mean_difference(w_N)
     return {
