@@ -73,7 +73,7 @@ class _Column:
                     self.texts += 1
                     if self.texts == 1:
                         self.first_text = (line, cell)
-        elif cell is not None:
+        elif cell is not None and cell == cell:  # Python writes NaN into JSON as a number
             value = float(cell) if abs(cell) <= LARGEST else math.inf  # an integer may be beyond any float
         if abs(value) > LARGEST:
             raise DataError(

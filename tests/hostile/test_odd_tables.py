@@ -53,6 +53,20 @@ def test_values_and_names_that_are_refused(tmp_path: Path, rows: str, message: s
     assert refusal(table(tmp_path, "file_name,Age\n" + rows)) == message
 
 
+@pytest.mark.parametrize("cell", ["", "nan", "NaN", "-nan", "NA", "null", "None", " n/a "])
+def test_what_is_no_number_is_a_label_that_nobody_gave(tmp_path: Path, cell: str) -> None:
+    read = read_table(table(tmp_path, f"file_name,Age\na.jpg,{cell}\nb.jpg,31.5\n"))
+    assert read.kinds == ("continuous",)
+    np.testing.assert_array_equal(read.values_NA[:, 0], np.array([np.nan, 31.5], np.float32))
+
+
+@pytest.mark.parametrize("value", ["NaN", "null", '"nan"'])
+def test_neither_is_it_one_in_json(tmp_path: Path, value: str) -> None:
+    lines = f'{{"file_name": "a.jpg", "Age": {value}}}\n{{"file_name": "b.jpg", "Age": 31.5}}\n'
+    read = read_table(table(tmp_path, lines, "metadata.jsonl"))
+    np.testing.assert_array_equal(read.values_NA[:, 0], np.array([np.nan, 31.5], np.float32))
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [

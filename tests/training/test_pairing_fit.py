@@ -88,11 +88,12 @@ def test_a_fit_brings_contours_together_and_moves_the_rotation_alone(
     assert moved == ["pairing.free_TLL"]
     assert not model.pairing.free_TLL.requires_grad
 
-    first = model.pairing.free_TLL.clone()
-    fit_pairing(model, faces, rows, face_roles, seed=0, **settings)
-    assert torch.equal(model.pairing.free_TLL, first), "it begins again, wherever the last one ended"
-    fit_pairing(model, faces, rows, face_roles, seed=1, **settings)
-    assert not torch.equal(model.pairing.free_TLL, first)
+    angles = []
+    for seed in (0, 0, 1):
+        fit_pairing(model, faces, rows, face_roles, seed=seed, **settings | {"images": 4 * BATCH})
+        angles.append(model.pairing.free_TLL.clone())
+    assert torch.equal(angles[0], angles[1]), "it begins again, wherever the last one ended"
+    assert not torch.equal(angles[0], angles[2])
 
 
 def test_a_rotation_that_became_non_finite_is_not_kept(
