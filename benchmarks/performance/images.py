@@ -2,14 +2,14 @@
 
 import itertools
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
-from torchvision import transforms
 
 from benchmarks.performance.bench import CPU, QUICK_ONLY, Bench, prepared, repeated
 from benchmarks.performance.machine import NO_GPU
@@ -22,20 +22,22 @@ PREPARATION, LOADING = "data preparation", "data loading"
 ORIGINAL_WAY = "the original's pipeline: Pillow, then torchvision to normalised floats"
 PILLOW = "Pillow: open, crop, resize, NumPy"
 ORIGINAL_BATCH = "JPEGs, each opened, cropped, resized, made floats"
+NO_TORCHVISION = "torchvision is not installed"
 TWICE = Goal(ratio=2.0)
 NEARLY = 0.8
 """Of as many times as fast as there are cores counts as nearly linear."""
 
 
-def transformed(path: Path, way: transforms.Compose) -> torch.Tensor:
+def transformed(path: Path, way: Callable[[Image.Image], torch.Tensor]) -> torch.Tensor:
     """A photograph as the original prepares it, anew in every epoch: float [3,S,S]."""
     with Image.open(path) as image:
-        made: torch.Tensor = way(image.convert("RGB"))
-        return made
+        return way(image.convert("RGB"))
 
 
-def original_way(size: int) -> transforms.Compose:
+def original_way(size: int) -> Callable[[Image.Image], torch.Tensor]:
     """The original's transforms."""
+    from torchvision import transforms
+
     half = [0.5] * 3
     return transforms.Compose(
         [
@@ -58,17 +60,22 @@ def opened(path: Path, size: int) -> np.ndarray:
 def preparation_rows(bench: Bench) -> list[Row]:
     """Photographs to arrays by one core at two sizes, and to a prepared folder by one core and by all."""
     photos, rows = bench.photos, []
+    has_original = find_spec("torchvision") is not None
     for size in (bench.scale.size, bench.scale.large):
-        name, way = f"read and resized to {size} px", original_way(size)
+        name = f"read and resized to {size} px"
         ways: dict[str, Call] = {
-            ORIGINAL_WAY: lambda way=way: [transformed(path, way) for path in photos],
             PILLOW: partial(_all_opened, photos, size),
             name: partial(bench.source(size).reader.read, range(len(photos))),
         }
+        if has_original:
+            ways[ORIGINAL_WAY] = partial(_all_transformed, photos, original_way(size))
         times = interleaved(ways, bench.scale.plan)
         for baseline, goal in ((ORIGINAL_WAY, TWICE), (PILLOW, None)):
-            both = {way: times[way] for way in (baseline, name)}
-            rows += compared(PREPARATION, both, baseline, items=len(photos), goal=goal)
+            if baseline in times:
+                both = {way: times[way] for way in (baseline, name)}
+                rows += compared(PREPARATION, both, baseline, items=len(photos), goal=goal)
+            else:
+                rows += not_measured(PREPARATION, [name], baseline, NO_TORCHVISION)
     return rows + _folder_rows(bench)
 
 
@@ -99,6 +106,11 @@ def _folder_rows(bench: Bench) -> list[Row]:
 
 def _all_opened(photos: Sequence[Path], size: int) -> list[np.ndarray]:
     return [opened(path, size) for path in photos]
+
+
+def _all_transformed(photos: Sequence[Path], way: Callable[[Image.Image], torch.Tensor]) -> None:
+    for path in photos:
+        transformed(path, way)
 
 
 def loading_rows(bench: Bench) -> list[Row]:
