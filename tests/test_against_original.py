@@ -2,11 +2,14 @@
 
 import importlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from shown import ROOT
+
+PAGE = ROOT / "docs" / "against-original.md"
 
 
 @pytest.fixture
@@ -53,14 +56,20 @@ def test_goals_are_judged_by_time_and_by_db(script: Any, tmp_path: Path) -> None
     assert (best["of"], best["goal"], best["seconds"], best["ours"]["seconds"]) == ("best", 0.9, 50, 15)
     assert (effect["ours"]["seconds"], effect["short"]["seconds"]) == (15, 10)
     assert (mse["original"]["seconds"], mse["ours"]["seconds"], mse["short"]["seconds"]) == (100, 40, 21)
-    assert [goal["came_to"] for goal in numbers["goals"]] == ["21.0%", "10.0%", "+2.00 dB"]
+    assert [goal["came_to"] for goal in numbers["goals"]] == [
+        "21.0%",
+        "10.0%",
+        "+2.00 dB, ours after 99 s and the original after 100 s",
+    ]
     assert [goal["reached"] for goal in numbers["goals"]] == [False, True, False]
-    # Ours by then, and nothing of what it came to later.
+    # The better of ours by then, and nothing of what it came to later.
     assert [(row["original"]["seconds"], row["ours"]["seconds"]) for row in numbers["same_time"]] == [
-        (10, 5),
+        (10, 10),
         (50, 40),
         (100, 99),
     ]
+    early = summary(script, tmp_path, original=original, ours=curve((5, 16, 0.9)), short=curve((9, 18, 0.9)))
+    assert early["goals"][-1]["reached"] is None and "**open**" in script.as_markdown(early)
     text = script.as_markdown(numbers)
     assert "| 21.0% | **missed** |" in text and "| 10.0% | reached |" in text
 
@@ -73,7 +82,7 @@ def test_without_truth_there_is_no_effect_error_and_what_is_not_reached_is_said(
     assert [row["measure"] for row in numbers["caught_up"]] == ["mse"]
     assert [(goal["came_to"], goal["reached"]) for goal in numbers["goals"]] == [
         ("never as good", False),
-        ("-5.00 dB", False),
+        ("-5.00 dB, ours after 9 s and the original after 10 s", False),
     ]
     assert "| not reached | – |" in script.as_markdown(numbers)
     width, height = script.as_figure(numbers).size
@@ -105,3 +114,13 @@ def test_ours_is_scored_often_before_a_fifth_of_its_time(script: Any) -> None:
     for shares in script.POINTS.values():
         assert list(shares) == sorted(set(shares)) and shares[-1] == 1.0
     assert sum(share <= script.GOAL_SHARE for share in script.POINTS["ours"]) >= 10
+
+
+def test_the_page_shows_the_figures_that_were_measured(script: Any) -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    names = re.findall(r"<!-- measured: (\S+) -->", page)
+    assert names
+    for name in names:
+        numbers = json.loads((PAGE.parent / f"{name}.json").read_text(encoding="utf-8"))
+        assert numbers["caught_up"] == script.caught_up(numbers), "the file is of its own points"
+        assert script.into_page(page, name, script.as_markdown(numbers)) == page, name

@@ -59,6 +59,11 @@ def quickly_chosen(*of: Any) -> Instruments:
 
 
 SMALL = {
+    "against_original": Small(
+        r"\| ours is to reach \| it came to \|",
+        "--covariates Male --original-images 64 --our-images 80 --limit 4",
+        changes={"POINTS": {"original": (0.5, 1.0), "ours": (0.2, 1.0), "short": (1.0,)}},
+    ),
     "ddp_overhead": Small(r"gradients", "--batch 2 --size 32 --steps 1 --rounds 1"),
     "dose_response": Small(r"Age, model\n", run="ages"),
     "effect_floor": Small(r"0\.\d+", "--subjects 4 --draws 2 --size 32"),
@@ -169,6 +174,8 @@ def test_every_benchmark_shown_runs(
     run = str(runs[small.run])
     places = {"RUN": run, "RUN2": run, "quickstart/ours": run, "headline/runs/overlap-0.5/ours-seed0": run}
     places |= {"PHOTO": str(tmp_path / "photos/0.jpg"), "FILE": str(tmp_path / "photos/0.jpg")}
+    places |= {"data/faces": str(faces.path), "against": str(tmp_path / "against")}
+    places |= {"docs/against-original": str(tmp_path / "against-original")}
     places |= {"FOLDER": str(tmp_path / "photos"), "quickstart/data": str(faces.path), "docs": str(tmp_path)}
     words = [places.get(word, word) for word in shlex.split(shown()[named])]
     monkeypatch.setattr(sys, "argv", [f"{name}.py", *words, *shlex.split(small.more)])

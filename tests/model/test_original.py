@@ -7,14 +7,18 @@ from typing import Any
 
 import pytest
 import torch
+from changed_cards import with_card
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from civae_core.attributes import Attribute, AttributeRoles
 from civae_core.config import Config, load_config
 from civae_core.config.schema import ORIGINAL_NETWORK, ModelConfig
+from civae_core.data.images import Preprocessing
 from civae_core.model import IntactVAE
+from civae_core.model.encoder import DividedEncoder
 from civae_core.model.original import BottleneckBlock, OriginalDecoder, OriginalEncoder
+from civae_core.model.stored import ModelCard, load_model, save_model
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 X, T, LATENT, WIDTHS = 32, 1, 128, (32, 64, 128, 256, 512)
@@ -257,3 +261,26 @@ def test_what_it_does_not_have_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=said):
         make_config(model={"network": "original"} | setting)
+
+
+def test_a_file_keeps_it_and_one_that_names_no_network_is_ours(
+    tmp_path: Path,
+    roles: AttributeRoles,
+    make_config: Callable[..., Config],
+    make_model: Callable[..., IntactVAE],
+    photos: Callable[..., tuple[Tensor, Tensor, Tensor]],
+) -> None:
+    given, identity = photos(2), {"name": "n", "path": "p", "fingerprint": "f"}
+    for network, kind in (("original", OriginalEncoder), ("residual", DividedEncoder)):
+        model = make_model(perturbed=True, network=network)
+        config = make_config(model={"network": network, "prior": "xt"})
+        card = ModelCard(config, roles, Preprocessing(16).to_dict(), 0, identity, [])
+        file = tmp_path / f"{network}.safetensors"
+        save_model(model, card, file)
+        if network == "residual":
+            with_card(
+                file, lambda values: [values["config"]["model"].pop(key) for key in ("network", "deep")]
+            )
+        stored = load_model(file)
+        assert isinstance(stored.model.encoder, kind)
+        assert torch.equal(stored.model.encode(*given).mean_BZ, model.encode(*given).mean_BZ)
