@@ -131,7 +131,7 @@ def pack(
     try:
         with progress("preparing images", layout.rows, start=done) as bar:
             unjoined = _join(out, layout, records, unjoined, shape.to_dict())
-            for number in run_jobs(_make_chunk, jobs, missing, workers):
+            for number in run_jobs(_make_chunk, jobs, missing, workers, [type(source.reader).__module__]):
                 guard()
                 record = _read_record(out, number)
                 assert record is not None

@@ -8,10 +8,9 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any, TypeVar
-
-import torch
 
 from civae_core.errors import CivaeError
 
@@ -23,11 +22,16 @@ _state: Any = None  # set once in each worker, so that large arguments are not s
 
 
 def run_jobs(
-    function: Callable[[State, Job], Result], state: State, jobs: Sequence[Job], workers: int
+    function: Callable[[State, Job], Result],
+    state: State,
+    jobs: Sequence[Job],
+    workers: int,
+    preload: Sequence[str] = (),
 ) -> Iterator[Result]:
     """Yields `function(state, job)` for every job as they finish, in no particular order.
 
-    With one worker, or one job, everything happens in this process. `function` must be importable by name.
+    With one worker, or one job, everything happens in this process. `function` must be importable by name. Modules
+    named by `preload`, which `state` needs, are imported once for all workers, where the system lets them share that.
 
     Raises:
         CivaeError: a worker process died.
@@ -35,18 +39,14 @@ def run_jobs(
     workers = min(workers, len(jobs))
     if workers <= 1:
         for job in jobs:
-            threads = torch.get_num_threads()
-            torch.set_num_threads(1)  # one worker is one core, here as in a pool
-            try:
+            with _one_thread():
                 result = function(state, job)
-            finally:
-                torch.set_num_threads(threads)
             yield result
         return
     # Forking a process that has run torch's threads is unsafe; a fork server is started clean.
     context = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
     if context.get_start_method() == "forkserver":
-        context.set_forkserver_preload([__name__, function.__module__])
+        context.set_forkserver_preload([__name__, function.__module__, *preload])
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(state,))
     waiting: Iterator[Job] = iter(jobs)
     running: set[Future[Result]] = set()
@@ -67,14 +67,29 @@ def run_jobs(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One worker is one core, here and in a pool. Photographs need no torch, which takes long to import."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        yield
+        return
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def _run(function: Callable[[State, Job], Result], job: Job) -> Result:
-    return function(_state, job)
+    with _one_thread():
+        return function(_state, job)
 
 
 def _start_worker(state: Any) -> None:
     global _state
     _state = state
-    torch.set_num_threads(1)
     # Ctrl-C reaches the whole group; the parent lets running jobs finish and keeps their work.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_leave_with_parent, daemon=True).start()

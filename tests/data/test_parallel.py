@@ -2,6 +2,9 @@
 
 import operator
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -37,6 +40,40 @@ def test_errors_arrive_with_their_hint(workers: int) -> None:
 def test_a_dead_worker_is_an_error_not_a_wait() -> None:
     with pytest.raises(CivaeError, match="a worker process died"):
         list(run_jobs(die, "", [0, 1], 2))
+
+
+FILES_NEED_NO_TORCH = """
+import os, sys
+from pathlib import Path
+from civae_core.data.images import Preprocessing
+from civae_core.data.pack import _Jobs, Layout
+from civae_core.data.parallel import run_jobs
+from civae_core.data.sources.base import FileReader
+from civae_core.data.sources.files import FolderFiles
+from test_parallel_jobs import imported
+
+if __name__ == "__main__":
+    preprocessing = Preprocessing(size=8)
+    reader = FileReader(FolderFiles(Path()), ["a.jpg"], preprocessing)
+    jobs = _Jobs(reader, Layout(2, 192), Path())
+    found = list(run_jobs(imported, jobs, [0, 1], 2, [FileReader.__module__]))
+    assert len(found) == 2 and all(process != os.getpid() for process, _ in found)
+    print(any(has_torch for _, has_torch in found))
+"""
+JOB = """
+import os, sys
+
+def imported(state, job):
+    return os.getpid(), "torch" in sys.modules
+"""
+
+
+@pytest.mark.parametrize("needed", [False, True])
+def test_processes_that_decode_files_do_not_wait_for_torch(needed: bool, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(FILES_NEED_NO_TORCH)
+    (tmp_path / "test_parallel_jobs.py").write_text(JOB + "import torch\n" * needed)
+    run = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True)
+    assert (run.stdout.strip(), run.returncode) == (str(needed), 0), run.stderr
 
 
 @pytest.mark.parametrize("workers", [1, 2])
