@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.image.lpips import learned_perceptual_image_patch_similarity
 
-from civae_core.evaluation import perceptual
+from civae_core import extras
 from civae_core.evaluation.perceptual import ALEXNET_FILE, load_lpips
 
 CPU = torch.device("cpu")
@@ -52,7 +52,7 @@ def test_lpips_is_left_out_with_a_line_of_what_is_missing_and_where(
     assert line == f"LPIPS is left out: no $TORCH_HOME/hub/checkpoints/{ALEXNET_FILE}" and len(line) <= 80
     assert str(checkpoint) in caplog.text, "to the letter in the log of details"
     caplog.clear()
-    monkeypatch.setattr(perceptual, "find_spec", lambda name: None)
+    monkeypatch.setattr(extras, "find_spec", lambda module: None)
     with caplog.at_level(logging.INFO, "civae_core"):
         assert load_lpips(CPU) is None
     assert "needs torchvision" in caplog.text

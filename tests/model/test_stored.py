@@ -113,8 +113,8 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_newer_format_asks_for_a_newer_version(file: Path) -> None:
-    with_card(file, lambda values: values.update(format=4))
-    with pytest.raises(DataError, match="written in format 4, this version reads up to 3") as caught:
+    with_card(file, lambda values: values.update(format=5))
+    with pytest.raises(DataError, match="written in format 5, this version reads up to 4") as caught:
         load_model(file)
     assert caught.value.hint == "update civae"
 

@@ -120,12 +120,13 @@ def test_a_step_with_a_non_finite_gradient_changes_nothing_and_is_counted(
 ) -> None:
     learner = make_learner(precision=precision, model={"norm": norm})
     train(learner, 6)
-    before, (_, skipped_before, _) = state_of(learner), learner.tally.read()
+    before, (_, skipped_before, in_a_row_before) = state_of(learner), learner.tally.read()
     for _ in range(2):
         learner.step(poisoned(), 6 * COUNT)
     assert_same(before, state_of(learner))
     means, skipped, in_a_row = learner.tally.read()
-    assert (skipped - skipped_before, in_a_row) == (2, 2)
+    # A loss scale of fp16 that is still being found may have skipped the step before, too.
+    assert (skipped - skipped_before, in_a_row - in_a_row_before) == (2, 2)
     assert all(value - value == 0 for value in means.values())
 
     train(learner, 2, start=8)
