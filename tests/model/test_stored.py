@@ -13,7 +13,7 @@ from changed_cards import with_card
 from safetensors.torch import save_file
 
 from civae_core.attributes import AttributeRoles
-from civae_core.config.schema import Config
+from civae_core.config.schema import Config, ModelConfig
 from civae_core.errors import DataError, UsageError
 from civae_core.model import IntactVAE
 from civae_core.model.stored import (
@@ -126,7 +126,7 @@ def test_a_model_of_the_first_format_is_read_as_what_it_was(
     old = tmp_path / "old.safetensors"
     card = load_model(file).card
     settings = {"decoder": "direct", "noise_mask": "none", "latent_mask_width": None, "pairing": "none"}
-    config = make_config(model=settings)
+    config = make_config(model=settings | {"layers": ModelConfig().layers})  # which is what no mention means
     save_model(make_model(decoder="direct", pairing="none"), replace(card, config=config), old)
 
     def as_format_1(values: dict[str, Any]) -> None:
