@@ -101,6 +101,24 @@ def test_prepared_images_go_through_it_too(exported: Path, faces: PreparedData, 
         assert np.abs(pixels(one["output"]) - pixels(other["output"])).max() <= 1
 
 
+SERVED = """
+import sys
+from pathlib import Path
+from civae_core.serve import server
+from civae_core.serve.opening import open_studio
+studio = open_studio([Path(sys.argv[1])], engine=sys.argv[2])  # asks the model once
+print("torch" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize(("engine", "imported"), [("onnx", "False"), ("torch", "True")])
+def test_the_page_s_models_need_no_torch(exported: Path, engine: str, imported: str) -> None:
+    pytest.importorskip("starlette")
+    command = [sys.executable, "-c", SERVED, str(exported), engine]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, imported), done.stderr
+
+
 def test_the_test_of_absence_notices_torch(exported: Path, photo: Path, tmp_path: Path) -> None:
     arguments = ("counterfactual", photo, "--model", exported, "--treat", "Young=0", "--out", tmp_path)
     with pytest.raises(AssertionError, match="torch"):
