@@ -2,7 +2,8 @@
 
 The files under `formats` were written by the versions of their time: the built-in faces at 32 px (`prepare-data
 synthetic:faces --n 24`), and runs of 16 images on them with the smallest of networks, of which the last checkpoint is
-kept. What they must give was computed by those versions too.
+kept. What they must give was computed by those versions too. The ONNX export was written by the version that first
+answered through one.
 """
 
 import json
@@ -16,8 +17,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from civae_core.config.schema import Config
-from civae_core.counterfactual import abduct
+from civae_core.counterfactual import abduct, predict
 from civae_core.data import PreparedData
+from civae_core.engine.onnx_engine import OnnxEngine
 from civae_core.errors import DataError
 from civae_core.model.stored import load_model
 from civae_core.training.loop import train
@@ -106,6 +108,22 @@ def test_a_scorer_of_format_1_reads_what_it_read(data: PreparedData) -> None:
     assert scorer.card.data["fingerprint"] == data.fingerprint
     found_BA = scorer.read(data.images(torch.arange(4)).float() / 255).outputs_BA
     torch.testing.assert_close(found_BA, torch.tensor(READ), rtol=0, atol=1e-5)
+
+
+def test_an_onnx_export_of_format_1_answers_as_the_model_beside_it(data: PreparedData) -> None:
+    pytest.importorskip("onnxruntime")
+    file = FORMATS / "checkpoint-1" / "model.safetensors"
+    engine = OnnxEngine.open(file.with_name("model-onnx"), file)
+    assert json.loads((engine.folder / "card.json").read_text())["format"] == 1
+    y_BCHW = data.images(torch.arange(4)).float() / 255
+    t_BT, x_BX = (data.column(name)[:4, None].float() for name in ("Young", "Male"))
+    model = load_model(file).model
+    with torch.no_grad():
+        wanted = predict(model, abduct(model, y_BCHW, x_BX, t_BT), 1 - t_BT)
+    abducted = engine.abduct(y_BCHW.numpy(), x_BX.numpy(), t_BT.numpy())
+    found = engine.predict(abducted, 1 - t_BT.numpy(), noise=1, strength=1)
+    assert abducted.reconstruction_BCHW.mean(axis=(1, 2, 3)).tolist() == pytest.approx(MEANS[1], abs=1e-5)
+    assert found.image_BCHW == pytest.approx(wanted.image_BCHW.numpy(), abs=1e-4)
 
 
 @pytest.mark.parametrize("number", [1, 2])
