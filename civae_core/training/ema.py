@@ -15,10 +15,18 @@ def averaged_copy(model: Network) -> Network:
     return average.requires_grad_(False)
 
 
-@torch.no_grad()
-def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
-    """average ← decay · average + (1 − decay) · model; buffers (batch statistics) are copied."""
-    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
-    buffers = list(average.buffers())
-    if buffers:
-        torch._foreach_copy_(buffers, list(model.buffers()))
+class MovingAverage:
+    """average ← decay · average + (1 − decay) · model, for two networks of one kind; buffers are copied.
+
+    Their tensors are looked up once: walking a network's modules takes longer than small ones take to average.
+    """
+
+    def __init__(self, average: nn.Module, model: nn.Module) -> None:
+        self.averages, self.values = list(average.parameters()), list(model.parameters())
+        self.buffers, self.new_buffers = list(average.buffers()), list(model.buffers())
+
+    @torch.no_grad()
+    def update(self, decay: float) -> None:
+        torch._foreach_lerp_(self.averages, self.values, 1 - decay)
+        if self.buffers:
+            torch._foreach_copy_(self.buffers, self.new_buffers)

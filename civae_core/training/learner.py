@@ -18,7 +18,7 @@ from civae_core.penalties import TrainingPass, make_critics, penalty_metrics
 from civae_core.randomness import seed_for
 from civae_core.training import schedules
 from civae_core.training.device import Compute
-from civae_core.training.ema import averaged_copy, update_average
+from civae_core.training.ema import MovingAverage, averaged_copy
 from civae_core.training.feed import Fed
 from civae_core.training.recompute import recompute_activations
 
@@ -89,6 +89,7 @@ class Learner:
         layout = torch.channels_last if compute.channels_last else torch.contiguous_format
         self.model = model.to(compute.device).to(memory_format=layout).train()
         self.average = averaged_copy(self.model)
+        self.moving_average = MovingAverage(self.average, self.model)
         if config.train.checkpoint_activations:
             recompute_activations(self.model)
         self.config, self.roles, self.compute = config, roles, compute
@@ -101,6 +102,8 @@ class Learner:
         self.parts = parts_asked_for(config.train)
         self.replays_graphs = False
         self.dimensions = model.channels * model.size**2
+        self.clipped_apart = self._clipped_apart()
+        self.batch_statistics = self._batch_statistics()
 
     def named_parameters(self) -> dict[str, nn.Parameter]:
         """All that is optimised: the model's parameters by their names, and the critics' as `critics.…`."""
@@ -169,18 +172,17 @@ class Learner:
         Of `partly`, images that lack labels, only the attribute predictor learns, and only what they have.
         """
         train = self.config.train
-        statistics = self._batch_statistics()
-        before = [buffer.clone() for buffer in statistics]
+        before = [buffer.clone() for buffer in self.batch_statistics]
         values = self._add_gradients(batch, images_seen, partly, self.parts)
         norm = values["grad_norm"] = self._clip(train.grad_clip)
         bad = ~torch.isfinite(norm)
         self._set_learning_rate(images_seen)
         self._update(bad)
-        for buffer, kept in zip(statistics, before, strict=True):
+        for buffer, kept in zip(self.batch_statistics, before, strict=True):
             buffer.copy_(torch.where(bad, kept, buffer))
         self._forget_gradients()
         decay = schedules.ema_decay(images_seen, halflife=train.ema_halflife, batch_size=train.batch_size)
-        update_average(self.average, self.model, decay)
+        self.moving_average.update(decay)
         self.tally.add(torch.stack([values[name].detach().float() for name in self.tally.names]), bad)
 
     def try_gradients(self, fed: Fed, images_seen: int, parts: int) -> None:
@@ -189,13 +191,12 @@ class Learner:
         Raises:
             torch.OutOfMemoryError: it does not fit.
         """
-        statistics = self._batch_statistics()
-        before = [buffer.clone() for buffer in statistics]
+        before = [buffer.clone() for buffer in self.batch_statistics]
         try:
             self._add_gradients(fed.batch, images_seen, fed.partly, parts)
         finally:
             self.optimizer.zero_grad(set_to_none=True)
-            for buffer, kept in zip(statistics, before, strict=True):
+            for buffer, kept in zip(self.batch_statistics, before, strict=True):
                 buffer.copy_(kept)
 
     def _add_gradients(
@@ -282,16 +283,21 @@ class Learner:
     def _clip(self, limit: float) -> Tensor:
         """Clips VAE, predictor and critics apart, so that none scales another; the VAE's norm, or a bad one."""
         self.scaler.unscale_(self.optimizer)
+        norm, *others = (nn.utils.clip_grad_norm_(parameters, limit) for parameters in self.clipped_apart)
+        for other in others:
+            norm = norm + 0 * other  # not finite if either is not
+        return norm
+
+    def _clipped_apart(self) -> list[list[nn.Parameter]]:
+        """Parameters of the VAE, then of the predictor and the critics, where there are any.
+
+        In the model's own order: the norm's last bits depend on it, and a resumed run must equal its original.
+        """
         predictor = self.model.predictor
-        # In the model's own order: the norm's last bits depend on it, and a resumed run must equal its original.
         own = [] if predictor is None else list(predictor.parameters())
         apart = set(own)
-        norm = nn.utils.clip_grad_norm_([p for p in self.model.parameters() if p not in apart], limit)
-        for beside in (own, list(self.critics.parameters())):
-            if beside:
-                other = nn.utils.clip_grad_norm_(beside, limit)
-                norm = norm + 0 * other  # not finite if either is not
-        return norm
+        rest = [parameter for parameter in self.model.parameters() if parameter not in apart]
+        return [rest, *(beside for beside in (own, list(self.critics.parameters())) if beside)]
 
     def _batch_statistics(self) -> list[Tensor]:
         """Running statistics that a forward pass writes, which a skipped step must take back (`norm: batch`)."""
