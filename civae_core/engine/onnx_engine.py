@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 CHUNK = 8
-"""Images computed at once: more at a time are no faster, and take more memory."""
+"""Images that a core computes at once: more at a time are no faster, and take more memory."""
 
 
 class OnnxEngine:
@@ -28,7 +29,7 @@ class OnnxEngine:
 
     def __init__(self, folder: Path, card: ExportCard) -> None:
         self.folder, self.card = folder, card
-        self._sessions: dict[str, InferenceSession] = {}
+        self._sessions: dict[tuple[str, int], InferenceSession] = {}
 
     @classmethod
     def open(cls, folder: Path, model_file: Path | None = None) -> "OnnxEngine":
@@ -89,24 +90,39 @@ class OnnxEngine:
     def run(self, graph: str, **values: Array | float) -> dict[str, Array]:
         """Outputs of a graph by name, for inputs by name; values that the graph does not look at are left out.
 
+        One image has all cores; several are shared out, a few to each core at a time, which costs less than sharing
+        every operation.
+
         Raises:
             DataError: the folder's graph cannot be loaded.
         """
-        session = self._sessions.get(graph) or self._load(graph)
-        wanted = [entry.name for entry in session.get_inputs()]
-        inputs = {name: np.asarray(values[name], dtype=np.float32) for name in wanted}
-        outputs = self.card.graphs[graph].outputs
+        entry = self.card.graphs[graph]
+        inputs = {name: np.asarray(value, dtype=np.float32) for name, value in values.items()}
+        inputs = {name: value for name, value in inputs.items() if name in entry.inputs}
         count = max(len(value) for value in inputs.values() if value.ndim)
-        parts = [
-            session.run(outputs, {n: v[start : start + CHUNK] if v.ndim else v for n, v in inputs.items()})
-            for start in range(0, count, CHUNK)
-        ]
-        return {name: np.concatenate(rows) for name, *rows in zip(outputs, *parts, strict=True)}
+        cores = _threads()
+        at_once = min(CHUNK, -(-count // cores))
+        session = self._session(graph, cores if count == 1 else 1)
+        wanted = {entry.name for entry in session.get_inputs()}
 
-    def _load(self, graph: str) -> "InferenceSession":
-        path = self.folder / self.card.graphs[graph].file
-        session = self._sessions[graph] = open_session(path)
-        return session
+        def outputs_from(start: int) -> list[Array]:
+            rows = slice(start, start + at_once)
+            given = {name: value[rows] if value.ndim else value for name, value in inputs.items()}
+            return session.run(entry.outputs, {name: given[name] for name in wanted})
+
+        starts = range(0, count, at_once)
+        if len(starts) == 1:
+            return dict(zip(entry.outputs, outputs_from(0), strict=True))
+        with ThreadPoolExecutor(min(cores, len(starts))) as pool:
+            parts = list(pool.map(outputs_from, starts))
+        return {name: np.concatenate(rows) for name, *rows in zip(entry.outputs, *parts, strict=True)}
+
+    def _session(self, graph: str, threads: int) -> "InferenceSession":
+        """The graph, loaded when it is first asked on so many threads."""
+        key = (graph, threads)
+        if key not in self._sessions:
+            self._sessions[key] = open_session(self.folder / self.card.graphs[graph].file, threads)
+        return self._sessions[key]
 
 
 def is_installed() -> bool:
@@ -114,8 +130,8 @@ def is_installed() -> bool:
     return is_there("onnxruntime")
 
 
-def open_session(path: Path) -> "InferenceSession":
-    """A graph, ready to run on as many cores as torch would use.
+def open_session(path: Path, threads: int) -> "InferenceSession":
+    """A graph, ready to run on so many threads.
 
     Raises:
         DataError: ONNX Runtime cannot load it.
@@ -123,7 +139,7 @@ def open_session(path: Path) -> "InferenceSession":
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = _threads()
+    options.intra_op_num_threads = threads
     options.log_severity_level = 3  # errors: its warnings are about graphs that nobody here can change
     try:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
@@ -135,5 +151,6 @@ def open_session(path: Path) -> "InferenceSession":
 
 
 def _threads() -> int:
+    """As many as torch would use."""
     stated = os.environ.get("OMP_NUM_THREADS", "")
     return int(stated) if stated.isdecimal() and int(stated) > 0 else available_cores()

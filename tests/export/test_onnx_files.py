@@ -119,6 +119,21 @@ def test_counterfactuals_equal_torch_s(
         np.testing.assert_allclose(found.image_BCHW[1], y_BCHW[1], atol=1e-6, err_msg="null intervention")
 
 
+@pytest.mark.parametrize("cores", [1, 3])
+def test_images_shared_out_to_cores_come_back_in_their_order(
+    stored: StoredModel, exported: Path, cores: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", str(cores))
+    y_BCHW, x_BX, t_BT, t_new_BT = arrays(20)
+    wanted = predict(stored.model, abduct(stored.model, y_BCHW, x_BX, t_BT), t_new_BT)
+    engine = OnnxEngine.open(exported)
+    found = engine.predict(
+        engine.abduct(y_BCHW.numpy(), x_BX.numpy(), t_BT.numpy()), t_new_BT.numpy(), noise=1, strength=1
+    )
+    np.testing.assert_allclose(found.image_BCHW, wanted.image_BCHW, atol=TOLERANCE)
+    assert np.abs(found.image_BCHW[0] - found.image_BCHW[10]).max() > 100 * TOLERANCE
+
+
 def test_draws_and_guesses_equal_torch_s(stored: StoredModel, exported: Path) -> None:
     model = stored.model
     y_BCHW, x_BX, t_BT, _ = arrays(3)
