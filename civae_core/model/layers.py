@@ -46,12 +46,12 @@ class Layers(nn.Module):
             self.appearance(seen_BF).float().unflatten(1, (self.count, self.channels, self.grid, self.grid))
         )
         spread_SG = bilinear(drawn_BKHW.shape[-1], self.grid, like=drawn_BKHW)
-        knots_GGHW = torch.einsum("hi,wj->ijhw", spread_SG, spread_SG)
-        # Layers are summed before knots are: G² colours a pixel to keep in place of one for each layer.
-        masks_BKP = drawn_BKHW.softmax(dim=1).flatten(2)
-        mixed_BMP = grids_BKCGG.flatten(2).transpose(1, 2) @ masks_BKP
-        mixed_BCGGHW = mixed_BMP.unflatten(1, grids_BKCGG.shape[2:]).unflatten(-1, drawn_BKHW.shape[2:])
-        return (mixed_BCGGHW * knots_GGHW).sum(dim=(2, 3))
+        # Grids are interpolated down to each row, then layers are summed, then knots along the row: of all orders
+        # the one that makes least, G colours a pixel in place of one for each layer or of G².
+        rows_BHMK = torch.einsum("hi,bkcij->bhcjk", spread_SG, grids_BKCGG).flatten(2, 3)
+        masks_BHKW = drawn_BKHW.softmax(dim=1).transpose(1, 2)
+        mixed_BHCGW = (rows_BHMK @ masks_BHKW).unflatten(2, (self.channels, self.grid))
+        return (mixed_BHCGW * spread_SG.T).sum(dim=3).transpose(1, 2)
 
 
 def bilinear(size: int, grid: int, like: Tensor) -> Tensor:

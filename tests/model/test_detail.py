@@ -82,7 +82,9 @@ def test_what_is_below_learns_as_if_there_were_no_detail(
     assert len(alone) > 20
     for name, gradient in alone.items():
         assert gradient is not None, name
-        torch.testing.assert_close(whole[name], gradient, rtol=1e-4, atol=1e-4, msg=name)
+        other, most = whole[name], float(gradient.abs().max())  # sums are as exact as what is summed is large
+        assert other is not None, name
+        assert float((other - gradient).abs().max()) <= 1e-4 * (1 + most), name
 
 
 def test_detail_learns_from_what_is_left_of_the_image(
