@@ -63,6 +63,8 @@ VERDICTS = {True: "reached", False: "**missed**", None: "**open**: ours had less
 FULL_SHARE = 0.9
 """Of the original's time, with less of which ours cannot be said to have missed what it is to reach in all of it."""
 SCORE_BATCH = 50
+START = "spawn"
+"""How processes begin: anew, so that none has a thread or a lock of this one."""
 CPU = torch.device("cpu")
 
 
@@ -414,9 +416,9 @@ def main() -> None:
     }
     made = configs(data, options.treatment, options.covariates, images)
     os.environ["OMP_NUM_THREADS"] = "1"
-    spawn = multiprocessing.get_context("spawn")
+    processes = multiprocessing.get_context(START)
     workers = [
-        spawn.Process(
+        processes.Process(
             target=follow, args=(config, options.out / name, POINTS[name], options.limit), name=name
         )
         for name, config in made.items()

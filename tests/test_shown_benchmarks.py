@@ -62,7 +62,10 @@ SMALL = {
     "against_original": Small(
         r"\| ours is to reach \| it came to \|",
         "--covariates Male --original-images 64 --our-images 80 --limit 4",
-        changes={"POINTS": {"original": (0.5, 1.0), "ours": (0.2, 1.0), "short": (1.0,)}},
+        changes={
+            "POINTS": {"original": (0.5, 1.0), "ours": (0.2, 1.0), "short": (1.0,)},
+            "START": "fork",
+        },
     ),
     "ddp_overhead": Small(r"gradients", "--batch 2 --size 32 --steps 1 --rounds 1"),
     "dose_response": Small(r"Age, model\n", run="ages"),
