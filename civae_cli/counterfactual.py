@@ -157,7 +157,8 @@ def counterfactual(
         voice.warn(f"--attrs {text}; judge with care")
     writer = EditWriter(out, noise=noise, strength=strength, strip=strip, native=shape if native else None)
 
-    records, failures, unsure, unchanged, faceless, unfamiliar, answered = [], [], 0, 0, [], [], 0
+    # Records are kept for `--json` alone: of a folder with very many pictures they would take memory.
+    records, failures, unsure, unchanged, faceless, unfamiliar, answered, written = [], [], 0, 0, [], [], 0, 0
     edited = edit_pictures(
         opened, pictures, interventions, stated=stated, noise=noise, strength=strength, changes=native
     )
@@ -184,8 +185,10 @@ def counterfactual(
             if found.unfamiliar is not None:
                 unfamiliar.append((found.picture.title, found.unfamiliar))
             for record in writer.write(found):
-                records.append(record)
-                if not json:
+                written += 1
+                if json:
+                    records.append(record)
+                else:
                     voice.json(record)
         except DataError as error:
             failures.append(error)
@@ -211,7 +214,7 @@ def counterfactual(
     if failures:
         if len(pictures) == 1:
             raise failures[0]
-        if not records:
+        if not written:
             raise DataError(f"none of {len(pictures)} pictures could be used")
         raise DataError(
             f"{len(failures)} of {len(pictures)} pictures could not be used; the others are written"

@@ -75,13 +75,14 @@ class Pictures:
     ) -> None:
         self.preprocessing = preprocessing
         self.aligner = aligner
-        self.entries: list[Path | tuple[PreparedData, str, int, int]] = []
+        # Photographs as text: of a folder with very many, paths would take several times the memory.
+        self.entries: list[str | tuple[PreparedData, str, int, int]] = []
         self.labels = _labels_by_file(table, attributes) if table else {}
         for argument in arguments:
             self._add(argument, stdin)
         if not self.entries:
             raise UsageError("-: standard input names no picture", hint="give one path a line")
-        if table and not any(self._known(e) for e in self.entries if isinstance(e, Path)):
+        if table and not any(self._known(Path(e)) for e in self.entries if isinstance(e, str)):
             raise UsageError(
                 f"--attrs {table}: names none of the pictures",
                 hint="its file_name is a picture's path as given, relative to the table, or its bare name",
@@ -93,9 +94,9 @@ class Pictures:
     def __iter__(self) -> Iterator[Picture | DataError]:
         """Each picture in turn; in place of one that cannot be read, the error, so that others go on."""
         for entry in self.entries:
-            if isinstance(entry, Path):
+            if isinstance(entry, str):
                 try:
-                    yield from self._shown(entry)
+                    yield from self._shown(Path(entry))
                 except DataError as error:
                     yield error
             else:
@@ -124,12 +125,12 @@ class Pictures:
     @property
     def has_photos(self) -> bool:
         """Whether some picture is a photograph, not a prepared image."""
-        return any(isinstance(entry, Path) for entry in self.entries)
+        return any(isinstance(entry, str) for entry in self.entries)
 
     def require_photos(self, flag: str) -> None:
         """Raises UsageError where a picture is a prepared one, whose photograph is not at hand."""
         for entry in self.entries:
-            if not isinstance(entry, Path):
+            if not isinstance(entry, str):
                 data, split, number, _ = entry
                 raise UsageError(
                     f"{flag}: {data.path}#{split}[{number}] is prepared data, which has no photograph",
@@ -143,8 +144,10 @@ class Pictures:
             stated: attributes whose values in the table do not count.
         """
         found: dict[str, list[str]] = {}
-        files = dict.fromkeys(entry for entry in self.entries if isinstance(entry, Path))
-        for file in files:
+        if not self.labels:
+            return []
+        files = dict.fromkeys(entry for entry in self.entries if isinstance(entry, str))
+        for file in map(Path, files):
             for attribute in attributes:
                 if attribute.name not in stated:
                     for text in beyond_training(self._known(file), [attribute]):
@@ -172,15 +175,15 @@ class Pictures:
                 raise UsageError(
                     f"{argument}: a folder without images", hint=f"looked for {', '.join(SUFFIXES)}"
                 )
-            self.entries.extend(found)
+            self.entries.extend(map(str, found))
         elif path.exists():
-            self.entries.append(path)
+            self.entries.append(str(path))
         elif glob.has_magic(argument):
             matches = sorted(Path(match) for match in glob.glob(argument, recursive=True))  # noqa: PTH207
             files = [match for match in matches if match.is_file()]
             if not files:
                 raise UsageError(f"{argument}: no file matches this pattern")
-            self.entries.extend(files)
+            self.entries.extend(map(str, files))
         else:
             raise UsageError(f"{argument}: no such file, folder or pattern")
 
