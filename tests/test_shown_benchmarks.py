@@ -84,6 +84,11 @@ SMALL = {
         "--subjects 1",
         changes={"LARGE": 64, "save_large": as_it_is},
     ),
+    "network_trials": Small(
+        r"\| attention at 8×8 \| [\d,]+ \| \d+\.\d\d \| 16 \|",
+        "--only ours 'attention at 8×8' --seconds 0.01 --limit 4 --jobs 1",
+        changes={"START": "fork", "WARM": 1, "TIMED": 1},
+    ),
     "noise_pairing": Small(r"\d\.\d+", "--images 4"),
     "samples": Small(
         r'"truncation"',
@@ -178,7 +183,13 @@ def test_every_benchmark_shown_runs(
     places = {"RUN": run, "RUN2": run, "quickstart/ours": run, "headline/runs/overlap-0.5/ours-seed0": run}
     places |= {"PHOTO": str(tmp_path / "photos/0.jpg"), "FILE": str(tmp_path / "photos/0.jpg")}
     places |= {"data/faces": str(faces.path), "against": str(tmp_path / "against")}
-    places |= {"docs/against-original": str(tmp_path / "against-original")}
+    places |= {
+        "docs/against-original": str(tmp_path / "against-original"),
+        "trials": str(tmp_path / "trials"),
+    }
+    places |= {"against-photographs": str(tmp_path / "more"), "docs/against-photographs": str(tmp_path / "more")}
+    places |= {name: str(tmp_path / Path(name).name) for name in ("docs/network.md", "docs/against-original.md")}
+    places |= {"data/photographs": str(faces.path)}
     places |= {"FOLDER": str(tmp_path / "photos"), "quickstart/data": str(faces.path), "docs": str(tmp_path)}
     words = [places.get(word, word) for word in shlex.split(shown()[named])]
     monkeypatch.setattr(sys, "argv", [f"{name}.py", *words, *shlex.split(small.more)])

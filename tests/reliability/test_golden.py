@@ -1,8 +1,8 @@
 """The loss curve of a tiny training that is written down: what does not mean to change training must not move it.
 
 Eight steps on one CPU thread. On the machine that wrote golden.json the numbers repeat to the last bit; another
-processor or version of PyTorch sums in another order, hence a tolerance for each platform. On x86-64 no number moved by
-more than 7e-7 of itself between two machines, and with PyTorch, MKL and oneDNN held to older instructions
+processor or version of PyTorch sums in another order, hence a tolerance for each platform. On x86-64 no number moved
+by more than 7e-7 of itself between two machines, and with PyTorch, MKL and oneDNN held to older instructions
 (ATEN_CPU_CAPABILITY=default, MKL_CBWR=COMPATIBLE, ONEDNN_MAX_CPU_ISA=SSE41); it may by 1e-5. Elsewhere, where nobody
 measured, it may by 1e-4. A change that means to move the curve writes it anew, and says so:
 

@@ -1,0 +1,241 @@
+"""Other networks in place of ours, each trained for the same time: is any better at equal compute?
+
+    python benchmarks/network_trials.py --data DATA --out OUT [--seconds 180] [--jobs 2] [--write docs/network.md]
+
+Trains `configs/quickstart.yml` with one part of its network replaced at a time, on one thread each, for as many
+images as the time allows at the pace of its first steps; so the learning rate falls to 0 for all. Then scores
+held-out images: PSNR of reconstructions (τ = 0) and the relative effect error (τ = 1). Prints a table, with
+arithmetic and parameters; `--write` puts it between the marks of a page. What is in OUT already is not trained again.
+"""
+
+import argparse
+import importlib
+import json
+import math
+import multiprocessing
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from benchmarks.against_original import CONFIGS, CPU, gflop_per_image, into_page, score
+from civae_core.config import Config, load_config
+from civae_core.data import PreparedData
+from civae_core.files import write_json, write_text
+from civae_core.model.blocks import ACTIVATIONS, Activation, FiLM, Norm, ResidualBlock, make_norm
+from civae_core.training.device import Compute
+from civae_core.training.distributed import Processes
+from civae_core.training.learner import Learner
+from civae_core.training.loop import train
+from civae_core.training.setup import assign_roles, make_batches, make_model
+
+WARM, TIMED = 3, 12
+"""Steps before, and while, the pace is taken."""
+MARK = "network-trials"
+START = "spawn"
+"""How processes begin: anew, so that no trial's parts reach another."""
+
+
+class Inverted(nn.Module):
+    """An inverted bottleneck (Sandler et al. 2018): 1×1 to twice the width, depthwise 3×3, 1×1 back."""
+
+    kernel, wider, depthwise_first = 3, 2, False
+
+    def __init__(self, channels: int, condition: int, norm: Norm, activation: Activation) -> None:
+        super().__init__()
+        inner = channels * self.wider
+        across = channels if self.depthwise_first else inner
+        self.norm1 = make_norm(norm, channels)
+        self.widen = nn.Conv2d(channels, inner, 1)
+        self.depthwise = nn.Conv2d(across, across, self.kernel, padding=self.kernel // 2, groups=across)
+        self.norm2 = make_norm(norm, across)
+        self.film = FiLM(condition, across) if condition else None
+        self.narrow = nn.Conv2d(inner, channels, 1)
+        self.activation = ACTIVATIONS[activation]()
+        for parameter in self.narrow.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, h_BCHW: Tensor, condition_BF: Tensor) -> Tensor:
+        r_BCHW = self.activation(self.widen(self.norm1(h_BCHW)))
+        r_BCHW = self._modulated(self.depthwise(r_BCHW), condition_BF)
+        result: Tensor = h_BCHW + self.narrow(self.activation(r_BCHW))
+        return result
+
+    def _modulated(self, r_BCHW: Tensor, condition_BF: Tensor) -> Tensor:
+        r_BCHW = self.norm2(r_BCHW)
+        return r_BCHW if self.film is None else self.film(r_BCHW, condition_BF)
+
+
+class LargeKernel(Inverted):
+    """As ConvNeXt's block (Liu et al. 2022): depthwise 7×7, 1×1 to four times the width, 1×1 back."""
+
+    kernel, wider, depthwise_first = 7, 4, True
+
+    def forward(self, h_BCHW: Tensor, condition_BF: Tensor) -> Tensor:
+        r_BCHW = self._modulated(self.depthwise(self.norm1(h_BCHW)), condition_BF)
+        result: Tensor = h_BCHW + self.narrow(self.activation(self.widen(r_BCHW)))
+        return result
+
+
+class Attentive(ResidualBlock):
+    """Ours, and self-attention of four heads behind it where images have 8×8 places."""
+
+    width = 64
+    """Channels of the stage whose places are 8×8 at 64 px."""
+
+    def __init__(self, channels: int, condition: int, norm: Norm, activation: Activation) -> None:
+        super().__init__(channels, condition, norm, activation)
+        if channels == self.width:
+            self.before = make_norm(norm, channels)
+            self.seen = nn.Conv2d(channels, 3 * channels, 1)
+            self.told = nn.Conv2d(channels, channels, 1)
+            for parameter in self.told.parameters():
+                nn.init.zeros_(parameter)
+
+    def forward(self, h_BCHW: Tensor, condition_BF: Tensor) -> Tensor:
+        h_BCHW = super().forward(h_BCHW, condition_BF)
+        if h_BCHW.shape[1] != self.width:
+            return h_BCHW
+        query_BNPC, key_BNPC, value_BNPC = (
+            part.unflatten(1, (4, -1)).flatten(3).transpose(2, 3)
+            for part in self.seen(self.before(h_BCHW)).chunk(3, dim=1)
+        )
+        mixed_BNPC = F.scaled_dot_product_attention(query_BNPC, key_BNPC, value_BNPC)
+        result: Tensor = h_BCHW + self.told(mixed_BNPC.transpose(2, 3).reshape(h_BCHW.shape))
+        return result
+
+
+class NearestUpsample(nn.Module):
+    """[B, C, H, W] to [B, C', 2H, 2W] by repeating places and a 3×3 convolution, as the original does."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels_in, channels_out, 3, padding=1)
+
+    def forward(self, h_BCHW: Tensor) -> Tensor:
+        result: Tensor = self.conv(F.interpolate(h_BCHW, scale_factor=2, mode="nearest"))
+        return result
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Ours, with something replaced."""
+
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Of the config, by dotted key."""
+    parts: Mapping[str, Any] = field(default_factory=dict)
+    """Classes that stand for others, by module and name."""
+
+
+BLOCK = "civae_core.model.blocks.ResidualBlock"
+TRIALS = {
+    "ours": Trial(),
+    "inverted bottlenecks, depthwise 3×3": Trial(parts={BLOCK: Inverted}),
+    "ConvNeXt's blocks, depthwise 7×7": Trial(parts={BLOCK: LargeKernel}),
+    "attention at 8×8": Trial(parts={BLOCK: Attentive}),
+    "half the width at the first stage": Trial({"model.width": 8, "model.stages": [1, 4, 8, 16]}),
+    "twice the width at the first stage": Trial({"model.width": 32, "model.stages": [1, 1, 2, 4]}),
+    "two blocks in each stage": Trial({"model.blocks": 2}),
+    "repeating and 3×3 in place of depth-to-space": Trial(
+        parts={"civae_core.model.decoder.Upsample": NearestUpsample}
+    ),
+}
+
+
+def seconds_per_image(config: Config, data: PreparedData) -> float:
+    """CPU time of a training step for each of its images."""
+    roles = assign_roles(config, data)
+    compute = Compute.choose(CPU, "fp32", False)
+    learner = Learner(make_model(config, roles, data), config, roles, compute)
+    batches = make_batches(config, roles, data, compute, Processes())
+    begun = 0.0
+    for step in range(WARM + TIMED):
+        if step == WARM:
+            begun = time.process_time()
+        learner.step(batches.at(step * config.train.batch_size), 0)
+    return (time.process_time() - begun) / TIMED / config.train.batch_size
+
+
+def tried(name: str, data_path: Path, out: Path, seconds: float, limit: int) -> None:
+    """Trains one of the trials and keeps what it came to."""
+    torch.set_num_threads(1)
+    trial = TRIALS[name]
+    for place, part in trial.parts.items():
+        module, _, attribute = place.rpartition(".")
+        setattr(importlib.import_module(module), attribute, part)
+    data = PreparedData.open(data_path)
+    fixed = {
+        "data.path": str(data_path),
+        "train.sample_every": 10**12,
+        "train.checkpoint_every": 10**12,
+        "train.validate_images": 64,
+    }
+    config = load_config([CONFIGS / "quickstart.yml"], overrides=fixed | dict(trial.settings))
+    batch = config.train.batch_size
+    images = max(int(seconds / seconds_per_image(config, data)) // batch, 1) * batch
+    config = config.model_copy(update={"train": config.train.model_copy(update={"images": images})})
+    gflop, parameters = gflop_per_image(config, data)
+    run = out / str(list(TRIALS).index(name))
+    shutil.rmtree(run, ignore_errors=True)  # of a trial that was stopped
+    begun = time.process_time()
+    train(config, run, device="cpu", resume="never")
+    spent = time.process_time() - begun
+    error, effect_error = score(run, data, limit)
+    found = {"images": images, "seconds": spent, "gflop_per_image": gflop, "parameters": parameters}
+    scores = {"psnr": -10 * math.log10(error), "relative_effect_error": effect_error}
+    write_json(run.with_suffix(".json"), {"name": name} | found | scores)
+
+
+def as_markdown(rows: list[dict[str, Any]]) -> str:
+    """What each trial came to, and what it is apart from ours."""
+    ours = rows[0]
+    lines = [
+        "| network | parameters | GFLOP an image | images | CPU time | PSNR (dB) | against ours | effect error |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        apart = "" if row is ours else f"{row['psnr'] - ours['psnr']:+.2f}"
+        lines.append(
+            f"| {row['name']} | {row['parameters']:,} | {row['gflop_per_image']:.2f} | {row['images']:,} | "
+            f"{row['seconds']:.0f} s | {row['psnr']:.2f} | {apart} | {row['relative_effect_error']:.3f} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="prepared faces of 64 px")
+    parser.add_argument("--out", type=Path, required=True, help="folder of runs and what they came to")
+    parser.add_argument("--seconds", type=float, default=180, help="CPU time of each training")
+    parser.add_argument("--jobs", type=int, default=2, help="trainings at a time")
+    parser.add_argument("--limit", type=int, default=200, help="test images that are scored")
+    parser.add_argument("--only", nargs="*", choices=TRIALS, default=list(TRIALS), metavar="NAME")
+    parser.add_argument("--write", type=Path, help="the page whose table is replaced")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    files = {
+        name: options.out / f"{number}.json" for number, name in enumerate(TRIALS) if name in options.only
+    }
+    missing = [name for name, file in files.items() if not file.exists()]
+    with multiprocessing.get_context(START).Pool(options.jobs, maxtasksperchild=1) as pool:
+        work = [(name, options.data, options.out, options.seconds, options.limit) for name in missing]
+        pool.starmap(tried, work, chunksize=1)
+    table = as_markdown([json.loads(file.read_text("utf-8")) for file in files.values()])
+    print(table)
+    if options.write is not None:
+        told = options.write.read_text("utf-8") if options.write.exists() else ""
+        write_text(options.write, into_page(told, MARK, table))
+
+
+if __name__ == "__main__":
+    main()
