@@ -25,6 +25,8 @@ MOST_IMAGES = 4_000
 FEWEST_IMAGES = 20
 """With fewer there is no entry."""
 BATCH = 64
+ROWS_AT_ONCE = 250
+"""Draws that are held against all others at a time: all pairs at once take hundreds of MiB."""
 
 
 @torch.no_grad()
@@ -89,10 +91,12 @@ def aggregate_gap(eta_NZ: Tensor) -> dict[str, float]:
     mean_Z, variance_Z = eta_NZ.mean(dim=0), eta_NZ.var(dim=0).clamp(min=1e-12)
     kl = 0.5 * (mean_Z.square() + variance_Z - 1 - variance_Z.log()).sum() - latent / count
     # With ℓ² = Z, ∫ k(a,n) dn = (Z/(Z+1))^(Z/2) exp(−‖a‖²/2(Z+1)), and the mean of that over a is (Z/(Z+2))^(Z/2).
-    products_NN = eta_NZ @ eta_NZ.T
-    squares_N = products_NN.diagonal()
-    kernel_NN = torch.exp((products_NN - 0.5 * (squares_N[:, None] + squares_N)) / latent)
-    within = (kernel_NN.sum() - count) / (count * (count - 1))
+    squares_N = eta_NZ.square().sum(dim=1)
+    sums = [
+        torch.exp((rows_BZ @ eta_NZ.T - 0.5 * (squares_B[:, None] + squares_N)) / latent).sum()
+        for rows_BZ, squares_B in zip(eta_NZ.split(ROWS_AT_ONCE), squares_N.split(ROWS_AT_ONCE), strict=True)
+    ]
+    within = (torch.stack(sums).sum() - count) / (count * (count - 1))
     across = math.exp(0.5 * latent * math.log(latent / (latent + 1))) * torch.exp(
         -0.5 * squares_N / (latent + 1)
     )
