@@ -187,8 +187,13 @@ def test_every_benchmark_shown_runs(
         "docs/against-original": str(tmp_path / "against-original"),
         "trials": str(tmp_path / "trials"),
     }
-    places |= {"against-photographs": str(tmp_path / "more"), "docs/against-photographs": str(tmp_path / "more")}
-    places |= {name: str(tmp_path / Path(name).name) for name in ("docs/network.md", "docs/against-original.md")}
+    places |= {
+        "against-photographs": str(tmp_path / "more"),
+        "docs/against-photographs": str(tmp_path / "more"),
+    }
+    places |= {
+        name: str(tmp_path / Path(name).name) for name in ("docs/network.md", "docs/against-original.md")
+    }
     places |= {"data/photographs": str(faces.path)}
     places |= {"FOLDER": str(tmp_path / "photos"), "quickstart/data": str(faces.path), "docs": str(tmp_path)}
     words = [places.get(word, word) for word in shlex.split(shown()[named])]
