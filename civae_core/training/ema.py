@@ -4,7 +4,7 @@ import copy
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -22,7 +22,8 @@ class MovingAverage:
     """
 
     def __init__(self, average: nn.Module, model: nn.Module) -> None:
-        self.averages, self.values = list(average.parameters()), list(model.parameters())
+        self.averages: list[Tensor] = list(average.parameters())
+        self.values: list[Tensor] = list(model.parameters())
         self.buffers, self.new_buffers = list(average.buffers()), list(model.buffers())
 
     @torch.no_grad()
