@@ -63,6 +63,13 @@ VERDICTS = {True: "reached", False: "**missed**", None: "**open**: ours had less
 FULL_SHARE = 0.85
 """Of the original's time, with less of which ours cannot be said to have missed what it is to reach in all of it."""
 SCORE_BATCH = 50
+ONLY_TRAINED = {
+    "train.keep": 1,
+    "train.sample_every": 10**12,
+    "train.checkpoint_every": 10**12,
+    "train.validate_images": 64,
+}
+"""Settings under which hardly anything but training takes time."""
 START = "spawn"
 """How processes begin: anew, so that none has a thread or a lock of this one."""
 CPU = torch.device("cpu")
@@ -98,11 +105,7 @@ def configs(
         "data.treatment": treatment,
         "data.covariates": list(covariates),
         "data.descendants": [],
-        "train.keep": 1,
-        # Only what trains is to be timed.
-        "train.sample_every": 10**12,
-        "train.checkpoint_every": 10**12,
-        "train.validate_images": 64,
+        **ONLY_TRAINED,
     }
     return {
         name: load_config([CONFIGS / file], overrides={**shared, "train.images": images[name]})

@@ -1,4 +1,4 @@
-"""Other networks in place of ours, each trained for the same time: is any better at equal compute?
+"""Other networks in place of ours, each trained for about the same time: is any better at equal compute?
 
     python benchmarks/network_trials.py --data DATA --out OUT [--seconds 180] [--jobs 2] [--write docs/network.md]
 
@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.against_original import CONFIGS, CPU, gflop_per_image, into_page, score
+from benchmarks.against_original import CONFIGS, CPU, ONLY_TRAINED, gflop_per_image, into_page, score
 from civae_core.config import Config, load_config
 from civae_core.data import PreparedData
 from civae_core.files import write_json, write_text
@@ -171,13 +171,8 @@ def tried(name: str, data_path: Path, out: Path, seconds: float, limit: int) -> 
         module, _, attribute = place.rpartition(".")
         setattr(importlib.import_module(module), attribute, part)
     data = PreparedData.open(data_path)
-    fixed = {
-        "data.path": str(data_path),
-        "train.sample_every": 10**12,
-        "train.checkpoint_every": 10**12,
-        "train.validate_images": 64,
-    }
-    config = load_config([CONFIGS / "quickstart.yml"], overrides=fixed | dict(trial.settings))
+    changed = {"data.path": str(data_path), **ONLY_TRAINED, **trial.settings}
+    config = load_config([CONFIGS / "quickstart.yml"], overrides=changed)
     batch = config.train.batch_size
     images = max(int(seconds / seconds_per_image(config, data)) // batch, 1) * batch
     config = config.model_copy(update={"train": config.train.model_copy(update={"images": images})})
