@@ -1,11 +1,13 @@
 """Other networks in place of ours, each trained for about the same time: is any better at equal compute?
 
-    python benchmarks/network_trials.py --data DATA --out OUT [--seconds 180] [--jobs 2] [--write docs/network.md]
+    python benchmarks/network_trials.py --data DATA --out OUT [--seconds 180 | --images N] [--seeds 0 1 2] [--jobs 2]
+        [--write docs/network.md]
 
 Trains `configs/quickstart.yml` with one part of its network replaced at a time, on one thread each, for as many
-images as the time allows at the pace of its first steps; so the learning rate falls to 0 for all. Then scores
-held-out images: PSNR of reconstructions (τ = 0) and the relative effect error (τ = 1). Prints a table, with
-arithmetic and parameters; `--write` puts it between the marks of a page. What is in OUT already is not trained again.
+images as the time allows at the pace of its first steps, or for as many as are said; so the learning rate falls to 0
+for all. Then scores held-out images: PSNR of reconstructions (τ = 0) and the relative effect error (τ = 1). Prints a
+table, with arithmetic and parameters, mean ± standard deviation where there are several seeds; `--write` puts it
+between the marks of a page. What is in OUT already is not trained again.
 """
 
 import argparse
@@ -15,6 +17,7 @@ import math
 import multiprocessing
 import os
 import shutil
+import statistics
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -163,43 +166,62 @@ def seconds_per_image(config: Config, data: PreparedData) -> float:
     return (time.process_time() - begun) / TIMED / config.train.batch_size
 
 
-def tried(name: str, data_path: Path, out: Path, seconds: float, limit: int) -> None:
-    """Trains one of the trials and keeps what it came to."""
+def tried(
+    name: str, seed: int, data_path: Path, out: Path, seconds: float, images: int | None, limit: int
+) -> None:
+    """Trains one of the trials, for `images` or else for about `seconds`, and keeps what it came to."""
     torch.set_num_threads(1)
     trial = TRIALS[name]
     for place, part in trial.parts.items():
         module, _, attribute = place.rpartition(".")
         setattr(importlib.import_module(module), attribute, part)
     data = PreparedData.open(data_path)
-    changed = {"data.path": str(data_path), **ONLY_TRAINED, **trial.settings}
+    changed = {"data.path": str(data_path), "train.seed": seed, **ONLY_TRAINED, **trial.settings}
     config = load_config([CONFIGS / "quickstart.yml"], overrides=changed)
     batch = config.train.batch_size
-    images = max(int(seconds / seconds_per_image(config, data)) // batch, 1) * batch
+    if images is None:
+        images = max(int(seconds / seconds_per_image(config, data)) // batch, 1) * batch
     config = config.model_copy(update={"train": config.train.model_copy(update={"images": images})})
     gflop, parameters = gflop_per_image(config, data)
-    run = out / str(list(TRIALS).index(name))
+    run = kept_in(out, name, seed)
     shutil.rmtree(run, ignore_errors=True)  # of a trial that was stopped
     begun = time.process_time()
     train(config, run, device="cpu", resume="never")
     spent = time.process_time() - begun
     error, effect_error = score(run, data, limit)
-    found = {"images": images, "seconds": spent, "gflop_per_image": gflop, "parameters": parameters}
+    cost = {"images": images, "seconds": spent, "gflop_per_image": gflop, "parameters": parameters}
     scores = {"psnr": -10 * math.log10(error), "relative_effect_error": effect_error}
-    write_json(run.with_suffix(".json"), {"name": name} | found | scores)
+    write_json(run.with_suffix(".json"), {"name": name, "seed": seed} | cost | scores)
 
 
-def as_markdown(rows: list[dict[str, Any]]) -> str:
-    """What each trial came to, and what it is apart from ours."""
-    ours = rows[0]
+def kept_in(out: Path, name: str, seed: int) -> Path:
+    """The folder of a training; what it came to lies beside it."""
+    return out / f"{list(TRIALS).index(name)}-{seed}"
+
+
+def spread(values: list[float], digits: int) -> str:
+    """Mean, and standard deviation where there are several."""
+    mean = f"{statistics.fmean(values):.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
+
+
+def as_markdown(trained: list[dict[str, Any]]) -> str:
+    """What each trial came to over its seeds, and what it is apart from the first."""
+    by_name: dict[str, list[dict[str, Any]]] = {}
+    for row in trained:
+        by_name.setdefault(row["name"], []).append(row)
+    ours = statistics.fmean(row["psnr"] for row in next(iter(by_name.values())))
     lines = [
         "| network | parameters | GFLOP an image | images | CPU time | PSNR (dB) | against ours | effect error |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for row in rows:
-        apart = "" if row is ours else f"{row['psnr'] - ours['psnr']:+.2f}"
+    for position, (name, rows) in enumerate(by_name.items()):
+        one, psnr = rows[0], [row["psnr"] for row in rows]
+        apart = f"{statistics.fmean(psnr) - ours:+.2f}" if position else ""
         lines.append(
-            f"| {row['name']} | {row['parameters']:,} | {row['gflop_per_image']:.2f} | {row['images']:,} | "
-            f"{row['seconds']:.0f} s | {row['psnr']:.2f} | {apart} | {row['relative_effect_error']:.3f} |"
+            f"| {name} | {one['parameters']:,} | {one['gflop_per_image']:.2f} | {one['images']:,} | "
+            f"{statistics.fmean(row['seconds'] for row in rows):.0f} s | {spread(psnr, 2)} | {apart} | "
+            f"{spread([row['relative_effect_error'] for row in rows], 3)} |"
         )
     return "\n".join(lines)
 
@@ -211,6 +233,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="prepared faces of 64 px")
     parser.add_argument("--out", type=Path, required=True, help="folder of runs and what they came to")
     parser.add_argument("--seconds", type=float, default=180, help="CPU time of each training")
+    parser.add_argument("--images", type=int, help="images of each training, in place of a time")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--jobs", type=int, default=2, help="trainings at a time")
     parser.add_argument("--limit", type=int, default=200, help="test images that are scored")
     parser.add_argument("--only", nargs="*", choices=TRIALS, default=list(TRIALS), metavar="NAME")
@@ -219,11 +243,17 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     os.environ["OMP_NUM_THREADS"] = "1"
     files = {
-        name: options.out / f"{number}.json" for number, name in enumerate(TRIALS) if name in options.only
+        (name, seed): kept_in(options.out, name, seed).with_suffix(".json")
+        for seed in options.seeds
+        for name in TRIALS
+        if name in options.only
     }
-    missing = [name for name, file in files.items() if not file.exists()]
+    work = [
+        (*asked, options.data, options.out, options.seconds, options.images, options.limit)
+        for asked, file in files.items()
+        if not file.exists()
+    ]
     with multiprocessing.get_context(START).Pool(options.jobs, maxtasksperchild=1) as pool:
-        work = [(name, options.data, options.out, options.seconds, options.limit) for name in missing]
         pool.starmap(tried, work, chunksize=1)
     table = as_markdown([json.loads(file.read_text("utf-8")) for file in files.values()])
     print(table)
