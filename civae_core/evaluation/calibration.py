@@ -39,9 +39,8 @@ def reliability(name: str, probability_N: Tensor, label_N: Tensor, bins: int = B
     if not len(label_N):
         raise ValueError(f"calibration of {name} needs at least one image")
     probability_N, label_N = probability_N.detach().cpu().double(), label_N.detach().cpu().double()
-    # Upper edges are part of the bin above, as in numpy's digitize; only the last bin is closed.
-    edges = torch.linspace(0.0, 1.0, bins + 1, dtype=torch.float64)
-    bin_N = torch.bucketize(probability_N.contiguous(), edges[1:-1], right=True)
+    bin_N = _bin_of(probability_N, bins)
+    edges = _edges(bins)
     count_K = torch.zeros(bins, dtype=torch.float64).index_add_(0, bin_N, torch.ones_like(label_N))
     kept = count_K > 0
     confidence_K = torch.zeros_like(count_K).index_add_(0, bin_N, probability_N)[kept] / count_K[kept]
@@ -58,6 +57,15 @@ def reliability(name: str, probability_N: Tensor, label_N: Tensor, bins: int = B
         count_K=[int(n) for n in count_K.tolist()],
         error=float((count_K * (frequency_K - confidence_K).abs()).sum() / count_K.sum()),
     )
+
+
+def _edges(bins: int) -> Tensor:
+    return torch.linspace(0.0, 1.0, bins + 1, dtype=torch.float64)
+
+
+def _bin_of(probability_N: Tensor, bins: int = BINS) -> Tensor:
+    """Numbers of bins. Upper edges are part of the bin above, as in numpy's digitize; only the last bin is closed."""
+    return torch.bucketize(probability_N.contiguous(), _edges(bins)[1:-1], right=True)
 
 
 def wilson_interval(share: float, count: float) -> tuple[float, float]:
@@ -139,8 +147,14 @@ def ece_by_chance(probability_N: Tensor, draws: int = CHANCE_DRAWS) -> float:
     """
     generator = generator_for(0, "calibration error by chance")
     uniform_DN = torch.rand(draws, len(probability_N), generator=generator, dtype=torch.float64)
-    errors = [reliability("", probability_N, (u_N < probability_N)).error for u_N in uniform_DN]
-    return sum(errors) / draws
+    bin_N = _bin_of(probability_N)
+
+    def error(label_N: Tensor) -> Tensor:
+        gap_K = probability_N.new_zeros(BINS).index_add_(0, bin_N, label_N - probability_N)
+        return gap_K.abs().sum() / len(label_N)
+
+    errors_D = torch.stack([error((u_N < probability_N).double()) for u_N in uniform_DN])
+    return float(errors_D.mean())
 
 
 def _of_quantity(

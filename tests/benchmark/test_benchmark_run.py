@@ -16,7 +16,6 @@ from civae_core.benchmark import cells as cells_module
 from civae_core.config.schema import Config
 from civae_core.data import PreparedData
 from civae_core.errors import PreemptedError
-from civae_core.evaluation import evaluate as evaluate_module
 from civae_core.yardstick import load_yardstick
 
 FACES = """
@@ -43,12 +42,6 @@ methods:
 """
 
 Write = Callable[[str], Path]
-
-
-@pytest.fixture(autouse=True)
-def _without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing each cell's figures, which no benchmark keeps, would take most of the time."""
-    monkeypatch.setattr(evaluate_module, "illustrate", lambda *_a, **_k: [])
 
 
 @pytest.fixture

@@ -86,9 +86,14 @@ def numbers_of(entry: object) -> Iterator[float]:
         yield entry
 
 
+def score(models: list[StoredModel], data: PreparedData, **options: Any) -> dict[str, Any]:
+    """The numbers alone: drawing takes longer than all the rest."""
+    return evaluate(models, data, pictures=False, **options).numbers
+
+
 @pytest.mark.usefixtures("oracle")
 def test_the_truth_scores_0_and_the_copy_exactly_1(faces: PreparedData, make_stored: MakeStored) -> None:
-    methods = evaluate([make_stored()], faces).numbers["methods"]
+    methods = score([make_stored()], faces)["methods"]
     ours, copied = methods["ours"], methods["copy"]
     assert ours["relative_effect_error"] == {"mean": 0.0, "lo": 0.0, "hi": 0.0}
     assert (ours["ate_error"], ours["pehe"]["mean"], ours["mse_off_effect"]["mean"]) == (0.0, 0.0, 0.0)
@@ -100,8 +105,8 @@ def test_the_truth_scores_0_and_the_copy_exactly_1(faces: PreparedData, make_sto
 
 
 def test_the_schema(faces: PreparedData, make_stored: MakeStored) -> None:
-    found = evaluate([make_stored(), make_stored("cvae"), make_stored("original")], faces, seed=4)
-    numbers: dict[str, Any] = json.loads(json.dumps(found.numbers, allow_nan=False))
+    found = score([make_stored(), make_stored("cvae"), make_stored("original")], faces, seed=4)
+    numbers: dict[str, Any] = json.loads(json.dumps(found, allow_nan=False))
     assert (numbers["schema"], numbers["data"], numbers["split"]) == (1, "synthetic:faces", "test")
     assert (numbers["n"], numbers["noise"], numbers["seed"]) == (len(faces.rows("test")), 1.0, 4)
     assert numbers["fingerprint"] == faces.fingerprint
@@ -120,7 +125,7 @@ def test_the_schema(faces: PreparedData, make_stored: MakeStored) -> None:
                 assert set(entry) == {"mean", "lo", "hi"} | extra
                 assert entry["lo"] <= entry["mean"] <= entry["hi"]
         assert all(number == number for number in numbers_of(methods[name]))
-    assert set(found.numbers["overlap"]) == {"Young"} and found.numbers["overlap"]["Young"]["verdict"]
+    assert set(found["overlap"]) == {"Young"} and found["overlap"]["Young"]["verdict"]
 
 
 def test_pictures_show_truth_and_every_method(faces: PreparedData, make_stored: MakeStored) -> None:
@@ -138,8 +143,8 @@ def test_without_a_known_truth_counterfactual_keys_are_absent(
     faces: PreparedData, make_stored: MakeStored
 ) -> None:
     for numbers in (
-        evaluate([make_stored()], faces, split="train", limit=20).numbers,
-        evaluate([make_stored(treatments=("Male",), covariates=())], faces).numbers,
+        score([make_stored()], faces, split="train", limit=20),
+        score([make_stored(treatments=("Male",), covariates=())], faces),
     ):
         assert set(numbers["methods"]) == {"ours"}, "nothing to copy for"
         assert set(numbers["methods"]["ours"]) == MODEL - {"ate_error_prior"}
@@ -166,8 +171,8 @@ def test_treatments_beside_the_one_asked_about_stay_factual(
         return answer(self, batch)
 
     monkeypatch.setattr(TrainedModel, "answer", noted)
-    found = evaluate([make_stored(treatments=("Male", "Young"), covariates=())], faces)
-    assert found.numbers["do"] == {"Young": "flip"}
+    found = score([make_stored(treatments=("Male", "Young"), covariates=())], faces)
+    assert found["do"] == {"Young": "flip"}
     flipped = [(t, new) for t, new in asked if not torch.equal(t, new)]
     assert flipped
     for t_BT, t_new_BT in flipped:
@@ -208,16 +213,16 @@ def test_data_without_a_training_split_says_nothing_of_overlap(
     monkeypatch.setattr(
         PreparedData, "rows", lambda self, split: whole(self, split)[: 0 if split == "train" else None]
     )
-    found = evaluate([make_stored()], faces)
-    assert found.numbers["overlap"] == {} and "ours" in found.numbers["methods"]
+    found = score([make_stored()], faces)
+    assert found["overlap"] == {} and "ours" in found["methods"]
 
 
 def test_limit_spreads_over_the_split(faces: PreparedData, make_stored: MakeStored) -> None:
     stored = make_stored()
-    assert evaluate([stored], faces, limit=5).numbers["n"] == 5
-    assert evaluate([stored], faces, limit=1).numbers["n"] == 1
-    whole = evaluate([stored], faces).numbers
-    assert evaluate([stored], faces, limit=10_000).numbers == whole
+    assert score([stored], faces, limit=5)["n"] == 5
+    assert score([stored], faces, limit=1)["n"] == 1
+    whole = score([stored], faces)
+    assert score([stored], faces, limit=10_000) == whole
     chosen = labelled_rows(faces, stored.card.roles, "test")
     rows = chosen[evenly_spread(len(chosen), 4)].rows_N
     test = faces.rows("test")
@@ -228,11 +233,11 @@ def test_images_pass_through_in_batches(
     faces: PreparedData, make_stored: MakeStored, seen: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stored = make_stored()
-    whole = evaluate([stored], faces).numbers["methods"]["ours"]
+    whole = score([stored], faces)["methods"]["ours"]
     seen.clear()
     for streaming in (scores, cycles, average_effects, latents, calibration, samples):
         monkeypatch.setattr(streaming, "BATCH", 8)
-    batched = evaluate([stored], faces).numbers["methods"]["ours"]
+    batched = evaluate([stored], faces).numbers["methods"]["ours"]  # with its pictures, which read images too
     assert max(seen) == 8 == GRID_ROWS
     del whole["bits_per_dim"], batched["bits_per_dim"]  # whose posterior draws are numbered by batch
     for key in whole:
@@ -243,9 +248,9 @@ def test_images_pass_through_in_batches(
 
 def test_the_same_seed_gives_the_same_numbers(faces: PreparedData, make_stored: MakeStored) -> None:
     stored = make_stored()
-    first = evaluate([stored], faces, seed=1).numbers
-    assert evaluate([stored], faces, seed=1).numbers == first
-    other = evaluate([stored], faces, seed=2).numbers["methods"]["ours"]["relative_effect_error"]
+    first = score([stored], faces, seed=1)
+    assert score([stored], faces, seed=1) == first
+    other = score([stored], faces, seed=2)["methods"]["ours"]["relative_effect_error"]
     ours = first["methods"]["ours"]["relative_effect_error"]
     assert other["mean"] == ours["mean"] and other["lo"] != ours["lo"], "the seed is of the resampling"
 
