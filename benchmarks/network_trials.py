@@ -11,7 +11,6 @@ between the marks of a page. What is in OUT already is not trained again.
 """
 
 import argparse
-import importlib
 import json
 import math
 import multiprocessing
@@ -32,6 +31,7 @@ from benchmarks.against_original import CONFIGS, CPU, ONLY_TRAINED, gflop_per_im
 from civae_core.config import Config, load_config
 from civae_core.data import PreparedData
 from civae_core.files import write_json, write_text
+from civae_core.model import blocks, decoder
 from civae_core.model.blocks import ACTIVATIONS, Activation, FiLM, Norm, ResidualBlock, make_norm
 from civae_core.training.device import Compute
 from civae_core.training.distributed import Processes
@@ -46,43 +46,25 @@ START = "spawn"
 """How processes begin: anew, so that no trial's parts reach another."""
 
 
-class Inverted(nn.Module):
-    """An inverted bottleneck (Sandler et al. 2018): 1×1 to twice the width, depthwise 3×3, 1×1 back."""
-
-    kernel, wider, depthwise_first = 3, 2, False
+class LargeKernel(nn.Module):
+    """As ConvNeXt's block (Liu et al. 2022): depthwise 7×7, 1×1 to four times the width, 1×1 back."""
 
     def __init__(self, channels: int, condition: int, norm: Norm, activation: Activation) -> None:
         super().__init__()
-        inner = channels * self.wider
-        across = channels if self.depthwise_first else inner
         self.norm1 = make_norm(norm, channels)
-        self.widen = nn.Conv2d(channels, inner, 1)
-        self.depthwise = nn.Conv2d(across, across, self.kernel, padding=self.kernel // 2, groups=across)
-        self.norm2 = make_norm(norm, across)
-        self.film = FiLM(condition, across) if condition else None
-        self.narrow = nn.Conv2d(inner, channels, 1)
+        self.depthwise = nn.Conv2d(channels, channels, 7, padding=3, groups=channels)
+        self.norm2 = make_norm(norm, channels)
+        self.film = FiLM(condition, channels) if condition else None
+        self.widen = nn.Conv2d(channels, 4 * channels, 1)
+        self.narrow = nn.Conv2d(4 * channels, channels, 1)
         self.activation = ACTIVATIONS[activation]()
         for parameter in self.narrow.parameters():
             nn.init.zeros_(parameter)
 
     def forward(self, h_BCHW: Tensor, condition_BF: Tensor) -> Tensor:
-        r_BCHW = self.activation(self.widen(self.norm1(h_BCHW)))
-        r_BCHW = self._modulated(self.depthwise(r_BCHW), condition_BF)
-        result: Tensor = h_BCHW + self.narrow(self.activation(r_BCHW))
-        return result
-
-    def _modulated(self, r_BCHW: Tensor, condition_BF: Tensor) -> Tensor:
-        r_BCHW = self.norm2(r_BCHW)
-        return r_BCHW if self.film is None else self.film(r_BCHW, condition_BF)
-
-
-class LargeKernel(Inverted):
-    """As ConvNeXt's block (Liu et al. 2022): depthwise 7×7, 1×1 to four times the width, 1×1 back."""
-
-    kernel, wider, depthwise_first = 7, 4, True
-
-    def forward(self, h_BCHW: Tensor, condition_BF: Tensor) -> Tensor:
-        r_BCHW = self._modulated(self.depthwise(self.norm1(h_BCHW)), condition_BF)
+        r_BCHW = self.norm2(self.depthwise(self.norm1(h_BCHW)))
+        if self.film is not None:
+            r_BCHW = self.film(r_BCHW, condition_BF)
         result: Tensor = h_BCHW + self.narrow(self.activation(self.widen(r_BCHW)))
         return result
 
@@ -133,22 +115,20 @@ class Trial:
 
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Of the config, by dotted key."""
-    parts: Mapping[str, Any] = field(default_factory=dict)
-    """Classes that stand for others, by module and name."""
+    block: type[nn.Module] = ResidualBlock
+    """What stands for the basic block."""
+    upsample: type[nn.Module] = decoder.Upsample
 
 
-BLOCK = "civae_core.model.blocks.ResidualBlock"
 TRIALS = {
     "ours": Trial(),
-    "inverted bottlenecks, depthwise 3×3": Trial(parts={BLOCK: Inverted}),
-    "ConvNeXt's blocks, depthwise 7×7": Trial(parts={BLOCK: LargeKernel}),
-    "attention at 8×8": Trial(parts={BLOCK: Attentive}),
+    "inverted bottlenecks, depthwise 3×3": Trial({"model.block": "inverted"}),
+    "ConvNeXt's blocks, depthwise 7×7": Trial(block=LargeKernel),
+    "attention at 8×8": Trial(block=Attentive),
     "half the width at the first stage": Trial({"model.width": 8, "model.stages": [1, 4, 8, 16]}),
     "twice the width at the first stage": Trial({"model.width": 32, "model.stages": [1, 1, 2, 4]}),
     "two blocks in each stage": Trial({"model.blocks": 2}),
-    "repeating and 3×3 in place of depth-to-space": Trial(
-        parts={"civae_core.model.decoder.Upsample": NearestUpsample}
-    ),
+    "repeating and 3×3 in place of depth-to-space": Trial(upsample=NearestUpsample),
 }
 
 
@@ -172,9 +152,8 @@ def tried(
     """Trains one of the trials, for `images` or else for about `seconds`, and keeps what it came to."""
     torch.set_num_threads(1)
     trial = TRIALS[name]
-    for place, part in trial.parts.items():
-        module, _, attribute = place.rpartition(".")
-        setattr(importlib.import_module(module), attribute, part)
+    blocks.BLOCKS["basic"] = trial.block
+    decoder.Upsample = trial.upsample  # type: ignore[misc, assignment]
     data = PreparedData.open(data_path)
     changed = {"data.path": str(data_path), "train.seed": seed, **ONLY_TRAINED, **trial.settings}
     config = load_config([CONFIGS / "quickstart.yml"], overrides=changed)

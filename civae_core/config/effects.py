@@ -18,6 +18,7 @@ def without_effect(config: Config) -> list[str]:
             not config.data.covariates and config.model.network != "original",  # which implies it
             "there are no covariates",
         ),
+        ("model", "block", config.model.network == "original", "`model.network: original` has its own"),
         ("model", "deep", config.model.network != "original", "only `model.network: original` has it"),
         ("model", "scale_latents", not config.model.grids, "model.scales has no grid"),
         ("model", "layers", config.model.decoder == "direct", "model.decoder is direct"),

@@ -109,6 +109,8 @@ class ModelConfig(Section):
     """Channel multiple of each stage; every stage halves the resolution, ours first by space-to-depth."""
     blocks: Annotated[int, Field(gt=0, le=64)] = 1
     """Residual blocks in each stage; of the original's network, at its lowest resolution only."""
+    block: Literal["basic", "inverted"] = "basic"
+    """Two 3×3 convolutions, or 1×1 to twice the width, depthwise 3×3, 1×1 back: a third fewer parameters."""
     deep: bool = False
     """One more residual block at each resolution of `network: original` (its deep_model)."""
     norm: Literal["group", "batch", "none"] = "group"

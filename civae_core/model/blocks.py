@@ -1,13 +1,17 @@
 """Building bricks of encoder and decoder: conditioning, normalisation, residual blocks, changes of resolution."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+if TYPE_CHECKING:
+    from civae_core.config.schema import ModelConfig
+
 Norm = Literal["group", "batch", "none"]
 Activation = Literal["silu", "elu", "relu"]
+Block = Literal["basic", "inverted"]
 
 CONDITION_FEATURES = 64
 """Width of the vector that conditions every block of encoder and decoder."""
@@ -84,13 +88,46 @@ class ResidualBlock(nn.Module):
         return result
 
 
+class InvertedBlock(nn.Module):
+    """h + narrow(act(film(norm(depthwise(act(widen(norm(h)))))))): an inverted bottleneck (Sandler et al. 2018).
+
+    1×1 to twice the width, 3×3 within each channel, 1×1 back. Arguments as of `ResidualBlock`.
+    """
+
+    WIDER = 2
+
+    def __init__(self, channels: int, condition: int, norm: Norm, activation: Activation) -> None:
+        super().__init__()
+        inner = self.WIDER * channels
+        self.norm1 = make_norm(norm, channels)
+        self.widen = nn.Conv2d(channels, inner, 1)
+        self.depthwise = nn.Conv2d(inner, inner, 3, padding=1, groups=inner)
+        self.norm2 = make_norm(norm, inner)
+        self.film = FiLM(condition, inner) if condition else None
+        self.narrow = nn.Conv2d(inner, channels, 1)
+        self.activation = ACTIVATIONS[activation]()
+        for parameter in self.narrow.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, h_BCHW: Tensor, condition_BF: Tensor) -> Tensor:
+        r_BEHW = self.norm2(self.depthwise(self.activation(self.widen(self.norm1(h_BCHW)))))
+        if self.film is not None:
+            r_BEHW = self.film(r_BEHW, condition_BF)
+        result: Tensor = h_BCHW + self.narrow(self.activation(r_BEHW))
+        return result
+
+
+BLOCKS: dict[Block, type[nn.Module]] = {"basic": ResidualBlock, "inverted": InvertedBlock}
+
+
 class ResidualStage(nn.Module):
     """`count` residual blocks in a row, all given the same conditioning vector."""
 
-    def __init__(self, count: int, channels: int, condition: int, norm: Norm, activation: Activation) -> None:
+    def __init__(self, config: "ModelConfig", count: int, channels: int, condition: int) -> None:
         super().__init__()
+        block = BLOCKS[config.block]
         self.blocks = nn.ModuleList(
-            ResidualBlock(channels, condition, norm, activation) for _ in range(count)
+            block(channels, condition, config.norm, config.activation) for _ in range(count)
         )
 
     def forward(self, h_BCHW: Tensor, condition_BF: Tensor) -> Tensor:

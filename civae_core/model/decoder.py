@@ -111,10 +111,7 @@ class Decoder(nn.Module):
         self.condition = ConditionEmbedding(attributes, CONDITION_FEATURES) if film else None
         self.root = nn.Linear(latent + (0 if film else attributes), widths[0] * self.bottom**2)
         self.stages = nn.ModuleList(
-            ResidualStage(
-                config.blocks, width, CONDITION_FEATURES if film else 0, config.norm, config.activation
-            )
-            for width in widths
+            ResidualStage(config, config.blocks, width, CONDITION_FEATURES if film else 0) for width in widths
         )
         self.ups = nn.ModuleList(Upsample(a, b) for a, b in itertools.pairwise(widths))
         sides = {self.bottom * 2**index: width for index, width in enumerate(widths)}

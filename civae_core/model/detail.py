@@ -36,9 +36,7 @@ class Detail(nn.Module):
         self.magnified = size // self.grids[-1]
         width = config.width
         self.takes = nn.ModuleList(nn.Conv2d(self.latents, width, 1) for _ in self.grids)
-        self.stages = nn.ModuleList(
-            ResidualStage(1, width, 0, config.norm, config.activation) for _ in self.grids
-        )
+        self.stages = nn.ModuleList(ResidualStage(config, 1, width, 0) for _ in self.grids)
         self.head = nn.Sequential(
             make_norm(config.norm, width),
             ACTIVATIONS[config.activation](),
@@ -72,9 +70,7 @@ class DetailReader(nn.Module):
         self.grids = config.grids
         self.shrunk = size // self.grids[-1]
         self.stem = nn.Conv2d(channels * self.shrunk**2, config.width, 3, padding=1)
-        self.stages = nn.ModuleList(
-            ResidualStage(1, config.width, 0, config.norm, config.activation) for _ in self.grids
-        )
+        self.stages = nn.ModuleList(ResidualStage(config, 1, config.width, 0) for _ in self.grids)
 
     def forward(self, left_BCHW: Tensor) -> tuple[Tensor, ...]:
         """What is left of images, in units of its σ [B,C,S,S], to features [B,F,s,s], coarse to fine."""

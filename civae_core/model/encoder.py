@@ -58,8 +58,7 @@ class Encoder(nn.Module):
         self.condition = ConditionEmbedding(attributes, CONDITION_FEATURES)
         self.stem = nn.Conv2d(4 * channels, widths[0], 3, padding=1)
         self.stages = nn.ModuleList(
-            ResidualStage(config.blocks, width, CONDITION_FEATURES, config.norm, config.activation)
-            for width in widths
+            ResidualStage(config, config.blocks, width, CONDITION_FEATURES) for width in widths
         )
         self.downs = nn.ModuleList(Downsample(a, b) for a, b in itertools.pairwise(widths))
         self.head = nn.Sequential(

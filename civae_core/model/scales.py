@@ -56,9 +56,7 @@ class TopDown(nn.Module):
         self.root = nn.Linear(config.latent, width * bottom**2)
         self.takes = nn.ModuleList(nn.Conv2d(self.channels, width, 1) for _ in self.grids[:-1])
         self.skips = nn.ModuleList(nn.Conv2d(channels, width, 1) for channels in features)
-        self.stages = nn.ModuleList(
-            ResidualStage(1, width, CONDITION_FEATURES, config.norm, config.activation) for _ in self.grids
-        )
+        self.stages = nn.ModuleList(ResidualStage(config, 1, width, CONDITION_FEATURES) for _ in self.grids)
         heads = [nn.Conv2d(width, 2 * self.channels, 1) for _ in self.grids]
         if not features:
             # As the vector's: a learned prior starts at N(0,I).

@@ -5,11 +5,11 @@ from functools import partial
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from civae_core.model.blocks import ResidualBlock
+from civae_core.model.blocks import InvertedBlock, ResidualBlock
 from civae_core.model.layers import Layers
 from civae_core.model.original import BottleneckBlock, DownBlock, UpBlock
 
-UNITS = (ResidualBlock, Layers, BottleneckBlock, DownBlock, UpBlock)
+UNITS = (ResidualBlock, InvertedBlock, Layers, BottleneckBlock, DownBlock, UpBlock)
 """Parts that keep nothing but their inputs; together they hold nearly all that backward asks for.
 
 The attribute predictor is none: guidance calls it with other weights, which a second computation would not know.

@@ -35,6 +35,7 @@ def config(**sections: Any) -> Config:
         ({"loss": {"beta": 0.0, "free_bits": 0.1}}, "loss.free_bits has no effect: loss.beta is 0"),
         ({"loss": {"weights": "none", "weight_cap": 5.0}}, "loss.weight_cap has no effect: loss.weights"),
         ({"objective": "cvae", "loss": {"weight_cap": 5.0}}, "loss.weight_cap has no effect: loss.weights"),
+        ({"model": {"network": "original", "block": "inverted"}}, "model.block has no effect"),
         ({"model": {"deep": True}}, "model.deep has no effect: only `model.network: original`"),
         (
             {"model": {"network": "original", "layers": 8}},

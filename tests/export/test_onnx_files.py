@@ -38,7 +38,7 @@ FUNCTIONS = ("abduct", "predict", "draw", "predictor")
 
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory: pytest.TempPathFactory) -> StoredModel:
-    """A small model with both masks, a σ for each pixel and two treatments, its weights shaken.
+    """A small model with both masks, inverted blocks, a σ for each pixel and two treatments, its weights shaken.
 
     `exported` has what this one has not: places read off contours, and layers.
     """
@@ -52,6 +52,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> StoredModel:
                 "prior_hidden": 16,
                 "sigma": "pixel",
                 "decoder": "direct",
+                "block": "inverted",
                 "mask_width": 0.3,
             },
         }

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from civae_core.config.schema import ModelConfig
 from civae_core.model import AttributePredictor, Decoder, Encoder, Prior
+from civae_core.model.blocks import ResidualStage
 
 LATENT = 5
 
@@ -43,11 +44,11 @@ def test_encoder_and_decoder_shapes(size: int, channels: int, stages: list[int])
 
 @pytest.mark.parametrize("norm", ["group", "batch", "none"])
 @pytest.mark.parametrize("activation", ["silu", "elu", "relu"])
-@pytest.mark.parametrize("blocks", [1, 2])
-def test_every_parameter_is_used_whatever_norm_and_activation(
-    norm: str, activation: str, blocks: int
+@pytest.mark.parametrize(("block", "blocks"), [("basic", 1), ("basic", 2), ("inverted", 1)])
+def test_every_parameter_is_used_whatever_norm_activation_and_block(
+    norm: str, activation: str, block: str, blocks: int
 ) -> None:
-    config = config_with(norm=norm, activation=activation, blocks=blocks)
+    config = config_with(norm=norm, activation=activation, block=block, blocks=blocks)
     encoder, decoder = Encoder(config, 16, 3, 3), Decoder(config, 16, 3, 1, 2)
     perturb(encoder)
     perturb(decoder)
@@ -60,6 +61,25 @@ def test_every_parameter_is_used_whatever_norm_and_activation(
         # A bias straight before batch normalisation is subtracted again; nothing else may be dead.
         if norm != "batch":
             assert parameter.grad.abs().max() > 0, name
+
+
+@pytest.mark.parametrize("block", ["basic", "inverted"])
+def test_a_stage_starts_as_the_identity(block: str) -> None:
+    stage = ResidualStage(config_with(block=block), 2, 16, 3)
+    h_BCHW = draw(2, 16, 4, 4) - 0.5
+    assert torch.equal(stage(h_BCHW, draw(2, 3)), h_BCHW)
+
+
+def test_inverted_blocks_have_fewer_parameters_and_see_neighbours() -> None:
+    basic, inverted = (
+        ResidualStage(config_with(block=block, norm="none"), 1, 32, 0) for block in ("basic", "inverted")
+    )
+    assert 3 * sum(p.numel() for p in inverted.parameters()) < sum(p.numel() for p in basic.parameters())
+    perturb(inverted)
+    h_BCHW = draw(1, 32, 8, 8).requires_grad_()
+    inverted(h_BCHW, draw(1, 0))[0, :, 4, 4].sum().backward()
+    assert h_BCHW.grad is not None
+    assert h_BCHW.grad[0, :, 3, 5].abs().max() > 0 and h_BCHW.grad[0, :, 2, 4].abs().max() == 0
 
 
 @pytest.mark.parametrize("way", ["film", "concat"])

@@ -82,6 +82,7 @@ def test_one_bad_part_skips_the_whole_step(make_learner: MakeLearner, norm: str)
         ({}, "fp32"),
         ({"loss": LEVERS}, "bf16"),
         ({"model": {"decoder": "direct"}}, "fp32"),
+        ({"model": {"block": "inverted"}}, "fp32"),
         ({"model": {"network": "original", "deep": True}}, "fp32"),
     ],
 )
