@@ -24,7 +24,7 @@ from civae_core.attributes import Attribute
 from civae_core.config.schema import Objective
 from civae_core.model import IntactVAE, PixelNormal
 from civae_core.model.distributions import DiagonalNormal
-from civae_core.noise_mask import carry, noise_mask
+from civae_core.noise_mask import carry, noise_mask, without
 
 
 @dataclass(frozen=True)
@@ -109,15 +109,23 @@ def predict(
     changed_B1 = (t_new_BT != abduction.t_BT).any(dim=1, keepdim=True)
     prior = model.prior_of(abduction.x_BX, t_new_BT)
     eta_new_BZ = model.paired(abduction.eta_BZ, abduction.t_BT, t_new_BT)
-    _, moved_BZ = carry(eta_new_BZ, abduction.prior, prior, model.latent_mask_width)
-    z_new_BZ = torch.where(changed_B1, moved_BZ, abduction.z_BZ)
-    new = model.decode(z_new_BZ, t_new_BT, abduction.x_BX)
-    old = abduction.reconstruction
-    change_BCHW = new.structure_BCHW - old.structure_BCHW
+
+    def decoded(eta_BZ: Tensor) -> PixelNormal:
+        _, moved_BZ = carry(eta_BZ, abduction.prior, prior, model.latent_mask_width)
+        z_new_BZ = torch.where(changed_B1, moved_BZ, abduction.z_BZ)
+        return model.decode(z_new_BZ, t_new_BT, abduction.x_BX)
+
+    old, new = abduction.reconstruction, decoded(eta_new_BZ)
+    structure_BCHW = new.structure_BCHW
+    if model.looks is not None and model.looks_mask_width is not None:
+        typical_BCHW = decoded(without(eta_new_BZ, model.looks)).structure_BCHW
+        own_B1HW = noise_mask(structure_BCHW - old.structure_BCHW, "fade", model.looks_mask_width)
+        structure_BCHW = torch.lerp(typical_BCHW, structure_BCHW, own_B1HW)
+    change_BCHW = structure_BCHW - old.structure_BCHW
     kept_B1HW = noise_mask(strength * change_BCHW, model.noise_mask, model.mask_width)
     # Fine detail is noise that the model has learned to code, and fades with the rest of it.
     detail_BCHW = kept_B1HW * (new.mean_BCHW - new.structure_BCHW)
-    effect_BCHW = new.structure_BCHW + detail_BCHW - old.mean_BCHW
+    effect_BCHW = structure_BCHW + detail_BCHW - old.mean_BCHW
     mean_BCHW = old.mean_BCHW + strength * effect_BCHW
     # With a per-pixel σ, e is a number of standard deviations, which the new image measures anew (METHOD 3).
     rescale = torch.exp(strength * (new.log_sigma - old.log_sigma))

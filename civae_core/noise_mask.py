@@ -14,7 +14,14 @@ Latent dimensions, z' = h(x,t') + k(x,t')·ρ·η:
 What the treatment overwrites, a photograph no longer shows: how light the grey is says nothing about the colour
 before. Carrying η over pairs two independent noises and doubles their error; without it their mean is predicted.
 
-Where nothing changes both masks are 1, so a null intervention still returns the photograph. `benchmarks/masks.py`
+Looks, the part of z that says how a layered decoder's layers look, in place of f(z',t'):
+
+    q·f(z',t') + (1 − q)·f(z'',t'),  q = exp(−(a/w)²),  z'' as z' with no noise of looks
+
+A latent dimension may say how light hair is in one arm and the other without its prior moving; what it says there is
+overwritten all the same, but it also says what shade the wall has. So looks are carried where the image stays.
+
+Where nothing changes all masks are 1, so a null intervention still returns the photograph. `benchmarks/masks.py`
 compares them by the truth, with others that did no better.
 """
 
@@ -48,6 +55,13 @@ def latent_mask(old: DiagonalNormal, new: DiagonalNormal, width: float | None) -
         return torch.ones_like(old.mean_BZ)
     shift_BZ = (new.mean_BZ - old.mean_BZ) / torch.maximum(old.std_BZ, new.std_BZ)
     return torch.exp(-(shift_BZ / width).square())
+
+
+def without(eta_BZ: Tensor, dimensions: slice) -> Tensor:
+    """η [B,Z] with 0, the mean of noise, in some dimensions."""
+    others_Z = torch.ones(eta_BZ.shape[1], dtype=eta_BZ.dtype, device=eta_BZ.device)
+    others_Z[dimensions] = 0
+    return eta_BZ * others_Z
 
 
 def carry(

@@ -1,16 +1,18 @@
-"""The mask m of (M6): what fades where, and what it must leave alone."""
+"""The masks of (M6): what fades where, and what they must leave alone."""
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
-from civae_core.counterfactual import abduct, predict
+from civae_core.config.schema import ModelConfig
+from civae_core.counterfactual import Abduction, abduct, predict
 from civae_core.model import IntactVAE
 from civae_core.model.distributions import DiagonalNormal
-from civae_core.noise_mask import latent_mask, noise_mask
+from civae_core.noise_mask import latent_mask, noise_mask, without
 
 Model = Callable[..., IntactVAE]
 Photos = Callable[[int], tuple[Tensor, Tensor, Tensor]]
@@ -85,3 +87,40 @@ def test_with_a_balanced_prior_no_latent_noise_fades(make_model: Model, photos: 
     plain, masked = (make_model(prior="x", perturbed=True, latent_mask_width=w) for w in (None, 0.1))
     images = [predict(m, abduct(m, y_BCHW, x_BX, t_BT), 1 - t_BT).image_BCHW for m in (plain, masked)]
     torch.testing.assert_close(*images)
+
+
+def test_looks_are_carried_where_the_image_stays_and_are_typical_where_it_changes(
+    make_model: Model, photos: Photos
+) -> None:
+    y_BCHW, x_BX, t_BT = photos(3)
+    model = make_model(perturbed=True, latent_mask_width=None, noise_mask="none")
+    abduction = abduct(model, y_BCHW, x_BX, t_BT)
+
+    def mean(width: float | None, abducted: Abduction = abduction) -> Tensor:
+        model.looks_mask_width = width
+        return predict(model, abducted, 1 - t_BT).mean_BCHW
+
+    carried_BCHW = mean(None)
+    typical_BCHW = mean(None, replace(abduction, eta_BZ=without(abduction.eta_BZ, slice(2, 4))))
+    assert (carried_BCHW - typical_BCHW).abs().max() > 0.01
+    change_BCHW = carried_BCHW - abduction.reconstruction.mean_BCHW
+    own_B1HW = torch.exp(-((change_BCHW.abs().amax(1, keepdim=True) / 0.05) ** 2))
+    assert 0.1 < own_B1HW.mean() < 0.9
+    torch.testing.assert_close(mean(0.05), own_B1HW * carried_BCHW + (1 - own_B1HW) * typical_BCHW)
+    torch.testing.assert_close(mean(1e9), carried_BCHW)
+    torch.testing.assert_close(mean(1e-9), typical_BCHW)
+
+
+def test_what_places_layers_is_carried_everywhere() -> None:
+    eta_BZ = torch.tensor([[1.0, -2.0, 3.0]])
+    assert without(eta_BZ, slice(1, 3)).tolist() == [[1.0, 0.0, 0.0]]
+    assert ModelConfig(latent=6, place_latents=4).looks == slice(4, 6)
+    for undivided in ({"place_latents": 0}, {"decoder": "direct"}):
+        assert ModelConfig(**undivided).looks is None
+
+
+def test_a_null_intervention_keeps_every_pixel_with_looks_masked(make_model: Model, photos: Photos) -> None:
+    y_BCHW, x_BX, t_BT = photos(3)
+    model = make_model(perturbed=True, looks_mask_width=0.02)
+    result = predict(model, abduct(model, y_BCHW, x_BX, t_BT), t_BT)
+    torch.testing.assert_close(result.image_BCHW, y_BCHW, rtol=0, atol=1e-6)

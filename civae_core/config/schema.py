@@ -143,6 +143,8 @@ class ModelConfig(Section):
     """Change, in units of [0,1] images, at which most of the noise has faded."""
     latent_mask_width: Positive | None = 4.0
     """Shift of the prior by the treatment, in standard deviations, at which most of a latent noise has faded."""
+    looks_mask_width: Positive | None = None
+    """Change, in units of [0,1] images, at which looks' noise has mostly given way to their mean; null keeps it."""
     pairing: Literal["none", "contours"] = "contours"
     """Latent noises of two treatments as they come, or turned so that counterfactuals keep contours (`prior: xt`)."""
     predictor: bool = True
@@ -180,6 +182,11 @@ class ModelConfig(Section):
         painted = self.grids and self.decoder == "direct"
         on = self.pairing == "contours" and self.prior == "xt" and not painted
         return slice(self.places, self.latent) if on else None
+
+    @property
+    def looks(self) -> slice | None:
+        """Dimensions of z that say how layers look; None where places and looks are not told apart."""
+        return slice(self.places, self.latent) if self.decoder == "layered" and self.places else None
 
     @property
     def places(self) -> int:

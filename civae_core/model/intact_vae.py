@@ -72,6 +72,7 @@ class IntactVAE(nn.Module):
         self.scaled = bool(config.grids)
         self.noise_mask, self.mask_width = config.noise_mask, config.mask_width
         self.latent_mask_width = config.latent_mask_width
+        self.looks, self.looks_mask_width = config.looks, config.looks_mask_width
         self.encoder = make_encoder(config, size, channels, treatments + covariates)
         self.decoder = make_decoder(config, size, channels, treatments, covariates)
         self.prior = make_prior(config, size, treatments, covariates)

@@ -36,6 +36,10 @@ def config(**sections: Any) -> Config:
         ({"loss": {"weights": "none", "weight_cap": 5.0}}, "loss.weight_cap has no effect: loss.weights"),
         ({"objective": "cvae", "loss": {"weight_cap": 5.0}}, "loss.weight_cap has no effect: loss.weights"),
         ({"model": {"network": "original", "block": "inverted"}}, "model.block has no effect"),
+        (
+            {"model": {"looks_mask_width": 0.2, "place_latents": 0}},
+            "model.looks_mask_width has no effect: z does not tell",
+        ),
         ({"model": {"deep": True}}, "model.deep has no effect: only `model.network: original`"),
         (
             {"model": {"network": "original", "layers": 8}},
