@@ -31,6 +31,7 @@ from civae_core.noise_mask import carry
 from civae_core.penalties.arms import other_arm
 from civae_core.progress import progress
 from civae_core.randomness import generator_for
+from civae_core.training.optimizers import Adam
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +90,7 @@ def fit_pairing(
     model.pairing.forget()
     angles_TLL = model.pairing.free_TLL.requires_grad_()
     steps, began = max(images // BATCH, 1), time.monotonic()
-    optimizer = torch.optim.Adam([angles_TLL], RATE)
+    optimizer = Adam([angles_TLL], RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     generator = generator_for(seed, "pairing")
     losses = []

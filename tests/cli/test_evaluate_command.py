@@ -14,7 +14,6 @@ from civae_core.data import PreparedData
 from civae_core.evaluation import evaluate
 from civae_core.training.loop import train
 
-
 DRAWN = evaluate.illustrate
 
 
