@@ -32,6 +32,8 @@ from civae_core.training.distributed import joined
 from civae_core.training.learner import Learner
 
 WAYS = ("alone", "beside", "together")
+START = "spawn"
+"""How processes begin: anew, so that none has a thread or a lock of this one."""
 
 
 def main() -> None:
@@ -53,10 +55,10 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     with socket.socket() as taken:
         taken.bind(("localhost", 0))
         port = taken.getsockname()[1]
-    spawn = multiprocessing.get_context("spawn")
-    queue = spawn.Queue()
+    processes: Any = multiprocessing.get_context(START)
+    queue = processes.Queue()
     workers = [
-        spawn.Process(target=_worker, args=(rank, port, options, queue if rank == 0 else None))
+        processes.Process(target=_worker, args=(rank, port, options, queue if rank == 0 else None))
         for rank in range(options.processes)
     ]
     for worker in workers:

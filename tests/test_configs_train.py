@@ -17,6 +17,7 @@ from civae_core.data.prepare import prepare
 from civae_core.data.sources.base import Batch, Source
 from civae_core.data.tables import Table
 from civae_core.model.stored import read_card
+from civae_core.training import pairing
 from civae_core.training.heldout import HeldOut
 from civae_core.training.loop import train
 from civae_core.training.preview import preview
@@ -111,6 +112,7 @@ def test_it_trains_on_its_inputs_alone(
     file: Path, make_data: MakeData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(HeldOut, "save_grid", lambda *_: None)  # it changes no weight
+    monkeypatch.setattr(pairing, "BATCH", BATCH)
     config = load_config([file])
     size, inputs = size_of(file), {*config.data.treatment, *config.data.covariates}
     weights = trained_weights(file, make_data(size), tmp_path / "run")

@@ -61,17 +61,27 @@ def quickly_chosen(*of: Any) -> Instruments:
 SMALL = {
     "against_original": Small(
         r"\| ours is to reach \| it came to \|",
-        "--covariates Male --original-images 64 --our-images 80 --limit 4",
+        "--covariates Male --original-images 16 --our-images 40 --limit 4",
         changes={
+            "ONLY_TRAINED": {
+                "train.keep": 1,
+                "train.sample_every": 10**12,
+                "train.checkpoint_every": 10**12,
+                "train.validate_images": 4,
+                "train.pairing_images": 8,
+                "train.batch_size": 8,
+            },
             "POINTS": {"original": (0.5, 1.0), "ours": (0.2, 1.0), "short": (1.0,)},
             "START": "fork",
         },
     ),
-    "ddp_overhead": Small(r"gradients", "--batch 2 --size 32 --steps 1 --rounds 1"),
+    "ddp_overhead": Small(
+        r"gradients", "--batch 2 --size 32 --steps 1 --rounds 1", changes={"START": "fork"}
+    ),
     "dose_response": Small(r"Age, model\n", run="ages"),
     "effect_floor": Small(r"0\.\d+", "--subjects 4 --draws 2 --size 32"),
     "engines": Small(r"onnx", "--batch 2 --rounds 1"),
-    "evaluate_images": Small(r'"images": 2', "--images 2 4"),
+    "evaluate_images": Small(r'"images": 2', "--images 2"),
     "find_faces": Small(r"found 2 of 2"),
     "fuzz": Small(
         r"1 rounds, [\d,]+ inputs, failures 0", "--minutes 1e-5 --examples 2 --only test_any_treat"
@@ -95,7 +105,7 @@ SMALL = {
         "--images 8",
         changes={"choose_instruments": quickly_chosen, "civae_core.evaluation.samples.FEWEST_IMAGES": 4},
     ),
-    "serve_latency": Small(r'"median_ms"'),
+    "serve_latency": Small(r'"median_ms"', changes={"MOVES": 2, "WARM_UP": 1}),
     "unfamiliar": Small(r"photographs +\d+ of +\d+", "--n 10"),
 }
 

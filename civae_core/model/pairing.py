@@ -14,6 +14,7 @@ R(t,t').
 
 from contextlib import AbstractContextManager, nullcontext
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -41,10 +42,11 @@ class Pairing(nn.Module):
         self.turned = turned
         length = turned.stop - turned.start
         self.register_buffer("free_TLL", torch.zeros(len(treatments), length, length))
-        low_T = torch.tensor([attribute.low for attribute in treatments], dtype=torch.float32)
-        high_T = torch.tensor([attribute.high for attribute in treatments], dtype=torch.float32)
-        self.register_buffer("low_T", low_T, persistent=False)
-        self.register_buffer("span_T", (high_T - low_T).clamp(min=1e-6), persistent=False)
+        # NumPy subtracts: on the meta device, where models are outlined first, PyTorch would load its compiler to.
+        low_T = np.array([attribute.low for attribute in treatments], dtype=np.float32)
+        high_T = np.array([attribute.high for attribute in treatments], dtype=np.float32)
+        self.register_buffer("low_T", torch.tensor(low_T), persistent=False)
+        self.register_buffer("span_T", torch.tensor((high_T - low_T).clip(min=1e-6)), persistent=False)
 
     def forget(self) -> None:
         """Becomes the identity."""

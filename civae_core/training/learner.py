@@ -20,6 +20,7 @@ from civae_core.training import schedules
 from civae_core.training.device import Compute
 from civae_core.training.ema import MovingAverage, averaged_copy
 from civae_core.training.feed import Fed
+from civae_core.training.optimizers import AdamW
 from civae_core.training.recompute import recompute_activations
 
 log = logging.getLogger(__name__)
@@ -326,7 +327,7 @@ def parts_asked_for(train: TrainConfig) -> int:
     return 1 if train.accumulate == "auto" else train.accumulate
 
 
-def make_optimizer(parameters: Mapping[str, nn.Parameter], train: TrainConfig) -> torch.optim.AdamW:
+def make_optimizer(parameters: Mapping[str, nn.Parameter], train: TrainConfig) -> AdamW:
     """Fused AdamW: matrices and kernels decay, biases and norms do not, log σ learns faster."""
     decayed, plain, sigma = [], [], []
     for name, parameter in parameters.items():
@@ -341,4 +342,4 @@ def make_optimizer(parameters: Mapping[str, nn.Parameter], train: TrainConfig) -
         {"params": plain, "weight_decay": 0.0, "lr_factor": 1.0},
         {"params": sigma, "weight_decay": 0.0, "lr_factor": SIGMA_LR_FACTOR},
     ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=train.lr, betas=(0.9, 0.99), fused=True)
+    return AdamW([g for g in groups if g["params"]], lr=train.lr, betas=(0.9, 0.99), fused=True)

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from civae_core.attributes import Attribute, AttributeRoles
-from civae_core.counterfactual import abduct, predict
+from civae_core.counterfactual import Abduction, abduct, predict
 from civae_core.data import PreparedData
 from civae_core.data.labelled import LabelledRows
 from civae_core.model import IntactVAE
@@ -31,6 +31,7 @@ from civae_core.noise_mask import carry
 from civae_core.penalties.arms import other_arm
 from civae_core.progress import progress
 from civae_core.randomness import generator_for
+from civae_core.training.optimizers import Adam
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +90,7 @@ def fit_pairing(
     model.pairing.forget()
     angles_TLL = model.pairing.free_TLL.requires_grad_()
     steps, began = max(images // BATCH, 1), time.monotonic()
-    optimizer = torch.optim.Adam([angles_TLL], RATE)
+    optimizer = Adam([angles_TLL], RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     generator = generator_for(seed, "pairing")
     losses = []
@@ -131,9 +132,10 @@ def _forget_if_it_takes_the_effect(
     if model.predictor is None or all(treatment.kind != "binary" for treatment in treatments):
         return
     angles_TLL = model.pairing.free_TLL.clone()
-    with_it_N = torch.cat([seen_as_asked(model, *batch, treatments) for batch in batches])
+    abductions = [abduct(model, *batch) for batch in batches]
+    with_it_N = torch.cat([seen_as_asked(model, abduction, treatments) for abduction in abductions])
     model.pairing.forget()
-    without_N = torch.cat([seen_as_asked(model, *batch, treatments) for batch in batches])
+    without_N = torch.cat([seen_as_asked(model, abduction, treatments) for abduction in abductions])
     lost, won = int((without_N & ~with_it_N).sum()), int((with_it_N & ~without_N).sum())
     if lost - won > 2 * math.sqrt(lost + won):  # two standard deviations, were either as likely
         log.warning(
@@ -144,9 +146,7 @@ def _forget_if_it_takes_the_effect(
         model.pairing.free_TLL.copy_(angles_TLL)
 
 
-def seen_as_asked(
-    model: IntactVAE, y_BCHW: Tensor, x_BX: Tensor, t_BT: Tensor, treatments: tuple[Attribute, ...]
-) -> Tensor:
+def seen_as_asked(model: IntactVAE, abduction: Abduction, treatments: tuple[Attribute, ...]) -> Tensor:
     """Whether the model's predictor reads in each counterfactual (M6) the yes/no treatments it was asked for: [B].
 
     Raises:
@@ -154,10 +154,10 @@ def seen_as_asked(
     """
     if model.predictor is None:
         raise ValueError("the model has no predictor")
-    t_new_BT, _ = other_arm(t_BT, treatments)
-    image_BCHW = predict(model, abduct(model, y_BCHW, x_BX, t_BT), t_new_BT).image_BCHW
+    t_new_BT, _ = other_arm(abduction.t_BT, treatments)
+    image_BCHW = predict(model, abduction, t_new_BT).image_BCHW
     read_BT = model.predictor(image_BCHW)[:, : len(treatments)] > 0
-    binary_T = torch.tensor([treatment.kind == "binary" for treatment in treatments], device=t_BT.device)
+    binary_T = torch.tensor([treatment.kind == "binary" for treatment in treatments], device=t_new_BT.device)
     return ((read_BT == (t_new_BT > 0.5)) | ~binary_T).all(dim=1)
 
 

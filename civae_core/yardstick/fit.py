@@ -11,6 +11,7 @@ from civae_core.data import PreparedData
 from civae_core.data.order import ShuffledOrder
 from civae_core.progress import progress
 from civae_core.randomness import generator_for, seed_for
+from civae_core.training.optimizers import AdamW
 from civae_core.training.schedules import learning_rate
 from civae_core.yardstick.balance import balanced_weights, learnable
 from civae_core.yardstick.degrade import degraded, mirrored
@@ -138,7 +139,7 @@ def _train(
     networks: Networks, data: PreparedData, lessons: _Lessons, images: int, seed: int, device: torch.device
 ) -> None:
     batch, total = RECIPE.batch, -(-images // RECIPE.batch) * RECIPE.batch
-    optimiser = torch.optim.AdamW(networks.parameters(), RECIPE.peak_lr, weight_decay=RECIPE.weight_decay)
+    optimiser = AdamW(networks.parameters(), RECIPE.peak_lr, weight_decay=RECIPE.weight_decay)
     order = ShuffledOrder(len(lessons.rows_N), seed_for(seed, "yardstick order"))
     is_binary_A = lessons.is_binary_A.to(device)
     with progress("train the scorer", total) as bar:

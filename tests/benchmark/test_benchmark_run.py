@@ -13,8 +13,10 @@ from typer.testing import CliRunner
 
 from civae_cli.app import app
 from civae_core.benchmark import cells as cells_module
+from civae_core.benchmark import run as run_module
 from civae_core.config.schema import Config
 from civae_core.data import PreparedData
+from civae_core.data import prepare as prepare_module
 from civae_core.errors import PreemptedError
 from civae_core.yardstick import load_yardstick
 
@@ -24,7 +26,8 @@ seeds: [0, 1]
 base:
   model: {width: 8, stages: [1, 2], latent: 8, layers: 4, prior_hidden: 16}
   train:
-    {images: 64, batch_size: 16, log_every: 64, checkpoint_every: 64, sample_every: 100, validate_images: 4}
+    {images: 32, batch_size: 16, log_every: 32, checkpoint_every: 32, sample_every: 100, validate_images: 4,
+     pairing_images: 32}
 methods:
   cvae: {objective: cvae}
   ours: {}
@@ -34,7 +37,8 @@ base:
   data: {path: PATH, treatment: Young, covariates: [Male]}
   model: {width: 8, stages: [1, 2], latent: 8, layers: 4, prior_hidden: 16}
   train:
-    {images: 64, batch_size: 16, log_every: 64, checkpoint_every: 64, sample_every: 100, validate_images: 4}
+    {images: 64, batch_size: 16, log_every: 64, checkpoint_every: 64, sample_every: 100, validate_images: 4,
+     pairing_images: 32}
 methods:
   broken: {model: {stages: [1, 1, 1, 1, 1, 1, 1]}}
   original: {objective: original}
@@ -42,6 +46,17 @@ methods:
 """
 
 Write = Callable[[str], Path]
+
+
+@pytest.fixture(autouse=True)
+def _made_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Faces are made in this process: others would take longer to start."""
+    monkeypatch.setattr(run_module, "available_cores", lambda: 1)
+
+
+@pytest.fixture
+def no_data_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepare_module, "write_report", lambda *_: None)
 
 
 @pytest.fixture
@@ -177,6 +192,7 @@ def test_several_processes_give_the_same_numbers(write: Write, tmp_path: Path) -
     assert [{k: v for k, v in cell.items() if k != "seconds"} for cell in two["cells"]] == strip
 
 
+@pytest.mark.usefixtures("no_data_report")
 def test_a_stop_keeps_what_is_done_and_ends_the_whole_benchmark(
     write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -230,6 +246,7 @@ def test_the_roles_columns_are_looked_up_before_anything_is_trained(write: Write
     assert not (out / "runs").exists()
 
 
+@pytest.mark.usefixtures("no_data_report")
 def test_one_scorer_of_the_data_with_the_most_overlap_judges_all(
     write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 
 from civae_cli.app import app
 
-SMALLEST = ("--faces", "200", "--images", "128", "--size", "32", "--device", "cpu")
+SMALLEST = ("--faces", "200", "--images", "64", "--size", "32", "--device", "cpu")
 
 
 def quickstart(out: Path, *arguments: str) -> Result:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from civae_core.attributes import AttributeRoles
 from civae_core.config import Config
+from civae_core.counterfactual import Abduction, abduct
 from civae_core.data import PreparedData
 from civae_core.data.labelled import labelled_rows
 from civae_core.errors import PreemptedError
@@ -126,10 +127,10 @@ def test_a_rotation_that_takes_the_effect_is_not_kept(
     assert model.pairing is not None
     lost = 0
 
-    def seen(model: IntactVAE, y_BCHW: Tensor, *_: Any) -> Tensor:
+    def seen(model: IntactVAE, abduction: Abduction, *_: Any) -> Tensor:
         """All as asked without a rotation, and with one all but `lost` of each batch."""
         assert model.pairing is not None
-        return torch.arange(len(y_BCHW)) >= (lost if model.pairing.free_TLL.any() else 0)
+        return torch.arange(len(abduction.t_BT)) >= (lost if model.pairing.free_TLL.any() else 0)
 
     monkeypatch.setattr(pairing, "seen_as_asked", seen)
     settings: dict[str, Any] = {"images": 2 * BATCH, "device": torch.device("cpu"), "stopped": lambda: 0}
@@ -163,7 +164,7 @@ def test_the_predictor_reads_what_was_asked_of_each_image(
                 told[flipped] *= -1
             model.predictor.forward = lambda _, told=told: told
             wanted = torch.arange(16) != (-1 if flipped is None else flipped)
-            assert torch.equal(seen_as_asked(model, y, x, t, roles.treatments), wanted)
+            assert torch.equal(seen_as_asked(model, abduct(model, y, x, t), roles.treatments), wanted)
 
 
 def test_a_run_ends_with_noises_paired_and_says_so(tiny_config: MakeConfig, tmp_path: Path) -> None:

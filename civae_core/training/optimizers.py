@@ -1,0 +1,30 @@
+"""PyTorch's optimisers to the same bits, without loading its compiler.
+
+Theirs guard against being compiled, which no training here does with them, and load the compiler for that: two thirds
+of the time that `import torch` takes, once more, before the first step.
+"""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+_add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+_zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
+
+
+def _unguarded(step: Callable[..., Any]) -> Callable[..., Any]:
+    return torch.no_grad()(inspect.unwrap(step))
+
+
+class Adam(torch.optim.Adam):
+    add_param_group = _add_param_group
+    zero_grad = _zero_grad
+    step = _unguarded(torch.optim.Adam.step)
+
+
+class AdamW(torch.optim.AdamW):
+    add_param_group = _add_param_group
+    zero_grad = _zero_grad
+    step = _unguarded(torch.optim.AdamW.step)
