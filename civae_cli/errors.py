@@ -11,8 +11,6 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from civae_cli.help import format_commands
-from civae_cli.terminal import paint
 from civae_cli.usage import describe
 from civae_core.errors import CivaeError, InterruptedRunError, PreemptedError
 
@@ -43,9 +41,6 @@ class CivaeGroup(TyperGroup):
         finally:
             self.params, self.add_help_option = kept
         return parsed
-
-    def format_commands(self, ctx: Any, formatter: Any) -> None:
-        format_commands(self, ctx, formatter)
 
     def invoke(self, ctx: Any) -> Any:
         verbose = wants_traceback(_remaining_arguments(ctx))
@@ -97,6 +92,8 @@ def report(message: str, hint: str | None, verbose: bool, is_error: bool = True)
 
     A run that was asked to stop, and did, is no error and takes no label.
     """
+    from civae_cli.terminal import paint  # and with it logging, for which `--help` need not wait
+
     if verbose:
         traceback.print_exc(file=sys.stderr)
     print(f"{paint('error', 'red')}: {message}" if is_error else message, file=sys.stderr)
