@@ -1,5 +1,6 @@
 """The command line's entry point. Importing it is light: a command imports what it needs when it runs."""
 
+import gc
 import os
 import sys
 from io import TextIOWrapper
@@ -61,6 +62,9 @@ def main() -> None:
         if is_one_of_several():
             end_at_once(end.code)
         raise
+    finally:
+        # The interpreter would look through all that is left for cycles before it ends, a sixth of `--help`'s time.
+        gc.freeze()
 
 
 def is_one_of_several() -> bool:
