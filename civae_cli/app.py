@@ -1,5 +1,6 @@
 """The command line's entry point. Importing it is light: a command imports what it needs when it runs."""
 
+import gc
 import os
 import sys
 from io import TextIOWrapper
@@ -7,27 +8,12 @@ from typing import Annotated
 
 import typer
 
-from civae_cli import config
-from civae_cli.benchmark import benchmark
-from civae_cli.completion import answers_bash
-from civae_cli.counterfactual import counterfactual
-from civae_cli.doctor import doctor
-from civae_cli.effects import effects
-from civae_cli.errors import CivaeGroup
-from civae_cli.evaluate import evaluate
-from civae_cli.export import export
-from civae_cli.help import CivaeCommand
-from civae_cli.info import info
-from civae_cli.prepare_data import prepare_data
-from civae_cli.quickstart import quickstart
-from civae_cli.sample import sample
-from civae_cli.serve import serve
-from civae_cli.train import train
-from civae_cli.train_scorer import train_scorer
+from civae_cli.bash import answers_bash
+from civae_cli.commands import Commands
 from civae_core import __version__
 
 app = typer.Typer(
-    cls=CivaeGroup,
+    cls=Commands,
     name="civae",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -62,23 +48,6 @@ def civae(
     """
 
 
-START, DATA, ASK, JUDGE = "Start here", "Data and training", "Ask a trained model", "Measure"
-SHARE, LOOK = "Share", "Look after"
-
-for heading, functions in {
-    START: (quickstart,),
-    DATA: (prepare_data, train),
-    ASK: (counterfactual, sample, effects, serve),
-    JUDGE: (evaluate, benchmark, train_scorer),
-    SHARE: (export,),
-    LOOK: (info, doctor),
-}.items():
-    for function in functions:
-        name = function.__name__.replace("_", "-")
-        app.command(name, cls=CivaeCommand, rich_help_panel=heading)(function)
-app.add_typer(config.app, name="config", rich_help_panel=LOOK)
-
-
 def main() -> None:
     """Runs the command line (the console script `civae`).
 
@@ -86,13 +55,16 @@ def main() -> None:
     """
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
-    if not answers_bash(lambda: app(prog_name="civae")):
-        try:
+    try:
+        if not answers_bash(lambda: app(prog_name="civae")):
             app(prog_name="civae")
-        except SystemExit as end:
-            if is_one_of_several():
-                end_at_once(end.code)
-            raise
+    except SystemExit as end:
+        if is_one_of_several():
+            end_at_once(end.code)
+        raise
+    finally:
+        # The interpreter would look through all that is left for cycles before it ends, a sixth of `--help`'s time.
+        gc.freeze()
 
 
 def is_one_of_several() -> bool:

@@ -13,7 +13,12 @@ from civae_cli.terminal import terminal
 if TYPE_CHECKING:
     from civae_core.config import Config
 
-app = typer.Typer(help="Write, show, check and convert configs.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Write, show, check and convert configs.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    add_completion=False,
+)
 
 FilesArgument = Annotated[
     list[Path] | None,

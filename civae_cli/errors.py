@@ -11,8 +11,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from civae_cli.help import format_commands
-from civae_cli.terminal import paint
+from civae_cli.plain import taking_plain_values
 from civae_cli.usage import describe
 from civae_core.errors import CivaeError, InterruptedRunError, PreemptedError
 
@@ -33,19 +32,8 @@ class CivaeGroup(TyperGroup):
         with _in_our_words():
             return super().make_context(*args, **kwargs)
 
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """As Typer does; but while a line is being completed its own options, which nothing asks, are not parsed."""
-        kept = self.params, self.add_help_option
-        if ctx.resilient_parsing and not (args and args[0].startswith("-")):
-            self.params, self.add_help_option = [], False
-        try:
-            parsed: list[str] = super().parse_args(ctx, args)
-        finally:
-            self.params, self.add_help_option = kept
-        return parsed
-
-    def format_commands(self, ctx: Any, formatter: Any) -> None:
-        format_commands(self, ctx, formatter)
+    def get_params(self, ctx: Any) -> list[Any]:
+        return taking_plain_values(super().get_params(ctx))
 
     def invoke(self, ctx: Any) -> Any:
         verbose = wants_traceback(_remaining_arguments(ctx))
@@ -97,6 +85,8 @@ def report(message: str, hint: str | None, verbose: bool, is_error: bool = True)
 
     A run that was asked to stop, and did, is no error and takes no label.
     """
+    from civae_cli.terminal import paint  # and with it logging, for which `--help` need not wait
+
     if verbose:
         traceback.print_exc(file=sys.stderr)
     print(f"{paint('error', 'red')}: {message}" if is_error else message, file=sys.stderr)

@@ -6,6 +6,8 @@ from typing import Any
 
 from typer.core import TyperCommand
 
+from civae_cli.plain import taking_plain_values
+
 ASKING, OWN = "What is asked", "Options"
 """Headings that come first, where a command has them."""
 LONGEST_SUMMARY = 300
@@ -16,6 +18,9 @@ _KINDS = {"int": "N", "float": "NUMBER", "str": "TEXT", "path": "PATH"}
 
 class CivaeCommand(TyperCommand):
     """A command whose options stand under the headings that their `rich_help_panel` names, the common ones last."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return taking_plain_values(super().get_params(ctx))
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """As Typer does; but an error remembers what was typed, and while a line is being completed values stay text.

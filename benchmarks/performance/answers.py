@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.engines import counterfactual_command, question
-from benchmarks.performance.bench import QUICK_ONLY, Bench, run_civae, run_quietly
+from benchmarks.performance.bench import QUICK_ONLY, Bench, compile_as_installed, run_civae, run_quietly
 from benchmarks.performance.measure import Call, Goal, Row, compared, interleaved, not_measured
 from civae_core.inference.engines import open_engine
 
@@ -46,6 +46,7 @@ def answer_rows(bench: Bench) -> list[Row]:
 
 def start_rows(bench: Bench) -> list[Row]:
     """Commands in processes of their own: help, completion, and from the shell to a picture."""
+    compile_as_installed()
     completing = {"_CIVAE_COMPLETE": "complete_bash", "COMP_WORDS": "civae tr", "COMP_CWORD": "1"}
     ways: dict[str, Call] = {
         NOTHING: partial(run_quietly, [sys.executable, "-c", "pass"]),

@@ -33,9 +33,9 @@ LARGEST_SIDE = 4096
 """Of the square that a picture becomes; a model from a stranger may ask for any."""
 
 _ORIENTATION = 0x0112
-# Named one by one: Pillow would also hand EPS files to an external interpreter. Some builds lack WebP.
-Image.init()
-FORMATS = tuple(name for name in ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM") if name in Image.OPEN)
+# Named one by one: Pillow would also hand EPS files to an external interpreter. It loads the decoders of all formats
+# that it knows once it meets one that is neither of the first two, which takes long.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 # What Pillow's decoders are known to raise on damaged files.
 _DECODER_ERRORS = (
     OSError,

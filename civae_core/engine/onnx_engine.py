@@ -41,7 +41,11 @@ class OnnxEngine:
         """
         if not is_installed():
             raise UsageError("ONNX Runtime is not installed", hint=install("onnx"))
-        return cls(folder, verified(folder, model_file))
+        with ThreadPoolExecutor(1) as beside:
+            card = beside.submit(verified, folder, model_file)
+            import onnxruntime  # noqa: F401  # takes longer than looking at all bytes, for which another core will do
+
+            return cls(folder, card.result())
 
     @property
     def name(self) -> str:

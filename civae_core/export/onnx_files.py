@@ -19,7 +19,7 @@ from civae_core.errors import CivaeError, UsageError
 from civae_core.export.check import examples, largest_differences
 from civae_core.export.folders import replaced
 from civae_core.export.graphs import SINGLE, Function, functions_of
-from civae_core.export.rewrite import spell_out_softmax, strip
+from civae_core.export.rewrite import settled, simplify, spell_out_softmax, strip
 from civae_core.extras import install, missing
 from civae_core.files import sha256_of, sync, write_json
 from civae_core.model.stored import StoredModel
@@ -110,8 +110,6 @@ def _written(stored: StoredModel, functions: Mapping[str, Function], folder: Pat
 
 def trace(function: Function, examples: tuple[Tensor, ...]) -> "ModelProto":
     """The function as an ONNX graph of named tensors, for batches of any size."""
-    from onnxscript import optimizer
-
     batch = torch.export.Dim("batch", min=1)
     shapes = tuple({} if name in SINGLE else {0: batch} for name in function.inputs)
     with _silence():
@@ -120,19 +118,17 @@ def trace(function: Function, examples: tuple[Tensor, ...]) -> "ModelProto":
             examples,
             dynamo=True,
             verbose=False,
-            # Its rewriting gives the bounds of two clamps one name (onnxscript 0.7), and such a graph is refused.
-            optimize=False,
+            optimize=False,  # see `simplify`
             dynamic_shapes=(shapes,),
             input_names=list(function.inputs),
             output_names=list(function.outputs),
         )
         assert program is not None
-        optimizer.inline(program.model)
-        optimizer.fold_constants_ir(program.model)
-        optimizer.remove_unused_nodes(program.model)
+        simplify(program.model)
         graph: ModelProto = program.model_proto
-    strip(graph)
     spell_out_softmax(graph)
+    graph = settled(graph)
+    strip(graph)
     return graph
 
 

@@ -11,7 +11,6 @@ from PIL import Image
 from civae_core.data.images import Preprocessing
 from civae_core.errors import UsageError
 from civae_core.figures.pictures import write_png
-from civae_core.figures.strips import strip as draw_strip
 from civae_core.files import make_folder
 from civae_core.inference.edit import Edit, EditedPicture
 from civae_core.inference.png import write_image
@@ -109,13 +108,15 @@ class EditWriter:
         return unusual + ("__native" if self.native else "")
 
     def _strip_of(self, edited: EditedPicture) -> Image.Image:
+        from civae_core.figures.strips import strip  # and with it fonts
+
         images = [edited.picture.pixels_CHW, edited.reconstruction_CHW]
         labels, marks = ["original", "reconstruction"], [False, False]
         for edit in edited.edits:
             images.append(edit.image_CHW)
             labels.append(_described(edit))
             marks.append(not edit.in_range)
-        return draw_strip(np.stack(images), labels, marks, title=self._conditions(edited))
+        return strip(np.stack(images), labels, marks, title=self._conditions(edited))
 
     def _conditions(self, edited: EditedPicture) -> str | None:
         """What a reader of the picture must know where it is not the default."""

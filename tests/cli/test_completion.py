@@ -9,13 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from civae_cli.completion import (
-    _names_in,
-    complete_data,
-    complete_model,
-    complete_path,
-    join_pieces,
-)
+from civae_cli.bash import join_pieces
+from civae_cli.completion import _names_in, complete_data, complete_model, complete_path
 from civae_core.data import PreparedData
 from civae_core.errors import DataError
 from civae_core.model.stored import load_model

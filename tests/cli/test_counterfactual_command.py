@@ -16,8 +16,8 @@ from PIL import Image
 from civae_core.attributes import Attribute, AttributeRoles
 from civae_core.config.schema import Config
 from civae_core.data import PreparedData
+from civae_core.figures import strips
 from civae_core.figures.strips import strip
-from civae_core.inference import output
 from civae_core.model import IntactVAE
 from civae_core.model.stored import ModelCard, load_model, save_model
 
@@ -176,7 +176,7 @@ def test_a_strip_says_over_itself_what_is_not_the_default(
         titles.append(title)
         return strip(*arguments, title=title)
 
-    monkeypatch.setattr(output, "draw_strip", drawn)
+    monkeypatch.setattr(strips, "strip", drawn)
     arguments = ("--model", trained, "--treat", "Young=0", "--strip", "--out", tmp_path / "out")
     assert civae(photo_files / "0.png", *arguments, *options)[0] == 0
     assert titles == [said]
