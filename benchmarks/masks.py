@@ -31,6 +31,7 @@ from civae_core.noise_mask import noise_mask
 
 PIXEL_WIDTHS = (0.02, 0.05, 0.08, 0.12, 0.2)
 LATENT_WIDTHS = (None, 4.0, 3.0, 2.0, 1.5, 1.0)
+LOOKS_WIDTHS = (None, 0.08, 0.12, 0.16, 0.24, 0.4)
 KINDS: tuple[NoiseMask, ...] = ("none", "fade")
 BATCH = 100
 
@@ -61,9 +62,16 @@ class Answers:
 
 
 @torch.no_grad()
-def answers(model: IntactVAE, data: PreparedData, question: Question, latent_width: float | None) -> Answers:
-    """The model's answers to a question under one latent mask, as parts."""
+def answers(
+    model: IntactVAE,
+    data: PreparedData,
+    question: Question,
+    latent_width: float | None = None,
+    looks_width: float | None = None,
+) -> Answers:
+    """The model's answers to a question under one mask of latent noise and one of looks, as parts."""
     model.noise_mask, model.latent_mask_width = "none", latent_width
+    model.looks_mask_width = looks_width
     parts: list[tuple[Tensor, ...]] = []
     for start in range(0, len(question.chosen), BATCH):
         asked = question.batch(data, slice(start, start + BATCH), torch.device("cpu"))
@@ -108,12 +116,15 @@ def compare(stored: StoredModel, data: PreparedData, split: str, images: int) ->
     chosen = labelled_rows(data, stored.card.roles, split)[: 2 * images]  # type: ignore[arg-type]
     question = next(q for q in ask(data, stored.card.roles, chosen) if q.truth is not None)
     images = min(images, len(question.chosen) // 2)
-    for width in LATENT_WIDTHS:
-        a = answers(stored.model, data, question, width)[:images]
+    own_width = stored.card.config.model.latent_mask_width
+    latents = [{"latent_width": width} for width in LATENT_WIDTHS]
+    looks = [{"latent_width": own_width, "looks_width": width} for width in LOOKS_WIDTHS]
+    for widths in (*latents, *looks):
+        a = answers(stored.model, data, question, **widths)[:images]
         for pixel in KINDS:
             m = noise_mask(a.effect, pixel, 0.08)
-            print(json.dumps({"pixel": pixel, "latent_width": width, **a.score(m * a.noise)}))
-    whole = answers(stored.model, data, question, None)
+            print(json.dumps({"pixel": pixel, **widths, **a.score(m * a.noise)}))
+    whole = answers(stored.model, data, question)
     a, other = whole[:images], whole[images:]
     blur = [2 * round(1.5 * a.y.shape[-1] / 32) + 1] * 2
     coarse = gaussian_blur(a.noise, blur, [a.y.shape[-1] / 32])
