@@ -24,6 +24,7 @@ from benchmarks.performance.images import NO_TORCHVISION  # noqa: E402
 from benchmarks.performance.machine import NO_GPU  # noqa: E402
 from benchmarks.performance.measure import Goal, Plan, Row, interleaved  # noqa: E402
 from benchmarks.performance.memory import QUICK_SIZES, Growth, Held, MemoryRow, watched  # noqa: E402
+from benchmarks.performance.steps import NO_BF16  # noqa: E402
 
 SECTIONS = [
     "data preparation",
@@ -76,7 +77,7 @@ def test_every_section_is_there_and_every_ratio_is_of_what_was_measured(quick: P
     assert list(dict.fromkeys(row["section"] for row in timing["rows"])) == SECTIONS
     for row in timing["rows"]:
         if "skipped" in row:
-            assert row["skipped"] in (NO_GPU, NO_TORCHVISION, "not with --quick", "one core")
+            assert row["skipped"] in (NO_GPU, NO_BF16, NO_TORCHVISION, "not with --quick", "one core")
             continue
         scale = row["items"] / row["baseline_items"]
         pairs = zip(row["baseline_seconds"], row["seconds"], strict=True)

@@ -31,6 +31,7 @@ GPU_WAYS: tuple[Way, ...] = (
     ("bf16, channels_last, compiled", "bf16", True, True),
     ("bf16, channels_last, CUDA graphs", "bf16", True, "graphs"),
 )
+NO_BF16 = "no bf16 arithmetic in this processor; one row tells what it costs"
 SMALL_SHARE = Goal(ratio=50.0)
 """Input is at most 2 % of a step: a batch is made 50 times as fast."""
 
@@ -42,7 +43,10 @@ def step_rows(bench: Bench) -> list[Row]:
     ways = (BASE, *CPU_WAYS, *(COMPILED_WAYS if bench.scale.slow else ()))
     for network in NETWORKS:
         for way in ways:
-            _add(bench, network, CPU, way, steps, failed)
+            if way[1] == "bf16" and (network, way) != ("ours", CPU_WAYS[0]) and not has_bf16():
+                failed[_name(network, way)] = NO_BF16
+            else:
+                _add(bench, network, CPU, way, steps, failed)
     input_ = "a batch made: gathered, floats, mirrored"
     batches = bench.batches(Compute.choose(CPU))
     times = interleaved(steps | {input_: partial(batches.at, 0)}, bench.scale.plan)
@@ -58,6 +62,11 @@ def step_rows(bench: Bench) -> list[Row]:
     return rows + compared(
         STEP, {name: times[name] for name in (ours, input_)}, ours, items=count, goal=SMALL_SHARE
     )
+
+
+def has_bf16() -> bool:
+    """Whether this processor computes bf16 itself, in place of many times as long by other means."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def gpu_step_rows(bench: Bench) -> list[Row]:
