@@ -2,7 +2,8 @@
 
 import itertools
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -57,6 +58,17 @@ def opened(path: Path, size: int) -> np.ndarray:
         return np.asarray(cropped.resize((size, size), Image.Resampling.BILINEAR))
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One core for PyTorch too, which would share out a photograph's arithmetic, and wait for a core that is busy."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def preparation_rows(bench: Bench) -> list[Row]:
     """Photographs to arrays by one core at two sizes, and to a prepared folder by one core and by all."""
     photos, rows = bench.photos, []
@@ -69,7 +81,8 @@ def preparation_rows(bench: Bench) -> list[Row]:
         }
         if has_original:
             ways[ORIGINAL_WAY] = partial(_all_transformed, photos, original_way(size))
-        times = interleaved(ways, bench.scale.plan)
+        with one_thread():
+            times = interleaved(ways, bench.scale.plan)
         for baseline, goal in ((ORIGINAL_WAY, TWICE), (PILLOW, None)):
             if baseline in times:
                 both = {way: times[way] for way in (baseline, name)}
