@@ -53,12 +53,14 @@ def run_once(number: int, processes: int, given: Sequence[str]) -> dict[str, Any
         command = [sys.executable, "-m", "pytest", f"--junitxml={report}", f"--hypothesis-seed={number}"]
         if processes > 1:
             command += ["--numprocesses", str(processes), "--dist", "worksteal"]
+        # Byte code is kept, as ./check has it: many processes start.
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         began, load = time.monotonic(), os.getloadavg()[0] if hasattr(os, "getloadavg") else None
         with said.open("w", encoding="utf-8") as file:
             code = subprocess.run(
                 [*command, *given],
                 cwd=ROOT,
-                env=os.environ | {"CIVAE_TEST_SEED": str(number)},
+                env=environment | {"CIVAE_TEST_SEED": str(number)},
                 stdout=file,
                 stderr=subprocess.STDOUT,
             ).returncode
