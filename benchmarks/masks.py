@@ -31,7 +31,7 @@ from civae_core.noise_mask import noise_mask
 
 PIXEL_WIDTHS = (0.02, 0.05, 0.08, 0.12, 0.2)
 LATENT_WIDTHS = (None, 4.0, 3.0, 2.0, 1.5, 1.0)
-LOOKS_WIDTHS = (None, 0.08, 0.12, 0.16, 0.24, 0.4)
+LOOKS_WIDTHS = (None, 0.08, 0.16, 0.24, 0.4, 0.6)
 KINDS: tuple[NoiseMask, ...] = ("none", "fade")
 BATCH = 100
 
