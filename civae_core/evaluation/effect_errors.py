@@ -23,6 +23,7 @@ from civae_core.evaluation.average_effects import (
     raising,
 )
 from civae_core.evaluation.group_means import GroupMeans, MeanErrors, affordable_blocks, apart_from, compared
+from civae_core.evaluation.kept import KeptRows
 from civae_core.evaluation.methods import TrainedModel
 from civae_core.evaluation.question import Question
 from civae_core.evaluation.subgroups import FEWEST
@@ -86,13 +87,13 @@ def prior_effect_scores(
     model = method.stored.model
     means = GroupMeans(members(groups), len(truth.count_KG))
     eta_DNZ = prior_noise(model, len(question.chosen), seed)
-    apart = []
+    apart = KeptRows()
     for items, asked in in_batches(question, data, device):
         assert asked.truth_BCHW is not None
         effect_BCHW = effects_from_prior(model, asked, eta_DNZ[:, items])
         means.add(items.start, effect_BCHW)
-        apart.append(apart_from(effect_BCHW, raising(asked, asked.truth_BCHW - asked.y_BCHW)))
-    errors = MeanErrors.of(means, truth, torch.cat(apart))
+        apart.add(apart_from(effect_BCHW, raising(asked, asked.truth_BCHW - asked.y_BCHW)))
+    errors = MeanErrors.of(means, truth, apart.all)
     everyone = {"ate_error_prior": errors.mean([0])} if errors.known([0]) else {}
     return everyone | _by_covariate("cate_error_prior", groups, errors)
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from civae_core.attributes import Attribute
 from civae_core.evaluation.asked import Answer, Asked, Seen
 from civae_core.evaluation.bootstrap import bootstrap_mean
+from civae_core.evaluation.kept import KeptRows
 from civae_core.ranking import auc
 from civae_core.yardstick import Yardstick
 
@@ -43,7 +44,7 @@ class EffectivenessTally:
         self._columns = [yardstick.index(treatments[place].name) for place in self._places]
         # The scorer standardises by the data that it learned from, a model by its own.
         self._attributes = [yardstick.attributes[column] for column in self._columns]
-        self._kept: dict[str, list[Tensor]] = {}
+        self._kept: dict[str, KeptRows] = {}
 
     def add(self, asked: Asked, answer: Answer, seen: Seen | None) -> None:
         """
@@ -63,7 +64,7 @@ class EffectivenessTally:
         if asked.seen_truth is not None:
             kept["seen_truth"] = asked.seen_truth.outputs_BA[:, self._columns]
         for name, values_BT in kept.items():
-            self._kept.setdefault(name, []).append(values_BT.detach().cpu())
+            self._kept.setdefault(name, KeptRows()).add(values_BT)
 
     def per_image(self) -> dict[str, Tensor]:
         """`effective` [N]: 1 where the scorer sees each binary treatment that the question changes as intended, or 0.
@@ -92,7 +93,7 @@ class EffectivenessTally:
         return len(self._kept.get("seen_truth", ())) == len(self._kept["seen"])
 
     def _all(self, name: str) -> Tensor:
-        return torch.cat(self._kept[name])
+        return self._kept[name].all
 
     def _judged(self, place: int) -> Tensor:
         """Bool [N]: images in which this treatment changes to something that can be told right from wrong."""

@@ -15,6 +15,7 @@ from torch import Tensor
 from civae_core.attributes import Attribute, AttributeRoles
 from civae_core.evaluation.asked import Answer, Asked, Seen
 from civae_core.evaluation.bootstrap import bootstrap_mean
+from civae_core.evaluation.kept import KeptRows
 from civae_core.ranking import auc
 from civae_core.yardstick import Yardstick
 
@@ -69,7 +70,7 @@ class LeakTally:
         self._attributes = list(attributes)
         self._columns = [yardstick.index(attribute.name) for attribute in attributes]
         self._labels_NA = labels_NA
-        self._kept: dict[str, list[Tensor]] = {}
+        self._kept: dict[str, KeptRows] = {}
         self._against_truth = True
 
     def add(self, asked: Asked, answer: Answer, seen: Seen | None) -> None:
@@ -98,7 +99,7 @@ class LeakTally:
             moved_BA = seen.mean.outputs_BA - seen.reconstruction.outputs_BA
             kept["mean_shift"] = sign_B1 * moved_BA[:, self._columns]
         for name, values_BA in kept.items():
-            self._kept.setdefault(name, []).append(values_BA.detach().cpu().double())
+            self._kept.setdefault(name, KeptRows()).add(values_BA)
 
     def per_image(self) -> dict[str, Tensor]:
         """`leak.<attribute>` [N] in standard deviations, of those that can be the worst; 0 where nothing changes."""
@@ -128,10 +129,7 @@ class LeakTally:
         return {key: entry for key, entry in entries.items() if entry}
 
     def _all(self, name: str) -> Tensor:
-        parts = self._kept[name]
-        if len(parts) > 1:
-            parts[:] = [torch.cat(parts)]
-        return parts[0]
+        return self._kept[name].all.double()
 
     def _changed(self) -> Tensor:
         """Bool [N]: images in which a treatment changes."""

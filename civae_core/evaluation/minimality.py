@@ -12,6 +12,7 @@ from civae_core.data import PreparedData
 from civae_core.data.labelled import LabelledRows, evenly_spread
 from civae_core.evaluation.asked import Answer, Asked, Seen
 from civae_core.evaluation.bootstrap import bootstrap_mean
+from civae_core.evaluation.kept import KeptRows
 from civae_core.model.distributions import DiagonalNormal
 from civae_core.yardstick import Yardstick
 
@@ -73,7 +74,7 @@ class MinimalityTally:
 
     def __init__(self, references: LatentReferences) -> None:
         self._references = references
-        self._values: list[Tensor] = []
+        self._values = KeptRows()
 
     def add(self, asked: Asked, answer: Answer, seen: Seen | None) -> None:
         """
@@ -95,13 +96,13 @@ class MinimalityTally:
             own_B = torch.where(old_B == value, within_B, own_B)
             other_B = torch.where(new_B == value, beyond_B, other_B)
         cld_B = (FACTUAL_WEIGHT * own_B.exp() + INTENDED_WEIGHT * other_B.exp()).log()
-        self._values.append(cld_B[(old_B != new_B) & cld_B.isfinite()].cpu())
+        self._values.add(cld_B[(old_B != new_B) & cld_B.isfinite()])
 
     def per_image(self) -> dict[str, Tensor]:
         return {}
 
     def summary(self, seed: int) -> dict[str, Any]:
-        values_N = torch.cat(self._values) if self._values else torch.zeros(0)
+        values_N = self._values.all
         if not len(values_N):
             return {}
         cld = bootstrap_mean(values_N, seed=seed).to_dict()

@@ -17,6 +17,7 @@ from civae_core.data import PreparedData
 from civae_core.data.labelled import evenly_spread
 from civae_core.errors import DataError, UsageError
 from civae_core.evaluation.asked import Answer, Asked, Seen
+from civae_core.evaluation.kept import KeptRows
 from civae_core.extras import install
 from civae_core.yardstick import Yardstick, load_yardstick
 
@@ -209,12 +210,12 @@ def real_features(data: PreparedData, extractor: Extractor, device: torch.device
     if len(rows) < 2:
         return None
     rows = rows[evenly_spread(len(rows), MOST_REFERENCES)]
-    moments, kept = RunningMoments(), []
+    moments, kept = RunningMoments(), KeptRows()
     for part in rows.split(BATCH):
         features_BF = extractor.features(data.images(part).to(device).float() / 255)
         moments.add(features_BF)
-        kept.append(features_BF.cpu().float())
-    extractor.known[data.fingerprint] = RealFeatures(extractor, moments, torch.cat(kept))
+        kept.add(features_BF.float())
+    extractor.known[data.fingerprint] = RealFeatures(extractor, moments, kept.all)
     return extractor.known[data.fingerprint]
 
 
@@ -230,7 +231,7 @@ class RealismTally:
         self._real = real
         self._is_read = yardstick is not None and real.extractor.yardstick is yardstick
         self._moments = RunningMoments()
-        self._sample_MF: Tensor | None = None
+        self._sample = KeptRows()
         self._stride = 1
 
     def add(self, asked: Asked, answer: Answer, seen: Seen | None = None) -> None:
@@ -242,10 +243,9 @@ class RealismTally:
             )
         # Every stride-th image is kept for KID; where they become too many, every other one of them.
         first = -self._moments.count % self._stride
-        taken_MF = features_BF[first :: self._stride]
-        self._sample_MF = taken_MF if self._sample_MF is None else torch.cat([self._sample_MF, taken_MF])
-        while len(self._sample_MF) > MOST_FOR_KID:
-            self._sample_MF = self._sample_MF[::2]
+        self._sample.add(features_BF[first :: self._stride])
+        while len(self._sample) > MOST_FOR_KID:
+            self._sample.keep_every(2)
             self._stride *= 2
         self._moments.add(features_BF)
 
@@ -253,12 +253,12 @@ class RealismTally:
         return {}
 
     def summary(self, seed: int) -> dict[str, Any]:
-        if self._moments.count < 2 or self._sample_MF is None:
+        if self._moments.count < 2:
             return {}
         fid = frechet_distance(self._moments, self._real.moments)
         entry = {
             "fid": fid,
-            "kid": kernel_distance(self._sample_MF, self._real.sample_MF, seed),
+            "kid": kernel_distance(self._sample.all, self._real.sample_MF, seed),
             "extractor": self._real.extractor.name,
             "n": self._moments.count,
             "n_reference": self._real.moments.count,

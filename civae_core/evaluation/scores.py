@@ -11,6 +11,7 @@ from civae_core.data import PreparedData
 from civae_core.data.labelled import LabelledRows
 from civae_core.evaluation.asked import Method, Tally, look
 from civae_core.evaluation.bootstrap import bootstrap_mean
+from civae_core.evaluation.kept import KeptRows
 from civae_core.evaluation.methods import TrainedModel
 from civae_core.evaluation.metrics import SSIM_WINDOW, bits_per_dim, ms_ssim, psnr, ssim
 from civae_core.evaluation.perceptual import Distance
@@ -48,7 +49,7 @@ def reconstruction_scores(
     lpips: Distance | None = None,
 ) -> dict[str, Any]:
     """PSNR, SSIM, MS-SSIM and LPIPS of a model's reconstructions (τ = 0) and bits per dimension, with intervals."""
-    found: dict[str, list[Tensor]] = {}
+    found: dict[str, KeptRows] = {}
     with progress(f"evaluate reconstructions of {method.name}", len(chosen)) as bar:
         for start in range(0, len(chosen), BATCH):
             y_BCHW, x_BX, t_BT = chosen[start : start + BATCH].read(data, device)
@@ -66,9 +67,9 @@ def reconstruction_scores(
             if lpips is not None:
                 values["lpips_reconstruction"] = lpips(mean_BCHW, y_BCHW)
             for name, values_B in values.items():
-                found.setdefault(name, []).append(values_B.cpu())
+                found.setdefault(name, KeptRows()).add(values_B)
             bar.advance(len(y_BCHW))
-    return {key: bootstrap_mean(torch.cat(parts), seed=seed).to_dict() for key, parts in found.items()}
+    return {key: bootstrap_mean(kept.all, seed=seed).to_dict() for key, kept in found.items()}
 
 
 def counterfactual_scores(

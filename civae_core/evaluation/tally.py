@@ -11,6 +11,7 @@ from torch import Tensor
 
 from civae_core.evaluation.asked import Answer, Asked, Seen
 from civae_core.evaluation.bootstrap import bootstrap_mean, bootstrap_ratio
+from civae_core.evaluation.kept import KeptRows
 from civae_core.evaluation.metrics import SSIM_WINDOW, effect_terms, ms_ssim, mse, psnr, ssim
 from civae_core.evaluation.perceptual import Distance
 
@@ -20,7 +21,7 @@ class CounterfactualTally:
 
     def __init__(self, lpips: Distance | None = None) -> None:
         self._lpips = lpips
-        self._values: dict[str, list[Tensor]] = {}
+        self._values: dict[str, KeptRows] = {}
         self._effect_CHW: Tensor | None = None
         self._true_effect_CHW: Tensor | None = None
 
@@ -55,7 +56,7 @@ class CounterfactualTally:
         if self._lpips is not None:
             new["lpips"] = self._lpips(estimate_BCHW, truth_BCHW)
         for name, values_B in new.items():
-            self._values.setdefault(name, []).append(values_B.detach().to("cpu").to(torch.float64))
+            self._values.setdefault(name, KeptRows()).add(values_B.detach().to("cpu").to(torch.float64))
         sign_B111 = asked.direction_B.to(y_BCHW)[:, None, None, None]
         effect_CHW = (sign_B111 * (estimate_BCHW - y_BCHW)).detach().cpu().double().sum(0)
         true_effect_CHW = (sign_B111 * (truth_BCHW - y_BCHW)).detach().cpu().double().sum(0)
@@ -68,11 +69,11 @@ class CounterfactualTally:
     @property
     def count(self) -> int:
         """Images added so far."""
-        return sum(len(values_B) for values_B in self._values.get("mse", []))
+        return len(self._values.get("mse", ()))
 
     def per_image(self) -> dict[str, Tensor]:
         """Float64 values [N] by metric: error, mean_image_error, size, off_error, off_count, mse, psnr, ssim."""
-        return {name: torch.cat(parts) for name, parts in self._values.items()}
+        return {name: kept.all for name, kept in self._values.items()}
 
     def ate_error(self) -> float | None:
         """‖mean ±(y'−y) − mean ±(y*−y)‖ / ‖mean ±(y*−y)‖ of the mean images, signed so that all effects are those

@@ -111,8 +111,8 @@ def test_the_tally_compares_with_training_images_over_batches(
     few = RealismTally(real)
     for part in images.split(7):
         few.add(make_asked(part), Answer(part))
-    assert few._sample_MF is not None and few.summary(0)["realism"]["n"] == 30
-    torch.testing.assert_close(few._sample_MF, COLOURS.features(images)[::4], msg="spread over all of them")
+    assert few.summary(0)["realism"]["n"] == 30
+    torch.testing.assert_close(few._sample.all, COLOURS.features(images)[::4], msg="spread over all of them")
 
 
 def test_extractors_that_are_not_there_are_refused_with_what_to_do(
