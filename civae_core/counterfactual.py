@@ -110,17 +110,19 @@ def predict(
     prior = model.prior_of(abduction.x_BX, t_new_BT)
     eta_new_BZ = model.paired(abduction.eta_BZ, abduction.t_BT, t_new_BT)
 
-    def decoded(eta_BZ: Tensor) -> PixelNormal:
+    def moved(eta_BZ: Tensor) -> Tensor:
         _, moved_BZ = carry(eta_BZ, abduction.prior, prior, model.latent_mask_width)
-        z_new_BZ = torch.where(changed_B1, moved_BZ, abduction.z_BZ)
-        return model.decode(z_new_BZ, t_new_BT, abduction.x_BX)
+        return torch.where(changed_B1, moved_BZ, abduction.z_BZ)
 
-    old, new = abduction.reconstruction, decoded(eta_new_BZ)
-    structure_BCHW = new.structure_BCHW
-    if model.looks is not None and model.looks_mask_width is not None:
-        typical_BCHW = decoded(without(eta_new_BZ, model.looks)).structure_BCHW
-        own_B1HW = noise_mask(structure_BCHW - old.structure_BCHW, "fade", model.looks_mask_width)
-        structure_BCHW = torch.lerp(typical_BCHW, structure_BCHW, own_B1HW)
+    old, z_new_BZ = abduction.reconstruction, moved(eta_new_BZ)
+    if model.looks is None or model.looks_mask_width is None:
+        new = model.decode(z_new_BZ, t_new_BT, abduction.x_BX)
+        structure_BCHW = new.structure_BCHW
+    else:
+        typical_BZ = moved(without(eta_new_BZ, model.looks))
+        new, typical_BCHW = model.decode_with_other_looks(z_new_BZ, typical_BZ, t_new_BT, abduction.x_BX)
+        own_B1HW = noise_mask(new.structure_BCHW - old.structure_BCHW, "fade", model.looks_mask_width)
+        structure_BCHW = torch.lerp(typical_BCHW, new.structure_BCHW, own_B1HW)
     change_BCHW = structure_BCHW - old.structure_BCHW
     kept_B1HW = noise_mask(strength * change_BCHW, model.noise_mask, model.mask_width)
     # Fine detail is noise that the model has learned to code, and fades with the rest of it.

@@ -19,7 +19,8 @@ Looks, the part of z that says how a layered decoder's layers look, in place of 
     q·f(z',t') + (1 − q)·f(z'',t'),  q = exp(−(a/w)²),  z'' as z' with no noise of looks
 
 A latent dimension may say how light hair is in one arm and the other without its prior moving; what it says there is
-overwritten all the same, but it also says what shade the wall has. So looks are carried where the image stays.
+overwritten all the same, but it also says what shade the wall has. So looks are carried where the image stays. Where
+z' = z by definition, without a prior p(z|x,t), nothing is taken from it.
 
 Where nothing changes all masks are 1, so a null intervention still returns the photograph. `benchmarks/masks.py`
 compares them by the truth, with others that did no better.

@@ -82,7 +82,7 @@ def test_z_moves_only_where_the_prior_knows_the_treatment(
     make_model: Model, photos: Photos, monkeypatch: pytest.MonkeyPatch, prior: str, moves: bool
 ) -> None:
     y_BCHW, x_BX, t_BT = photos(4)
-    model = make_model(prior=prior, perturbed=True, latent_mask_width=None)
+    model = make_model(prior=prior, perturbed=True, latent_mask_width=None, looks_mask_width=None)
     seen = spy_on_z(model, monkeypatch)
     counterfactual(model, y_BCHW, x_BX, t_BT, 1 - t_BT)
     z_BZ, z_new_BZ = seen
@@ -121,7 +121,7 @@ def test_without_noise_the_image_is_the_decoders_mean(
     make_model: Model, photos: Photos, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     y_BCHW, x_BX, t_BT = photos(4)
-    model = make_model(perturbed=True)
+    model = make_model(perturbed=True, looks_mask_width=None)
     seen = spy_on_z(model, monkeypatch)
     image_BCHW = counterfactual(model, y_BCHW, x_BX, t_BT, 1 - t_BT, noise=0.0).image_BCHW
     mean_BCHW = model.decoder(seen[1], 1 - 2 * t_BT, model.standardise_x(x_BX)).mean_BCHW

@@ -68,7 +68,7 @@ def test_the_predicted_latent_holds_what_its_mask_leaves(
     make_model: Model, photos: Photos, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     y_BCHW, x_BX, t_BT = photos(3)
-    model = make_model(prior="xt", perturbed=True, latent_mask_width=0.1)
+    model = make_model(prior="xt", perturbed=True, latent_mask_width=0.1, looks_mask_width=None)
     abduction = abduct(model, y_BCHW, x_BX, t_BT)
     seen: list[Tensor] = []
     decode = model.decode
@@ -115,7 +115,7 @@ def test_what_places_layers_is_carried_everywhere() -> None:
     eta_BZ = torch.tensor([[1.0, -2.0, 3.0]])
     assert without(eta_BZ, slice(1, 3)).tolist() == [[1.0, 0.0, 0.0]]
     assert ModelConfig(latent=6, place_latents=4).looks == slice(4, 6)
-    for undivided in ({"place_latents": 0}, {"decoder": "direct"}):
+    for undivided in ({"place_latents": 0}, {"decoder": "direct"}, {"prior": "x"}):
         assert ModelConfig(**undivided).looks is None
 
 

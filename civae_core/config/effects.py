@@ -30,7 +30,12 @@ def without_effect(config: Config) -> list[str]:
             config.model.prior != "xt",
             "only `model.prior: xt` moves with the treatment",
         ),
-        ("model", "looks_mask_width", config.model.looks is None, "z does not tell places from looks"),
+        (
+            "model",
+            "looks_mask_width",
+            config.model.looks is None,
+            "it masks looks told from places, under `model.prior: xt`",
+        ),
         ("loss", "beta_grids", not config.model.grids, "model.scales has no grid"),
         ("train", "pairing_images", not config.model.turned, "no latent noises are paired"),
         ("loss", "weight_cap", config.loss.weights == "none", "loss.weights is none"),

@@ -143,7 +143,7 @@ class ModelConfig(Section):
     """Change, in units of [0,1] images, at which most of the noise has faded."""
     latent_mask_width: Positive | None = 4.0
     """Shift of the prior by the treatment, in standard deviations, at which most of a latent noise has faded."""
-    looks_mask_width: Positive | None = None
+    looks_mask_width: Positive | None = 0.4
     """Change, in units of [0,1] images, at which looks' noise has mostly given way to their mean; null keeps it."""
     pairing: Literal["none", "contours"] = "contours"
     """Latent noises of two treatments as they come, or turned so that counterfactuals keep contours (`prior: xt`)."""
@@ -185,8 +185,9 @@ class ModelConfig(Section):
 
     @property
     def looks(self) -> slice | None:
-        """Dimensions of z that say how layers look; None where places and looks are not told apart."""
-        return slice(self.places, self.latent) if self.decoder == "layered" and self.places else None
+        """Dimensions of z that say how layers look, apart from places; None where z does not tell, or z' = z."""
+        told = self.decoder == "layered" and self.places and self.prior == "xt"
+        return slice(self.places, self.latent) if told else None
 
     @property
     def places(self) -> int:

@@ -128,18 +128,38 @@ class Decoder(nn.Module):
 
     def forward(self, z_BZ: Tensor, t_BT: Tensor, x_BX: Tensor) -> PixelNormal:
         """z [B,Z], standardised treatments [B,T] (any real value) and covariates [B,X] to p(y|z,t[,x])."""
-        x_BX = x_BX if self.uses_x else x_BX[:, :0]
-        attributes_BA = torch.cat([t_BT, x_BX], dim=1)
-        z_BZ, fine_BZ = z_BZ[:, : self.vector], z_BZ[:, self.vector :]
-        # Undivided, z says both where things are and how they look.
-        places_BZ = z_BZ[:, : self.places] if self.places else z_BZ
-        out_BMHW = self._paint(places_BZ, fine_BZ, attributes_BA if self.layers is None else x_BX)
-        out_BMHW, log_sigma = split_sigma(self.sigma_kind, self.log_sigma, out_BMHW, self.channels)
-        looks_BZ = z_BZ[:, self.places :]
-        image_BCHW = out_BMHW if self.layers is None else self.layers(out_BMHW, looks_BZ, attributes_BA)
-        return PixelNormal(0.5 + 0.5 * image_BCHW, log_sigma)
+        out_BMHW, log_sigma = self._paint(z_BZ, t_BT, x_BX)
+        return PixelNormal(self._mean(out_BMHW, z_BZ, t_BT, x_BX), log_sigma)
 
-    def _paint(self, z_BZ: Tensor, fine_BZ: Tensor, attributes_BA: Tensor) -> Tensor:
+    def with_other_looks(
+        self, z_BZ: Tensor, other_BZ: Tensor, t_BT: Tensor, x_BX: Tensor
+    ) -> tuple[PixelNormal, Tensor]:
+        """p(y|z,t[,x]), and the mean [B,C,S,S] of the same places with the looks of another z; for layers only."""
+        out_BMHW, log_sigma = self._paint(z_BZ, t_BT, x_BX)
+        mean_BCHW = self._mean(out_BMHW, z_BZ, t_BT, x_BX)
+        return PixelNormal(mean_BCHW, log_sigma), self._mean(out_BMHW, other_BZ, t_BT, x_BX)
+
+    def _mean(self, out_BMHW: Tensor, z_BZ: Tensor, t_BT: Tensor, x_BX: Tensor) -> Tensor:
+        """What is painted, or layers of it with the looks of z, as an image in units of [0,1]."""
+        if self.layers is None:
+            return 0.5 + 0.5 * out_BMHW
+        looks_BZ = z_BZ[:, self.places : self.vector]
+        return 0.5 + 0.5 * self.layers(out_BMHW, looks_BZ, torch.cat([t_BT, self._given(x_BX)], dim=1))
+
+    def _paint(self, z_BZ: Tensor, t_BT: Tensor, x_BX: Tensor) -> tuple[Tensor, Tensor]:
+        """An image in units of [−1,1], or the logits of layers' masks: [B,M,S,S]; and log σ."""
+        x_BX = self._given(x_BX)
+        attributes_BA = torch.cat([t_BT, x_BX], dim=1) if self.layers is None else x_BX
+        # Undivided, z says both where things are and how they look.
+        out_BMHW = self._convolve(
+            z_BZ[:, : self.places or self.vector], z_BZ[:, self.vector :], attributes_BA
+        )
+        return split_sigma(self.sigma_kind, self.log_sigma, out_BMHW, self.channels)
+
+    def _given(self, x_BX: Tensor) -> Tensor:
+        return x_BX if self.uses_x else x_BX[:, :0]
+
+    def _convolve(self, z_BZ: Tensor, fine_BZ: Tensor, attributes_BA: Tensor) -> Tensor:
         """The convolutional part: a vector and the grids behind it to [B, maps, S, S], in float32."""
         grids = fine_BZ.split([self.grid_channels * side**2 for side in self.grids], dim=1)
         arriving = {

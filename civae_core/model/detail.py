@@ -102,6 +102,16 @@ class DetailedDecoder(nn.Module):
 
     def forward(self, z_BZ: Tensor, t_BT: Tensor, x_BX: Tensor) -> PixelNormal:
         """As `Decoder.forward`; z is the vector and, behind it, the grids."""
-        coarse: PixelNormal = self.coarse(z_BZ[:, : self.vector], t_BT, x_BX)
+        return self._on_top(self.coarse(z_BZ[:, : self.vector], t_BT, x_BX), z_BZ)
+
+    def with_other_looks(
+        self, z_BZ: Tensor, other_BZ: Tensor, t_BT: Tensor, x_BX: Tensor
+    ) -> tuple[PixelNormal, Tensor]:
+        """As `Decoder.with_other_looks`; the other mean is without detail."""
+        vector_BZ, other_BZ = z_BZ[:, : self.vector], other_BZ[:, : self.vector]
+        coarse, other_BCHW = self.coarse.with_other_looks(vector_BZ, other_BZ, t_BT, x_BX)
+        return self._on_top(coarse, z_BZ), other_BCHW
+
+    def _on_top(self, coarse: PixelNormal, z_BZ: Tensor) -> PixelNormal:
         mean_BCHW = coarse.mean_BCHW + 0.5 * self.detail(z_BZ[:, self.vector :])
         return PixelNormal(mean_BCHW, clamped(self.log_sigma), coarse)

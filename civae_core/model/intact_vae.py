@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from civae_core.attributes import Attribute, AttributeRoles
 from civae_core.config.schema import ModelConfig
 from civae_core.errors import UsageError
-from civae_core.model.decoder import PixelNormal
+from civae_core.model.decoder import Decoder, PixelNormal
 from civae_core.model.detail import DetailedDecoder
 from civae_core.model.distributions import DiagonalNormal, LatentNormal
 from civae_core.model.networks import make_decoder, make_encoder, make_prior
@@ -112,6 +112,17 @@ class IntactVAE(nn.Module):
         """p(y|z,t[,x]) (M2); t may be any real value."""
         likelihood: PixelNormal = self.decoder(z_BZ, self.standardise_t(t_BT), self.standardise_x(x_BX))
         return likelihood
+
+    def decode_with_other_looks(
+        self, z_BZ: Tensor, other_BZ: Tensor, t_BT: Tensor, x_BX: Tensor
+    ) -> tuple[PixelNormal, Tensor]:
+        """p(y|z,t[,x]), and the structure [B,C,S,S] of the same places with the looks of another z.
+
+        For models whose z tells places from looks; at the cost of hardly more than `decode`.
+        """
+        assert isinstance(self.decoder, Decoder | DetailedDecoder)
+        t_in_BT, x_in_BX = self.standardise_t(t_BT), self.standardise_x(x_BX)
+        return self.decoder.with_other_looks(z_BZ, other_BZ, t_in_BT, x_in_BX)
 
     def prior_of(self, x_BX: Tensor, t_BT: Tensor) -> LatentNormal:
         """p(z|x,t), p(z|x) or N(0,I), as configured (M1)."""

@@ -33,11 +33,13 @@ from civae_core.reading import parse_json, require_regular
 
 Network = TypeVar("Network", bound=torch.nn.Module)
 
-FORMAT = 4
-BEFORE_FORMAT_2 = {"decoder": "direct", "noise_mask": "none", "latent_mask_width": None}
-"""Settings of the model that format 1 did not know, as its models had them."""
-BEFORE_FORMAT_3 = {"pairing": "none"}
-"""What the first files of format 2 did not know."""
+FORMAT = 5
+UNKNOWN_BEFORE: dict[int, dict[str, Any]] = {
+    5: {"looks_mask_width": None},
+    3: {"pairing": "none"},
+    2: {"decoder": "direct", "noise_mask": "none", "latent_mask_width": None},
+}
+"""Settings of the model that files from before a format may lack, as their models had them."""
 
 
 @dataclass(frozen=True)
@@ -251,7 +253,7 @@ def _parse_card(metadata: dict[str, str], file: Path) -> ModelCard:
         if type(values["format"]) is not int or values["format"] < 1:
             raise ValueError(f"format {values['format']!r}")
         newer = values["format"] > FORMAT
-        for before, unknown in ((3, BEFORE_FORMAT_3), (2, BEFORE_FORMAT_2)):
+        for before, unknown in UNKNOWN_BEFORE.items():
             if values["format"] < before:
                 values["config"]["model"] = unknown | values["config"]["model"]
         preprocessing = None if newer else Preprocessing.from_dict(values["preprocessing"])

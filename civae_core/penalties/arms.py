@@ -45,7 +45,7 @@ class Counterfactual:
     z_BZ: Tensor
     """z', carried from the drawn z."""
     mean_BCHW: Tensor
-    """f(z', t'), the image at τ = 0, of one draw of z."""
+    """f(z', t'), the image at τ = 0 before looks are masked, of one draw of z."""
 
 
 def counterfactual_of(

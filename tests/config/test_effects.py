@@ -38,7 +38,7 @@ def config(**sections: Any) -> Config:
         ({"model": {"network": "original", "block": "inverted"}}, "model.block has no effect"),
         (
             {"model": {"looks_mask_width": 0.2, "place_latents": 0}},
-            "model.looks_mask_width has no effect: z does not tell",
+            "model.looks_mask_width has no effect: it masks looks",
         ),
         ({"model": {"deep": True}}, "model.deep has no effect: only `model.network: original`"),
         (

@@ -119,7 +119,8 @@ def test_an_answer_is_painted_anew_and_its_detail_fades_where_that_changed(
     detailed: Callable[..., IntactVAE], photos: Callable[..., Photos]
 ) -> None:
     """(M6) by hand: y' = g' + m·(H d' + τ·e), m told by g' − g alone."""
-    model, (y_BCHW, x_BX, t_BT) = detailed(latent_mask_width=None, pairing="none", mask_width=0.05), photos()
+    unmasked = dict.fromkeys(["latent_mask_width", "looks_mask_width"])
+    model, (y_BCHW, x_BX, t_BT) = detailed(**unmasked, pairing="none", mask_width=0.05), photos()
     abduction = abduct(model, y_BCHW, x_BX, t_BT)
     found = predict(model, abduction, 1 - t_BT)
     z_new_BZ = model.prior_of(x_BX, 1 - t_BT).sample(abduction.eta_BZ)

@@ -67,7 +67,8 @@ def test_a_counterfactual_is_decoded_from_the_turned_noise(
     make_model: Callable[..., IntactVAE], photos: Callable[..., tuple[torch.Tensor, ...]]
 ) -> None:
     y, x, t = photos(4)
-    paired = make_model(perturbed=True, latent_mask_width=None, pairing="contours")
+    unmasked = dict.fromkeys(["latent_mask_width", "looks_mask_width"])
+    paired = make_model(perturbed=True, **unmasked, pairing="contours")
     abduction = abduct(paired, y, x, t)
     prior = paired.prior_of(x, 1 - t)
     eta = paired.paired(abduction.eta_BZ, t, 1 - t)

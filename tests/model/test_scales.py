@@ -145,7 +145,8 @@ def test_a_counterfactual_abducts_and_predicts_scale_by_scale(
     scaled: Callable[..., IntactVAE], photos: Callable[..., Photos], values: dict[str, Any], width: float
 ) -> None:
     """(M5) and (M6) by hand: η under t given the coarser z, z' under t' given the coarser z'."""
-    model, (y_BCHW, x_BX, t_BT) = scaled(latent_mask_width=width, noise_mask="none", **values), photos()
+    masks = {"latent_mask_width": width, "looks_mask_width": None, "noise_mask": "none"}
+    model, (y_BCHW, x_BX, t_BT) = scaled(**masks, **values), photos()
     found = counterfactual(model, y_BCHW, x_BX, t_BT, 1 - t_BT)
     z_BZ = model.encode(y_BCHW, x_BX, t_BT).sample(torch.zeros(4, 164))
     z_new_BZ = torch.zeros(4, 164)
@@ -237,7 +238,7 @@ def test_penalties_ask_about_the_same_draw(
     scaled: Callable[..., IntactVAE], photos: Callable[..., Photos]
 ) -> None:
     """What a penalty decodes under t' is the counterfactual of the drawn z; its latent is centred on the mean's."""
-    model, (y_BCHW, x_BX, t_BT) = scaled(noise_mask="none"), photos()
+    model, (y_BCHW, x_BX, t_BT) = scaled(noise_mask="none", looks_mask_width=None), photos()
     output = model(y_BCHW, x_BX, t_BT, noise())
     asked = torch.ones(4, 1, dtype=torch.bool)
     made = counterfactual_of(model, x_BX, 1 - t_BT, asked, t_BT, output.posterior, output.prior, noise())

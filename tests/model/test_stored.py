@@ -113,8 +113,8 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_newer_format_asks_for_a_newer_version(file: Path) -> None:
-    with_card(file, lambda values: values.update(format=5))
-    with pytest.raises(DataError, match="written in format 5, this version reads up to 4") as caught:
+    with_card(file, lambda values: values.update(format=6))
+    with pytest.raises(DataError, match="written in format 6, this version reads up to 5") as caught:
         load_model(file)
     assert caught.value.hint == "update civae"
 
@@ -125,7 +125,8 @@ def test_a_model_of_the_first_format_is_read_as_what_it_was(
     """Format 1 had no layers and no masks, and its cards do not mention them."""
     old = tmp_path / "old.safetensors"
     card = load_model(file).card
-    settings = {"decoder": "direct", "noise_mask": "none", "latent_mask_width": None, "pairing": "none"}
+    settings = {"decoder": "direct", "noise_mask": "none", "pairing": "none"}
+    settings |= dict.fromkeys(["latent_mask_width", "looks_mask_width"])
     config = make_config(model=settings | {"layers": ModelConfig().layers})  # which is what no mention means
     save_model(make_model(decoder="direct", pairing="none"), replace(card, config=config), old)
 
@@ -139,6 +140,7 @@ def test_a_model_of_the_first_format_is_read_as_what_it_was(
             "noise_mask",
             "mask_width",
             "latent_mask_width",
+            "looks_mask_width",
             "pairing",
         ):
             values["config"]["model"].pop(key)

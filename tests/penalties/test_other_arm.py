@@ -47,10 +47,8 @@ def made_by(model: IntactVAE, y: Tensor, x: Tensor, t: Tensor, noise: Tensor) ->
 def test_the_counterfactual_is_that_of_inference(
     make_model: MakeModel, photos: Photos, prior: str, width: float | None, pairing: str
 ) -> None:
-    model, (y, x, t) = (
-        make_model(perturbed=True, prior=prior, latent_mask_width=width, pairing=pairing),
-        photos(),
-    )
+    masks = {"latent_mask_width": width, "looks_mask_width": None}
+    model, (y, x, t) = make_model(perturbed=True, prior=prior, **masks, pairing=pairing), photos()
     noise = torch.randn(4, 4, generator=torch.Generator().manual_seed(0))
     made = made_by(model, y, x, t, noise)
     expected = predict(model, abduct(model, y, x, t, noise), 1 - t, noise=0.0)

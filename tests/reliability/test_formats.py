@@ -31,8 +31,14 @@ MEANS = {
     2: [0.5216293334960938, 0.5224742293357849, 0.5228071808815002, 0.5220033526420593],
     3: [0.5216293334960938, 0.5224742293357849, 0.5228071808815002, 0.5220033526420593],
     4: [0.5062853097915649, 0.5050758719444275, 0.504393994808197, 0.5062901973724365],
+    5: [0.4470965564250946, 0.6297287344932556, 0.3627220392227173, 0.3474479615688324],
 }
 """Of the reconstructions of the first four faces, by the format of the checkpoint."""
+CHANGED = {
+    4: [0.4578251, 0.6261171, 0.3685378, 0.3428223],
+    5: [0.5265444, 0.4908782, 0.5007882, 0.5124319],
+}
+"""Of their counterfactuals, likewise; format 5 masks looks, here by a width of .02."""
 READ = [
     [0.01674681, 0.08370956, -0.09294112],
     [-0.04668009, 0.05107225, -0.01929540],
@@ -76,9 +82,19 @@ def test_models_answer_as_when_they_were_written(number: int, data: PreparedData
     assert json.loads(metadata(file)["civae"])["format"] == number
     y_BCHW = data.images(torch.arange(4)).float() / 255
     t_BT, x_BX = (data.column(name)[:4, None].float() for name in ("Young", "Male"))
-    with torch.no_grad():
-        found = abduct(load_model(file).model, y_BCHW, x_BX, t_BT).reconstruction.mean_BCHW
+    model = load_model(file).model
+    abduction = abduct(model, y_BCHW, x_BX, t_BT)
+    found = abduction.reconstruction.mean_BCHW
     assert found.mean(dim=(1, 2, 3)).tolist() == pytest.approx(MEANS[number], abs=1e-5)
+    if number in CHANGED:
+        changed = predict(model, abduction, 1 - t_BT).image_BCHW
+        assert changed.mean(dim=(1, 2, 3)).tolist() == pytest.approx(CHANGED[number], abs=1e-5)
+
+
+@pytest.mark.parametrize(("number", "width"), [(3, None), (4, None), (5, 0.02)])
+def test_looks_are_masked_from_format_5_on(number: int, width: float | None) -> None:
+    stored = load_model(FORMATS / f"checkpoint-{number}" / "model.safetensors")
+    assert stored.model.looks_mask_width == stored.card.config.model.looks_mask_width == width
 
 
 def test_grids_that_placed_layers_are_no_longer_read(tmp_path: Path) -> None:
