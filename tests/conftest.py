@@ -1,6 +1,7 @@
 """Small networks, attribute tables, prepared faces and trained runs that tests of several folders share."""
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
@@ -30,6 +31,9 @@ from civae_core.model.pairing import Pairing
 from civae_core.progress import set_quiet
 from civae_core.training import pairing
 from civae_core.training.loop import train as run_training
+
+# What is imported stays: to look for garbage in all of it, again and again, took a tenth of the time.
+gc.disable()
 
 # One thread here and in subprocesses: sums then have one order, and several test runs can share a machine.
 torch.set_num_threads(1)
@@ -64,6 +68,11 @@ settings.register_profile(
     ],
 )
 settings.load_profile("civae")
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

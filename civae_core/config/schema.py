@@ -143,7 +143,7 @@ class ModelConfig(Section):
     """Change, in units of [0,1] images, at which most of the noise has faded."""
     latent_mask_width: Positive | None = 4.0
     """Shift of the prior by the treatment, in standard deviations, at which most of a latent noise has faded."""
-    looks_mask_width: Positive | None = 0.4
+    looks_mask_width: Positive | None = 0.6
     """Change, in units of [0,1] images, at which looks' noise has mostly given way to their mean; null keeps it."""
     pairing: Literal["none", "contours"] = "contours"
     """Latent noises of two treatments as they come, or turned so that counterfactuals keep contours (`prior: xt`)."""
