@@ -12,7 +12,7 @@ from torch import Tensor
 
 RESAMPLES = 1000
 LEVEL = 0.95
-_INDICES_AT_ONCE = 1_000_000
+_INDICES_AT_ONCE = 100_000
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from civae_core.balance.design import MAX_INPUTS_FOR_PRODUCTS, fit_design
 from civae_core.counterfactual import abduct
 from civae_core.data import PreparedData
 from civae_core.data.labelled import LabelledRows, evenly_spread
+from civae_core.evaluation.kept import KeptRows
 from civae_core.evaluation.methods import TrainedModel
 from civae_core.ranking import auc
 
@@ -69,11 +70,11 @@ def abducted_noise(
     method: TrainedModel, data: PreparedData, chosen: LabelledRows, device: torch.device
 ) -> Tensor:
     """η [N, Z] of (M5), at the posterior's mean."""
-    parts = []
+    eta = KeptRows()
     for start in range(0, len(chosen), BATCH):
         y_BCHW, x_BX, t_BT = chosen[start : start + BATCH].read(data, device)
-        parts.append(abduct(method.stored.model, y_BCHW, x_BX, t_BT).eta_BZ.cpu())
-    return torch.cat(parts)
+        eta.add(abduct(method.stored.model, y_BCHW, x_BX, t_BT).eta_BZ)
+    return eta.all
 
 
 def kl_between_arms(eta_NZ: Tensor, x_NX: Tensor, t_N: Tensor) -> float:

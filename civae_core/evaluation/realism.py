@@ -23,7 +23,8 @@ from civae_core.yardstick import Yardstick, load_yardstick
 
 MOST_REFERENCES = 10_000
 """Training images whose features are compared with, at most."""
-MOST_FOR_KID = 10_000
+MOST_FOR_KID = 4_000
+"""Counterfactuals whose features KID draws its subsets from, at most."""
 SUBSETS, SUBSET_SIZE = 100, 100
 BATCH = 64
 

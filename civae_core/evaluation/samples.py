@@ -17,6 +17,7 @@ from torch import Tensor
 from civae_core.data import PreparedData
 from civae_core.data.labelled import LabelledRows, evenly_spread
 from civae_core.evaluation.average_effects import decode_prior
+from civae_core.evaluation.kept import KeptRows
 from civae_core.evaluation.methods import TrainedModel
 from civae_core.evaluation.realism import Extractor, RunningMoments, frechet_distance, kernel_distance
 from civae_core.randomness import generator_for
@@ -25,8 +26,8 @@ MOST_IMAGES = 4_000
 FEWEST_IMAGES = 20
 """With fewer there is no entry."""
 BATCH = 64
-ROWS_AT_ONCE = 250
-"""Draws that are held against all others at a time: all pairs at once take hundreds of MiB."""
+PAIRS_AT_ONCE = 250_000
+"""Pairs of draws that are held against each other at a time: all at once take hundreds of MiB."""
 
 
 @torch.no_grad()
@@ -92,9 +93,10 @@ def aggregate_gap(eta_NZ: Tensor) -> dict[str, float]:
     kl = 0.5 * (mean_Z.square() + variance_Z - 1 - variance_Z.log()).sum() - latent / count
     # With ℓ² = Z, ∫ k(a,n) dn = (Z/(Z+1))^(Z/2) exp(−‖a‖²/2(Z+1)), and the mean of that over a is (Z/(Z+2))^(Z/2).
     squares_N = eta_NZ.square().sum(dim=1)
+    rows = max(PAIRS_AT_ONCE // count, 1)
     sums = [
         torch.exp((rows_BZ @ eta_NZ.T - 0.5 * (squares_B[:, None] + squares_N)) / latent).sum()
-        for rows_BZ, squares_B in zip(eta_NZ.split(ROWS_AT_ONCE), squares_N.split(ROWS_AT_ONCE), strict=True)
+        for rows_BZ, squares_B in zip(eta_NZ.split(rows), squares_N.split(rows), strict=True)
     ]
     within = (torch.stack(sums).sum() - count) / (count * (count - 1))
     across = math.exp(0.5 * latent * math.log(latent / (latent + 1))) * torch.exp(
@@ -108,16 +110,16 @@ def _posterior_draws(
     method: TrainedModel, data: PreparedData, chosen: LabelledRows, device: torch.device, noise_NZ: Tensor
 ) -> tuple[Tensor, Tensor]:
     """η [N,Z] of one draw from the posterior of each image, and the mean KL(q‖p) of each dimension [Z] in nats."""
-    model, parts = method.stored.model, []
+    model, eta = method.stored.model, KeptRows()
     kl_Z = torch.zeros(model.latent, dtype=torch.float64)
     for start in range(0, len(chosen), BATCH):
         rows = slice(start, start + BATCH)
         y_BCHW, x_BX, t_BT = chosen[rows].read(data, device)
         posterior, z_BZ = model.encode(y_BCHW, x_BX, t_BT).draw(noise_NZ[rows].to(device))
         prior = model.prior_of(x_BX, t_BT).at(z_BZ)
-        parts.append(prior.standardise(z_BZ).cpu())
+        eta.add(prior.standardise(z_BZ))
         kl_Z += posterior.kl_by_dimension(prior).double().cpu().sum(dim=0)
-    return torch.cat(parts), kl_Z / len(chosen)
+    return eta.all, kl_Z / len(chosen)
 
 
 def _distances(
@@ -132,10 +134,10 @@ def _distances(
     """FID and KID of the odd rows' pictures from the even rows' photographs."""
     model, others, own = method.stored.model, chosen[0::2], chosen[1::2]
     eta_MZ = eta_NZ[1::2]
-    parts: dict[str, list[Tensor]] = {"reference": [], "prior": [], "reconstruction": [], "photograph": []}
+    kept = {kind: KeptRows() for kind in ("reference", "prior", "reconstruction", "photograph")}
 
     def see(kind: str, image_BCHW: Tensor) -> None:
-        parts[kind].append(extractor.features(image_BCHW.clamp(0, 1)).cpu().float())
+        kept[kind].add(extractor.features(image_BCHW.clamp(0, 1)).float())
 
     for start in range(0, len(others), BATCH):
         rows = slice(start, start + BATCH)
@@ -146,7 +148,7 @@ def _distances(
         see("prior", decode_prior(model, x_BX, t_BT, eta_MZ[rows].to(device)))
         see("reconstruction", method.reconstruct(y_BCHW, x_BX, t_BT))
         see("photograph", y_BCHW)
-    found = {kind: torch.cat(features) for kind, features in parts.items()}
+    found = {kind: features.all for kind, features in kept.items()}
     wanted = found.pop("reference")
     return {
         "fid": {kind: frechet_distance(_moments(f), _moments(wanted)) for kind, f in found.items()},
