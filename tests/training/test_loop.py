@@ -80,8 +80,9 @@ def test_a_few_bad_steps_are_skipped_and_counted(
 def test_lasting_nonsense_ends_the_run_and_spares_the_checkpoint(
     tiny_config: MakeConfig, tmp_path: Path, spoil: Callable[..., None]
 ) -> None:
-    spoil(lambda images_seen: images_seen >= 32)
-    config = tiny_config(SHORT | {"train.images": 32 * 16, "train.log_every": 64})
+    spoil(lambda images_seen: images_seen >= 8)
+    few = SHORT | {"train.batch_size": 4, "train.checkpoint_every": 8}
+    config = tiny_config(few | {"train.images": 32 * 4, "train.log_every": 16})
     with pytest.raises(DivergedError, match=r"diverged: 2\d steps in a row .* at \d+ images") as caught:
         train(config, tmp_path / "run", device="cpu")
     assert caught.value.exit_code == 4
@@ -89,7 +90,7 @@ def test_lasting_nonsense_ends_the_run_and_spares_the_checkpoint(
     assert lines_of(tmp_path / "run")[-1]["skipped_steps"] > 0
     assert all(p.isfinite().all() for p in load_model(tmp_path / "run").model.parameters())
     spoil(lambda images_seen: False)
-    assert train(tiny_config(SHORT), tmp_path / "run", device="cpu").finished is True
+    assert train(tiny_config(few | {"train.images": 16}), tmp_path / "run", device="cpu").finished is True
 
 
 def test_a_short_run_without_a_single_good_step_is_no_success(
