@@ -57,7 +57,7 @@ _examples, _seed = os.environ.get("CIVAE_FUZZ_EXAMPLES"), os.environ.get("CIVAE_
 settings.register_profile(
     "civae",
     derandomize=_examples is None and _seed is None,
-    max_examples=int(_examples or 60),
+    max_examples=int(_examples or 40),
     deadline=None,
     database=None,
     phases=[phase for phase in Phase if phase != Phase.explain],  # which takes minutes, for hints

@@ -26,7 +26,7 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 FILES = sorted(path for path in CONFIGS.glob("*.yml") if path.name.startswith(("celeba", "original")))
 AT_64 = [path for path in FILES if "64" in path.name]
 COUNT, TRAIN = 200, 180
-STEPS, BATCH = 2, 4
+STEPS, BATCH = 2, 2
 
 MakeData = Callable[..., Path]
 
@@ -81,7 +81,7 @@ def size_of(file: Path) -> int:
 
 
 def short(file: Path, data: Path) -> Config:
-    """The config, trained for two steps of four images on one CPU core."""
+    """The config, trained for two steps of two images on one CPU core."""
     settings = {
         "train.images": STEPS * BATCH,
         "train.batch_size": BATCH,

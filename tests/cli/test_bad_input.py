@@ -310,7 +310,7 @@ CASES: list[tuple[Callable[[Place], Arguments], int, str, str]] = [
     (text_as_model, 3, "{}/train.yml: not a readable safetensors file", "another kind"),
     (folder_without_model, 3, "{}/data: holds no model.safetensors and no checkpoints/last", "run folder"),
     (model_of_another_shape, 3, "does not fit the model: ", "another configuration"),
-    (newer_model, 3, "/model.safetensors: written in format 99, this version reads up to 4", "update civae"),
+    (newer_model, 3, "/model.safetensors: written in format 99, this version reads up to 5", "update civae"),
     (truncated_data, 3, "{}/data/images-00000.safetensors is truncated: 100,000 of at least", "--overwrite"),
     (truncated_data_to_edit, 3, "{}/data/attributes.safetensors is truncated: 1,000", "--overwrite"),
     (foreign_data, 3, "{}/data/images-00000.safetensors", "civae wrote"),
