@@ -103,6 +103,23 @@ def test_the_page_has_a_line_for_each_row_and_says_that_it_is_a_trial(quick: Pat
     assert "python -m benchmarks.performance timing" in text and "A trial" in text
 
 
+def test_one_section_can_be_timed_anew_and_the_others_stay(quick: Path, tmp_path: Path) -> None:
+    from benchmarks.performance.__main__ import main
+
+    out, said = tmp_path / "performance", tmp_path / "said.txt"
+    shutil.copy(quick.with_suffix(".json"), out.with_suffix(".json"))
+    before = json.loads(out.with_suffix(".json").read_text("utf-8"))["timing"]
+    assert run_script(main, ["--section", "data loading", "--quick", "--out", out], said) == 0
+    after = json.loads(out.with_suffix(".json").read_text("utf-8"))["timing"]
+    keys = [[(row["section"], row["name"]) for row in timing["rows"]] for timing in (before, after)]
+    assert keys[0] == keys[1]
+    for was, found in zip(before["rows"], after["rows"], strict=True):
+        assert (was == found) == (was["section"] != "data loading" or "skipped" in was), was["name"]
+    assert after["profile"] == before["profile"] and list(after["apart"]) == ["data loading"]
+    assert "*data loading* anew: 20" in out.with_suffix(".md").read_text("utf-8")
+    assert run_script(main, ["--section", "start-up", "--quick", "--out", tmp_path / "none"], said) == 2
+
+
 def test_ways_are_timed_in_turn_and_short_ones_repeated() -> None:
     clock, order = Clock(), []
 

@@ -1,11 +1,12 @@
 """Measures what everything costs, and writes docs/performance.json and, out of it, docs/performance.md.
 
-    python -m benchmarks.performance [timing] [memory] [--quick] [--out docs/performance]
+    python -m benchmarks.performance [timing] [memory] [--section NAME] [--quick] [--out docs/performance]
 
 `timing`, on a machine that does nothing else: preparing and loading images, training steps, counterfactuals,
 start-up, and where one step's time goes. `memory`, on any machine: what commands hold over ten times the data. A part
-that is not measured stays as it is in the file. Prints what moved since the figures that were committed last. From
-the repository's root; OMP_NUM_THREADS says how many cores torch may use.
+that is not measured stays as it is in the file, and so do sections of timing that were not asked for where some were.
+Prints what moved since the figures that were committed last. From the repository's root; OMP_NUM_THREADS says how
+many cores torch may use.
 
 `--quick` tries all that takes seconds on next to nothing, and writes to a folder of its own: its figures say nothing.
 """
@@ -25,15 +26,16 @@ from civae_core.files import write_json, write_text
 from civae_core.progress import set_quiet
 
 PARTS = ("timing", "memory")
-TIMED = (
-    images.preparation_rows,
-    images.loading_rows,
-    steps.step_rows,
-    steps.gpu_step_rows,
-    steps.together_rows,
-    answers.answer_rows,
-    answers.start_rows,
-)
+TIMED = {
+    images.PREPARATION: images.preparation_rows,
+    images.LOADING: images.loading_rows,
+    steps.STEP: steps.step_rows,
+    steps.GPU_STEP: steps.gpu_step_rows,
+    steps.TOGETHER: steps.together_rows,
+    answers.ANSWER: answers.answer_rows,
+    answers.START: answers.start_rows,
+}
+"""What measures each section of timing, in the order of the page."""
 
 
 def main() -> None:
@@ -43,23 +45,35 @@ def main() -> None:
     parser.add_argument(
         "parts", nargs="*", metavar="PART", help="timing, memory, or both, which is the default"
     )
+    parser.add_argument(
+        "--section",
+        action="append",
+        default=[],
+        choices=list(TIMED),
+        metavar="NAME",
+        help=f"time this section alone, repeatable: {', '.join(TIMED)}",
+    )
     parser.add_argument("--quick", action="store_true", help="try everything on next to nothing")
     parser.add_argument("--out", type=Path, help="PATH.json and PATH.md [default: docs/performance]")
     parser.add_argument(
         "--work", type=Path, help="a folder for what is made on the way, and kept: memory goes on in it"
     )
     options = parser.parse_args()
-    parts = options.parts or list(PARTS)
+    parts = options.parts or (["timing"] if options.section else list(PARTS))
     if unknown := [part for part in parts if part not in PARTS]:
         parser.error(f"{unknown[0]}: choose from {', '.join(PARTS)}")
     if options.quick and options.out is None:
         parser.error("--quick needs --out: its figures do not belong into docs")
     out = options.out or ROOT / "docs" / "performance"
     set_quiet(True)
-    with tempfile.TemporaryDirectory() as folder:
-        numbers = measured(parts, options.work or Path(folder), options.quick)
     file = out.with_suffix(".json")
     kept = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    if options.section and "timing" not in kept:
+        parser.error(f"--section: {file} has no other sections yet")
+    with tempfile.TemporaryDirectory() as folder:
+        numbers = measured(parts, options.work or Path(folder), options.quick, options.section)
+    if options.section:
+        numbers["timing"] = renewed(kept["timing"], numbers["timing"])
     numbers = {"schema": 1} | {part: (kept | numbers)[part] for part in PARTS if part in kept | numbers}
     write_json(file, numbers)
     write_text(out.with_suffix(".md"), page.as_page(numbers))
@@ -69,8 +83,8 @@ def main() -> None:
     print(file)
 
 
-def measured(parts: list[str], folder: Path, quick: bool) -> dict[str, Any]:
-    """The parts asked for, as they stand in the file."""
+def measured(parts: list[str], folder: Path, quick: bool, sections: list[str]) -> dict[str, Any]:
+    """The parts asked for, as they stand in the file; of timing these sections alone, if there are any."""
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     bench = Bench(folder, QUICK if quick else Scale())
@@ -78,12 +92,13 @@ def measured(parts: list[str], folder: Path, quick: bool) -> dict[str, Any]:
     if "timing" in parts:
         found["timing"] = _described(quick)
         rows = []
-        for measure in TIMED:
+        for measure in [TIMED[section] for section in sections or TIMED]:
             _say(measure.__name__)
             rows += measure(bench)
         found["timing"]["rows"] = [row.to_json() for row in rows]
-        _say(costs.step_costs.__name__)
-        found["timing"]["profile"] = costs.step_costs(bench)
+        if not sections:
+            _say(costs.step_costs.__name__)
+            found["timing"]["profile"] = costs.step_costs(bench)
     if "memory" in parts:
         found["memory"] = _described(quick)
         _say(memory.step_memory_rows.__name__)
@@ -92,6 +107,18 @@ def measured(parts: list[str], folder: Path, quick: bool) -> dict[str, Any]:
         held += memory.growth_rows(folder, memory.QUICK_SIZES if quick else memory.Sizes())
         found["memory"]["rows"] = [row.to_json() for row in held]
     return found
+
+
+def renewed(kept: dict[str, Any], timing: dict[str, Any]) -> dict[str, Any]:
+    """Kept times with the sections of `timing` in the place of their own, and a note of when those were measured.
+
+    The date and the machine stay those of the whole. What a section measured elsewhere says is a ratio all the same.
+    """
+    new = {row["section"] for row in timing["rows"]}
+    rows = [row for row in kept["rows"] if row["section"] not in new] + timing["rows"]
+    rows.sort(key=lambda row: list(TIMED).index(row["section"]))
+    apart = {section: {key: timing[key] for key in ("date", "machine", "quick")} for section in sorted(new)}
+    return kept | {"rows": rows, "apart": kept.get("apart", {}) | apart}
 
 
 def _described(quick: bool) -> dict[str, Any]:

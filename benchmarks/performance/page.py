@@ -44,6 +44,7 @@ def _timing(timing: Mapping[str, Any]) -> list[str]:
         f"```bash\n{COMMAND} timing\n```\n",
         READING,
         _machine(timing),
+        *(f"*{name}* anew: {_machine(apart)}" for name, apart in timing.get("apart", {}).items()),
         _table(head, table),
         *_profile(timing["profile"]),
     ]
