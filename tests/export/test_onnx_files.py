@@ -48,7 +48,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> StoredModel:
             "model": {
                 "latent": 6,
                 "width": 8,
-                "stages": [1, 2],
+                "stages": [1],
                 "prior_hidden": 16,
                 "sigma": "pixel",
                 "decoder": "direct",
