@@ -50,6 +50,22 @@ def test_detail_is_the_same_under_every_treatment_and_of_grids_alone(
     assert (detail(finer_BZ, t_BT) - once).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("settings", [{}, {"scales": None}, {"sigma": "pixel", "x_in_decoder": False}])
+def test_other_looks_are_painted_on_the_same_places(
+    detailed: Callable[..., IntactVAE], photos: Callable[..., Photos], settings: dict[str, Any]
+) -> None:
+    model, (_, x_BX, t_BT) = detailed(**settings), photos()
+    assert model.looks == slice(2, VECTOR)
+    z_BZ = drawn(model)
+    other_BZ = torch.cat([z_BZ[:, :2], -z_BZ[:, 2:]], dim=1)
+    found, other_BCHW = model.decode_with_other_looks(z_BZ, other_BZ, t_BT, x_BX)
+    whole, wanted = (model.decode(part, t_BT, x_BX) for part in (z_BZ, other_BZ))
+    for name in ("mean_BCHW", "structure_BCHW", "log_sigma"):
+        assert torch.equal(getattr(found, name), getattr(whole, name)), name
+    assert torch.equal(other_BCHW, wanted.structure_BCHW)
+    assert (other_BCHW - found.structure_BCHW).abs().max() > 1e-3
+
+
 def test_what_is_flat_over_windows_is_taken_out_and_texture_stays() -> None:
     flat = torch.full((1, 3, 32, 32), 0.7)
     assert without_means(flat).abs().max() < 1e-6
