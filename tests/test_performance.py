@@ -117,7 +117,9 @@ def test_one_section_can_be_timed_anew_and_the_others_stay(quick: Path, tmp_path
         assert (was == found) == (was["section"] != "data loading" or "skipped" in was), was["name"]
     assert after["profile"] == before["profile"] and list(after["apart"]) == ["data loading"]
     assert "*data loading* anew: 20" in out.with_suffix(".md").read_text("utf-8")
+    assert after["quick"] and "A trial" in out.with_suffix(".md").read_text("utf-8")
     assert run_script(main, ["--section", "start-up", "--quick", "--out", tmp_path / "none"], said) == 2
+    assert run_script(main, ["memory", "--section", "start-up", "--quick", "--out", out], said) == 2
 
 
 def test_ways_are_timed_in_turn_and_short_ones_repeated() -> None:

@@ -62,6 +62,8 @@ def main() -> None:
     parts = options.parts or (["timing"] if options.section else list(PARTS))
     if unknown := [part for part in parts if part not in PARTS]:
         parser.error(f"{unknown[0]}: choose from {', '.join(PARTS)}")
+    if options.section and "timing" not in parts:
+        parser.error("--section: only timing has sections")
     if options.quick and options.out is None:
         parser.error("--quick needs --out: its figures do not belong into docs")
     out = options.out or ROOT / "docs" / "performance"
@@ -117,8 +119,9 @@ def renewed(kept: dict[str, Any], timing: dict[str, Any]) -> dict[str, Any]:
     new = {row["section"] for row in timing["rows"]}
     rows = [row for row in kept["rows"] if row["section"] not in new] + timing["rows"]
     rows.sort(key=lambda row: list(TIMED).index(row["section"]))
-    apart = {section: {key: timing[key] for key in ("date", "machine", "quick")} for section in sorted(new)}
-    return kept | {"rows": rows, "apart": kept.get("apart", {}) | apart}
+    apart = {section: {key: timing[key] for key in ("date", "machine")} for section in sorted(new)}
+    quick = kept["quick"] or timing["quick"]
+    return kept | {"quick": quick, "rows": rows, "apart": kept.get("apart", {}) | apart}
 
 
 def _described(quick: bool) -> dict[str, Any]:
