@@ -1,6 +1,7 @@
 """Small networks, attribute tables, prepared faces and trained runs that tests of several folders share."""
 
 import atexit
+import functools
 import gc
 import os
 import shutil
@@ -41,10 +42,16 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 # How often what is the same each time is repeated took most of every short training, and of every evaluation. Tests
 # that are about it, and those that compare with processes that import everything anew, use `in_full`.
-FEWER: dict[tuple[Any, str], Any] = {(pairing, "CHECKED"): 1, (cycles, "CYCLES"): {"1": 1, "10": 2}}
+FEWER: dict[tuple[Any, str], Any] = {(pairing, "CHECKED"): 1, (cycles, "CYCLES"): {"1": 1, "10": 1}}
 FULL = {place: getattr(*place) for place in FEWER}
 for (module, name), value in FEWER.items():
     setattr(module, name, value)
+
+# Tests make and delete many small files and wait for each to be on the disk. Memory does as well where it has room
+# for what the failed ones leave.
+MEMORY = Path("/dev/shm")
+if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 4 * 2**30:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 # Scorers are cached: never in the cache of whoever runs the tests, and in one for all processes that share them.
 if "PYTEST_XDIST_WORKER" not in os.environ:
@@ -254,7 +261,18 @@ def trained(tiny_config: Callable[..., Config], made_once: MadeOnce) -> Path:
 
 
 @pytest.fixture(scope="session")
-def exported(trained: Path, made_once: MadeOnce) -> Path:
+def quick_exporter() -> None:
+    """PyTorch's exporter; left alone it reads its five hundred operators anew for each graph, a fifth of its time."""
+    pytest.importorskip("onnxscript")
+    try:
+        from torch.onnx._internal.exporter._registration import ONNXRegistry
+    except ImportError:
+        return  # another version of PyTorch keeps them elsewhere, and takes its time
+    ONNXRegistry.from_torchlib = staticmethod(functools.cache(ONNXRegistry.from_torchlib))  # type: ignore[method-assign, assignment]
+
+
+@pytest.fixture(scope="session")
+def exported(trained: Path, made_once: MadeOnce, quick_exporter: None) -> Path:
     """A folder with the model of `trained` and its ONNX export beside it; only to be read.
 
     Of the functions those that answering needs: tracing the networks on their own would take as long again.

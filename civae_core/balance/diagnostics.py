@@ -196,8 +196,11 @@ def _describe_binary(
     def mean_difference(weights_N: Tensor) -> Tensor:
         return mean(1, weights_N) - mean(0, weights_N)
 
-    variances = [x_NC[t_N == arm].var(0, correction=0) for arm in (0, 1)]
-    scale_C = ((variances[0] + variances[1]) / 2).sqrt()
+    def variance(arm: int) -> Tensor:
+        of_arm_NC = x_NC[t_N == arm]
+        return (of_arm_NC - of_arm_NC.mean(0)).square().mean(0)  # of an empty arm unknown, without a warning
+
+    scale_C = ((variance(0) + variance(1)) / 2).sqrt()
     before_C, after_C = mean_difference(torch.ones_like(w_N)), mean_difference(w_N)
     return {
         "auc": auc(e_N, t_N),

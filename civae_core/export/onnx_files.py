@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import torch
 from torch import Tensor
+from torch.fx import config as tracing
 
 from civae_core import __version__
 from civae_core.engine.card import CARD, WEIGHTS, ExportCard, GraphEntry, export_folder
@@ -112,7 +113,7 @@ def trace(function: Function, examples: tuple[Tensor, ...]) -> "ModelProto":
     """The function as an ONNX graph of named tensors, for batches of any size."""
     batch = torch.export.Dim("batch", min=1)
     shapes = tuple({} if name in SINGLE else {0: batch} for name in function.inputs)
-    with _silence():
+    with _silence(), _without_origins():
         program = torch.onnx.export(
             function,
             examples,
@@ -187,3 +188,17 @@ def _silence() -> Iterator[None]:
         finally:
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
+
+
+@contextmanager
+def _without_origins() -> Iterator[None]:
+    """Keeps the exporter from noting by which calls each node came about, which takes long and `strip` removes.
+
+    Older versions of PyTorch note it in any case.
+    """
+    before = getattr(tracing, "do_not_emit_stack_traces", False)
+    tracing.do_not_emit_stack_traces = True
+    try:
+        yield
+    finally:
+        tracing.do_not_emit_stack_traces = before

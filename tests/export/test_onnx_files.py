@@ -28,6 +28,8 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 
+pytestmark = pytest.mark.usefixtures("quick_exporter")
+
 AGE = Attribute("Age", "continuous", 20.0, 80.0, 45.0, 15.0)
 ROLES = AttributeRoles(
     treatments=(Attribute("Young", "binary"), AGE), covariates=(Attribute("Male", "binary"),)

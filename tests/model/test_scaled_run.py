@@ -101,11 +101,11 @@ def test_it_is_evaluated(stored: StoredModel, faces: PreparedData) -> None:
     assert one.posterior.mean_BZ.shape == other.prior.log_std_BZ.shape == (4, DIMENSIONS)
 
 
+@pytest.mark.usefixtures("quick_exporter")
 def test_its_graphs_take_a_z_of_all_scales(
     make_model: Callable[..., IntactVAE], photos: Callable[..., tuple[torch.Tensor, ...]]
 ) -> None:
     """Drawing people, traced: the whole export is tried by `civae export`, which compares every graph with torch."""
-    pytest.importorskip("onnxscript")
     runtime = pytest.importorskip("onnxruntime")
     from civae_core.export.onnx_files import trace
 
