@@ -197,8 +197,9 @@ def _describe_binary(
         return mean(1, weights_N) - mean(0, weights_N)
 
     def variance(arm: int) -> Tensor:
-        of_arm_NC = x_NC[t_N == arm]
-        return (of_arm_NC - of_arm_NC.mean(0)).square().mean(0)  # of an empty arm unknown, without a warning
+        """NaN for an empty arm; a column at a time, for a second table would take much memory."""
+        columns = (x_N[t_N == arm] for x_N in x_NC.T)
+        return x_NC.new_tensor([(x_M - x_M.mean()).square().mean() for x_M in columns])
 
     scale_C = ((variance(0) + variance(1)) / 2).sqrt()
     before_C, after_C = mean_difference(torch.ones_like(w_N)), mean_difference(w_N)

@@ -26,7 +26,7 @@ REPORT_JSON, REPORT_HTML = "report.json", "report.html"
 MOST_REPORT_BYTES = 2**28
 """Of report.json, which may list a million rejected files."""
 _TEMPLATE = Path(__file__).with_name("report.html.j2")
-ROWS_AT_ONCE = 2**14
+ROWS_AT_ONCE = 2**12
 """Of the table that are counted: as numbers of 64 bits, all of a large one would take more memory than the rest."""
 _EXAMPLE_COLUMNS, _EXAMPLE_ROWS = 8, 3
 _TRUTH_ROWS = 4
