@@ -118,6 +118,10 @@ def test_one_section_can_be_timed_anew_and_the_others_stay(quick: Path, tmp_path
     assert after["profile"] == before["profile"] and list(after["apart"]) == ["data loading"]
     assert "*data loading* anew: 20" in out.with_suffix(".md").read_text("utf-8")
     assert after["quick"] and "A trial" in out.with_suffix(".md").read_text("utf-8")
+    assert run_script(main, ["--section", "one training step", "--quick", "--out", out], said) == 0
+    last = json.loads(out.with_suffix(".json").read_text("utf-8"))["timing"]
+    assert last["rows"] == after["rows"] and last["profile"]["seconds"] != after["profile"]["seconds"]
+    assert list(last["apart"]) == ["data loading", "one training step"]
     assert run_script(main, ["--section", "start-up", "--quick", "--out", tmp_path / "none"], said) == 2
     assert run_script(main, ["memory", "--section", "start-up", "--quick", "--out", out], said) == 2
 

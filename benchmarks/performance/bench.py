@@ -116,7 +116,8 @@ class Bench:
     def learner(
         self, network: str, compute: Compute, compiled: Compiled = False, **changes: Any
     ) -> tuple[Learner, Batch]:
-        """A network that learns, and a batch for it."""
+        """A network that learns as `civae train` would have it, and a batch for it."""
+        compute.set_backends()
         config = self.config(network, **changes)
         roles = assign_roles(config, self.data)
         learner = Learner(make_model(config, roles, self.data), config, roles, compute)

@@ -12,6 +12,7 @@ from benchmarks.performance.bench import CPU, Bench
 from benchmarks.performance.measure import Call, interleaved, spread
 from civae_core.training.device import AUTOCAST_DTYPES, Compute
 
+SECTION = "one training step"
 LARGEST, PROFILED = 5, 3
 
 

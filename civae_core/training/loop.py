@@ -5,8 +5,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from civae_core.attributes import AttributeRoles
 from civae_core.config import Config
 from civae_core.data import PreparedData
@@ -89,7 +87,7 @@ def train(
         compute = Compute.choose(
             choose_device(processes.own_device(device)), config.train.precision, config.train.channels_last
         )
-        _set_backends(compute)
+        compute.set_backends()
         stack.enter_context(out_of_memory_explained(config, compute, processes))
 
         # Find where to begin.
@@ -246,11 +244,3 @@ def _asked_to_stop(stop: StopRequest, processes: Processes, counters: Counters, 
 def _stopped(reason: int, images: int) -> PreemptedError | InterruptedRunError:
     kind = InterruptedRunError if reason == INTERRUPTED else PreemptedError
     return kind(f"stopped at {images:,} images, after saving", hint="run the same command again to continue")
-
-
-def _set_backends(compute: Compute) -> None:
-    if compute.device.type == "cuda":
-        torch.backends.cudnn.benchmark = True
-        torch.set_float32_matmul_precision("high")
-    else:
-        torch.set_flush_denormal(True)

@@ -80,3 +80,13 @@ def test_autocast_computes_in_its_precision(precision: str, dtype: torch.dtype) 
 def test_fp32_asks_no_device_about_autocast(kind: str) -> None:
     with Compute(torch.device(kind), "fp32", False).autocast():
         assert not torch.is_autocast_enabled("cpu")
+
+
+def test_on_the_cpu_the_smallest_numbers_are_none() -> None:
+    """With them arithmetic takes many times as long, and they come up where gradients vanish."""
+    cpu = Compute.choose(torch.device("cpu"))
+    torch.set_flush_denormal(False)
+    assert torch.tensor([1e-30]).mul(1e-10).item() > 0
+    cpu.set_backends()
+    assert torch.tensor([1e-30]).mul(1e-10).item() == 0
+    torch.set_flush_denormal(False)
