@@ -1,10 +1,12 @@
-"""Cells of several `civae benchmark` folders in one small file, and as the table of docs/levers.md.
+"""Cells of several `civae benchmark` folders in one small file, and as the tables of docs/levers.md.
 
     python benchmarks/kept_cells.py docs/levers.json [FOLDER…] [--config configs/levers.yml]
+    python benchmarks/kept_cells.py docs/headline.json [FOLDER…] --config configs/headline.yml --upright
 
 Cells of the folders replace those of the same data, method and seed in the file. Prints a row for each method of the
 config, in its order: the relative effect error at each overlap, and more at the last; mean ± sd over seeds, a dash
-where nothing was trained.
+where nothing was trained. With `--upright` a row for each measure and a column for each overlap and method that has a
+cell, with the number of its seeds.
 """
 
 import argparse
@@ -32,6 +34,7 @@ MEASURES = (
     "cate_error_prior",
     "effectiveness",
     "leak",
+    "leak_accuracy",
     "worst_leak",
     "minimality",
     "realism",
@@ -39,14 +42,37 @@ MEASURES = (
     "psnr_reconstruction",
     "balance",
 )
-COLUMNS: dict[str, tuple[int, Callable[[dict[str, Any]], float]]] = {
+Shown = dict[str, tuple[int, Callable[[dict[str, Any]], float]]]
+"""Decimals of a measure, and where the number stands."""
+COLUMNS: Shown = {
     "as intended": (2, lambda entry: _only(entry["effectiveness"])["accuracy"]["mean"]),
     "worst leak (sd)": (2, lambda entry: abs(entry["worst_leak"]["mean"])),
     "worst group": (2, lambda entry: entry["subgroups"]["relative_effect_error"]["worst"]["mean"]),
     "off the effect": (4, lambda entry: entry["mse_off_effect"]["mean"]),
     "reconstruction (dB)": (1, lambda entry: entry["psnr_reconstruction"]["mean"]),
 }
-"""Decimals, and where the number stands."""
+
+
+def rows_of(covariates: Sequence[str]) -> Shown:
+    """What is shown upright: the leak is of any attribute, what is seen right of the covariates and of all others."""
+
+    def changes(entry: dict[str, Any], *, of_covariates: bool) -> list[float]:
+        of = entry["leak_accuracy"].items()
+        return [100 * value["mean"] for name, value in of if (name in covariates) == of_covariates]
+
+    return {
+        "relative effect error": (3, lambda entry: entry["relative_effect_error"]["mean"]),
+        "average effect error": (3, lambda entry: entry["ate_error"]),
+        "as intended": (3, COLUMNS["as intended"][1]),
+        "largest leak of a run (logit)": (2, lambda e: max(abs(v["mean"]) for v in e["leak"].values())),
+        "worst leak (sd)": COLUMNS["worst leak (sd)"],
+        "covariate seen right, worst change (points)": (1, lambda e: min(changes(e, of_covariates=True))),
+        "other attribute, the same": (1, lambda e: min(changes(e, of_covariates=False))),
+        "worst group": COLUMNS["worst group"],
+        "off the effect": COLUMNS["off the effect"],
+        "reconstruction (dB)": COLUMNS["reconstruction (dB)"],
+        "AUC of the treatment gained from z": (2, lambda entry: entry["balance"]["difference"]),
+    }
 
 
 def cells_of(folder: Path) -> Kept:
@@ -77,7 +103,7 @@ def merged(old: Kept, new: Kept) -> Kept:
 def table(kept: Kept, methods: Sequence[str], datasets: Sequence[str]) -> str:
     """A row of Markdown for each method that has a cell."""
     last = datasets[-1]
-    heads = [data.removeprefix("overlap-").rstrip("0").rstrip(".").lstrip("0") for data in datasets]
+    heads = [_head(data) for data in datasets]
     lines = [
         "| | "
         + " | ".join([f"overlap {heads[0]}", *heads[1:], *(f"{c}, {heads[-1]}" for c in COLUMNS)])
@@ -94,6 +120,22 @@ def table(kept: Kept, methods: Sequence[str], datasets: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
+def upright(kept: Kept, methods: Sequence[str], datasets: Sequence[str], covariates: Sequence[str]) -> str:
+    """A row of Markdown for each measure, a column for each data set and method that has a cell."""
+    of = {(data, name): kept.get(data, {}).get(name, []) for data in datasets for name in methods}
+    cells = {place: entries for place, entries in of.items() if entries}
+    heads = [f"{name}, {_head(data)} ({len(entries)})" for (data, name), entries in cells.items()]
+    lines = [f"| overlap | {' | '.join(heads)} |", "|---" * (1 + len(cells)) + "|"]
+    for measure, (decimals, read) in rows_of(covariates).items():
+        shown = [_spread([read(entry) for entry in entries], decimals) for entries in cells.values()]
+        lines.append(f"| {measure} | {' | '.join(shown)} |")
+    return "\n".join(lines)
+
+
+def _head(data: str) -> str:
+    return data.removeprefix("overlap-").rstrip("0").rstrip(".").lstrip("0")
+
+
 def _only(values: dict[str, Any]) -> Any:
     (value,) = values.values()
     return value
@@ -104,8 +146,7 @@ def _spread(values: Sequence[float], decimals: int) -> str:
         return "–"
     shown = [statistics.mean(values), *([statistics.stdev(values)] if len(values) > 1 else [])]
     return " ± ".join(
-        f"{value:.{decimals}f}".replace("0.", ".", 1) if value < 1 else f"{value:.{decimals}f}"
-        for value in shown
+        re.sub(r"^(-?)0\.", r"\1.", f"{value:.{decimals}f}").replace("-", "−") for value in shown
     )
 
 
@@ -122,6 +163,7 @@ def main() -> None:
     parser.add_argument("kept", type=Path)
     parser.add_argument("folders", type=Path, nargs="*")
     parser.add_argument("--config", type=Path, default=Path("configs/levers.yml"))
+    parser.add_argument("--upright", action="store_true")
     given = parser.parse_args()
     kept: Kept = json.loads(given.kept.read_text(encoding="utf-8")) if given.kept.exists() else {}
     for folder in given.folders:
@@ -130,7 +172,11 @@ def main() -> None:
         write_text(given.kept, json.dumps(kept, ensure_ascii=False) + "\n")
     config = yaml.safe_load(given.config.read_text(encoding="utf-8"))
     datasets = [f"overlap-{overlap}" for overlap in config["faces"]["overlap"]]
-    print(table(kept, list(config["methods"]), datasets))
+    methods = list(config["methods"])
+    if given.upright:
+        print(upright(kept, methods, datasets, config["base"]["data"]["covariates"]))
+    else:
+        print(table(kept, methods, datasets))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))  # as `python -m benchmarks.…` has it
 
-from benchmarks.kept_cells import Kept, cells_of, merged, table  # noqa: E402
+from benchmarks.kept_cells import Kept, cells_of, merged, table, upright  # noqa: E402
 from civae_core.benchmark.load import load_benchmark  # noqa: E402
 
 
@@ -17,10 +17,14 @@ def entry(error: float, seed: int) -> dict[str, Any]:
         "seed": seed,
         "relative_effect_error": {"mean": error},
         "effectiveness": {"Young": {"accuracy": {"mean": 0.5}}},
+        "ate_error": 0.125,
+        "leak": {"Male": {"mean": -0.75}, "Beard": {"mean": 0.5}},
+        "leak_accuracy": {"Male": {"mean": -0.2}, "Smiling": {"mean": 0.1}, "Beard": {"mean": -0.005}},
         "worst_leak": {"attribute": "Male", "mean": -0.25},
         "subgroups": {"relative_effect_error": {"worst": {"mean": 1.25}}},
         "mse_off_effect": {"mean": 0.001},
         "psnr_reconstruction": {"mean": 25.0},
+        "balance": {"difference": -0.01},
     }
 
 
@@ -44,6 +48,18 @@ def test_the_table_says_what_is_missing_and_how_seeds_vary() -> None:
     head, _, row = table(kept, ["cvae", "x"], ["overlap-1.0", "overlap-0.5", "overlap-0.2"]).splitlines()
     assert head.startswith("| | overlap 1 | .5 | .2 | as intended, .2 |")
     assert row == "| `x` | – | .450 ± .071 | 1.000 | .50 | .25 | 1.25 | .0010 | 25.0 |"
+
+
+def test_upright_a_measure_has_a_row_and_what_was_trained_a_column() -> None:
+    kept: Kept = {"overlap-1.0": {"x": [entry(0.4, 0)]}, "overlap-0.5": {"x": [entry(0.4, 0), entry(0.6, 1)]}}
+    methods, datasets = ["cvae", "x"], ["overlap-1.0", "overlap-0.5"]
+    head, _, *rows = upright(kept, methods, datasets, ["Male", "Smiling"]).splitlines()
+    assert head == "| overlap | x, 1 (1) | x, .5 (2) |"
+    assert rows[0] == "| relative effect error | .400 | .500 ± .141 |"
+    assert "| largest leak of a run (logit) | .75 | .75 ± .00 |" in rows
+    assert "| covariate seen right, worst change (points) | −20.0 | −20.0 ± .0 |" in rows
+    assert "| other attribute, the same | −.5 | −.5 ± .0 |" in rows
+    assert "| AUC of the treatment gained from z | −.01 | −.01 ± .00 |" in rows
 
 
 def test_what_is_kept_is_the_table_that_is_shown() -> None:
