@@ -15,6 +15,7 @@ import pytest
 import torch
 from filelock import FileLock
 from hypothesis import HealthCheck, Phase, settings
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from order import shuffled
 from torch import nn
 
@@ -40,9 +41,24 @@ gc.disable()
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
 
-# How often what is the same each time is repeated took most of every short training, and of every evaluation. Tests
-# that are about it, and those that compare with processes that import everything anew, use `in_full`.
-FEWER: dict[tuple[Any, str], Any] = {(pairing, "CHECKED"): 1, (cycles, "CYCLES"): {"1": 1, "10": 1}}
+
+def _leave_blank(canvas: FigureCanvasAgg) -> None:
+    """Draws nothing, unless it is for a file whose size follows from what is drawn."""
+    if canvas.is_saving():
+        FULL[FigureCanvasAgg, "draw"](canvas)
+    else:
+        canvas.renderer = canvas.get_renderer()
+
+
+# How often what is the same each time is repeated took most of every short training, and of every evaluation, and
+# drawing took most of every report. Tests that are about it, and those that compare with processes that import
+# everything anew, use `in_full`.
+FEWER: dict[tuple[Any, str], Any] = {
+    (pairing, "CHECKED"): 1,
+    (cycles, "CYCLES"): {"1": 1, "10": 1},
+    (cycles, "MOST_IMAGES"): 8,
+    (FigureCanvasAgg, "draw"): _leave_blank,
+}
 FULL = {place: getattr(*place) for place in FEWER}
 for (module, name), value in FEWER.items():
     setattr(module, name, value)

@@ -29,7 +29,7 @@ def cycle_scores(
     question: Question,
     device: torch.device,
     seed: int,
-    limit: int = MOST_IMAGES,
+    limit: int | None = None,
 ) -> dict[str, Any]:
     """The entries `composition` and `reversibility` of a model, each at `noise_0` and `noise_1` (τ).
 
@@ -39,9 +39,9 @@ def cycle_scores(
     At τ = 1 a null intervention returns the input whatever the model, so that entry is marked `trivial`.
 
     Args:
-        limit: images that this is done with, spread over the question's.
+        limit: images that this is done with, spread over the question's; left out, `MOST_IMAGES`.
     """
-    items = evenly_spread(len(question.chosen), limit)
+    items = evenly_spread(len(question.chosen), MOST_IMAGES if limit is None else limit)
     return {
         "composition": {
             "noise_0": _scores(method, data, question, items, device, seed, noise=0.0, there_and_back=False),

@@ -131,6 +131,7 @@ def test_known_counterfactuals_are_shown(counting_source: Callable[..., Source],
     assert "Known counterfactuals" in page
 
 
+@pytest.mark.usefixtures("in_full")
 @pytest.mark.parametrize("count", [2, 16, 40])
 def test_the_heat_map_shows_each_difference_in_its_cell(count: int) -> None:
     sign = [-1.0 if b < count / 2 else 1.0 for b in range(count)]
@@ -141,6 +142,7 @@ def test_the_heat_map_shows_each_difference_in_its_cell(count: int) -> None:
     assert blue.max() < red.min()
 
 
+@pytest.mark.usefixtures("in_full")
 def test_one_attribute_goes_together_with_nothing() -> None:
     picture = imbalance_figure(["alone"], [[None]])
     assert (np.asarray(picture) == 0xD8).all(axis=2).any()

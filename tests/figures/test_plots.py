@@ -14,6 +14,8 @@ from civae_core.figures.ridges import Arm, RidgePanel, ridge_plot
 from civae_core.figures.strips import sweep_sheet
 from civae_core.figures.text import WARNING_INK
 
+pytestmark = pytest.mark.usefixtures("in_full")
+
 
 def pixels(picture: Image.Image, colour: str) -> np.ndarray:
     """Rows and columns [2, n] of the pixels of one colour."""
