@@ -229,6 +229,7 @@ def test_values_as_large_as_they_may_be_are_packed_and_standardised(tmp_path: Pa
     assert standard_N.isfinite().all() and 1 < float(standard_N.abs().max()) < 3
 
 
+@pytest.mark.usefixtures("in_full")
 def test_names_of_attributes_reach_reports_escaped_and_unread_as_formulas(tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     names = ["<script>alert(1)</script>", "$\\frac{$", "{{7*7}}", "a\\b", "50%_{x}^y", "=1+1", "日本語"]
