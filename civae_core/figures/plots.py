@@ -1,5 +1,7 @@
 """What every plot shares: a figure without a display, plain axes, colours, and the picture that comes out."""
 
+import warnings
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -24,10 +26,12 @@ def new_figure(height: int, width: int = REPORT_WIDTH) -> Figure:
 
 
 def rendered(figure: Figure) -> Image.Image:
-    """The figure as an RGB picture."""
+    """The figure as an RGB picture; letters that matplotlib's own font lacks are boxes, and the page has the words."""
     canvas = figure.canvas
     assert isinstance(canvas, FigureCanvasAgg)
-    canvas.draw()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # one for each letter
+        canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
 
 
