@@ -26,7 +26,7 @@ def new_figure(height: int, width: int = REPORT_WIDTH) -> Figure:
 
 
 def rendered(figure: Figure) -> Image.Image:
-    """The figure as an RGB picture; letters that matplotlib's own font lacks are boxes, and the page has the words."""
+    """The figure as an RGB picture; letters that the font lacks are boxes, and the page has the words."""
     canvas = figure.canvas
     assert isinstance(canvas, FigureCanvasAgg)
     with warnings.catch_warnings():
