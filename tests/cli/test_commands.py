@@ -26,7 +26,9 @@ finally:
 def imported(*words: str, **environment: str) -> set[str]:
     """All modules that a command line has imported by its end, in a fresh interpreter."""
     command = [sys.executable, "-c", IMPORTED, *words]
-    run = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | environment)
+    # Coverage, where it is measured, would import modules of its own.
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+    run = subprocess.run(command, capture_output=True, text=True, check=True, env=plain | environment)
     return set(run.stderr.splitlines()[-1].split()[1:])
 
 
