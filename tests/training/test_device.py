@@ -85,7 +85,8 @@ def test_fp32_asks_no_device_about_autocast(kind: str) -> None:
 def test_on_the_cpu_the_smallest_numbers_are_none() -> None:
     """With them arithmetic takes many times as long, and they come up where gradients vanish."""
     cpu = Compute.choose(torch.device("cpu"))
-    torch.set_flush_denormal(False)
+    if not torch.set_flush_denormal(False):
+        pytest.skip("this processor cannot")
     assert torch.tensor([1e-30]).mul(1e-10).item() > 0
     cpu.set_backends()
     assert torch.tensor([1e-30]).mul(1e-10).item() == 0
