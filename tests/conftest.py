@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -280,11 +281,12 @@ def trained(tiny_config: Callable[..., Config], made_once: MadeOnce) -> Path:
 def quick_exporter() -> None:
     """PyTorch's exporter; left alone it reads its five hundred operators anew for each graph, a fifth of its time."""
     pytest.importorskip("onnxscript")
-    try:
+    with suppress(
+        ImportError, AttributeError
+    ):  # another version of PyTorch keeps them elsewhere, and takes its time
         from torch.onnx._internal.exporter._registration import ONNXRegistry
-    except ImportError:
-        return  # another version of PyTorch keeps them elsewhere, and takes its time
-    ONNXRegistry.from_torchlib = staticmethod(functools.cache(ONNXRegistry.from_torchlib))  # type: ignore[method-assign, assignment]
+
+        ONNXRegistry.from_torchlib = staticmethod(functools.cache(ONNXRegistry.from_torchlib))  # type: ignore[method-assign, assignment]
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,6 @@ def cycle_scores(
     question: Question,
     device: torch.device,
     seed: int,
-    limit: int | None = None,
 ) -> dict[str, Any]:
     """The entries `composition` and `reversibility` of a model, each at `noise_0` and `noise_1` (τ).
 
@@ -37,11 +36,8 @@ def cycle_scores(
     absolute distance from the input after 1 and 10 rounds, in [0,1], `ssim_1` and `ssim_10` the structural
     similarity.
     At τ = 1 a null intervention returns the input whatever the model, so that entry is marked `trivial`.
-
-    Args:
-        limit: images that this is done with, spread over the question's; left out, `MOST_IMAGES`.
     """
-    items = evenly_spread(len(question.chosen), MOST_IMAGES if limit is None else limit)
+    items = evenly_spread(len(question.chosen), MOST_IMAGES)
     return {
         "composition": {
             "noise_0": _scores(method, data, question, items, device, seed, noise=0.0, there_and_back=False),

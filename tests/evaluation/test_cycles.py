@@ -53,7 +53,7 @@ def test_composition_at_noise_1_is_nothing_and_says_that_it_is_trivial(
     for objective in ("intact", "original"):
         stored = make_stored(objective)
         method = TrainedModel("any", stored)
-        found = cycle_scores(method, faces, question_of(stored, faces), CPU, seed=0, limit=3)["composition"]
+        found = cycle_scores(method, faces, question_of(stored, faces), CPU, seed=0)["composition"]
         assert found["noise_1"]["trivial"] is True and "trivial" not in found["noise_0"]
         assert found["noise_1"]["l1_10"]["mean"] == pytest.approx(0.0, abs=1e-6)
         assert found["noise_0"]["l1_1"]["mean"] > 0.01
