@@ -5,6 +5,7 @@ too, as in Python. Keys may not repeat, and there are no aliases: a config is a 
 """
 
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -152,16 +153,24 @@ class _Builder:
         if isinstance(node, yaml.SequenceNode) and node.tag == _PREFIX + "seq":
             return [self.build(child, (*path, index)) for index, child in enumerate(node.value)]
         if isinstance(node, yaml.ScalarNode):
-            kind = node.tag.removeprefix(_PREFIX)
-            if kind in ("int", "float") and len(node.value) > _LONGEST_NUMBER:
-                self.problem(node, path, f"a number of {len(node.value):,} characters is too long")
-                return None
-            try:
-                return scalar(kind, node.value)
-            except ValueError:
-                pass
+            return self.scalar(node, path)
         self.problem(node, path, f"the tag {node.tag} does not fit here")
         return None
+
+    def scalar(self, node: yaml.ScalarNode, path: KeyPath) -> Any:
+        kind = node.tag.removeprefix(_PREFIX)
+        if kind in ("int", "float") and len(node.value) > _LONGEST_NUMBER:
+            self.problem(node, path, f"a number of {len(node.value):,} characters is too long")
+            return None
+        try:
+            value = scalar(kind, node.value)
+        except ValueError:
+            self.problem(node, path, f"the tag {node.tag} does not fit here")
+            return None
+        if type(value) is int and abs(value) > sys.float_info.max:  # as few hexadecimal digits may be
+            self.problem(node, path, f"a number beyond {sys.float_info.max:.2g} is too large")
+            return None
+        return value
 
     def mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
         result: dict[str, Any] = {}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from survival import survives
 
-from civae_core.config import ConfigError, load_config
+from civae_core.config import ConfigError, convert_file, load_config
 from civae_core.config.load import MOST_BYTES
 from civae_core.errors import CivaeError
 
@@ -85,12 +85,20 @@ def test_tags_make_nothing(tmp_path: Path, tag: str) -> None:
         ("train.seed=99999999999999999999", "less than 9223372036854775808"),
         ("train.images=1000000000000000000000000000000", "at most 1000000000000000"),
         ("train.images=" + "9" * 5000, "a number of 5,000 characters is too long"),
+        ("train.lr=0x" + "f" * 256, "a number beyond 1.8e+308 is too large"),
     ],
 )
 def test_absurd_sizes_are_refused_before_anything_is_allocated(setting: str, limit: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load_config([], [*VALID, setting])
     assert limit in caught.value.message and caught.value.exit_code == 2
+
+
+def test_a_number_beyond_a_double_is_refused_in_a_config_of_the_original_project(tmp_path: Path) -> None:
+    file = tmp_path / "old.yml"
+    file.write_text("lr: 0x" + "f" * 256, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"old\.yml:1:5: lr: a number beyond 1\.8e\+308 is too large"):
+        convert_file(file)
 
 
 def test_what_is_no_file_is_no_config(tmp_path: Path) -> None:
