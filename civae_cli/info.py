@@ -11,6 +11,7 @@ from civae_cli.completion import complete_path
 from civae_cli.options import JsonFlag, QuietFlag, VerboseFlag
 from civae_cli.terminal import terminal
 from civae_core.errors import escaped
+from civae_core.reading import finite_number
 
 _WIDTH, _COLUMN = 100, 60
 """Characters of a line of prose, and of the longest cell of a table."""
@@ -163,8 +164,9 @@ def _model_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
             told = Overfit(**facts["overfit"]).describe()
             rows.append(("overfitted", f"{told}; checkpoints/best is from before"))
         if facts["last_metrics"]:
-            shown = {k: v for k, v in facts["last_metrics"].items() if isinstance(v, int | float)}
-            rows.append(("last metrics", ", ".join(f"{k} {v:.6g}" for k, v in shown.items())))
+            numbers = {name: finite_number(value) for name, value in facts["last_metrics"].items()}
+            shown = (f"{name} {number:.6g}" for name, number in numbers.items() if number is not None)
+            rows.append(("last metrics", ", ".join(shown)))
     return [(name.replace("_", " "), text) for name, text in rows]
 
 

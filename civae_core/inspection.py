@@ -8,8 +8,8 @@ from safetensors import SafetensorError, safe_open
 
 from civae_core.attributes import Attribute, AttributeRoles
 from civae_core.errors import DataError, UsageError
+from civae_core.measured import lines_of, parsed
 from civae_core.overfitting import overfit_of
-from civae_core.reading import parse_json
 
 if TYPE_CHECKING:
     from civae_core.model.stored import ModelCard
@@ -79,7 +79,7 @@ def _inspect_model(path: Path) -> dict[str, Any]:
         best = checkpoints / "best"
         if best.exists():
             facts["best"] = follow(best).resolve().name
-        facts["last_metrics"] = _last_line(path / "metrics.jsonl")
+        facts["last_metrics"] = _last_metrics(path / "metrics.jsonl")
         if overfit := overfit_of(path):
             facts["overfit"] = asdict(overfit)
     evaluation, why_not = _evaluation(file, card)
@@ -174,14 +174,9 @@ def _names(roles: AttributeRoles) -> dict[str, list[str]]:
     }
 
 
-def _last_line(path: Path) -> dict[str, Any] | None:
-    """The last whole line of metrics.jsonl; a run that was killed may have left half a line after it."""
-    if not path.is_file():
-        return None
-    for line in reversed(path.read_text(encoding="utf-8", errors="replace").splitlines()):
-        try:
-            values: dict[str, Any] = parse_json(line)
-        except ValueError:
-            continue
-        return values
-    return None
+def _last_metrics(metrics: Path) -> dict[str, Any] | None:
+    """The newest whole line: a run that was killed may have left half a line after it."""
+    try:
+        return next(parsed(lines_of(metrics), newest_first=True), None)
+    except OSError:
+        return None  # whoever goes on with the run says what is wrong with it

@@ -2,15 +2,14 @@
 
 import json
 import logging
-import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from civae_core.errors import CivaeError
+from civae_core.measured import lines_of, parsed
 from civae_core.model_header import read_header
 from civae_core.model_paths import FILE_NAME, follow
-from civae_core.reading import parse_json, read_at_most
+from civae_core.reading import finite_number
 
 CLEARLY = 0.01
 """Nats per pixel and channel by which a validation loss must have risen to be worth a word."""
@@ -18,7 +17,6 @@ MOST_TIMES = 100
 """Times that each training image may be shown before a run is warned that it will know them by heart."""
 USUAL_TIMES = 30
 """Times after which held-out portraits were predicted best when 600 were learned (docs/own-data.md)."""
-MOST_METRICS_BYTES = 2**28
 
 log = logging.getLogger(__name__)
 
@@ -90,14 +88,8 @@ def too_long(images: int, photographs: int) -> str | None:
 def _validation_losses(metrics: Path) -> list[tuple[int, float]]:
     """Images seen and validation loss at each checkpoint, in the order of the file."""
     found = []
-    for line in read_at_most(metrics, MOST_METRICS_BYTES).decode("utf-8", errors="replace").splitlines():
-        if '"valid_loss"' not in line:
-            continue
-        try:
-            values: dict[str, Any] = parse_json(line)
-            images, loss = int(values["images"]), float(values["valid_loss"])
-        except (ValueError, KeyError, TypeError):
-            continue  # torn by a kill
-        if math.isfinite(loss):
-            found.append((images, loss))
+    for values in parsed([line for line in lines_of(metrics) if '"valid_loss"' in line]):
+        images, loss = (finite_number(values.get(key)) for key in ("images", "valid_loss"))
+        if images is not None and loss is not None:
+            found.append((int(images), loss))
     return found

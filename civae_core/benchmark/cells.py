@@ -1,6 +1,5 @@
 """What a benchmark consists of: a cell is one method trained with one seed on one data set, and scored there."""
 
-import json
 import logging
 import time
 from collections.abc import Iterable, Mapping
@@ -19,8 +18,9 @@ from civae_core.evaluation.instruments import Instruments
 from civae_core.evaluation.measures import NOT_COMPETING
 from civae_core.evaluation.realism import extractor_for
 from civae_core.files import write_json
+from civae_core.measured import lines_of, parsed
 from civae_core.model.stored import find_model_file, load_model, read_card
-from civae_core.reading import read_json
+from civae_core.reading import finite_number, read_json
 from civae_core.training.checkpoint import last_checkpoint
 from civae_core.training.device import choose_device
 from civae_core.training.loop import train
@@ -148,14 +148,14 @@ def trained_seconds(metrics: Path) -> float:
 
     A stretch that was trained again after a stop counts once; a record that was deleted counts nothing.
     """
-    speeds: dict[int, float] = {}
+    speeds: dict[float, float] = {}
     pairing = 0.0
-    lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.is_file() else []
-    for values in map(json.loads, lines):
-        if values.get("images_per_second"):
-            speeds[values["images"]] = values["images_per_second"]
-        pairing = values.get("pairing_seconds", pairing)
-    seconds, before = 0.0, 0
+    for values in parsed(lines_of(metrics)):
+        images, speed = (finite_number(values.get(key)) for key in ("images", "images_per_second"))
+        if images is not None and speed is not None and speed > 0:
+            speeds[images] = speed
+        pairing = finite_number(values.get("pairing_seconds")) or pairing
+    seconds, before = 0.0, 0.0
     for images, speed in sorted(speeds.items()):
         seconds += (images - before) / speed
         before = images

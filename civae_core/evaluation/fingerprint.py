@@ -10,7 +10,20 @@ _MAKING = (
     *("benchmark", "config", "data", "engine", "export", "figures", "inference", "penalties", "synthetic"),
     "training",
 )
-_HELPING = "assignments", "attributes", "errors", "files", "machine", "model_paths", "objective", "progress"
+_HELPING = (
+    *(
+        "assignments",
+        "attributes",
+        "errors",
+        "files",
+        "locks",
+        "machine",
+        "measured",
+        "model_header",
+        "model_paths",
+    ),
+    *("objective", "overfitting", "progress", "reading"),
+)
 _ENTRIES = "diagnosis", "inspection", "quickstart"
 WITHOUT_BEARING = (
     *_MAKING,

@@ -1,8 +1,9 @@
 """Numbers of an evaluation as they are shown: with an interval, a spread over runs or a name, where there is one."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from civae_core.reading import finite_number
 
 ABSENT = "–"
 
@@ -35,19 +36,19 @@ class Value:
 def as_value(entry: object) -> Value | None:
     """A number or a {"mean", "lo", "hi", …} as a Value; anything else, and what is not finite, is absent."""
     if isinstance(entry, Mapping):
-        mean = _finite(entry.get("mean"))
+        mean = finite_number(entry.get("mean"))
         if mean is None:
             return None
         runs = entry.get("runs")
         return Value(
             mean,
-            _finite(entry.get("lo")),
-            _finite(entry.get("hi")),
-            _finite(entry.get("sd")),
+            finite_number(entry.get("lo")),
+            finite_number(entry.get("hi")),
+            finite_number(entry.get("sd")),
             len(runs) if isinstance(runs, list) else 1,
             str(entry.get("attribute") or entry.get("group") or ""),
         )
-    number = _finite(entry)
+    number = finite_number(entry)
     return None if number is None else Value(number)
 
 
@@ -56,12 +57,6 @@ def at_path(entry: object, path: Sequence[str]) -> object:
     for key in path:
         entry = entry.get(key) if isinstance(entry, Mapping) else None
     return entry
-
-
-def _finite(entry: object) -> float | None:
-    if isinstance(entry, bool) or not isinstance(entry, int | float) or not math.isfinite(entry):
-        return None
-    return float(entry)
 
 
 def _rounded(number: float, decimals: int) -> str:

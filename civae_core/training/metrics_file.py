@@ -6,7 +6,8 @@ from typing import Any
 
 from civae_core.errors import CivaeError
 from civae_core.files import describe_os_error, write_text
-from civae_core.reading import parse_json
+from civae_core.measured import parsed
+from civae_core.reading import finite_number
 
 
 class MetricsFile:
@@ -54,10 +55,8 @@ class MetricsFile:
 
 
 def _images_of(line: str) -> int:
-    try:
-        return int(parse_json(line)["images"])
-    except (ValueError, TypeError, KeyError):
-        return 0  # not ours to judge
+    images = next((finite_number(values.get("images")) for values in parsed([line])), None)
+    return int(images or 0)  # what tells no count is not ours to judge
 
 
 def _finite(value: Any) -> Any:

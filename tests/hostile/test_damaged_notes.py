@@ -12,8 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from survival import survives
+from typer.testing import CliRunner
 
-from civae_core.benchmark.cells import kept_evaluation
+from civae_cli.app import app
+from civae_core.benchmark.cells import kept_evaluation, trained_seconds
 from civae_core.data import PreparedData, report, workspace
 from civae_core.data.pack import _read_record
 from civae_core.engine.card import read_card
@@ -23,6 +25,7 @@ from civae_core.export.hub import evaluation_of
 from civae_core.inspection import inspect
 from civae_core.locks import LOCK_NAME, _read
 from civae_core.model_paths import find_model_file, follow
+from civae_core.overfitting import overfit_of
 from civae_core.reading import MOST_JSON_BYTES, read_json
 from civae_core.synthetic import celeba_tree
 from civae_core.training.checkpoint import restore_checkpoint
@@ -142,6 +145,38 @@ def test_a_line_of_metrics_that_is_none_is_passed_over(trained: Path, tmp_path: 
     assert inspect(run)["last_metrics"] == json.loads(good.splitlines()[-1])
     MetricsFile(metrics).cut_back(lines=None, images=0)
     assert metrics.read_text() == "[" * 200_000 + "\n", "one that tells no count is not judged"
+
+
+ODD_METRICS = [
+    "[1]",
+    "5",
+    "{",
+    '{"images": [], "valid_loss": {}}',
+    '{"images": Infinity, "valid_loss": NaN, "images_per_second": -Infinity}',
+    '{"images": 512, "valid_loss": true, "images_per_second": 0, "pairing_seconds": "x"}',
+    '{"images": BIG, "valid_loss": BIG, "images_per_second": BIG, "pairing_seconds": BIG}'.replace(
+        "BIG", "9" * 400
+    ),
+]
+
+
+@pytest.mark.parametrize("odd", [*ODD_METRICS, "a folder"])
+def test_metrics_that_are_no_numbers_are_nobody_s_trouble(odd: str, trained: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(trained, tmp_path / "run", symlinks=True))
+    metrics = run / "metrics.jsonl"
+    whole = metrics.read_text(encoding="utf-8")
+    seconds = trained_seconds(metrics)
+    if odd == "a folder":
+        metrics.unlink()
+        metrics.mkdir()
+    else:
+        metrics.write_text(f"{whole}{odd}\n", encoding="utf-8")
+        assert trained_seconds(metrics) == seconds
+        assert overfit_of(run) is None
+        MetricsFile(metrics).cut_back(lines=None, images=10**9)
+        assert metrics.read_text(encoding="utf-8").startswith(whole)
+    said = CliRunner().invoke(app, ["info", str(run)])
+    assert said.exit_code == 0 and "objective" in said.stdout
 
 
 def test_the_card_of_a_scorer_cannot_nest_without_end() -> None:
