@@ -103,7 +103,8 @@ def _inspect_model(path: Path) -> dict[str, Any]:
 
 def _evaluation(file: Path, card: "ModelCard") -> tuple[dict[str, Any] | None, str]:
     """What was measured of this very model; else None, and why."""
-    from civae_core.export.card_facts import method_of
+    from civae_core.evaluation.naming import OBJECTIVE_NAMES
+    from civae_core.export.card_facts import part_of
     from civae_core.export.hub import find_evaluation
 
     try:
@@ -112,11 +113,11 @@ def _evaluation(file: Path, card: "ModelCard") -> tuple[dict[str, Any] | None, s
         return None, error.message
     if found is None:
         return None, why_not
-    name = "ours" if card.config.objective == "intact" else card.config.objective
+    objective = card.config.objective
     kept = {key: found[key] for key in ("data", "split", "n", "noise", "do", "overlap") if key in found}
-    method = method_of(card.config.objective, found)
-    predictor = (found.get("predictor") or {}).get(name)
-    return kept | {"methods": {name: method or {}}, "predictor": {name: predictor or {}}}, ""
+    own = OBJECTIVE_NAMES[objective]
+    parts = {part: {own: part_of(found, part, objective)} for part in ("methods", "predictor")}
+    return kept | parts, ""
 
 
 def _inspect_scorer(path: Path) -> dict[str, Any]:

@@ -1,8 +1,15 @@
-"""What an evaluation says of a model, as titled tables: for the card of a hub and for the terminal's."""
+"""What an evaluation says of a model, as titled tables: for the card of a hub and for the terminal's.
+
+The evaluation may be a stranger's: what is not where it belongs counts as not measured.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from civae_core.evaluation.naming import OBJECTIVE_NAMES
+from civae_core.evaluation.values import at_path
+from civae_core.reading import finite_number
 
 
 @dataclass(frozen=True)
@@ -18,14 +25,13 @@ class Facts:
 
 def method_of(objective: str, evaluation: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     """The evaluation's figures of the model itself, not those of baselines; None where it has none."""
-    found = _of_model("methods", objective, evaluation)
-    return found or None
+    return part_of(evaluation, "methods", objective) or None
 
 
 def overlap_facts(evaluation: Mapping[str, Any] | None) -> Facts:
     """How far the arms of each treatment overlap."""
     title = "Overlap"
-    found = (evaluation or {}).get("overlap") or {}
+    found = _group(evaluation, "overlap")
     if not found:
         return Facts(
             title, "Not reported: `civae evaluate` measures how far the arms of a treatment overlap."
@@ -33,10 +39,8 @@ def overlap_facts(evaluation: Mapping[str, Any] | None) -> Facts:
     rows = [
         (
             name,
-            number(entry.get("auc")),
-            number(entry.get("share_extreme")),
-            number(entry.get("effective_sample_share")),
-            entry.get("verdict", ""),
+            *(number(at_path(entry, [key])) for key in ("auc", "share_extreme", "effective_sample_share")),
+            str(at_path(entry, ["verdict"]) or ""),
         )
         for name, entry in found.items()
     ]
@@ -57,11 +61,11 @@ def measured_facts(evaluation: Mapping[str, Any] | None, method: Mapping[str, An
         "psnr_reconstruction": "PSNR of the reconstruction, dB",
     }
     rows = [(text, interval(method[key])) for key, text in names.items() if key in method]
-    for treatment, scores in method.get("effectiveness", {}).items():
+    for treatment, scores in _group(method, "effectiveness").items():
         if isinstance(scores, Mapping) and "accuracy" in scores:
             text = f"answers that an independent scorer finds as intended, {treatment}"
             rows.append((text, interval(scores["accuracy"])))
-    asked = ", ".join(f"{name}={value}" for name, value in evaluation.get("do", {}).items())
+    asked = ", ".join(f"{name}={value}" for name, value in _group(evaluation, "do").items())
     about = (
         f"{evaluation.get('n', '?')} images of {evaluation.get('data', '?')}, split "
         f"{evaluation.get('split', '?')}, under {asked} with τ = {evaluation.get('noise', '?')}; means "
@@ -72,12 +76,12 @@ def measured_facts(evaluation: Mapping[str, Any] | None, method: Mapping[str, An
 
 def leak_facts(method: Mapping[str, Any] | None) -> Facts:
     """What an independent scorer sees change that should not."""
-    found = (method or {}).get("leak") or {}
+    found = _group(method, "leak")
     if not found:
         return Facts("Leak", "Not measured.")
     against = (
         "what the true counterfactual moves"
-        if (method or {}).get("leak_reference") == "truth"
+        if at_path(method, ["leak_reference"]) == "truth"
         else "no change"
     )
     about = (
@@ -91,7 +95,7 @@ def leak_facts(method: Mapping[str, Any] | None) -> Facts:
 def reading_facts(objective: str, evaluation: Mapping[str, Any] | None) -> Facts:
     """How well the model's own predictor reads labels that nobody states, and how honest its probabilities are."""
     title = "Labels that are not stated"
-    found = _of_model("predictor", objective, evaluation)
+    found = part_of(evaluation, "predictor", objective)
     if not found:
         return Facts(title, "How well they are predicted was not measured.")
     rows = [
@@ -111,8 +115,13 @@ def reading_facts(objective: str, evaluation: Mapping[str, Any] | None) -> Facts
     return Facts(title, about, ("attribute", "read rightly", "calibration error", "by chance"), rows)
 
 
-def _of_model(part: str, objective: str, evaluation: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    found = ((evaluation or {}).get(part) or {}).get("ours" if objective == "intact" else objective)
+def part_of(evaluation: Mapping[str, Any] | None, part: str, objective: str) -> Mapping[str, Any]:
+    """What the evaluation's part `methods` or `predictor` says of the model itself; empty where it says nothing."""
+    return _group(evaluation, part, OBJECTIVE_NAMES[objective])
+
+
+def _group(entry: object, *path: str) -> Mapping[str, Any]:
+    found = at_path(entry, path)
     return found if isinstance(found, Mapping) else {}
 
 
@@ -127,4 +136,5 @@ def interval(value: Any) -> str:
 
 def number(value: Any) -> str:
     """Three digits, or a dash for what is not known."""
-    return f"{value:.3g}" if isinstance(value, int | float) else "–"
+    known = finite_number(value)
+    return "–" if known is None else f"{known:.3g}"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from civae_core.errors import DataError, UsageError
+from civae_core.evaluation.naming import OBJECTIVE_NAMES
 from civae_core.export.folders import replaced
 from civae_core.export.model_card import write_card
 from civae_core.files import sync, write_json, write_text
@@ -97,7 +98,7 @@ def find_evaluation(model_file: Path, card: ModelCard) -> tuple[dict[str, Any] |
     try:
         found = read_json(path)
         seen = found["images_seen"]
-        seen = seen.get("ours" if card.config.objective == "intact" else card.config.objective)
+        seen = seen.get(OBJECTIVE_NAMES[card.config.objective])
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise DataError(f"{path}: not an evaluation ({error})", hint="run civae evaluate again") from error
     if seen != card.images_seen:

@@ -21,9 +21,11 @@ from civae_core.data.pack import _read_record
 from civae_core.engine.card import read_card
 from civae_core.errors import DataError, UsageError
 from civae_core.evaluation import foreign
-from civae_core.export.hub import evaluation_of
+from civae_core.export.hub import evaluation_of, find_evaluation
+from civae_core.export.model_card import write_card
 from civae_core.inspection import inspect
 from civae_core.locks import LOCK_NAME, _read
+from civae_core.model.stored import read_card as read_model_card
 from civae_core.model_paths import find_model_file, follow
 from civae_core.overfitting import overfit_of
 from civae_core.reading import MOST_JSON_BYTES, read_json
@@ -145,6 +147,39 @@ def test_a_line_of_metrics_that_is_none_is_passed_over(trained: Path, tmp_path: 
     assert inspect(run)["last_metrics"] == json.loads(good.splitlines()[-1])
     MetricsFile(metrics).cut_back(lines=None, images=0)
     assert metrics.read_text() == "[" * 200_000 + "\n", "one that tells no count is not judged"
+
+
+@pytest.fixture(scope="module")
+def measured_run(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(shutil.copytree(trained, tmp_path_factory.mktemp("measured") / "run", symlinks=True))
+
+
+ODD_PARTS: list[Any] = [
+    None,
+    [1],
+    "x",
+    5,
+    {"Young": [1], "ours": [1]},
+    {"ours": {"leak": "x", "effectiveness": -1, "ate_error": [], "Young": "x"}},
+    {"ours": {"leak": {"Male": 10**400}, "effectiveness": {"Young": 1}, "ate_error": {"mean": 10**400}}},
+]
+
+
+@pytest.mark.parametrize("odd", ODD_PARTS, ids=range(len(ODD_PARTS)))
+@pytest.mark.parametrize("part", ["methods", "overlap", "predictor", "do", "data"])
+def test_odd_parts_of_an_evaluation_count_as_not_measured(part: str, odd: Any, measured_run: Path) -> None:
+    card = read_model_card(find_model_file(measured_run))
+    evaluation = {
+        "images_seen": {"ours": card.images_seen},
+        "methods": {"ours": {"ate_error": 0.5}},
+        part: odd,
+    }
+    (measured_run / "evaluation.json").write_text(json.dumps(evaluation), encoding="utf-8")
+    found, _ = find_evaluation(find_model_file(measured_run), card)
+    told = write_card(card, found, title="faces", licence="mit", data_licence="none")
+    assert "# faces" in told and "## Overlap" in told
+    said = CliRunner().invoke(app, ["info", str(measured_run)])
+    assert said.exit_code == 0 and "objective" in said.stdout
 
 
 ODD_METRICS = [
