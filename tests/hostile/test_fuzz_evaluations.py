@@ -1,4 +1,4 @@
-"""Evaluations and metrics in the folder of a stranger's run: told, by `info` and a card, as far as they make sense."""
+"""Evaluations and metrics in the folder of a stranger's run, told by `info` and a card as far as they make sense."""
 
 import json
 import shutil
