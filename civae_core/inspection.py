@@ -8,8 +8,9 @@ from safetensors import SafetensorError, safe_open
 
 from civae_core.attributes import Attribute, AttributeRoles
 from civae_core.errors import DataError, UsageError
-from civae_core.measured import lines_of, parsed
+from civae_core.measured import lines_of, told_by
 from civae_core.overfitting import overfit_of
+from civae_core.reading import strict
 
 if TYPE_CHECKING:
     from civae_core.model.stored import ModelCard
@@ -27,6 +28,10 @@ def inspect(path: Path, *, verify: bool = False) -> dict[str, Any]:
         UsageError: there is no such path.
         DataError: it is none of these, damaged, or changed since its checksums were taken.
     """
+    return dict(strict(_inspect(path, verify)))
+
+
+def _inspect(path: Path, verify: bool) -> dict[str, Any]:
     if not path.exists():
         raise UsageError(
             f"{path}: no such file or folder", hint="name prepared data, a run, a model file or a scorer file"
@@ -178,6 +183,6 @@ def _names(roles: AttributeRoles) -> dict[str, list[str]]:
 def _last_metrics(metrics: Path) -> dict[str, Any] | None:
     """The newest whole line: a run that was killed may have left half a line after it."""
     try:
-        return next(parsed(lines_of(metrics), newest_first=True), None)
+        return next(filter(None, map(told_by, reversed(lines_of(metrics)))), None)
     except OSError:
         return None  # whoever goes on with the run says what is wrong with it

@@ -1,6 +1,5 @@
-"""metrics.jsonl, read by whoever did not write it: damaged lines are passed over."""
+"""metrics.jsonl, read by whoever did not write it: damaged lines tell nothing."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,10 @@ def lines_of(metrics: Path) -> list[str]:
     return read_at_most(metrics, MOST_BYTES).decode("utf-8", errors="replace").splitlines()
 
 
-def parsed(lines: list[str], *, newest_first: bool = False) -> Iterator[dict[str, Any]]:
-    """What lines tell; one that is no object, as when a kill tore it, is passed over."""
-    for line in reversed(lines) if newest_first else lines:
-        try:
-            values = parse_json(line)
-        except ValueError:
-            continue
-        if isinstance(values, dict):
-            yield values
+def told_by(line: str) -> dict[str, Any]:
+    """What a line tells; nothing where it is no object, as when a kill tore it."""
+    try:
+        values = parse_json(line)
+    except ValueError:
+        return {}
+    return values if isinstance(values, dict) else {}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from civae_core.errors import CivaeError
-from civae_core.measured import lines_of, parsed
+from civae_core.measured import lines_of, told_by
 from civae_core.model_header import read_header
 from civae_core.model_paths import FILE_NAME, follow
 from civae_core.reading import finite_number
@@ -88,7 +88,7 @@ def too_long(images: int, photographs: int) -> str | None:
 def _validation_losses(metrics: Path) -> list[tuple[int, float]]:
     """Images seen and validation loss at each checkpoint, in the order of the file."""
     found = []
-    for values in parsed([line for line in lines_of(metrics) if '"valid_loss"' in line]):
+    for values in (told_by(line) for line in lines_of(metrics) if '"valid_loss"' in line):
         images, loss = (finite_number(values.get(key)) for key in ("images", "valid_loss"))
         if images is not None and loss is not None:
             found.append((int(images), loss))

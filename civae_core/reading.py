@@ -92,6 +92,18 @@ def finite_number(value: object) -> float | None:
     return number if math.isfinite(number) else None
 
 
+def strict(value: Any) -> Any:
+    """Plain values as JSON that anybody can read: null where a number is none or infinite, and what is no whole
+    character spelled out."""
+    if isinstance(value, dict):
+        return {strict(key): strict(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [strict(part) for part in value]
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) < len(pairs):

@@ -18,7 +18,7 @@ from civae_core.evaluation.instruments import Instruments
 from civae_core.evaluation.measures import NOT_COMPETING
 from civae_core.evaluation.realism import extractor_for
 from civae_core.files import write_json
-from civae_core.measured import lines_of, parsed
+from civae_core.measured import lines_of, told_by
 from civae_core.model.stored import find_model_file, load_model, read_card
 from civae_core.reading import finite_number, read_json
 from civae_core.training.checkpoint import last_checkpoint
@@ -150,7 +150,7 @@ def trained_seconds(metrics: Path) -> float:
     """
     speeds: dict[float, float] = {}
     pairing = 0.0
-    for values in parsed(lines_of(metrics)):
+    for values in map(told_by, lines_of(metrics)):
         images, speed = (finite_number(values.get(key)) for key in ("images", "images_per_second"))
         if images is not None and speed is not None and speed > 0:
             speeds[images] = speed

@@ -10,24 +10,12 @@ _MAKING = (
     *("benchmark", "config", "data", "engine", "export", "figures", "inference", "penalties", "synthetic"),
     "training",
 )
-_HELPING = (
-    *(
-        "assignments",
-        "attributes",
-        "errors",
-        "files",
-        "locks",
-        "machine",
-        "measured",
-        "model_header",
-        "model_paths",
-    ),
-    *("objective", "overfitting", "progress", "reading"),
-)
+_HELPING = "assignments", "attributes", "errors", "files", "machine", "model_paths", "objective", "progress"
+_READING = "locks", "measured", "model_header", "overfitting", "reading"
 _ENTRIES = "diagnosis", "inspection", "quickstart"
 WITHOUT_BEARING = (
     *_MAKING,
-    *(f"{name}.py" for name in (*_HELPING, *_ENTRIES)),
+    *(f"{name}.py" for name in (*_HELPING, *_READING, *_ENTRIES)),
     *(f"evaluation/{name}.py" for name in _SHOWING),
 )
 """Folders and files of the package that make or show data, models and numbers, but compute none from them. What is

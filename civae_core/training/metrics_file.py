@@ -6,7 +6,7 @@ from typing import Any
 
 from civae_core.errors import CivaeError
 from civae_core.files import describe_os_error, write_text
-from civae_core.measured import parsed
+from civae_core.measured import told_by
 from civae_core.reading import finite_number
 
 
@@ -55,8 +55,7 @@ class MetricsFile:
 
 
 def _images_of(line: str) -> int:
-    images = next((finite_number(values.get("images")) for values in parsed([line])), None)
-    return int(images or 0)  # what tells no count is not ours to judge
+    return int(finite_number(told_by(line).get("images")) or 0)  # what tells no count is not ours to judge
 
 
 def _finite(value: Any) -> Any:

@@ -210,8 +210,9 @@ def test_metrics_that_are_no_numbers_are_nobody_s_trouble(odd: str, trained: Pat
         assert overfit_of(run) is None
         MetricsFile(metrics).cut_back(lines=None, images=10**9)
         assert metrics.read_text(encoding="utf-8").startswith(whole)
-    said = CliRunner().invoke(app, ["info", str(run)])
-    assert said.exit_code == 0 and "objective" in said.stdout
+    for form in ([], ["--json"]):
+        said = CliRunner().invoke(app, ["info", str(run), *form])
+        assert said.exit_code == 0 and "objective" in said.stdout
 
 
 def test_the_card_of_a_scorer_cannot_nest_without_end() -> None:

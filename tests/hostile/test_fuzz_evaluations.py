@@ -30,6 +30,13 @@ def run(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(shutil.copytree(trained, tmp_path_factory.mktemp("measured") / "run", symlinks=True))
 
 
+def look_at(run: Path) -> None:
+    """What `info` does, with and without `--json`."""
+    facts = inspect(run)
+    json.dumps(facts, ensure_ascii=False, allow_nan=False).encode()
+    assert shown(facts).splitlines()
+
+
 @given(data=st.data())
 def test_an_evaluation_with_other_parts(run: Path, data: st.DataObject) -> None:
     file = find_model_file(run)
@@ -40,7 +47,7 @@ def test_an_evaluation_with_other_parts(run: Path, data: st.DataObject) -> None:
 
     def use() -> None:
         (run / "evaluation.json").write_text(json.dumps(changed), encoding="utf-8")
-        assert shown(inspect(run)).splitlines()
+        look_at(run)
         found, _ = find_evaluation(file, card)
         assert "## Overlap" in write_card(card, found, title="t", licence="mit", data_licence="none")
 
@@ -55,7 +62,7 @@ def test_metrics_with_any_lines(run: Path, values: list[Any]) -> None:
     def use() -> None:
         metrics = run / "metrics.jsonl"
         metrics.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        assert shown(inspect(run)).splitlines()
+        look_at(run)
         assert isinstance(trained_seconds(metrics), float)
         overfit_of(run)
         MetricsFile(metrics).cut_back(lines=None, images=100)
