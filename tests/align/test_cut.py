@@ -12,12 +12,11 @@ from civae_core.data.images import Preprocessing, decode
 from civae_core.native.photo import Photo, png_of
 from civae_core.native.placement import Placement
 
-RNG = np.random.default_rng(0)
-
 
 def smooth(height: int, width: int, blur: float) -> np.ndarray:
     """A colourful picture without detail finer than `blur` pixels."""
-    values = ndimage.gaussian_filter(RNG.standard_normal((height, width, 3)), (blur, blur, 0))
+    noise = np.random.default_rng(0).standard_normal((height, width, 3))
+    values = ndimage.gaussian_filter(noise, (blur, blur, 0))
     return np.rint(255 * (values - values.min()) / np.ptp(values)).astype(np.uint8)
 
 

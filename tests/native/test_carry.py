@@ -15,8 +15,7 @@ from civae_core.native.placement import Placement
 from civae_core.synthetic import FaceProcess
 
 SIZE = 16
-RNG = np.random.default_rng(0)
-LANDSCAPE = Photo(RNG.integers(0, 256, (120, 200, 3), dtype=np.uint8))
+LANDSCAPE = Photo(np.random.default_rng(0).integers(0, 256, (120, 200, 3), dtype=np.uint8))
 
 
 def seen(photo: Photo, channels: int = 3) -> np.ndarray:
@@ -32,6 +31,12 @@ def seen(photo: Photo, channels: int = 3) -> np.ndarray:
     return np.asarray(small).reshape(SIZE, SIZE, channels).transpose(2, 0, 1)
 
 
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """A test's own, so that it draws the same in any order of tests."""
+    return np.random.default_rng(0)
+
+
 def centred(photo: Photo) -> Placement:
     return Placement.of_crop(Preprocessing(size=SIZE), *photo.size)
 
@@ -43,6 +48,11 @@ def changed(photo: Photo, change_CSS: np.ndarray, **options: bool) -> np.ndarray
 
 def uniform(levels: float, channels: int = 3) -> np.ndarray:
     return np.full((channels, SIZE, SIZE), levels / 255, dtype=np.float32)
+
+
+def smooth(rng: np.random.Generator) -> np.ndarray:
+    """A change without detail finer than the model's pixels."""
+    return ndimage.gaussian_filter(rng.standard_normal((3, SIZE, SIZE)), (0, 1, 1)).astype(np.float32)
 
 
 def test_no_effect_leaves_every_bit() -> None:
@@ -103,34 +113,37 @@ def test_an_effect_ends_where_the_photographs_edge_is(position: int) -> None:
     assert errors[True].mean() < 0.25 * errors[False].mean()
 
 
-def test_shrunk_again_it_is_what_the_model_said() -> None:
-    photo = edge(77)
-    change = ndimage.gaussian_filter(RNG.standard_normal((3, SIZE, SIZE)), (0, 1, 1)).astype(np.float32) * 0.3
-    again = seen(Photo(changed(photo, change)))
-    difference = again / 255 - (seen(photo) / 255 + change)
-    assert np.sqrt((difference**2).mean()) < 0.15 * np.sqrt((change**2).mean())
+def test_shrunk_again_it_is_what_the_model_said(rng: np.random.Generator) -> None:
+    """But for what a photograph cannot show: beyond white and black, and finer than the model sees."""
+    photo, shares = edge(77), []
+    for _ in range(20):
+        change = 0.3 * smooth(rng)
+        again = seen(Photo(changed(photo, change)))
+        difference = again / 255 - (seen(photo) / 255 + change)
+        shares.append(np.sqrt((difference**2).mean() / (change**2).mean()))
+    assert np.median(shares) < 0.15 and max(shares) < 0.25
 
 
-def test_flat_parts_get_the_interpolated_effect() -> None:
+def test_flat_parts_get_the_interpolated_effect(rng: np.random.Generator) -> None:
     """Where nothing is to be followed, following edges makes no difference."""
     photo = Photo(np.full((90, 90, 3), 120, dtype=np.uint8))
-    change = (RNG.random((3, SIZE, SIZE)).astype(np.float32) - 0.5) * 0.2
+    change = (rng.random((3, SIZE, SIZE)).astype(np.float32) - 0.5) * 0.2
     both = [changed(photo, change, follow_edges=follow).astype(int) for follow in (True, False)]
     assert np.abs(both[0] - both[1]).max() <= 1 and (both[0] != 120).mean() > 0.9
 
 
-def test_the_tiles_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
-    change = (RNG.random((3, SIZE, SIZE)).astype(np.float32) - 0.5) * 0.3
+def test_the_tiles_do_not_show(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:
+    change = (rng.random((3, SIZE, SIZE)).astype(np.float32) - 0.5) * 0.3
     whole = changed(LANDSCAPE, change)
     monkeypatch.setattr(carry, "_TILE", 37)
     tiled = changed(LANDSCAPE, change)
     assert np.abs(whole.astype(int) - tiled).max() <= 1 and (whole != tiled).mean() < 1e-3
 
 
-def test_large_photographs_take_little_memory_beyond_themselves() -> None:
+def test_large_photographs_take_little_memory_beyond_themselves(rng: np.random.Generator) -> None:
     """In one piece the fields read at three million pixels would take 180 MB."""
     photo = Photo(np.full((1500, 2000, 3), 120, dtype=np.uint8))
-    change = ndimage.gaussian_filter(RNG.standard_normal((3, SIZE, SIZE)), (0, 1, 1)).astype(np.float32)
+    change = smooth(rng)
     effect = effect_of(np.full((3, SIZE, SIZE), 120, dtype=np.uint8), change)
     tracemalloc.start()
     out = apply_effect(photo, centred(photo), effect)
@@ -140,10 +153,10 @@ def test_large_photographs_take_little_memory_beyond_themselves() -> None:
     assert peak < 110e6
 
 
-def test_a_turned_photograph_gets_the_turned_effect() -> None:
+def test_a_turned_photograph_gets_the_turned_effect(rng: np.random.Generator) -> None:
     """The photograph lies on its side; the model saw it upright through a turned square."""
     photo = edge(77)
-    change = (RNG.random((3, SIZE, SIZE)).astype(np.float32) - 0.5) * 0.2
+    change = (rng.random((3, SIZE, SIZE)).astype(np.float32) - 0.5) * 0.2
     effect = effect_of(seen(photo), change)
     upright = Placement(160, 160, 20.0, 30.0, (100.0, 0.0))
     expected = apply_effect(photo, upright, effect).pixels_HWC

@@ -11,8 +11,7 @@ from PIL import Image, ImageCms, ImageOps
 from civae_core.errors import DataError
 from civae_core.native.photo import Photo, read_native, write_native
 
-RNG = np.random.default_rng(0)
-COLOUR = RNG.integers(0, 256, (12, 18, 3), dtype=np.uint8)
+COLOUR = np.random.default_rng(0).integers(0, 256, (12, 18, 3), dtype=np.uint8)
 GREY = COLOUR[..., 0]
 
 
@@ -42,7 +41,7 @@ def test_transparency_of_a_palette_is_kept(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
 def test_sixteen_bit_grey_is_kept(tmp_path: Path, suffix: str) -> None:
-    wide = RNG.integers(0, 65536, (12, 18), dtype=np.uint16)
+    wide = np.random.default_rng(0).integers(0, 65536, (12, 18), dtype=np.uint16)
     Image.fromarray(wide).save(tmp_path / f"in{suffix}")
     photo = read_native(tmp_path / f"in{suffix}")
     assert photo.peak == 65535
@@ -101,7 +100,8 @@ def wide_png(colour_type: int, channels: int) -> bytes:
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    rows = b"".join(b"\0" + RNG.integers(0, 65536, 4 * channels).astype(">u2").tobytes() for _ in range(4))
+    rng = np.random.default_rng(0)
+    rows = b"".join(b"\0" + rng.integers(0, 65536, 4 * channels).astype(">u2").tobytes() for _ in range(4))
     head = struct.pack(">IIBBBBB", 4, 4, 16, colour_type, 0, 0, 0)
     parts = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + parts
