@@ -66,14 +66,14 @@ def model_card(facts: dict[str, Any]) -> str:
     from civae_core.export.card_facts import (
         leak_facts,
         measured_facts,
-        method_of,
         overlap_facts,
+        part_of,
         reading_facts,
     )
     from civae_core.export.model_card import LIMITS
 
     evaluation, objective = facts["evaluation"], facts["objective"]
-    method = method_of(objective, evaluation)
+    method = part_of(evaluation, "methods", objective)
     parts = [_paragraph(f"no figures: {facts['not_evaluated']}")] if evaluation is None else []
     if evaluation is not None:
         found = (

@@ -9,12 +9,12 @@ MOST_BYTES = 2**28
 
 
 def lines_of(metrics: Path) -> list[str]:
-    """All lines of the file, the oldest first; none where it is not there.
+    """All lines of the file, the oldest first; none where there is no such file.
 
     Raises:
-        OSError: it cannot be read, is longer than `MOST_BYTES`, or is no regular file.
+        OSError: it cannot be read, or is longer than `MOST_BYTES`.
     """
-    if not metrics.exists():
+    if not metrics.is_file():
         return []
     return read_at_most(metrics, MOST_BYTES).decode("utf-8", errors="replace").splitlines()
 

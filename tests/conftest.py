@@ -281,9 +281,8 @@ def trained(tiny_config: Callable[..., Config], made_once: MadeOnce) -> Path:
 def quick_exporter() -> None:
     """PyTorch's exporter; left alone it reads its five hundred operators anew for each graph, a fifth of its time."""
     pytest.importorskip("onnxscript")
-    with suppress(
-        ImportError, AttributeError
-    ):  # another version of PyTorch keeps them elsewhere, and takes its time
+    # Another version of PyTorch keeps them elsewhere, and takes its time.
+    with suppress(ImportError, AttributeError):
         from torch.onnx._internal.exporter._registration import ONNXRegistry
 
         ONNXRegistry.from_torchlib = staticmethod(functools.cache(ONNXRegistry.from_torchlib))  # type: ignore[method-assign, assignment]

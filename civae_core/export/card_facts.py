@@ -23,11 +23,6 @@ class Facts:
     rows: Sequence[tuple[str, ...]] = ()
 
 
-def method_of(objective: str, evaluation: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """The evaluation's figures of the model itself, not those of baselines; None where it has none."""
-    return part_of(evaluation, "methods", objective) or None
-
-
 def overlap_facts(evaluation: Mapping[str, Any] | None) -> Facts:
     """How far the arms of each treatment overlap."""
     title = "Overlap"
@@ -48,10 +43,10 @@ def overlap_facts(evaluation: Mapping[str, Any] | None) -> Facts:
     return Facts(title, "", head, rows)
 
 
-def measured_facts(evaluation: Mapping[str, Any] | None, method: Mapping[str, Any] | None) -> Facts:
+def measured_facts(evaluation: Mapping[str, Any] | None, method: Mapping[str, Any]) -> Facts:
     """Errors and effectiveness, with their intervals."""
     title = "Measured"
-    if evaluation is None or method is None:
+    if evaluation is None or not method:
         return Facts(title, "Nothing yet: there is no evaluation of this model. `civae evaluate` makes one.")
     names = {
         "relative_effect_error": "relative effect error (0 perfect, 1 copying the picture)",
@@ -74,16 +69,12 @@ def measured_facts(evaluation: Mapping[str, Any] | None, method: Mapping[str, An
     return Facts(title, about, ("figure", ""), rows)
 
 
-def leak_facts(method: Mapping[str, Any] | None) -> Facts:
+def leak_facts(method: Mapping[str, Any]) -> Facts:
     """What an independent scorer sees change that should not."""
     found = _group(method, "leak")
     if not found:
         return Facts("Leak", "Not measured.")
-    against = (
-        "what the true counterfactual moves"
-        if at_path(method, ["leak_reference"]) == "truth"
-        else "no change"
-    )
+    against = "what the true counterfactual moves" if method.get("leak_reference") == "truth" else "no change"
     about = (
         "How far an independent scorer's mean logit of an attribute moves that the treatment should leave alone, "
         f"against {against}; 0 is ideal."
@@ -116,7 +107,7 @@ def reading_facts(objective: str, evaluation: Mapping[str, Any] | None) -> Facts
 
 
 def part_of(evaluation: Mapping[str, Any] | None, part: str, objective: str) -> Mapping[str, Any]:
-    """What the evaluation's part `methods` or `predictor` says of the model itself; empty where it says nothing."""
+    """What the part `methods` or `predictor` of an evaluation says of the model itself; empty where it says nothing."""
     return _group(evaluation, part, OBJECTIVE_NAMES[objective])
 
 

@@ -10,8 +10,8 @@ from civae_core.export.card_facts import (
     Facts,
     leak_facts,
     measured_facts,
-    method_of,
     overlap_facts,
+    part_of,
     reading_facts,
 )
 from civae_core.model.stored import ModelCard
@@ -44,7 +44,7 @@ def write_card(
         licence: of the weights, as hubs abbreviate it.
         data_licence: of the training images; None where nobody has said it, which the card then says.
     """
-    method = method_of(card.config.objective, evaluation)
+    method = part_of(evaluation, "methods", card.config.objective)
     size = card.preprocessing["size"]
     question = (
         f"How would this picture have looked if its subject's {_listed(card.roles.treatments)} were different, "

@@ -149,11 +149,6 @@ def test_a_line_of_metrics_that_is_none_is_passed_over(trained: Path, tmp_path: 
     assert metrics.read_text() == "[" * 200_000 + "\n", "one that tells no count is not judged"
 
 
-@pytest.fixture(scope="module")
-def measured_run(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return Path(shutil.copytree(trained, tmp_path_factory.mktemp("measured") / "run", symlinks=True))
-
-
 ODD_PARTS: list[Any] = [
     None,
     [1],
@@ -204,6 +199,7 @@ def test_metrics_that_are_no_numbers_are_nobody_s_trouble(odd: str, trained: Pat
     if odd == "a folder":
         metrics.unlink()
         metrics.mkdir()
+        assert trained_seconds(metrics) == 0
     else:
         metrics.write_text(f"{whole}{odd}\n", encoding="utf-8")
         assert trained_seconds(metrics) == seconds

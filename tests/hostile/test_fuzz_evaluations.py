@@ -1,11 +1,9 @@
 """Evaluations and metrics in the folder of a stranger's run, told by `info` and a card as far as they make sense."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mutations import json_values, replaced
@@ -25,11 +23,6 @@ ROOT = Path(__file__).parents[2]
 EVALUATION = json.loads((ROOT / "docs" / "quickstart.json").read_text(encoding="utf-8"))
 
 
-@pytest.fixture(scope="module")
-def run(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return Path(shutil.copytree(trained, tmp_path_factory.mktemp("measured") / "run", symlinks=True))
-
-
 def look_at(run: Path) -> None:
     """What `info` does, with and without `--json`."""
     facts = inspect(run)
@@ -38,16 +31,16 @@ def look_at(run: Path) -> None:
 
 
 @given(data=st.data())
-def test_an_evaluation_with_other_parts(run: Path, data: st.DataObject) -> None:
-    file = find_model_file(run)
+def test_an_evaluation_with_other_parts(measured_run: Path, data: st.DataObject) -> None:
+    file = find_model_file(measured_run)
     card = read_card(file)
     changed = data.draw(replaced(EVALUATION))
     if data.draw(st.booleans()):
         changed |= {"images_seen": {"ours": card.images_seen}}
 
     def use() -> None:
-        (run / "evaluation.json").write_text(json.dumps(changed), encoding="utf-8")
-        look_at(run)
+        (measured_run / "evaluation.json").write_text(json.dumps(changed), encoding="utf-8")
+        look_at(measured_run)
         found, _ = find_evaluation(file, card)
         assert "## Overlap" in write_card(card, found, title="t", licence="mit", data_licence="none")
 
@@ -55,16 +48,16 @@ def test_an_evaluation_with_other_parts(run: Path, data: st.DataObject) -> None:
 
 
 @given(values=st.lists(json_values(), max_size=4))
-def test_metrics_with_any_lines(run: Path, values: list[Any]) -> None:
+def test_metrics_with_any_lines(measured_run: Path, values: list[Any]) -> None:
     names = ("images", "valid_loss", "images_per_second", "pairing_seconds")
     lines = [*map(json.dumps, values), *(json.dumps(dict.fromkeys(names, value)) for value in values)]
 
     def use() -> None:
-        metrics = run / "metrics.jsonl"
+        metrics = measured_run / "metrics.jsonl"
         metrics.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        look_at(run)
+        look_at(measured_run)
         assert isinstance(trained_seconds(metrics), float)
-        overfit_of(run)
+        overfit_of(measured_run)
         MetricsFile(metrics).cut_back(lines=None, images=100)
 
     survives("metrics", use)
