@@ -107,7 +107,7 @@ def reading_facts(objective: str, evaluation: Mapping[str, Any] | None) -> Facts
 
 
 def part_of(evaluation: Mapping[str, Any] | None, part: str, objective: str) -> Mapping[str, Any]:
-    """What the part `methods` or `predictor` of an evaluation says of the model itself; empty where it says nothing."""
+    """What the part `methods` or `predictor` of an evaluation says of the model itself; empty where it is silent."""
     return _group(evaluation, part, OBJECTIVE_NAMES[objective])
 
 
