@@ -11,7 +11,7 @@ import torch
 
 from civae_core.machine import available_cores, nvidia_driver
 
-PACKAGES = ("torch", "numpy", "pillow", "simplejpeg", "onnxruntime")
+PACKAGES = ("torch", "numpy", "pillow", "simplejpeg", "cykooz-resizer", "onnxruntime")
 NO_GPU = "no GPU"
 
 

@@ -3,11 +3,10 @@
 import functools
 from dataclasses import replace
 
-import numpy as np
-
 from civae_core.align.aligner import Aligner
 from civae_core.align.template import WIDTH
 from civae_core.data.images import Preprocessing
+from civae_core.data.resize import Square
 from civae_core.data.sources.base import FileReader, Source
 from civae_core.data.sources.celeba import CROP
 from civae_core.errors import UsageError
@@ -38,14 +37,14 @@ def as_portraits(source: Source) -> Source:
     )
 
 
-def largest_face(content: bytes, preprocessing: Preprocessing) -> np.ndarray:
-    """uint8 [C,S,S]: a photograph's largest face, turned, scaled and moved to where CelebA's are.
+def largest_face(content: bytes, preprocessing: Preprocessing) -> Square:
+    """A photograph's largest face in its final size, turned, scaled and moved to where CelebA's are.
 
     Raises:
         DataError: no face, or no photograph that can be read in full size.
     """
     (view,) = _aligner(preprocessing).views(content)
-    return view.pixels_CHW
+    return Square(view.pixels_CHW.transpose(1, 2, 0), 0, 0, preprocessing.size)
 
 
 @functools.lru_cache(maxsize=2)

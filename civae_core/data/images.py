@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 from PIL.JpegImagePlugin import JpegImageFile
 
 from civae_core.data.jpeg import decode_plain
-from civae_core.data.resize import LARGEST, resize_square
+from civae_core.data.resize import LARGEST, Square, resize_squares
 from civae_core.errors import DataError
 from civae_core.reading import read_at_most
 
@@ -121,6 +121,13 @@ def decode(
     source: Path | str | bytes, preprocessing: Preprocessing, most_pixels: int = MAX_PIXELS
 ) -> np.ndarray:
     """`load_photo` as a NumPy array uint8 [C,S,S]; raises DataError likewise."""
+    return resize_squares([square_of(source, preprocessing, most_pixels)], preprocessing.size)[0]
+
+
+def square_of(
+    source: Path | str | bytes, preprocessing: Preprocessing, most_pixels: int = MAX_PIXELS
+) -> Square:
+    """The square of a picture that is to be shown, before it is resized; raises DataError as `load_photo` does."""
     name = source_name(source)
     try:
         data = source if isinstance(source, bytes) else read_at_most(Path(source), MAX_BYTES)
@@ -131,7 +138,7 @@ def decode(
     plain = decode_plain(data, preprocessing.channels, preprocessing.shrink, most_pixels)
     if plain is not None:
         side = preprocessing.crop_side(plain.width, plain.height)
-        return _square(plain.pixels_HWC, plain.width, plain.height, side, preprocessing.size)
+        return _square(plain.pixels_HWC, plain.width, plain.height, side)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter(
@@ -174,7 +181,7 @@ def _reason(error: BaseException) -> str:
     return str(error).strip() or type(error).__name__
 
 
-def _by_pillow(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
+def _by_pillow(image: Image.Image, preprocessing: Preprocessing) -> Square:
     width, height = image.size
     if preprocessing.shrink(width, height) == 2 and isinstance(image, JpegImageFile):
         image.draft("", (width // 2, height // 2))
@@ -184,16 +191,15 @@ def _by_pillow(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
     plain = _eight_bit(upright, "L" if preprocessing.channels == 1 else "RGB")
     side = preprocessing.crop_side(width, height)
     if plain.width * plain.height <= LARGEST:
-        return _square(np.atleast_3d(np.asarray(plain)), width, height, side, preprocessing.size)
+        return _square(np.atleast_3d(np.asarray(plain)), width, height, side)
     left, top, side = _placed(plain.width, width, height, side)
     box = (left, top, min(left + side, plain.width), min(top + side, plain.height))
     resized = np.asarray(plain.resize((preprocessing.size,) * 2, Image.Resampling.LANCZOS, box=box))
-    return np.ascontiguousarray(np.atleast_3d(resized).transpose(2, 0, 1))
+    return Square(np.atleast_3d(resized), 0, 0, preprocessing.size)
 
 
-def _square(pixels_HWC: np.ndarray, width: int, height: int, side: float, size: int) -> np.ndarray:
-    left, top, side = _placed(pixels_HWC.shape[1], width, height, side)
-    return resize_square(pixels_HWC, left, top, side, size)
+def _square(pixels_HWC: np.ndarray, width: int, height: int, side: float) -> Square:
+    return Square(pixels_HWC, *_placed(pixels_HWC.shape[1], width, height, side))
 
 
 def _placed(decoded: int, width: int, height: int, side: float) -> tuple[float, float, float]:

@@ -237,10 +237,14 @@ def test_doctor_names_what_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "nonsense cannot be imported" in result.stdout
 
 
-def test_doctor_warns_of_a_full_disk_and_a_gpu_that_torch_cannot_use(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_warns_of_a_full_disk_a_slow_package_and_a_gpu_that_torch_cannot_use(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(diagnosis.shutil, "disk_usage", lambda path: SimpleNamespace(free=1e9))
     monkeypatch.setattr(diagnosis, "nvidia_driver", lambda: "550.1")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(diagnosis, "FASTER", {"no-such-package": "all takes longer"})
     advice = diagnosis.diagnose()["advice"]
+    assert "no-such-package is not installed: all takes longer" in advice
     assert "only 1.0 GB are free in this folder" in advice
     assert any("550.1" in text and "sees no GPU" in text for text in advice)

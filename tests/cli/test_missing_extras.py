@@ -125,7 +125,7 @@ def test_everything_else_works_without_any(trained: Path, photo: Path, tmp_path:
         ["info", trained],
     ]
     words = json.dumps([[str(word) for word in command] for command in commands])
-    run = [sys.executable, "-c", WITHOUT, json.dumps([*MODULES, "simplejpeg"]), words]
+    run = [sys.executable, "-c", WITHOUT, json.dumps([*MODULES, "simplejpeg", "cykooz_resizer"]), words]
     done = subprocess.run(run, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "LPIPS is left out" in done.stderr

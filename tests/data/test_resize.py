@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from civae_core.data.resize import _bands, resize_square
+from civae_core.data import resize
+from civae_core.data.resize import Square, resize_squares
 
 
 def by_pillow(pixels_HWC: np.ndarray, left: float, top: float, side: float, size: int) -> np.ndarray:
@@ -19,6 +20,10 @@ def by_pillow(pixels_HWC: np.ndarray, left: float, top: float, side: float, size
     return np.asarray(narrow.resize((size, size), filtered, box=(0, top, size, top + side))).transpose(
         2, 0, 1
     )
+
+
+def resize_square(pixels_HWC: np.ndarray, left: float, top: float, side: float, size: int) -> np.ndarray:
+    return resize_squares([Square(pixels_HWC, left, top, side)], size)[0]
 
 
 def noise(height: int, width: int, channels: int = 3) -> np.ndarray:
@@ -74,13 +79,46 @@ def test_grey_is_one_channel_of_the_same() -> None:
     np.testing.assert_array_equal(made[0], resize_square(np.repeat(grey, 3, 2), 0, 0, 30, 12)[2])
 
 
-@pytest.mark.parametrize(("side", "size"), [(150.0, 64), (178.0, 7), (20.0, 64), (1000.0, 3)])
-def test_every_sum_is_exact_in_32_bits(side: float, size: int) -> None:
-    """So no library, thread or order of sums changes a bit."""
-    for band in _bands(1024, 1.7, side, size):
-        parts = band.weights.astype(np.float64) * 2**14
-        assert (parts == np.rint(parts)).all() and (parts.sum(1) == 2**14).all()
-        assert (255 * abs(parts)).sum(1).max() < 2**24
+def test_what_becomes_of_a_picture_does_not_depend_on_its_company() -> None:
+    shapes = [(40, 30), (30, 40), (40, 30), (51, 37), (40, 30), (30, 40)]
+    squares = [Square(noise(*shape) // (1 + n), 2.3, 1.9, 27.4) for n, shape in enumerate(shapes)]
+    squares.append(Square(squares[0].pixels_HWC, 2.4, 1.9, 27.4))
+    together = resize_squares(squares, 16)
+    assert together.shape == (7, 3, 16, 16) and together.flags.c_contiguous
+    for made, square in zip(together, squares, strict=True):
+        np.testing.assert_array_equal(made, resize_squares([square], 16)[0])
+    assert (together[0] != together[6]).any(), "a little further left"
+
+
+def test_the_picture_may_lie_in_memory_in_any_order() -> None:
+    planes_CHW = np.ascontiguousarray(noise(40, 30).transpose(2, 0, 1))
+    lying = Square(planes_CHW.transpose(1, 2, 0), 1, 2, 28)
+    upright = Square(noise(40, 30), 1, 2, 28)
+    np.testing.assert_array_equal(*resize_squares([lying, upright], 20))
+
+
+@pytest.mark.skipif(resize.fast is None, reason="Pillow resizes here")
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_processor_says_the_same(channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    squares = [Square(noise(218, 178, channels), 14, 34, 150)]
+    best = resize_squares(squares, 64)
+    plain = resize.fast.Resizer()
+    assert plain.cpu_extensions != resize.fast.CpuExtensions.none, "nothing to compare"
+    plain.cpu_extensions = resize.fast.CpuExtensions.none
+    monkeypatch.setattr(resize._of_thread, "kept", plain)
+    np.testing.assert_array_equal(resize_squares(squares, 64), best)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_without_the_fast_resizer_pillow_does_the_same(
+    channels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    squares = [Square(noise(*shape, channels), 3.3, 1.7, 52.9) for shape in [(60, 70), (60, 70), (70, 60)]]
+    fast = resize_squares(squares, 24).astype(int)
+    monkeypatch.setattr(resize, "fast", None)
+    slow = resize_squares(squares, 24)
+    assert slow.dtype == np.uint8
+    assert abs(slow - fast).max() <= 1 and (slow != fast).mean() < 0.02
 
 
 def test_threads_do_not_share_memory() -> None:

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from civae_core.data.images import decode
+from civae_core.data.images import Preprocessing, decode
+from civae_core.data.sources import base
 from civae_core.data.sources import faces as faces_module
-from civae_core.data.sources.base import Source
+from civae_core.data.sources.base import FileReader, Source
 from civae_core.data.sources.faces import FacesReader
+from civae_core.data.sources.files import FolderFiles
 from civae_core.data.sources.resolve import SourceOptions, open_source
 from civae_core.errors import DataError, UsageError
 from civae_core.synthetic import ATTRIBUTES, ROLES, FaceProcess
@@ -149,6 +152,26 @@ def test_a_missing_or_damaged_celeba_image_is_rejected_with_its_reason(
     assert batch.kept.tolist() == [1, 3] and len(batch.images) == 2
     reasons = dict(batch.rejected)
     assert reasons[0] == "the file is missing" and reasons[2].startswith("damaged image")
+
+
+def test_pictures_of_many_sizes_and_bad_ones_keep_their_places(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = np.random.default_rng(0)
+    shapes = [(20, 30), (30, 20), (20, 30), None, (25, 25), (20, 30), (400, 300), None, (20, 30), (25, 25)]
+    names = [f"{n}.png" for n in range(len(shapes))]
+    for name, shape in zip(names, shapes, strict=True):
+        if shape is not None:
+            Image.fromarray(generator.integers(0, 256, (*shape, 3), np.uint8)).save(tmp_path / name)
+    reader = FileReader(FolderFiles(tmp_path), names, Preprocessing(size=8))
+    good = [n for n, shape in enumerate(shapes) if shape is not None]
+    expected = np.stack([decode(tmp_path / names[n], reader.preprocessing) for n in good])
+    for together in (0, 4000, 10**6):
+        monkeypatch.setattr(base, "_TOGETHER", together)
+        batch = reader.read(range(len(shapes)))
+        assert batch.kept.tolist() == good and [row for row, _ in batch.rejected] == [3, 7]
+        np.testing.assert_array_equal(batch.images, expected)
+    assert len(reader.read(range(3, 4)).images) == 0
 
 
 def test_a_damaged_member_of_a_zip_is_rejected(tmp_path: Path, jpegs: list[bytes]) -> None:

@@ -7,7 +7,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from civae_core.assignments import Intervention
-from civae_core.data.images import Preprocessing, decode
+from civae_core.data.images import Preprocessing, square_of
+from civae_core.data.resize import Square, resize_squares
 from civae_core.data.tables import Table
 from civae_core.errors import DataError
 
@@ -81,6 +82,10 @@ class Files(Protocol):
         ...
 
 
+_TOGETHER = 2**18
+"""Bytes of pictures that are resized together: a few of CelebA's, and little of the processor's cache."""
+
+
 @dataclass(frozen=True)
 class FileReader:
     """Decodes image files one after the other; a bad one is listed instead of ending the job."""
@@ -88,19 +93,25 @@ class FileReader:
     files: Files
     file_names: Sequence[str]
     preprocessing: Preprocessing
-    show: Callable[[bytes, Preprocessing], np.ndarray] = decode
-    """Makes a file's content what a model is shown of it: uint8 [C,S,S]. Sent to worker processes, like all else."""
+    show: Callable[[bytes, Preprocessing], Square] = square_of
+    """Finds what a model is to be shown of a file's content. Sent to worker processes, like all else."""
 
     def read(self, rows: range) -> Batch:
         size, channels = self.preprocessing.size, self.preprocessing.channels
         images = np.empty((len(rows), channels, size, size), np.uint8)
         kept: list[int] = []
         rejected: list[tuple[int, str]] = []
+        waiting: list[Square] = []
         for row in rows:
             try:
-                images[len(kept)] = self.show(self.files.read(self.file_names[row]), self.preprocessing)
+                waiting.append(self.show(self.files.read(self.file_names[row]), self.preprocessing))
             except DataError as error:
                 rejected.append((row, error.message.removeprefix("image: ")))
             else:
                 kept.append(row)
+            if sum(square.pixels_HWC.nbytes for square in waiting) > _TOGETHER:
+                images[len(kept) - len(waiting) : len(kept)] = resize_squares(waiting, size)
+                waiting.clear()
+        if waiting:
+            images[len(kept) - len(waiting) : len(kept)] = resize_squares(waiting, size)
         return Batch(np.array(kept, np.int64), images[: len(kept)], rejected)
