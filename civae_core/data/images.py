@@ -121,7 +121,10 @@ def decode(
     source: Path | str | bytes, preprocessing: Preprocessing, most_pixels: int = MAX_PIXELS
 ) -> np.ndarray:
     """`load_photo` as a NumPy array uint8 [C,S,S]; raises DataError likewise."""
-    return resize_squares([square_of(source, preprocessing, most_pixels)], preprocessing.size)[0]
+    square = square_of(source, preprocessing, most_pixels)
+    made_NCSS = np.empty((1, preprocessing.channels, preprocessing.size, preprocessing.size), np.uint8)
+    resize_squares([square], made_NCSS)
+    return made_NCSS[0]
 
 
 def square_of(

@@ -1,6 +1,7 @@
 """Resampling against Pillow, the independent reference."""
 
 import threading
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -23,7 +24,13 @@ def by_pillow(pixels_HWC: np.ndarray, left: float, top: float, side: float, size
 
 
 def resize_square(pixels_HWC: np.ndarray, left: float, top: float, side: float, size: int) -> np.ndarray:
-    return resize_squares([Square(pixels_HWC, left, top, side)], size)[0]
+    return resized([Square(pixels_HWC, left, top, side)], size)[0]
+
+
+def resized(squares: Sequence[Square], size: int) -> np.ndarray:
+    made_NCSS = np.empty((len(squares), squares[0].pixels_HWC.shape[2], size, size), np.uint8)
+    resize_squares(squares, made_NCSS)
+    return made_NCSS
 
 
 def noise(height: int, width: int, channels: int = 3) -> np.ndarray:
@@ -83,10 +90,10 @@ def test_what_becomes_of_a_picture_does_not_depend_on_its_company() -> None:
     shapes = [(40, 30), (30, 40), (40, 30), (51, 37), (40, 30), (30, 40)]
     squares = [Square(noise(*shape) // (1 + n), 2.3, 1.9, 27.4) for n, shape in enumerate(shapes)]
     squares.append(Square(squares[0].pixels_HWC, 2.4, 1.9, 27.4))
-    together = resize_squares(squares, 16)
-    assert together.shape == (7, 3, 16, 16) and together.flags.c_contiguous
+    together = resized(squares, 16)
+    assert together.shape == (7, 3, 16, 16)
     for made, square in zip(together, squares, strict=True):
-        np.testing.assert_array_equal(made, resize_squares([square], 16)[0])
+        np.testing.assert_array_equal(made, resized([square], 16)[0])
     assert (together[0] != together[6]).any(), "a little further left"
 
 
@@ -94,19 +101,19 @@ def test_the_picture_may_lie_in_memory_in_any_order() -> None:
     planes_CHW = np.ascontiguousarray(noise(40, 30).transpose(2, 0, 1))
     lying = Square(planes_CHW.transpose(1, 2, 0), 1, 2, 28)
     upright = Square(noise(40, 30), 1, 2, 28)
-    np.testing.assert_array_equal(*resize_squares([lying, upright], 20))
+    np.testing.assert_array_equal(*resized([lying, upright], 20))
 
 
 @pytest.mark.skipif(resize.fast is None, reason="Pillow resizes here")
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_processor_says_the_same(channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
     squares = [Square(noise(218, 178, channels), 14, 34, 150)]
-    best = resize_squares(squares, 64)
+    best = resized(squares, 64)
     plain = resize.fast.Resizer()
     assert plain.cpu_extensions != resize.fast.CpuExtensions.none, "nothing to compare"
     plain.cpu_extensions = resize.fast.CpuExtensions.none
     monkeypatch.setattr(resize._of_thread, "kept", plain)
-    np.testing.assert_array_equal(resize_squares(squares, 64), best)
+    np.testing.assert_array_equal(resized(squares, 64), best)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -114,9 +121,9 @@ def test_without_the_fast_resizer_pillow_does_the_same(
     channels: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     squares = [Square(noise(*shape, channels), 3.3, 1.7, 52.9) for shape in [(60, 70), (60, 70), (70, 60)]]
-    fast = resize_squares(squares, 24).astype(int)
+    fast = resized(squares, 24).astype(int)
     monkeypatch.setattr(resize, "fast", None)
-    slow = resize_squares(squares, 24)
+    slow = resized(squares, 24)
     assert slow.dtype == np.uint8
     assert abs(slow - fast).max() <= 1 and (slow != fast).mean() < 0.02
 

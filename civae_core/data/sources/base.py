@@ -82,7 +82,7 @@ class Files(Protocol):
         ...
 
 
-_TOGETHER = 2**18
+_TOGETHER = 2**19
 """Bytes of pictures that are resized together: a few of CelebA's, and little of the processor's cache."""
 
 
@@ -110,8 +110,8 @@ class FileReader:
             else:
                 kept.append(row)
             if sum(square.pixels_HWC.nbytes for square in waiting) > _TOGETHER:
-                images[len(kept) - len(waiting) : len(kept)] = resize_squares(waiting, size)
+                resize_squares(waiting, images[len(kept) - len(waiting) :])
                 waiting.clear()
         if waiting:
-            images[len(kept) - len(waiting) : len(kept)] = resize_squares(waiting, size)
+            resize_squares(waiting, images[len(kept) - len(waiting) :])
         return Batch(np.array(kept, np.int64), images[: len(kept)], rejected)
