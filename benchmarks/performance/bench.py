@@ -50,8 +50,8 @@ class Scale:
     plan: Plan = STEADY
     start_plan: Plan = STARTS
     photos: int = 512
-    repeats: int = 32
-    """Of the photographs, in a folder that is prepared, still a twelfth of CelebA: starting processes and reporting
+    repeats: int = 64
+    """Of the photographs, in a folder that is prepared, still a sixth of CelebA: starting processes and reporting
     take as long whatever the number, and are not to outweigh them."""
     size: int = 64
     large: int = 128
