@@ -109,9 +109,7 @@ class FileReader:
                 rejected.append((row, error.message.removeprefix("image: ")))
             else:
                 kept.append(row)
-            if sum(square.pixels_HWC.nbytes for square in waiting) > _TOGETHER:
+            if row == rows[-1] or sum(square.pixels_HWC.nbytes for square in waiting) > _TOGETHER:
                 resize_squares(waiting, images[len(kept) - len(waiting) :])
                 waiting.clear()
-        if waiting:
-            resize_squares(waiting, images[len(kept) - len(waiting) :])
         return Batch(np.array(kept, np.int64), images[: len(kept)], rejected)
