@@ -200,8 +200,9 @@ class Left:
 
     @property
     def successor(self) -> Path:
-        """The file that whoever may replace this one makes."""
-        return self.path.with_name(f"{LOCK_NAME}.after-{_token(self.holder)}")
+        """The file that whoever may replace this one makes; its name is longer than this one's, so no file is its own
+        successor's."""
+        return self.path.with_name(f"{self.path.name}.after-{_token(self.holder)}")
 
     def __str__(self) -> str:
         return str(self.holder) if self.holder is not None else "an unnamed process"

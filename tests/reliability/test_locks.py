@@ -181,6 +181,15 @@ def test_one_that_was_killed_while_taking_over_is_taken_over_from(tmp_path: Path
     assert names(tmp_path) == [LOCK_NAME]
 
 
+@pytest.mark.usefixtures("impatient")
+def test_files_without_a_name_are_taken_over_from(tmp_path: Path) -> None:
+    """What a power cut leaves where there are no hard links: of the lock, and of who was about to replace it."""
+    (tmp_path / LOCK_NAME).touch()
+    (tmp_path / f"{LOCK_NAME}.after-unreadable").touch()
+    acquire(tmp_path).require()
+    assert names(tmp_path) == [LOCK_NAME]
+
+
 def test_one_that_is_about_to_take_over_is_named(tmp_path: Path) -> None:
     first, second = left_by(tmp_path, born="1"), Holder.this_process()
     (tmp_path / f"{LOCK_NAME}.after-{first.token}").write_text(json.dumps(asdict(second)))
