@@ -36,6 +36,8 @@ STATE_NAME = "state.safetensors"
 STATE_FORMAT = 2
 """Format 1 did not say its number, knew no tally, and counted neither lines of metrics nor setbacks."""
 TEMPORARY_PREFIX = ".writing-"
+REPLACED_PREFIX = f"{TEMPORARY_PREFIX}replaced-"
+"""Of a whole checkpoint while another of the same count takes its place."""
 MOST_NUMBERS_PER_WEIGHT = 4
 """The weight itself and an optimiser's moments, of which AdamW has two."""
 MOST_NUMBERS_BESIDE = 1_000_000
@@ -76,7 +78,8 @@ def save_checkpoint(
         write_tensors(temporary / STATE_NAME, _state_tensors(learner), _state_metadata(learner, counters))
         for file in (temporary / FILE_NAME, temporary / STATE_NAME, temporary):
             sync(file)
-        _discard(folder / name)
+        if (folder / name).is_dir():
+            (folder / name).rename(folder / f"{REPLACED_PREFIX}{name}")
         temporary.rename(folder / name)
         _point(folder / "last", name)
         if is_best:
@@ -84,7 +87,11 @@ def save_checkpoint(
         sync(folder)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            _bring_back(folder)
         raise describe_os_error(error, folder / name) from error
+    with contextlib.suppress(OSError):  # a leftover costs disk, not correctness
+        _discard(folder / f"{REPLACED_PREFIX}{name}")
     drop_old(folder, keep)
     return folder / name
 
@@ -157,7 +164,12 @@ def discard_after(folder: Path, images: int) -> None:
 
 
 def clear_unfinished(folder: Path) -> None:
-    """Removes what a killed process left half-written or half-deleted."""
+    """Removes what a killed process left half-written or half-deleted, and brings back what it had not replaced yet.
+
+    Raises:
+        OSError: the folder is not writable.
+    """
+    _bring_back(folder)
     for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
@@ -204,7 +216,10 @@ def _name_of(images: int) -> str:
 
 def _by_age(folder: Path) -> list[Path]:
     """The folder's checkpoints, oldest first; a count that outgrew its nine digits is longer, not smaller."""
-    return sorted(folder.glob("step-*"), key=lambda path: (len(path.name), path.name))
+    found = {path.name: path for path in folder.glob("step-*")}
+    for aside in _set_aside(folder):
+        found.setdefault(aside.name.removeprefix(REPLACED_PREFIX), aside)
+    return [found[name] for name in sorted(found, key=lambda name: (len(name), name))]
 
 
 def _state_tensors(learner: Learner) -> dict[str, Tensor]:
@@ -331,6 +346,18 @@ def drop_old(folder: Path, keep: int) -> None:
         if path.name not in kept:
             with contextlib.suppress(OSError):  # a leftover costs disk, not correctness
                 _discard(path)
+
+
+def _bring_back(folder: Path) -> None:
+    """Gives checkpoints their names again that were to be replaced, and were not."""
+    for aside in _set_aside(folder):
+        before = folder / aside.name.removeprefix(REPLACED_PREFIX)
+        if not before.exists():
+            aside.rename(before)
+
+
+def _set_aside(folder: Path) -> list[Path]:
+    return list(folder.glob(f"{REPLACED_PREFIX}*"))
 
 
 def _discard(path: Path) -> None:

@@ -161,6 +161,61 @@ def test_what_a_kill_left_behind_is_ignored_and_cleared(save: Callable[..., Path
     assert sorted(p.name for p in tmp_path.iterdir()) == ["best", "last", whole.name]
 
 
+def test_a_checkpoint_is_whole_while_another_of_its_count_replaces_it(
+    save: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = save(32, is_best=True)
+    rename, before = Path.rename, (whole / "state.safetensors").read_bytes()
+
+    def killed(self: Path, to: Path) -> Path:
+        if self.name == f".writing-{whole.name}":
+            raise KeyboardInterrupt
+        return rename(self, to)
+
+    monkeypatch.setattr(Path, "rename", killed)
+    with pytest.raises(KeyboardInterrupt):
+        save(32)
+    monkeypatch.undo()
+    found = last_checkpoint(tmp_path)
+    assert found is not None and (found / "state.safetensors").read_bytes() == before
+    clear_unfinished(tmp_path)
+    assert last_checkpoint(tmp_path) == whole and target(tmp_path / "last") == whole.name
+    assert (whole / "state.safetensors").read_bytes() == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["best", "last", whole.name]
+
+
+@pytest.mark.parametrize("stage", ["rename", "rmtree"])
+def test_a_disk_that_fails_while_a_checkpoint_is_replaced_costs_none(
+    stage: str, save: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a network disk does whose other hosts have a file of it open."""
+    whole = save(32, is_best=True)
+    rename, rmtree = Path.rename, shutil.rmtree
+
+    def fails(self: Path, to: Path) -> Path:
+        if stage == "rename" and self.name == f".writing-{whole.name}":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return rename(self, to)
+
+    def stuck(path: Path, ignore_errors: bool = False) -> None:
+        if stage == "rmtree" and "replaced" in path.name and not ignore_errors:
+            raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
+        rmtree(path, ignore_errors=ignore_errors)
+
+    monkeypatch.setattr(Path, "rename", fails)
+    monkeypatch.setattr(shutil, "rmtree", stuck)
+    if stage == "rename":
+        with pytest.raises(CivaeError, match="Input/output error"):
+            save(32)
+    else:
+        save(32)
+    monkeypatch.undo()
+    assert last_checkpoint(tmp_path) == whole and target(tmp_path / "last") == whole.name
+    assert (whole / "state.safetensors").is_file()
+    clear_unfinished(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["best", "last", whole.name]
+
+
 def test_links_that_a_kill_kept_from_moving_are_mended(save: Callable[..., Path], tmp_path: Path) -> None:
     save(32, is_best=True)
     newest = save(64, is_best=True)
