@@ -2,6 +2,8 @@
 
 from civae_core.config.schema import Config, LossConfig, ModelConfig, TrainConfig
 
+_NO_MASK = "`objective: original` adds all of the pixel noise back"
+
 
 def without_effect(config: Config) -> list[str]:
     """What differs from its default and yet changes nothing, each with the reason.
@@ -23,7 +25,8 @@ def without_effect(config: Config) -> list[str]:
         ("model", "scale_latents", not config.model.grids, "model.scales has no grid"),
         ("model", "layers", config.model.decoder == "direct", "model.decoder is direct"),
         ("model", "layer_grid", config.model.decoder == "direct", "model.decoder is direct"),
-        ("model", "mask_width", config.model.noise_mask == "none", "model.noise_mask is none"),
+        ("model", "noise_mask", config.objective == "original", _NO_MASK),
+        ("model", "mask_width", *_no_mask(config)),
         (
             "model",
             "latent_mask_width",
@@ -60,9 +63,22 @@ def within_parts(config: Config) -> list[str]:
         )
     if config.loss.free_bits:
         found.append("loss.free_bits averages each part of a batch (train.accumulate), not all of it")
+    asking = [name for name in ("arm_balance", "reencode", "guidance") if getattr(config.loss, name)]
+    if asking:
+        found.append(
+            f"loss.{asking[0]} asks each part of a batch (train.accumulate) about other treatments by itself: of "
+            "several treatments, or a continuous one, by the place in the part"
+        )
     if config.model.norm == "batch":
         found.append("model.norm batch normalises within each part of a batch (train.accumulate)")
     return found
+
+
+def _no_mask(config: Config) -> tuple[bool, str]:
+    """Whether no mask fades the pixel noise."""
+    if config.objective == "original":
+        return True, _NO_MASK
+    return config.model.noise_mask == "none", "model.noise_mask is none"
 
 
 def _no_join(config: Config) -> tuple[bool, str]:

@@ -1,10 +1,11 @@
-"""Fine detail on top of layers, painted by grids of latents: it knows no treatment, and holds nothing coarse.
+"""Fine detail on top of layers, painted by grids of latents: it knows no treatment, and holds little that is coarse.
 
     f(z,t) = g(z₁,t) + H d(z₂, …, z_L),    H d = d − up(means of d over 8×8 windows)
 
-g paints layers from the vector z₁. The network d sees the grids alone, and H frees what it paints of everything that
-has a place and a brightness: hair that a treatment recolours has to be told by z₁ and t. What stays is texture, and
-edges finer than masks draw them. Grids are read off what g leaves of the image, (y − g)/σ, by a network of their own.
+g paints layers from the vector z₁. The network d sees the grids alone, and H frees what it paints of surfaces, whose
+brightness hardly changes over a window or two: hair that a treatment recolours has to be told by z₁ and t. What stays
+is texture, and edges finer than masks draw them. H is no projection: of colours drawn at random for each window, .44
+of the standard deviation stays. Grids are read off what g leaves of the image, (y − g)/σ, by a network of their own.
 
 g is trained as if there were no detail, and is a constant to d (`PixelNormal.training_loss`). Trained together, d
 takes over contrasts that belong to t, and answers get worse (docs/hierarchy.md).
@@ -22,7 +23,7 @@ WINDOWS = 8
 
 
 class Detail(nn.Module):
-    """Grids of latents, coarse to fine, to an image without means over windows.
+    """Grids of latents, coarse to fine, to an image without surfaces (`without_means`).
 
     Args:
         config: with at least one grid.

@@ -12,7 +12,8 @@ stays there beyond. R is orthogonal, so η' is N(0,I) as (M1) wants it; R(t,t) i
 R(t,t').
 """
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -66,7 +67,7 @@ class Pairing(nn.Module):
     def turns(self, t_BT: Tensor, t_new_BT: Tensor) -> Tensor:
         """R(t,t') of each image: [B,L,L], float32."""
         step_BT = self._dose(t_new_BT) - self._dose(t_BT)
-        # In half precision the squarings would leave little of a rotation.
+        # In half precision, or TF32, the squarings would leave little of a rotation.
         with full_precision(t_BT.device):
             skew_TLL = self.free_TLL - self.free_TLL.transpose(1, 2)
             return exponential((step_BT[:, :, None, None] * skew_TLL).sum(dim=1))
@@ -75,9 +76,21 @@ class Pairing(nn.Module):
         return ((t_BT - self.low_T) / self.span_T).clamp(0, 1)
 
 
-def full_precision(device: torch.device) -> AbstractContextManager[object]:
-    """Without autocast; the meta device, where only shapes are tried, knows none."""
-    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
+@contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """Without autocast, and without TF32; the meta device, where only shapes are tried, knows neither."""
+    if device.type == "meta":
+        yield
+        return
+    products = torch.get_float32_matmul_precision()
+    try:
+        if products != "highest":  # which exporting a graph could not follow
+            torch.set_float32_matmul_precision("highest")
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        if products != "highest":
+            torch.set_float32_matmul_precision(products)
 
 
 def exponential(m_BLL: Tensor) -> Tensor:

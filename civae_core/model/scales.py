@@ -171,8 +171,9 @@ class ScaledEncoder(nn.Module):
         def see(z_BZ: Tensor) -> Sequence[Tensor]:
             if self.detail is None or paint is None:
                 return [reading.features[side] for side in self.sides]
-            with torch.no_grad():
-                left_BCHW = paint(z_BZ).standardise(y_BCHW)
+            # Not under no_grad: there, autocast of older PyTorch keeps casts of g's weights that know no gradient,
+            # and uses them again where g is to learn (pytorch#112583).
+            left_BCHW = paint(z_BZ).standardise(y_BCHW).detach()
             features: Sequence[Tensor] = self.detail(left_BCHW)
             return features
 

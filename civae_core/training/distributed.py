@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 from torch import distributed as dist
@@ -12,6 +13,9 @@ from civae_core.errors import CivaeError, UsageError
 
 _LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """What a launcher tells each of its processes; torchrun sets them, docs/slurm.sh does it for srun."""
+PATIENCE = timedelta(hours=6)
+"""How long processes wait for another: the first one validates and pairs noises alone. Of one that ends they know at
+once, by its connection or by torchrun."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,8 @@ def joined(device_name: str) -> Iterator[Processes]:
         torch.cuda.set_device(local_rank)
     store, rank, world_size = next(dist.rendezvous("env://"))
     store = dist.PrefixStore(_this_life(), store)
-    dist.init_process_group("nccl" if on_gpu else "gloo", store=store, rank=rank, world_size=world_size)
+    backend = "nccl" if on_gpu else "gloo"
+    dist.init_process_group(backend, timeout=PATIENCE, store=store, rank=rank, world_size=world_size)
     try:
         yield Processes(dist.get_rank(), dist.get_world_size(), local_rank)
     except RuntimeError as error:

@@ -331,7 +331,7 @@ def make_optimizer(parameters: Mapping[str, nn.Parameter], train: TrainConfig) -
     """Fused AdamW: matrices and kernels decay, biases and norms do not, log σ learns faster."""
     decayed, plain, sigma = [], [], []
     for name, parameter in parameters.items():
-        if name == "decoder.log_sigma":
+        if name.endswith("log_sigma"):
             sigma.append(parameter)
         elif parameter.ndim >= 2:
             decayed.append(parameter)

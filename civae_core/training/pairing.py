@@ -8,7 +8,8 @@ from P, and only once all else has: the rest of the model, asked for the same, w
 a rotation that follows it about while it learns ends far from the one that suits it (measured: docs/levers.md).
 
 A model that has learned little draws contours that say little, and loses of its effect by following them. So the
-rotation is kept only where the model's own predictor sees as many counterfactuals as asked with it as without.
+rotation is kept only where the model's own predictor sees as many counterfactuals as asked with it as without. Where
+it has no predictor, or only continuous treatments, nothing tells, which is said.
 """
 
 import logging
@@ -130,6 +131,7 @@ def _forget_if_it_takes_the_effect(
     """Leaves the rotation out if, by more than chance, fewer counterfactuals are seen as asked with it."""
     assert model.pairing is not None
     if model.predictor is None or all(treatment.kind != "binary" for treatment in treatments):
+        log.info("latent noises are paired unchecked: no yes/no treatment is predicted")
         return
     angles_TLL = model.pairing.free_TLL.clone()
     abductions = [abduct(model, *batch) for batch in batches]

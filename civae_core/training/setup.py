@@ -115,8 +115,9 @@ def make_partly_batches(
 ) -> TrainingBatches | None:
     """Batches of the training images that lack a label but not all, for the attribute predictor; None without any.
 
-    They come at the pace of the `full` batches, an epoch of both taking as long, but are never the larger ones.
-    Says how many images lack labels and what becomes of them.
+    They come at the pace of the `full` batches, an epoch of both taking as long, but are never the larger ones. Where
+    that is less than an image for each batch, one comes with some of them (`partly_at`). Says how many images lack
+    labels and what becomes of them.
     """
     partly = partly_labelled_rows(data, roles, "train")
     lacking = len(data.rows("train")) - len(full.rows_N)
@@ -146,11 +147,16 @@ def make_partly_batches(
     )
 
 
-def partly_at(partly: TrainingBatches | None, images_seen: int, batch_size: int) -> Batch | None:
+def partly_at(partly: TrainingBatches | None, images_seen: int, full: TrainingBatches) -> Batch | None:
     """This process's share of the images that go beside the full batch at `images_seen`; None where it has none."""
     if partly is None:
         return None
-    batch = partly.at(images_seen // batch_size * partly.batch_size)
+    step, every = images_seen // full.batch_size, 1
+    if partly.batch_size == 1:
+        every = max(round(len(full.rows_N) / (len(partly.rows_N) * full.batch_size)), 1)
+    if step % every:
+        return None
+    batch = partly.at(step // every * partly.batch_size)
     return batch if len(batch) else None
 
 
@@ -160,7 +166,7 @@ def make_feed(
     """The batches as a run takes them, each with this process's share of the images that go beside it."""
 
     def make(images_seen: int) -> Fed:
-        return Fed(batches.at(images_seen), partly_at(partly, images_seen, config.train.batch_size))
+        return Fed(batches.at(images_seen), partly_at(partly, images_seen, batches))
 
     return Feed(make, lane_of(compute.device))
 

@@ -8,7 +8,7 @@ import torch
 from civae_core.attributes import Attribute
 from civae_core.counterfactual import abduct, predict
 from civae_core.model import IntactVAE
-from civae_core.model.pairing import Pairing, exponential
+from civae_core.model.pairing import Pairing, exponential, full_precision
 
 YOUNG, AGE = (
     Attribute("Young", "binary"),
@@ -31,6 +31,16 @@ def test_the_exponential_is_that_of_the_reference_up_to_ten_radians() -> None:
         m_BLL = m_BLL - m_BLL.transpose(1, 2)
         m_BLL *= largest / torch.linalg.matrix_norm(m_BLL, 2)[:, None, None]
         torch.testing.assert_close(exponential(m_BLL), torch.linalg.matrix_exp(m_BLL), atol=1e-7, rtol=0)
+
+
+def test_products_are_whole_whatever_training_computes_in() -> None:
+    torch.set_float32_matmul_precision("high")
+    try:
+        with full_precision(torch.device("cpu")):
+            assert torch.get_float32_matmul_precision() == "highest"
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision("highest")
 
 
 def test_it_starts_as_the_identity() -> None:

@@ -92,6 +92,28 @@ def test_half_precision_trains_finite_float32_weights(
     assert set(means) == set(METRICS)
 
 
+DETAIL = {"scales": [1, 4, 8], "scale_latents": 2, "decoder": "layered", "pairing": "none"}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_every_weight_below_fine_detail_is_told_its_gradient(
+    make_learner: MakeLearner, precision: str
+) -> None:
+    """What grids are read off is painted without them: casts of weights made there must not do for learning."""
+    learner = make_learner(precision=precision, model=DETAIL)
+    noise_BZ = torch.randn(COUNT, learner.config.model.dimensions, generator=torch.Generator().manual_seed(0))
+    learner.step(replace(batch(), noise_BZ=noise_BZ), 0)
+    learned = learner.optimizer.state
+    assert [name for name, p in learner.model.named_parameters() if p not in learned] == []
+
+
+def test_every_sigma_learns_faster_and_does_not_decay(make_learner: MakeLearner) -> None:
+    learner = make_learner(model=DETAIL)
+    sigmas = {p for name, p in learner.model.named_parameters() if name.endswith("log_sigma")}
+    (group,) = (group for group in learner.optimizer.param_groups if group["lr_factor"] > 1)
+    assert set(group["params"]) == sigmas and len(sigmas) == 2 and group["weight_decay"] == 0
+
+
 def test_the_loss_scale_finds_its_place_and_is_taken_out_of_the_gradient(make_learner: MakeLearner) -> None:
     half, full = make_learner(precision="fp16"), make_learner()
     half.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**24)

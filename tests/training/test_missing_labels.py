@@ -22,6 +22,7 @@ from civae_core.model import IntactVAE
 from civae_core.model.calibrated import UNCALIBRATED, fit_calibration
 from civae_core.model.stored import load_model
 from civae_core.objective import predictor_loss
+from civae_core.training import setup
 from civae_core.training.device import Compute
 from civae_core.training.distributed import Processes
 from civae_core.training.heldout import HeldOut
@@ -117,7 +118,7 @@ def test_without_missing_labels_nothing_is_said_and_nothing_goes_beside(
     with caplog.at_level(logging.WARNING):
         full = make_batches(tiny_config(), roles, faces, CPU, Processes())
         assert make_partly_batches(tiny_config(), roles, faces, CPU, Processes(), full) is None
-    assert partly_at(None, 0, 16) is None
+    assert partly_at(None, 0, full) is None
     assert not caplog.records
 
 
@@ -135,7 +136,7 @@ def test_an_epoch_of_both_takes_as_long_however_many_processes_share_it(
         beside = make_partly_batches(chosen, roles, partly, CPU, processes, full)
         assert beside is not None and beside.batch_size == 5, "40 to 120 images, as 5 to 16"
         for step in range(8):
-            batch = partly_at(beside, 16 * step, 16)
+            batch = partly_at(beside, 16 * step, full)
             share = len(range(rank, 5, world_size))
             assert (0 if batch is None else len(batch.y_BCHW)) == share
             if batch is not None:
@@ -144,6 +145,19 @@ def test_an_epoch_of_both_takes_as_long_however_many_processes_share_it(
     expected = partly.images(rows).flatten(1).float().sum(dim=1)
     assert len(images) == len(rows) == 40
     torch.testing.assert_close(images.sort().values, expected.sort().values)
+
+
+def test_a_few_of_them_are_not_seen_more_often_than_the_others(
+    partly: PreparedData, config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = config()
+    roles = assign_roles(chosen, partly)
+    full = make_batches(chosen, roles, partly, CPU, Processes())
+    monkeypatch.setattr(setup, "partly_labelled_rows", lambda *of: partly_labelled_rows(*of)[:2])
+    few = make_partly_batches(chosen, roles, partly, CPU, Processes(), full)
+    epoch = len(full.rows_N) // full.batch_size
+    came = [partly_at(few, 16 * step, full) for step in range(10 * epoch)]
+    assert 18 <= sum(batch is not None for batch in came) <= 22, "two in each of ten epochs"
 
 
 def batch_of(count: int, seed: int, labels: list[list[float]] | None = None) -> Batch:

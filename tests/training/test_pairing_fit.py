@@ -145,6 +145,25 @@ def test_a_rotation_that_takes_the_effect_is_not_kept(
     )
 
 
+def test_it_is_said_where_nothing_checks_the_rotation(
+    make_model: Callable[..., IntactVAE], faces: PreparedData, in_full: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    face_roles = AttributeRoles.assign(faces.attributes, ["Young"], ["Male", "Skin_Tone"], ["Gray_Hair"])
+    model = make_model(perturbed=True, assigned=face_roles, size=faces.size, predictor=False)
+    rows, settings = labelled_rows(faces, face_roles, "train"), {"device": torch.device("cpu"), "seed": 0}
+    with caplog.at_level(logging.INFO):
+        fit_pairing(
+            model.eval().requires_grad_(False),
+            faces,
+            rows,
+            face_roles,
+            images=BATCH,
+            stopped=lambda: 0,
+            **settings,
+        )
+    assert "paired unchecked" in caplog.text
+
+
 def test_the_predictor_reads_what_was_asked_of_each_image(
     make_model: Callable[..., IntactVAE],
     photos: Callable[..., tuple[Tensor, ...]],

@@ -172,8 +172,9 @@ def test_on_cuda_graphs_are_recorded_and_gradients_kept(
     [
         ({"loss": {"hsic": 1.0}}, "loss.hsic"),
         ({"loss": {"free_bits": 0.1}}, "loss.free_bits"),
+        ({"loss": {"reencode": 0.1}}, "loss.reencode"),
         ({"model": {"norm": "batch"}}, "model.norm"),
-        ({"loss": SOLITARY}, None),
+        ({"loss": {"adversary": 0.1}}, None),
     ],
 )
 def test_what_differs_in_parts_is_said(
