@@ -6,8 +6,10 @@ from typing import Annotated
 
 import typer
 
+from civae_cli.given import refuse_idle_scorer_images
 from civae_cli.options import (
     COMPUTING,
+    BenchmarkSetOption,
     DeviceOption,
     ExtractorOption,
     JsonFlag,
@@ -15,18 +17,18 @@ from civae_cli.options import (
     QuietFlag,
     ScorerImagesOption,
     ScorerOption,
-    SetOption,
     VerboseFlag,
 )
 from civae_cli.terminal import terminal
 
 
 def benchmark(
+    context: typer.Context,
     config: Annotated[
         Path, typer.Argument(metavar="CONFIG", help="A benchmark file, or a config of `civae train`.")
     ],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for everything.")],
-    set_: SetOption = None,
+    set_: BenchmarkSetOption = None,
     only: Annotated[
         list[str] | None,
         typer.Option("--only", metavar="METHOD", help="Train and score only this method; repeatable."),
@@ -73,6 +75,7 @@ def benchmark(
     from civae_core.yardstick.fit import IMAGES
 
     voice = terminal(quiet, verbose, json)
+    refuse_idle_scorer_images(context, scorer)
     found = run_benchmark(
         load_benchmark(config, set_ or []),
         out,

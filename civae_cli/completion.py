@@ -39,6 +39,11 @@ def complete_treatment_value(ctx: typer.Context, incomplete: str) -> list[str]:
     return _assignments(ctx, ("treatments",), incomplete, flip=True)
 
 
+def complete_number_of_treatment(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The same without `Young=flip`, where there is no photograph whose treatment could be flipped."""
+    return _assignments(ctx, ("treatments",), incomplete, flip=False)
+
+
 def complete_input_value(ctx: typer.Context, incomplete: str) -> list[str]:
     """`Male=0`, `Male=1`: whatever the model is told of a photograph."""
     return _assignments(ctx, ("treatments", "covariates"), incomplete, flip=False)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from civae_cli.given import is_given
 from civae_cli.help import ASKING
 from civae_cli.options import (
     AttrOption,
@@ -34,6 +35,7 @@ _TOLD = 3
 
 
 def counterfactual(
+    context: typer.Context,
     images: Annotated[
         list[str],
         typer.Argument(
@@ -151,8 +153,13 @@ def counterfactual(
     )
     if align is Align.AUTO and pictures.has_photos and lacks_aligner(shape):
         voice.say(f"photographs are taken as aligned portraits; to find faces in others: {install('align')}")
-    if native:
-        pictures.require_photos("--native")
+    for flag, wants_photos in (
+        ("--native", native),
+        ("--align always", align is Align.ALWAYS),
+        (f"--face {face}", is_given(context, "face")),
+    ):
+        if wants_photos:
+            pictures.require_photos(flag)
     for text in pictures.beyond_training(roles.inputs, stated):
         voice.warn(f"--attrs {text}; judge with care")
     writer = EditWriter(out, noise=noise, strength=strength, strip=strip, native=shape if native else None)

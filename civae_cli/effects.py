@@ -6,12 +6,14 @@ from typing import Annotated, Literal
 import typer
 
 from civae_cli.completion import complete_covariate, complete_model
+from civae_cli.given import refuse_idle
 from civae_cli.help import ASKING
 from civae_cli.options import DeviceOption, JsonFlag, QuietFlag, TreatOption, VerboseFlag
 from civae_cli.terminal import terminal
 
 
 def effects(
+    context: typer.Context,
     run: Annotated[
         Path,
         typer.Argument(
@@ -90,6 +92,8 @@ def effects(
     from civae_core.training.device import choose_device
 
     voice = terminal(quiet, verbose, json)
+    if source == "posterior":
+        refuse_idle(context, ("draws", "seed"), "with --from posterior: nothing is drawn from the prior")
     stored = load_model(run, choose_device(device))
     warn_if_overfit(run)
     roles = stored.card.roles

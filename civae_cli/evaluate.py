@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from civae_cli.completion import complete_data, complete_model
+from civae_cli.given import refuse_idle, refuse_idle_scorer_images
 from civae_cli.options import (
     ConfigOption,
     DeviceOption,
@@ -21,8 +22,14 @@ from civae_cli.options import (
 from civae_cli.roles import CovariateOption, DescendantOption, TreatmentOption, stated_roles
 from civae_cli.terminal import terminal
 
+_ROLES = ("config", "treatment", "covariate", "descendant")
+"""Parameters that state roles."""
+_SCORING = ("images", "seed", "scorer", "scorer_images", "extractor", "report", "figures")
+"""Parameters that say what is scored, how, and where it is reported."""
+
 
 def evaluate(
+    context: typer.Context,
     run: Annotated[
         Path | None,
         typer.Argument(
@@ -108,9 +115,8 @@ def evaluate(
     from civae_core.evaluation.evaluate import evaluate as run_evaluation
     from civae_core.evaluation.foreign import open_foreign, write_split_questions
     from civae_core.evaluation.instruments import choose_instruments
-    from civae_core.evaluation.output import report_folder, write_evaluation
+    from civae_core.evaluation.output import prepare_output, report_folder, write_evaluation
     from civae_core.evaluation.table import evaluation_tables
-    from civae_core.files import make_folder
     from civae_core.model.stored import load_model
     from civae_core.overfitting import warn_if_overfit
     from civae_core.training.device import choose_device
@@ -119,6 +125,12 @@ def evaluate(
     voice = terminal(quiet, verbose, json)
     chosen = choose_device(device)
     paths = [*([run] if run else []), *(against or [])]
+    if paths:
+        refuse_idle(context, _ROLES, f"beside {paths[0]}: the roles are those that it was trained with")
+    if questions is not None:
+        hint = "write the questions first, then score their answers with --images"
+        refuse_idle(context, _SCORING, "with --questions: nothing is scored", hint=hint)
+    refuse_idle_scorer_images(context, scorer)
     models = [load_model(path, chosen) for path in paths]
     for path in paths:
         warn_if_overfit(path)
@@ -148,7 +160,7 @@ def evaluate(
     foreign = None if images is None else open_foreign(images, prepared, [a.name for a in roles.treatments])
     folder = report_folder(run or (against or [])[0]) if models else (images or Path())
     page = report or folder / "report.html"
-    make_folder(page.parent)  # before the work, since it may not be writable
+    prepare_output(page, figures)
     instruments = choose_instruments(
         prepared, roles, chosen, scorer=scorer, scorer_images=scorer_images or IMAGES, extractor=extractor
     )

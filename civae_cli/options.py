@@ -51,15 +51,19 @@ ConfigOption = Annotated[
         rich_help_panel=SETTINGS,
     ),
 ]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option(
+
+
+def _setting(example: str) -> Any:
+    return typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="One setting, such as train.lr=1e-4; repeatable, wins over files.",
+        help=f"One setting, such as {example}; repeatable, wins over files.",
         rich_help_panel=SETTINGS,
-    ),
-]
+    )
+
+
+SetOption = Annotated[list[str] | None, _setting("train.lr=1e-4")]
+BenchmarkSetOption = Annotated[list[str] | None, _setting("base.train.lr=1e-4")]
 ModelOption = Annotated[
     Path | None,
     typer.Option(

@@ -6,24 +6,25 @@ from typing import Annotated, Literal
 import typer
 
 from civae_cli.completion import complete_attribute
+from civae_cli.given import refuse_idle
 from civae_cli.options import COMPUTING, ROLES, JsonFlag, QuietFlag, VerboseFlag
 from civae_cli.terminal import Terminal, terminal
 
 FACES = "Built-in faces"
-_SHAPE_PREPARED_DATA = {
-    "size": "--size",
-    "crop": "--crop",
-    "grey": "--grey",
-    "align": "--align",
-    "table": "--table",
-    "follow_links": "--follow-links",
-    "treatment": "--treatment",
-    "covariate": "--covariate",
-    "workers": "--workers",
-    "max_bad": "--max-bad",
-    "truth": "--truth",
-}
-"""Parameters, with their flags, that say nothing about a CelebA-layout tree."""
+_SHAPE_PREPARED_DATA = (
+    "size",
+    "crop",
+    "grey",
+    "align",
+    "table",
+    "follow_links",
+    "treatment",
+    "covariate",
+    "workers",
+    "max_bad",
+    "truth",
+)
+"""Parameters that say nothing about a CelebA-layout tree."""
 
 
 def prepare_data(
@@ -231,13 +232,11 @@ def _write_tree(
             f"--layout celeba is for {SYNTHETIC}, not for {source}",
             hint="leave --layout out to pack photographs",
         )
-    for name, flag in _SHAPE_PREPARED_DATA.items():
-        origin = context.get_parameter_source(name)
-        if origin is not None and origin.name == "COMMANDLINE":
-            raise UsageError(
-                f"{flag} has no effect with --layout celeba: it is for the prepare-data that reads the tree",
-                hint=f"leave {flag} out",
-            )
+    refuse_idle(
+        context,
+        _SHAPE_PREPARED_DATA,
+        "with --layout celeba: it is for the prepare-data that reads the tree",
+    )
     tree = write_celeba_tree(
         out,
         count=DEFAULT_COUNT if count is None else count,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from civae_cli.completion import complete_model, complete_treatment_value
+from civae_cli.completion import complete_model, complete_number_of_treatment
 from civae_cli.help import ASKING
 from civae_cli.options import AttrOption, DeviceOption, EngineOption, JsonFlag, QuietFlag, VerboseFlag
 from civae_cli.terminal import terminal
@@ -40,7 +40,7 @@ def sample(
             "--treat",
             metavar="NAME=VALUE",
             help="Intervention: sets a treatment of the same subjects; repeatable.",
-            autocompletion=complete_treatment_value,
+            autocompletion=complete_number_of_treatment,
             rich_help_panel=ASKING,
         ),
     ] = None,

@@ -91,7 +91,7 @@ def serve(
     voice = terminal(quiet, verbose, json)
     limits = replace(Limits(), upload_bytes=max_upload * 2**20)
     if not runs:
-        runs = [newest_run()]
+        runs = [newest_run(missing="RUN is not given", hint="name a run, as in `civae serve runs/young`")]
         voice.say(f"model: {runs[0]}")
     listening = listen(host, port)
     studio = open_studio(runs, examples, engine=engine, device=device, limits=limits)

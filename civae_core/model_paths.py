@@ -37,8 +37,16 @@ def find_model_file(path: Path) -> Path:
     )
 
 
-def newest_run(folder: Path = Path("runs")) -> Path:
+def newest_run(
+    folder: Path = Path("runs"),
+    *,
+    missing: str = "--model is not given",
+    hint: str = "name a run with --model",
+) -> Path:
     """The model used when none is named: $CIVAE_MODEL, else the run under `folder` with the newest checkpoint.
+
+    Args:
+        missing, hint: how the command that asks says that no run is named, and how to name one.
 
     Raises:
         UsageError: there is neither.
@@ -50,8 +58,8 @@ def newest_run(folder: Path = Path("runs")) -> Path:
     written = {run: file.stat().st_mtime for run, file in links.items() if file.is_file()}
     if not written:
         raise UsageError(
-            f"--model is not given, $CIVAE_MODEL is not set and {folder}/ holds no trained run",
-            hint="name a run with --model, or train one with `civae train`",
+            f"{missing}, $CIVAE_MODEL is not set and {folder}/ holds no trained run",
+            hint=f"{hint}, or train one with `civae train`",
         )
     return max(written, key=lambda run: written[run])
 

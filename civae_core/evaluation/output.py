@@ -2,14 +2,36 @@
 
 from pathlib import Path
 
+from civae_core.errors import UsageError
 from civae_core.evaluation.evaluate import Evaluation
 from civae_core.evaluation.report import render_evaluation
 from civae_core.figures.pictures import write_png
-from civae_core.files import write_json, write_text
+from civae_core.files import make_folder, write_json, write_text
+
+NUMBERS = "evaluation.json"
+
+
+def prepare_output(page: Path, figures: Path | None = None) -> None:
+    """Makes the folders of `write_evaluation`: before the work, since they may not be writable.
+
+    Raises:
+        UsageError: the page is a folder, or has the name of the numbers beside it.
+        CivaeError: a folder cannot be written.
+    """
+    if page.is_dir():
+        raise UsageError(f"--report {page}: is a folder", hint=f"name a page, as in {page / 'report.html'}")
+    if page.name == NUMBERS:
+        raise UsageError(
+            f"--report {page}: the numbers are written there", hint="name a page, as in report.html"
+        )
+    for folder in (page.parent, *([figures] if figures else [])):
+        make_folder(folder)
 
 
 def write_evaluation(evaluation: Evaluation, page: Path, figures: Path | None = None) -> Path:
     """Writes the report to `page` and evaluation.json beside it; returns the latter's path.
+
+    The numbers come last, so that where they are all is, and come too where the page fails.
 
     Args:
         figures: a folder for the report's pictures as PNG files, too.
@@ -17,12 +39,14 @@ def write_evaluation(evaluation: Evaluation, page: Path, figures: Path | None = 
     Raises:
         CivaeError: the folder cannot be written.
     """
-    numbers = page.with_name("evaluation.json")
-    write_text(page, render_evaluation(evaluation.numbers, evaluation.pictures))
-    write_json(numbers, evaluation.numbers)
-    if figures is not None:
-        for picture in evaluation.pictures:
-            write_png(figures / f"{picture.name}.png", picture.image)
+    numbers = page.with_name(NUMBERS)
+    try:
+        write_text(page, render_evaluation(evaluation.numbers, evaluation.pictures))
+        if figures is not None:
+            for picture in evaluation.pictures:
+                write_png(figures / f"{picture.name}.png", picture.image)
+    finally:
+        write_json(numbers, evaluation.numbers)
     return numbers
 
 

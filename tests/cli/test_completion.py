@@ -73,6 +73,10 @@ def test_after_the_equals_sign_bash_gets_the_value_alone(place: Path) -> None:
     assert asked(place, *before, "f")[0] == ["flip"]
 
 
+def test_no_flip_is_offered_where_nobody_was_photographed(place: Path) -> None:
+    assert asked(place, "civae", "sample", "runs/young", "--treat", "Young", "=")[0] == ["0", "1"]
+
+
 def test_the_model_may_be_the_first_argument(place: Path) -> None:
     (place / "runs" / "young").rename(place / "mine")
     assert asked(place, "civae", "effects", "mine", "--by", "M")[0] == ["Male"]

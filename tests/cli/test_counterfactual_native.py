@@ -135,3 +135,23 @@ def test_what_does_not_go_with_it_is_refused(
     code, _, stderr = civae(f"{faces.path}#test[0:2]", *arguments)
     assert code == 2 and "#test[0] is prepared data" in stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(not is_installed(), reason="the extra `align` is not installed")
+def test_prepared_images_have_no_face_to_choose(
+    trained: Path, photo: Path, faces: PreparedData, tmp_path: Path
+) -> None:
+    prepared = f"{faces.path}#test[0]"
+    arguments = (prepared, "--model", trained, "--treat", "Young=0", "--out", tmp_path / "out")
+    for choice in (("--align", "always"), ("--face", "7"), ("--face", "largest")):
+        for pictures in ((), (photo,)):
+            code, stdout, stderr = civae(*pictures, *arguments, *choice)
+            assert (code, stdout) == (2, "")
+            assert (
+                f"error: {' '.join(choice)}: {prepared} is prepared data, which has no photograph" in stderr
+            )
+            assert "hint: name the photographs' own files" in stderr
+    assert not (tmp_path / "out").exists()
+    for choice in ((), ("--align", "auto"), ("--align", "never")):
+        code, _, stderr = civae(*arguments, *choice)
+        assert code == 0 and "prepared" not in stderr

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from civae_cli.app import app
 from civae_core.config.schema import Config
 from civae_core.data import PreparedData
+from civae_core.errors import CivaeError
 from civae_core.evaluation import evaluate
 from civae_core.training.loop import train
 
@@ -24,7 +25,8 @@ def _without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def civae(*arguments: object) -> tuple[int, str, str]:
-    quick = ["--scorer-images", "64"]
+    trains = not {"--scorer", "--questions"} & set(arguments)
+    quick = ["--scorer-images", "64"] if trains else []
     result = CliRunner().invoke(app, ["evaluate", *map(str, arguments), *quick], env={"COLUMNS": "80"})
     return result.exit_code, result.stdout, result.stderr
 
@@ -139,7 +141,20 @@ def test_named_data_is_scored_instead_of_the_models_own(
     assert (code, stdout) == (3, "") and str(tmp_path / "nowhere") in stderr
 
 
-@pytest.mark.parametrize("command", ["prepared", "unwritable", "no run"])
+def test_the_numbers_outlast_a_page_that_fails(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*arguments: object) -> str:
+        raise CivaeError("no page")
+
+    monkeypatch.setattr("civae_core.evaluation.output.render_evaluation", fails)
+    code, stdout, stderr = civae(run, "--limit", 2, "--scorer", "none")
+    assert (code, stdout) == (1, "") and "error: no page" in stderr
+    assert json.loads((run / "evaluation.json").read_text(encoding="utf-8"))["n"] == 2
+    assert not (run / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    "command", ["prepared", "unwritable", "a folder", "the numbers", "no figures", "no run"]
+)
 def test_refusals_come_before_the_work(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
@@ -157,6 +172,18 @@ def test_refusals_come_before_the_work(
     elif command == "unwritable":
         (tmp_path / "file").touch()
         code, stdout, stderr = civae(run, "--report", tmp_path / "file" / "page.html")
+        assert code == 1 and f"cannot write {tmp_path / 'file'}" in stderr
+    elif command == "a folder":
+        code, stdout, stderr = civae(run, "--report", tmp_path)
+        assert code == 2 and f"--report {tmp_path}: is a folder" in stderr
+        assert f"hint: name a page, as in {tmp_path / 'report.html'}" in stderr
+    elif command == "the numbers":
+        code, stdout, stderr = civae(run, "--report", run / "evaluation.json")
+        assert code == 2 and f"--report {run / 'evaluation.json'}: the numbers are written there" in stderr
+        assert "hint: name a page" in stderr
+    elif command == "no figures":
+        (tmp_path / "file").touch()
+        code, stdout, stderr = civae(run, "--figures", tmp_path / "file" / "figures")
         assert code == 1 and f"cannot write {tmp_path / 'file'}" in stderr
     else:
         code, stdout, stderr = civae(tmp_path / "gone")

@@ -6,11 +6,13 @@ from types import SimpleNamespace
 
 import pytest
 import typer
-from shown import examples, leaf_commands, parse, wrong_value
+from shown import ROOT, examples, leaf_commands, parse, wrong_value
 from typer.testing import CliRunner
 
 from civae_cli.app import app
 from civae_cli.help import CivaeCommand
+from civae_core.benchmark.load import load_benchmark
+from civae_core.config.load import load_config
 
 COMMANDS = leaf_commands(typer.main.get_command(app))
 
@@ -92,6 +94,16 @@ def test_usage_is_written_for_people(line: str, usage: str) -> None:
     assert shown.splitlines()[0].endswith(f"{line} {usage}")
     name = usage.removeprefix("[OPTIONS] ")
     assert f"Arguments:\n  {name}  " in shown
+
+
+@pytest.mark.parametrize("names", [("train",), ("config", "show"), ("benchmark",)], ids=" ".join)
+def test_the_setting_that_help_names_is_one_of_the_command(names: tuple[str, ...]) -> None:
+    shown = " ".join(CliRunner().invoke(app, [*names, "--help"]).output.split())
+    (example,) = re.findall(r"One setting, such as (\S+);", shown)
+    if names == ("benchmark",):
+        load_benchmark(ROOT / "configs" / "levers.yml", [example])
+    else:
+        load_config([ROOT / "configs" / "celeba-64-young.yml"], [example])
 
 
 @pytest.mark.parametrize("names", COMMANDS, ids=" ".join)

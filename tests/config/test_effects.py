@@ -40,6 +40,18 @@ def config(**sections: Any) -> Config:
             {"model": {"looks_mask_width": 0.2, "place_latents": 0}},
             "model.looks_mask_width has no effect: it masks looks",
         ),
+        (
+            {"objective": "original", "model": {"noise_mask": "none"}},
+            "model.noise_mask has no effect: `objective: original` adds",
+        ),
+        (
+            {"objective": "original", "model": {"mask_width": 0.2}},
+            "model.mask_width has no effect: `objective: original` adds",
+        ),
+        (
+            {"objective": "cvae", "model": {"noise_mask": "none", "mask_width": 0.2}},
+            "model.mask_width has no effect: model.noise_mask is none",
+        ),
         ({"model": {"deep": True}}, "model.deep has no effect: only `model.network: original`"),
         (
             {"model": {"network": "original", "layers": 8}},

@@ -40,7 +40,7 @@ def test_the_page_is_whole_in_itself_and_shows_the_overlap(evaluation: Evaluatio
 
 def test_a_folder_that_cannot_be_written_is_named(evaluation: Evaluation, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(CivaeError, match=r"cannot write .*file/report\.html") as caught:
+    with pytest.raises(CivaeError, match=r"cannot write .*file/evaluation\.json") as caught:
         write_evaluation(evaluation, tmp_path / "file" / "report.html")
     assert caught.value.exit_code == 1
 

@@ -1,0 +1,40 @@
+"""Which options the command line gives, so that one that would do nothing is refused instead of passed over."""
+
+from collections.abc import Collection
+
+import typer
+
+from civae_core.errors import UsageError
+
+
+def is_given(context: typer.Context, name: str) -> bool:
+    """Whether a parameter stands on the command line."""
+    origin = context.get_parameter_source(name)
+    return origin is not None and origin.name == "COMMANDLINE"
+
+
+def refuse_idle(context: typer.Context, names: Collection[str], why: str, *, hint: str | None = None) -> None:
+    """Refuses options that do nothing here.
+
+    Args:
+        names: parameters of the command.
+        why: beside what they are idle, and the reason, as in `with --layout celeba: it is for …`.
+        hint: what to do; left out, to leave the option out.
+
+    Raises:
+        UsageError: one of them is given.
+    """
+    for parameter in context.command.params:
+        if parameter.name in names and is_given(context, parameter.name):
+            flag = parameter.opts[0]
+            raise UsageError(f"{flag} has no effect {why}", hint=hint or f"leave {flag} out")
+
+
+def refuse_idle_scorer_images(context: typer.Context, scorer: str) -> None:
+    """Refuses `--scorer-images` where `--scorer` has none trained.
+
+    Raises:
+        UsageError: it is given all the same.
+    """
+    if scorer != "auto":
+        refuse_idle(context, ("scorer_images",), f"with --scorer {scorer}: no scorer is trained")

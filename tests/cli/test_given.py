@@ -1,0 +1,78 @@
+"""An option that would do nothing beside another is refused, before anything that a command names is looked at."""
+
+import pytest
+from typer.testing import CliRunner
+
+from civae_cli.app import app
+
+QUESTIONS = "evaluate --data faces --treatment Young --questions theirs"
+SCORED = "with --questions: nothing is scored"
+ROLES = "beside runs/young: the roles are those that it was trained with"
+
+
+@pytest.mark.parametrize(
+    ("line", "flag", "why"),
+    [
+        ("evaluate runs/young --treatment Male", "--treatment", ROLES),
+        ("evaluate runs/young --covariate Male", "--covariate", ROLES),
+        ("evaluate runs/young --descendant Gray_Hair", "--descendant", ROLES),
+        ("evaluate runs/young -c train.yml", "--config", ROLES),
+        ("evaluate runs/young --images theirs --treatment Male", "--treatment", ROLES),
+        ("evaluate runs/young --questions theirs --treatment Male", "--treatment", ROLES),
+        ("evaluate --against runs/young --treatment Male", "--treatment", ROLES),
+        (f"{QUESTIONS} --images others", "--images", SCORED),
+        (f"{QUESTIONS} --seed 0", "--seed", SCORED),
+        (f"{QUESTIONS} --scorer auto", "--scorer", SCORED),
+        (f"{QUESTIONS} --scorer-images 64", "--scorer-images", SCORED),
+        (f"{QUESTIONS} --extractor none", "--extractor", SCORED),
+        (f"{QUESTIONS} --report page.html", "--report", SCORED),
+        (f"{QUESTIONS} --figures figures", "--figures", SCORED),
+        (
+            "evaluate runs/young --scorer none --scorer-images 64",
+            "--scorer-images",
+            "with --scorer none: no scorer is trained",
+        ),
+        (
+            "evaluate runs/young --scorer s.safetensors --scorer-images 64",
+            "--scorer-images",
+            "with --scorer s.safetensors: no scorer is trained",
+        ),
+        (
+            "benchmark bench.yml --out bench --scorer none --scorer-images 64",
+            "--scorer-images",
+            "with --scorer none: no scorer is trained",
+        ),
+        (
+            "effects runs/young --treat Young=0 --from posterior --draws 4",
+            "--draws",
+            "with --from posterior: nothing is drawn from the prior",
+        ),
+        (
+            "effects runs/young --treat Young=0 --from posterior --seed 1",
+            "--seed",
+            "with --from posterior: nothing is drawn from the prior",
+        ),
+    ],
+)
+def test_what_would_do_nothing_is_refused(line: str, flag: str, why: str) -> None:
+    done = CliRunner().invoke(app, line.split())
+    hint = (
+        "write the questions first, then score their answers with --images"
+        if why == SCORED
+        else f"leave {flag} out"
+    )
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr == f"error: {flag} has no effect {why}\n\nhint: {hint}\n"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "evaluate runs/young --data faces --seed 1 --limit 4 --scorer none",
+        "effects runs/young --treat Young=0 --from both --draws 4 --seed 1",
+        "effects runs/young --treat Young=0 --from posterior",
+    ],
+)
+def test_what_does_something_is_not(line: str) -> None:
+    done = CliRunner().invoke(app, line.split())
+    assert "runs/young: no such run" in done.stderr
