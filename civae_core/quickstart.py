@@ -13,6 +13,7 @@ from civae_core.data.prepare import prepare
 from civae_core.data.sources.base import TruthSpec
 from civae_core.data.sources.faces import faces_source
 from civae_core.data.sources.resolve import LARGEST_FACE, SMALLEST_FACE
+from civae_core.data.workspace import named_by_command
 from civae_core.errors import UsageError
 from civae_core.evaluation.evaluate import evaluate
 from civae_core.evaluation.instruments import choose_instruments
@@ -75,7 +76,8 @@ def quickstart(
         )
     log.info("1/5 making %s faces of %d px", f"{faces:,}", size)
     source = faces_source(count=faces, seed=0, overlap=OVERLAP, truths=TRUTHS, size=size, channels=3)
-    data = prepare(source, out / "data", workers=available_cores(), max_bad=MaxBad("0", count=0)).data
+    with named_by_command():
+        data = prepare(source, out / "data", workers=available_cores(), max_bad=MaxBad("0", count=0)).data
     for step, name in enumerate(OBJECTIVES, start=2):
         log.info("%d/5 training %s", step, name)
         train(quickstart_config(name, out / "data", images), out / name, device=device)

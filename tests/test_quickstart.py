@@ -69,3 +69,14 @@ def test_faces_are_made_on_every_core(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(InterruptedError):
         quickstart(tmp_path / "out", device="cpu")
     assert asked == [7]
+
+
+def test_faces_half_made_otherwise_are_refused_with_a_hint_that_helps(tmp_path: Path) -> None:
+    plan = tmp_path / "out" / "data" / ".partial" / "plan.json"
+    plan.parent.mkdir(parents=True)
+    plan.write_text('{"preparation": "another"}')
+    with pytest.raises(UsageError) as caught:
+        quickstart(tmp_path / "out", faces=100, size=32, device="cpu")
+    folder = tmp_path / "out" / "data"
+    assert caught.value.message == f"{folder} holds another preparation, half done"
+    assert caught.value.hint == f"name another --out, or delete {folder}"

@@ -2,7 +2,7 @@
 
 What a method's objective is defined by (BASELINE_DEFAULTS: β, σ, prior and weights) is the method's own: a method
 with another objective than the base takes none of it from the base, only what the method itself states. All else,
-that is the network, the data, the budget and the optimiser, is shared.
+that is the question, the network, the data, the budget and the optimiser, is shared.
 """
 
 import copy
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from civae_core.attributes import nearest
 from civae_core.benchmark.schema import DEFAULT_METHODS, BenchmarkFile, FacesConfig
 from civae_core.config.load import (
     ConfigError,
@@ -25,13 +26,18 @@ from civae_core.config.load import (
 from civae_core.config.problems import validate, validate_as
 from civae_core.config.schema import BASELINE_DEFAULTS, Config
 from civae_core.config.yaml import Document, KeyPath, Place, Problem, dotted
-from civae_core.synthetic import ROLES
+from civae_core.synthetic import ATTRIBUTES, IN_TWO_CLASSES, ROLES, roots_of
 
 RESERVED = ("copy", "truth")
 """Names of what every evaluation adds by itself."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
-_PER_CELL = {("data", "path"): "all methods share one data set", ("train", "seed"): "seeds stand in `seeds`"}
+_ROLES = ("treatment", "covariates", "descendants")
+_SHARED = {
+    ("data", "path"): "all methods share one data set",
+    ("train", "seed"): "seeds stand in `seeds`",
+    **{("data", role): "all methods answer one question" for role in _ROLES},
+}
 
 
 @dataclass(frozen=True)
@@ -126,10 +132,13 @@ def _method_configs(merged: Document, checked: BenchmarkFile) -> tuple[dict[str,
             if checked.methods is not None
             else nested((), copy.deepcopy(values), Place(1_000, 0, 0, "default methods"))
         )
-        for path, why in _PER_CELL.items():
+        for path, why in _SHARED.items():
             if path in changes.keys:
                 report(Problem(changes.keys[path], dotted((*here, *path)), f"cannot differ by method: {why}"))
-        config, problems = validate(_method_document(base, changes))
+        document = _method_document(base, changes)
+        config, problems = validate(document)
+        if checked.faces is not None:
+            problems += _roles_beyond_faces(document)
         own = {*changes.keys.values(), *changes.values.values()}
         for problem in problems:
             prefix = here if problem.place in own else ("base",)
@@ -163,11 +172,42 @@ def _use_faces(base: Document) -> None:
     data = base.tree.setdefault("data", {})
     if not isinstance(data, dict):
         return
-    if not {"treatment", "covariates", "descendants"} & data.keys():
+    if not data.keys() & set(_ROLES):
         data["treatment"] = [a.name for a in ROLES.treatments]
         data["covariates"] = [a.name for a in ROLES.covariates]
         data["descendants"] = [a.name for a in ROLES.descendants]
     data["path"] = "faces"
+
+
+def _roles_beyond_faces(document: Document) -> list[Problem]:
+    """Attributes that the built-in faces lack, and treatments that their process cannot set, or flip for a truth."""
+    problems: list[Problem] = []
+    for role in _ROLES:
+        stated = _section(document.tree, "data").get(role)
+        for order, name in enumerate(stated if isinstance(stated, list) else [stated]):
+            message = _beyond_faces(name, role, order) if isinstance(name, str) else None
+            if message is not None:
+                path = ("data", role)
+                place = document.values.get((*path, order)) or document.values.get(path)
+                problems.append(Problem(place, dotted(path), message))
+    return problems
+
+
+def _beyond_faces(name: str, role: str, order: int) -> str | None:
+    kinds = {attribute.name: attribute.kind for attribute in roots_of(IN_TWO_CLASSES)}
+    known = [attribute.name for attribute in ATTRIBUTES]
+    if name not in known:
+        near = nearest(name, known)
+        question = f" (did you mean {near}?)" if near else ""
+        return f"unknown attribute {name!r}{question}; the faces have {', '.join(known)}"
+    if role != "treatment":
+        return None
+    if name not in kinds:
+        return f"{name} follows from other attributes, so it cannot be set; one of {', '.join(kinds)}"
+    if order == 0 and kinds[name] == "continuous":
+        binary = ", ".join(root for root, kind in kinds.items() if kind == "binary")
+        return f"{name} is continuous, and the truth is that of the first treatment flipped; one of {binary}"
+    return None
 
 
 def _name_problems(name: str, place: Place | None) -> list[Problem]:

@@ -19,6 +19,7 @@ from civae_core.data.pack import MaxBad
 from civae_core.data.prepare import prepare
 from civae_core.data.sources.base import TruthSpec
 from civae_core.data.sources.faces import faces_source
+from civae_core.data.workspace import named_by_command
 from civae_core.errors import UsageError
 from civae_core.evaluation.instruments import Instruments, choose_instruments
 from civae_core.files import make_folder, write_json
@@ -148,7 +149,8 @@ def _faces(faces: FacesConfig, overlap: float, treatment: str, folder: Path) -> 
     )
     if not (folder / "dataset.yml").exists():
         log.info("making %s faces of %d px at overlap %s", f"{faces.n:,}", faces.size, overlap)
-    return prepare(source, folder, workers=available_cores(), max_bad=MaxBad("0", count=0)).data
+    with named_by_command():
+        return prepare(source, folder, workers=available_cores(), max_bad=MaxBad("0", count=0)).data
 
 
 def _scoring(instruments: Instruments, extractor: str, limit: int | None, out: Path) -> Scoring:

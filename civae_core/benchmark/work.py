@@ -12,6 +12,7 @@ from multiprocessing import connection
 from multiprocessing.context import SpawnProcess
 
 from civae_core.benchmark.cells import Cell
+from civae_core.benchmark.messages import Terminal, speak_as, terminal_here
 from civae_core.errors import CivaeError, InterruptedRunError, PreemptedError
 from civae_core.machine import available_cores
 from civae_core.training.stopping import INTERRUPTED, stop_on_signals
@@ -81,7 +82,7 @@ def _in_processes(cells: Sequence[Cell], run: Run, done: Done, jobs: int) -> Non
     threads = max(available_cores() // jobs, 1)
     waiting = list(enumerate(cells, start=1))
     running: dict[object, tuple[Cell, SpawnProcess, connection.Connection]] = {}
-    level = logging.getLogger("civae_core").level
+    terminal = terminal_here()
     with stop_on_signals() as stop:
         try:
             while waiting or running:
@@ -89,7 +90,7 @@ def _in_processes(cells: Sequence[Cell], run: Run, done: Done, jobs: int) -> Non
                     number, cell = waiting.pop(0)
                     log.info("%d/%d %s", number, len(cells), cell.name)
                     receiving, sending = context.Pipe(duplex=False)
-                    task = (sending, cell, run, threads, level)
+                    task = (sending, cell, run, threads, terminal)
                     process = context.Process(target=_work, args=task, name=cell.name)
                     with _few_threads(threads):
                         process.start()
@@ -142,7 +143,7 @@ def _few_threads(threads: int) -> Iterator[None]:
             os.environ.pop("OMP_NUM_THREADS", None)
 
 
-def _work(sending: connection.Connection, cell: Cell, run: Run, threads: int, level: int) -> None:
+def _work(sending: connection.Connection, cell: Cell, run: Run, threads: int, terminal: Terminal) -> None:
     # Ctrl-C reaches the whole group; the parent passes it on to those who have something to save.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
@@ -151,11 +152,7 @@ def _work(sending: connection.Connection, cell: Cell, run: Run, threads: int, le
     from civae_core.progress import set_quiet
 
     torch.set_num_threads(min(threads, torch.get_num_threads()))
-    logger = logging.getLogger("civae_core")
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter(f"{cell.name}: %(message)s"))
-    logger.addHandler(handler)
-    logger.setLevel(level)
+    speak_as(terminal, cell.name)
     set_quiet(True)
     try:
         sending.send((_attempt(cell, run),))

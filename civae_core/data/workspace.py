@@ -3,6 +3,8 @@
 import hashlib
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,28 @@ from civae_core.reading import read_at_most, read_json
 
 _OURS = re.compile(r"dataset\.yml|attributes\.safetensors|images-\d{5}\.safetensors|report\.(html|json)")
 _TEMPORARY = re.compile(r"\.(dataset\.yml|(attributes|images-\d{5})\.safetensors|report\.\w+)\..*\.tmp")
+
+
+class OccupiedError(UsageError):
+    """The folder to be prepared holds something else: `why`, and what may be `deletable` to make room."""
+
+    def __init__(self, out: Path, why: str, *, hint: str, deletable: str | None = None) -> None:
+        super().__init__(f"--out {out} {why}", hint=hint)
+        self.out, self.why, self.deletable = out, why, deletable
+
+
+@contextmanager
+def named_by_command() -> Iterator[None]:
+    """For commands that choose the folder themselves, within their own --out, and have no --overwrite.
+
+    Raises:
+        UsageError: an OccupiedError in their terms.
+    """
+    try:
+        yield
+    except OccupiedError as error:
+        way_out = "name another --out" + (f", or delete {error.deletable}" if error.deletable else "")
+        raise UsageError(f"{error.out} {error.why}", hint=way_out) from error
 
 
 def preparation_of(source: Source) -> str:
@@ -35,23 +59,24 @@ def finished(out: Path, preparation: str, *, overwrite: bool) -> Manifest | None
         UsageError: the folder holds something else.
     """
     if out.exists() and not out.is_dir():
-        raise UsageError(f"--out {out} is a file", hint="name a new folder")
+        raise OccupiedError(out, "is a file", hint="name a new folder")
     if out.is_dir() and _has_content(out):
         plan = out / PARTIAL / "plan.json"
         is_whole = (out / MANIFEST).exists()
         if not is_whole and not plan.exists():
-            raise UsageError(
-                f"--out {out} is not empty, and not written by prepare-data",
-                hint="name a new or empty folder",
+            raise OccupiedError(
+                out, "is not empty, and not written by prepare-data", hint="name a new or empty folder"
             )
         if overwrite:
             return None
         if is_whole:
             return _require_same(out, preparation)
         if _planned(plan) != preparation:
-            raise UsageError(
-                f"--out {out} holds another preparation, half done",
+            raise OccupiedError(
+                out,
+                "holds another preparation, half done",
                 hint="repeat that command to finish it, choose another folder, or start over with --overwrite",
+                deletable=str(out),
             )
     return None
 
@@ -114,14 +139,18 @@ def _require_same(out: Path, preparation: str) -> Manifest:
     try:
         manifest = read_manifest(out)
     except DataError as error:
-        raise UsageError(
-            f"--out {out} is not empty: {error.message}",
+        raise OccupiedError(
+            out,
+            f"is not empty: {error.message}",
             hint="name a new folder, or replace this with --overwrite",
+            deletable=str(out),
         ) from error
     if manifest.preparation != preparation:
-        raise UsageError(
-            f"--out {out} already holds other prepared data ({manifest.name}, {manifest.images:,} images)",
+        raise OccupiedError(
+            out,
+            f"already holds other prepared data ({manifest.name}, {manifest.images:,} images)",
             hint="choose another folder, or replace it with --overwrite",
+            deletable=f"{out} and what was trained on it",
         )
     return manifest
 
@@ -130,9 +159,12 @@ def _planned(plan: Path) -> str | None:
     try:
         named: str | None = read_json(plan)["preparation"]
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UsageError(
-            f"--out {plan.parents[1]}: its {plan.name} is damaged ({error})",
+        out = plan.parents[1]
+        raise OccupiedError(
+            out,
+            f"has a damaged {plan.name} ({error})",
             hint="start over with --overwrite",
+            deletable=str(out),
         ) from error
     return named
 

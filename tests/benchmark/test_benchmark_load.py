@@ -107,6 +107,48 @@ def test_faces_bring_their_roles_and_refuse_a_path(tmp_path: Path) -> None:
     assert line.startswith("bench.yml:2:15: base.data.path: cannot stand beside `faces`")
 
 
+def test_roles_that_the_faces_cannot_play_are_named_at_their_place(tmp_path: Path) -> None:
+    text = """faces: {}
+base:
+  data:
+    treatment: [Gray_Hair, Hat]
+    covariates: [Mael]
+    descendants: Beard
+methods: {cvae: {objective: cvae}, ours: {}}
+"""
+    roots = "Young, Male, Smiling, Eyeglasses, Blond_Hair, Blue_Eyes, Skin_Tone"
+    have = f"the faces have {roots}, Beard, Gray_Hair, Receding_Hairline, Wrinkles"
+    follows = f"Gray_Hair follows from other attributes, so it cannot be set; one of {roots}"
+    assert problems(tmp_path, text) == [
+        f"bench.yml:4:17: base.data.treatment: {follows}",
+        f"bench.yml:4:28: base.data.treatment: unknown attribute 'Hat'; {have}",
+        f"bench.yml:5:18: base.data.covariates: unknown attribute 'Mael' (did you mean Male?); {have}",
+    ]
+    (line,) = problems(tmp_path, "faces: {}\nbase: {data: {treatment: Skin_Tone}}\n")
+    assert line.startswith("bench.yml:2:26: base.data.treatment: Skin_Tone is continuous, and")
+    (line,) = problems(tmp_path, "faces: {}\nbase: {}\n", "base.data.treatment=Wrinkles")
+    assert line.startswith("--set base.data.treatment=Wrinkles: base.data.treatment: Wrinkles follows from")
+    # A second treatment is not flipped for a truth; given data may have any attributes.
+    load_benchmark(write(tmp_path, "faces: {}\nbase: {data: {treatment: [Young, Skin_Tone]}}\n"))
+    load_benchmark(write(tmp_path, BASE), ["base.data.treatment=Gray_Hair"])
+
+
+def test_every_method_answers_the_question_of_the_base(tmp_path: Path) -> None:
+    text = """methods:
+  ours: {}
+  other: {data: {treatment: [Male], covariates: [Young], flip: false}}
+  third: {data: {descendants: [Beard]}}
+"""
+    assert problems(tmp_path, BASE + text) == [
+        f"bench.yml:{place}: methods.{key}: cannot differ by method: all methods answer one question"
+        for place, key in (
+            ("9:18", "other.data.treatment"),
+            ("9:37", "other.data.covariates"),
+            ("10:18", "third.data.descendants"),
+        )
+    ]
+
+
 def test_every_problem_of_base_and_methods_is_named_once_at_its_place(tmp_path: Path) -> None:
     text = """base:
   data: {path: d, treatment: Young}
@@ -151,17 +193,18 @@ def test_a_wrong_set_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "among"),
+    ("name", "among", "seeds"),
     [
-        ("benchmark", set(DEFAULT_METHODS)),
-        ("levers", {"cvae", "original", "x", "xt", "best"}),
-        ("headline", {"cvae", "original", "ours"}),
-        ("no-overlap", {"cvae", "ours"}),
+        ("benchmark", set(DEFAULT_METHODS), (0, 1, 2)),
+        ("levers", {"cvae", "original", "x", "xt", "best"}, (0, 1, 2)),
+        ("headline", {"cvae", "original", "ours"}, (0, 1, 2)),
+        ("no-overlap", {"cvae", "ours"}, (0, 1, 2)),
+        ("scales", {"vector", "detail"}, (0,)),
     ],
 )
-def test_the_ready_benchmarks_load(name: str, among: set[str]) -> None:
+def test_the_ready_benchmarks_load(name: str, among: set[str], seeds: tuple[int, ...]) -> None:
     found = load_benchmark(CONFIGS / f"{name}.yml")
-    assert among <= set(found.methods) and found.seeds == (0, 1, 2)
+    assert among <= set(found.methods) and found.seeds == seeds
 
 
 def test_each_lever_is_one_change_to_the_plain_network_and_the_best_is_what_civae_does_by_default() -> None:

@@ -178,12 +178,17 @@ def test_other_measures_score_a_cell_again_and_train_nothing(
 
 
 @pytest.mark.usefixtures("in_full")
-def test_several_processes_give_the_same_numbers(write: Write, tmp_path: Path) -> None:
+def test_several_processes_give_the_same_numbers_and_are_quiet_with_the_command(
+    write: Write, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     file = write(GIVEN)
+    options = ("--only", "ours", "--only", "broken", "--set", "methods.ours.model.deep=true", "-q")
     for out, jobs in (("one", 1), ("two", 2)):
-        assert (
-            civae(file, "--out", tmp_path / out, "--jobs", jobs, "--only", "ours", "--only", "broken")[0] == 1
-        )
+        assert civae(file, "--out", tmp_path / out, "--jobs", jobs, *options)[0] == 1
+    # What the processes say does not go through the command's own stderr.
+    said = capfd.readouterr().err.splitlines()
+    assert any(line.startswith("warning: made-faces/ours-seed0: model.deep has no effect") for line in said)
+    assert not any(line.startswith("made-faces/") for line in said), said
     one, two = (
         json.loads((tmp_path / out / "benchmark.json").read_text(encoding="utf-8")) for out in ("one", "two")
     )
@@ -246,14 +251,35 @@ def test_the_roles_columns_are_looked_up_before_anything_is_trained(write: Write
     assert not (out / "runs").exists()
 
 
+def test_a_treatment_that_the_faces_cannot_have_writes_nothing(write: Write, tmp_path: Path) -> None:
+    file, out = write(FACES.replace("base:", "base:\n  data: {treatment: [Gray_Hair]}")), tmp_path / "out"
+    code, _, stderr = civae(file, "--out", out)
+    assert code == 2
+    assert f"{file}:5:22: base.data.treatment: Gray_Hair follows from other attributes" in stderr
+    assert not out.exists()
+
+
+def test_faces_half_made_for_another_benchmark_are_refused_with_a_hint_that_helps(
+    write: Write, tmp_path: Path
+) -> None:
+    file, out = write(FACES), tmp_path / "out"
+    plan = out / "data" / "overlap-1.0" / ".partial" / "plan.json"
+    plan.parent.mkdir(parents=True)
+    plan.write_text('{"preparation": "another"}')
+    code, _, stderr = civae(file, "--out", out)
+    assert code == 2 and "--overwrite" not in stderr
+    assert f"error: {plan.parents[1]} holds another preparation, half done" in stderr
+    assert f"hint: name another --out, or delete {plan.parents[1]}\n" in stderr
+
+
 @pytest.mark.usefixtures("no_data_report")
 def test_one_scorer_of_the_data_with_the_most_overlap_judges_all(
     write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CIVAE_CACHE", str(tmp_path / "cache"))
     command = ["benchmark", str(write(FACES)), "--out", str(tmp_path / "out"), "--only", "ours"]
-    command += ["--seeds", "0", "--scorer-images", "64", "--limit", "12"]
-    code = CliRunner().invoke(app, command).exit_code
+    command += ["--seeds", "0", "--limit", "12"]
+    code = CliRunner().invoke(app, [*command, "--scorer-images", "64"]).exit_code
     results = json.loads((tmp_path / "out" / "benchmark.json").read_text(encoding="utf-8"))
     assert code == 0
     for name in ("overlap-1.0", "overlap-0.3"):

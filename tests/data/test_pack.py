@@ -15,6 +15,7 @@ from civae_core.data.manifest import PARTIAL
 from civae_core.data.pack import Layout, MaxBad
 from civae_core.data.prepare import Outcome, prepare
 from civae_core.data.sources.base import Question, Source
+from civae_core.data.workspace import named_by_command
 from civae_core.errors import DataError, UsageError
 
 MakeSource = Callable[..., Source]
@@ -180,6 +181,37 @@ def test_another_preparation_needs_overwrite(counting_source: MakeSource, tmp_pa
     (out / "notes.txt").write_text("keep me")
     assert len(run(counting_source(200), out, overwrite=True).data) == 200
     assert (out / "notes.txt").read_text() == "keep me"
+
+
+def test_a_command_that_chose_the_folder_itself_has_a_hint_of_its_own(
+    counting_source: MakeSource, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+
+    def refused() -> tuple[str, str | None]:
+        with pytest.raises(UsageError) as caught, named_by_command():
+            run(counting_source(200), out)
+        return caught.value.message.removeprefix(f"{out} "), caught.value.hint
+
+    delete = f"name another --out, or delete {out}"
+    with pytest.raises(KeyboardInterrupt):
+        run(counting_source(300, stop_at=200), out)
+    assert refused() == ("holds another preparation, half done", delete)
+    plan = out / PARTIAL / "plan.json"
+    stated = plan.read_text()
+    plan.write_text("{")
+    message, hint = refused()
+    assert message.startswith("has a damaged plan.json (") and hint == delete
+    plan.write_text(stated)
+    run(counting_source(300), out)
+    message, hint = refused()
+    assert message.startswith("already holds other prepared data (")
+    assert hint == f"{delete} and what was trained on it"
+    (out / "dataset.yml").write_text("mine: too\n")
+    message, hint = refused()
+    assert message.startswith("is not empty: ") and hint == delete
+    (out / "dataset.yml").unlink()
+    assert refused() == ("is not empty, and not written by prepare-data", "name another --out")
 
 
 def test_a_file_as_output_is_refused(counting_source: MakeSource, tmp_path: Path) -> None:
