@@ -12,6 +12,7 @@ An error is {"error": sentence, "hint": sentence or null}. No path of a file eve
 three files are read when the server starts, and photographs stay in memory.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Collection
 from importlib import resources
 from typing import TypeVar
@@ -76,6 +77,7 @@ class _Page:
         self._thread = anyio.CapacityLimiter(1)
         self._waiting = 0
         self._uploads = 0
+        self._timer: asyncio.TimerHandle | None = None
 
     async def described(self, request: Request) -> Response:
         return JSONResponse(self.studio.described())
@@ -108,24 +110,33 @@ class _Page:
         return JSONResponse({})
 
     async def answer(self, request: Request) -> Response:
-        sitting, question = await self._asked(request)
-        return JSONResponse(await self._work(lambda: self.studio.answer(sitting, question)))
+        return JSONResponse(await self._ask(request, self.studio.answer))
 
     async def download(self, request: Request) -> Response:
-        sitting, question = await self._asked(request)
-        return Response(
-            await self._work(lambda: self.studio.download(sitting, question)), media_type="image/png"
-        )
+        return Response(await self._ask(request, self.studio.download), media_type="image/png")
 
     async def _sit(self, sitting: Sitting) -> Response:
         found = await self._work(lambda: self.studio.sit(sitting))
-        return JSONResponse({"photo": self.sittings.add(sitting)} | found)
+        name = self.sittings.add(sitting)
+        if self._timer is None:
+            self._forget_in_time()
+        return JSONResponse({"photo": name} | found)
 
-    async def _asked(self, request: Request) -> tuple[Sitting, Question]:
+    def _forget_in_time(self) -> None:
+        """Forgets what has expired though nobody comes, as long as anything is kept; ends with the event loop."""
+        seconds = self.sittings.forget_expired()
+        again = asyncio.get_running_loop().call_later
+        self._timer = again(seconds, self._forget_in_time) if len(self.sittings) else None
+
+    async def _ask(self, request: Request, ask: Callable[[Sitting, Question], Result]) -> Result:
         sitting = self.sittings.get(request.path_params["photo"])
         if sitting is None:
             raise RefusedError(404, "this photograph is no longer kept; choose it again")
-        return sitting, parse_question(await read_body(request, self.limits.question_bytes, self.limits))
+        question = parse_question(await read_body(request, self.limits.question_bytes, self.limits))
+        try:
+            return await self._work(lambda: ask(sitting, question))
+        finally:
+            self.sittings.make_room(sitting)
 
     async def _work(self, ask: Callable[[], Result]) -> Result:
         """Runs `ask` in the one thread that asks models.

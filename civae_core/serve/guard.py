@@ -33,7 +33,8 @@ class Guard:
 
     A browser names in `Host` whom it believes to speak to. A page elsewhere whose name is made to point at this
     machine (DNS rebinding) names itself there, and is turned away; so is a page elsewhere that sends a request here,
-    which names itself in `Origin`.
+    which names itself in `Origin`. What is turned away has buckets of its own: a page elsewhere runs in the visitor's
+    own browser, and must not use up what that visitor may ask.
 
     Args:
         app: what is guarded.
@@ -46,6 +47,7 @@ class Guard:
         self.app, self.any_address, self.limits = app, any_address, limits
         self.hosts = {host.casefold() for host in hosts}
         self.buckets = TokenBuckets(limits.requests_per_second, limits.burst)
+        self.strays = TokenBuckets(limits.requests_per_second, limits.burst)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -70,18 +72,25 @@ class Guard:
                 await refusal(error)(scope, receive, send_guarded)
 
     def _admit(self, scope: Scope) -> None:
+        stray = self._stray(scope)
+        client = scope["client"][0] if scope.get("client") else ""
+        seconds = self.strays.take(client) if stray else self.buckets.take(client, self._cost(scope))
+        if seconds > 0:
+            raise RefusedError(429, "too many requests at once; wait a moment", retry_after=seconds)
+        if stray:
+            raise stray
+
+    def _stray(self, scope: Scope) -> RefusedError | None:
+        """What is said to a request that is meant for another page, or comes from one."""
         headers = Headers(scope=scope)
         host = headers.get("host", "")
         name = _name_of(host)
         if name not in self.hosts and not (self.any_address and _is_address(name)):
-            raise RefusedError(421, f"this page is not called {host!r}; --allow-host NAME would allow it")
+            return RefusedError(421, f"this page is not called {host!r}; --allow-host NAME would allow it")
         origin = headers.get("origin")
-        if origin is not None and scope["method"] not in ("GET", "HEAD") and urlsplit(origin).netloc != host:
-            raise RefusedError(403, f"requests from {origin} are not answered")
-        client = scope["client"][0] if scope.get("client") else ""
-        seconds = self.buckets.take(client, self._cost(scope))
-        if seconds > 0:
-            raise RefusedError(429, "too many requests at once; wait a moment", retry_after=seconds)
+        if origin is not None and scope["method"] not in ("GET", "HEAD") and _place_of(origin) != host:
+            return RefusedError(403, f"requests from {origin} are not answered")
+        return None
 
     def _cost(self, scope: Scope) -> float:
         if scope["method"] == "GET":
@@ -119,6 +128,14 @@ def _name_of(host: str) -> str:
         return (urlsplit(f"//{host}").hostname or "").casefold()
     except ValueError:
         return ""
+
+
+def _place_of(origin: str) -> str | None:
+    """`http://localhost:8000` to `localhost:8000`; None of what is no origin."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
 
 
 def _is_address(name: str) -> bool:

@@ -20,7 +20,7 @@ class Limits:
     upload_seconds: float = 60.0
     """For a whole request body."""
     silence_seconds: float = 10.0
-    """Without a byte of a request's head or body."""
+    """Without a byte of a request's head or body, or without one of the answer being fetched."""
     question_bytes: int = 16 * 2**10
     uploads_at_once: int = 4
     waiting: int = 16
@@ -28,7 +28,7 @@ class Limits:
     connections: int = 64
     photos: int = 32
     photo_bytes: int = 256 * 2**20
-    """Kept in memory; the photograph that was asked about least recently goes first."""
+    """Kept in memory, with what was found out about them; what was asked about least recently goes first."""
     photo_seconds: float = 1800.0
     """After which a photograph that nobody asks about is forgotten."""
     requests_per_second: float = 20.0

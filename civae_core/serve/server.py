@@ -14,6 +14,10 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from civae_core.errors import InterruptedRunError, UsageError
 from civae_core.serve.limits import Limits
 
+SEND_BUFFER = 2**17
+"""Bytes of an answer that the system holds for a client. It would choose megabytes, and an answer that is fetched
+slowly would seem to stand still until a good part of them is gone."""
+
 
 def listen(host: str, port: int) -> socket.socket:
     """A socket that listens; port 0 takes one that is free.
@@ -23,12 +27,16 @@ def listen(host: str, port: int) -> socket.socket:
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server(address[:2], family=family, backlog=64)
+        listening = socket.create_server(address[:2], family=family, backlog=64)
     except socket.gaierror as error:
         raise UsageError(f"--host {host}: {error.strerror}") from error
     except OSError as error:
         hint = "--port 0 takes one that is free" if port else None
         raise UsageError(f"--host {host} --port {port}: {error.strerror or error}", hint=hint) from error
+    listening.setsockopt(
+        socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER
+    )  # of each connection that it accepts
+    return listening
 
 
 def url_of(host: str, listening: socket.socket) -> str:
@@ -93,12 +101,15 @@ def run(app: ASGIApp, listening: socket.socket, limits: Limits) -> None:
 
 def _protocol(seconds: float) -> type[H11Protocol]:
     class ImpatientProtocol(H11Protocol):
-        """Closes a connection whose request's head is not whole in time, for which uvicorn would wait for ever."""
+        """Ends what uvicorn would wait for without end: a request's head that is not whole in time, and a client that
+        fetches nothing of its answer."""
 
         _hurry: asyncio.TimerHandle | None = None
+        _look: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
+            transport.set_write_buffer_limits(high=0)  # writing pauses, and is watched, while any byte waits
             self._expect_head()
 
         def data_received(self, data: bytes) -> None:
@@ -110,7 +121,16 @@ def _protocol(seconds: float) -> type[H11Protocol]:
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._stop_waiting()
+            self._stop_watching()
             super().connection_lost(exc)
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._watch(self.transport.get_write_buffer_size())
+
+        def resume_writing(self) -> None:
+            self._stop_watching()
+            super().resume_writing()
 
         def _expect_head(self) -> None:
             if self._hurry is None:
@@ -120,5 +140,21 @@ def _protocol(seconds: float) -> type[H11Protocol]:
             if self._hurry is not None:
                 self._hurry.cancel()
                 self._hurry = None
+
+        def _watch(self, waiting: int) -> None:
+            """Looks again later at the bytes that wait to be fetched."""
+            self._look = self.loop.call_later(seconds, self._end_unless_fewer_than, waiting)
+
+        def _end_unless_fewer_than(self, before: int) -> None:
+            waiting = self.transport.get_write_buffer_size()
+            if waiting < before:
+                self._watch(waiting)
+            else:
+                self.transport.abort()  # to close it would be to wait until all is fetched
+
+        def _stop_watching(self) -> None:
+            if self._look is not None:
+                self._look.cancel()
+                self._look = None
 
     return ImpatientProtocol

@@ -4,7 +4,9 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cached_property
+from typing import Any
 
 from civae_core.inference.edit import AbductedPictures
 from civae_core.inference.pictures import Picture
@@ -20,6 +22,24 @@ class Abducted:
 
     pictures: AbductedPictures
     limit: float
+
+    @cached_property
+    def nbytes(self) -> int:
+        """Of its arrays."""
+        return bytes_of([self.pictures.y_BCHW, self.pictures.reconstruction_BCHW, self.pictures.parts])
+
+
+def bytes_of(value: Any) -> int:
+    """Of the arrays or tensors in nested sequences, mappings and dataclasses; what is there twice counts twice."""
+    if hasattr(value, "nbytes"):
+        return int(value.nbytes)
+    if isinstance(value, Mapping):
+        return sum(map(bytes_of, value.values()))
+    if isinstance(value, list | tuple):
+        return sum(map(bytes_of, value))
+    if is_dataclass(value):
+        return sum(bytes_of(getattr(value, part.name)) for part in fields(value))
+    return 0
 
 
 @dataclass
@@ -40,6 +60,11 @@ class Subject:
             self.kept.popitem(last=False)
         return found
 
+    @property
+    def nbytes(self) -> int:
+        """Of all that is kept."""
+        return self.picture.pixels_CHW.nbytes + sum(found.nbytes for found in self.kept.values())
+
 
 @dataclass
 class Sitting:
@@ -52,6 +77,15 @@ class Sitting:
     face: str = "largest"
     subjects: dict[int, Subject] = field(default_factory=dict)
     """By the number of the model."""
+    nbytes: int = field(default=0, init=False)
+    """Of the file and of all subjects, when they were last counted."""
+
+    def __post_init__(self) -> None:
+        self.count()
+
+    def count(self) -> None:
+        """Counts its bytes anew; only for the thread that fills `subjects`."""
+        self.nbytes = len(self.data) + sum(subject.nbytes for subject in self.subjects.values())
 
 
 class Sittings:
@@ -68,14 +102,12 @@ class Sittings:
         """Keeps it, under a name that nobody can guess."""
         name = secrets.token_urlsafe(16)
         self._kept[name] = (sitting, self.clock())
-        self._forget_expired()
-        while len(self._kept) > self.limits.photos or self._bytes > self.limits.photo_bytes:
-            self._kept.popitem(last=False)
+        self.make_room(sitting)
         return name
 
     def get(self, name: str) -> Sitting | None:
         """The sitting of that name, None if it is forgotten or never was."""
-        self._forget_expired()
+        self.forget_expired()
         found = self._kept.pop(name, None)
         if found is None:
             return None
@@ -86,13 +118,24 @@ class Sittings:
         """Lets go of it now."""
         self._kept.pop(name, None)
 
-    @property
-    def _bytes(self) -> int:
-        return sum(len(sitting.data) for sitting, _ in self._kept.values())
-
-    def _forget_expired(self) -> None:
-        while self._kept:
-            name, (_, since) = next(iter(self._kept.items()))
-            if self.clock() - since <= self.limits.photo_seconds:
+    def make_room(self, asked: Sitting) -> None:
+        """Forgets what is beyond the limits, all but the sitting that is being asked about."""
+        self.forget_expired()
+        for name in [name for name, (sitting, _) in self._kept.items() if sitting is not asked]:
+            if len(self._kept) <= self.limits.photos and self._bytes <= self.limits.photo_bytes:
                 return
             del self._kept[name]
+
+    def forget_expired(self) -> float:
+        """Forgets what nobody asked about for too long; returns the seconds until there can be more of it."""
+        while self._kept:
+            name, (_, since) = next(iter(self._kept.items()))
+            left = since + self.limits.photo_seconds - self.clock()
+            if left > 0:
+                return left
+            del self._kept[name]
+        return self.limits.photo_seconds
+
+    @property
+    def _bytes(self) -> int:
+        return sum(sitting.nbytes for sitting, _ in self._kept.values())

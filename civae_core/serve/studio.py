@@ -5,6 +5,7 @@ predicts (M6).
 """
 
 import base64
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -32,6 +33,8 @@ from civae_core.serve.sittings import Abducted, Sitting, Subject
 
 BEYOND = 0.5
 """How far a slider goes beyond what training saw, as a share of that range, at either end."""
+MOST_FREE = 4
+"""Treatments that are brought to either end independently of each other to find a scale for effects."""
 THIS = "this picture"
 """What notes call the photograph, which has no name here."""
 
@@ -109,6 +112,7 @@ class Studio:
             sitting.subjects[number] = Subject(
                 _picture(sitting, self.models[number], self.limits.upload_pixels)
             )
+            sitting.count()
         return sitting.subjects[number]
 
     def answer(self, sitting: Sitting, question: Question) -> dict[str, Any]:
@@ -154,6 +158,7 @@ class Studio:
         stated = of_model(question.attr, engine.roles.inputs, inputs, "attr")
         treat = of_model(question.treat, engine.roles.treatments, treatments, "treat")
         kept = subject.abducted(stated, lambda picture, values: _abducted(engine, picture, values))
+        sitting.count()
         (found,) = edit_abducted(kept.pictures, [{**treat}], noise=question.noise, changes=True)
         if isinstance(found, DataError):
             raise found
@@ -203,13 +208,28 @@ def _picture(sitting: Sitting, model: ServedModel, most_pixels: int) -> Picture:
 
 
 def _abducted(engine: Engine, picture: Picture, stated: Mapping[str, float]) -> Abducted:
-    """Abducts, and finds a scale for the effects that holds wherever the sliders are within training's range."""
+    """Abducts, and finds a scale for the effects: the largest one with sliders at the ends of training's range."""
     kept = abduct_pictures(engine, [picture], stated)
-    ends: list[Intervention] = [{a.name: value} for a in engine.roles.treatments for value in (a.low, a.high)]
+    ends = _ends(engine.roles.treatments)
     (found,) = edit_abducted(kept, ends, noise=0.0, changes=True)
     if isinstance(found, DataError):
         raise found
     return Abducted(kept, effect_limit(*(_effect(found, number)[None] for number in range(len(ends)))))
+
+
+def _ends(treatments: Sequence[Attribute]) -> list[Intervention]:
+    """Each treatment at each end of training's range, and all at once at every combination of ends.
+
+    Of more than `MOST_FREE`, some go to the same end together.
+    """
+    alone: list[Intervention] = [{a.name: value} for a in treatments for value in (a.low, a.high)]
+    free = min(len(treatments), MOST_FREE)
+    if free < 2:
+        return alone
+    return alone + [
+        {a.name: (a.low, a.high)[ends[i % free]] for i, a in enumerate(treatments)}
+        for ends in itertools.product((0, 1), repeat=free)
+    ]
 
 
 def _effect(found: EditedPicture, number: int = 0) -> Array:

@@ -116,6 +116,26 @@ def test_a_photo_is_changed_compared_and_downloaded(page: Any, photograph: bytes
     expect(slider).to_have_attribute("aria-valuetext", "yes")
 
 
+def test_of_a_photo_chosen_while_another_is_read_only_the_last_is_kept(page: Any, photograph: bytes) -> None:
+    from playwright.sync_api import expect
+
+    held: list[Any] = []
+    page.route("**/api/photos?*", lambda route: held.append(route), times=1)
+    file = {"mimeType": "image/png", "buffer": photograph}
+    with page.expect_request("**/api/photos?*"):
+        page.set_input_files("#file", {"name": "first.png", **file})
+    page.set_input_files("#file", {"name": "second.png", **file})
+    expect(page.locator("#status")).to_contain_text("Nothing changed")
+    with (
+        page.expect_request(lambda request: request.method == "DELETE") as let_go,
+        page.expect_response("**/api/photos?*") as late,
+    ):
+        held[0].continue_()
+    assert let_go.value.url.endswith("/api/photos/" + late.value.json()["photo"])
+    page.get_by_label("Compare with").select_option(label="other")
+    expect(page.locator("article.answer")).to_have_count(2)
+
+
 def test_what_is_wrong_is_one_sentence_and_the_page_goes_on(page: Any, photograph: bytes) -> None:
     from playwright.sync_api import expect
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import logging
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -163,6 +164,25 @@ def test_pages_elsewhere_can_ask_nothing(visit: Visit, photograph: bytes) -> Non
     assert own.status_code == 200
 
 
+@pytest.mark.parametrize("origin", ["http://[", "http://[::1", "//[x]", "", "\u00e9"])
+def test_what_is_no_origin_is_refused_like_a_stranger(
+    visit: Visit, origin: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.ERROR):
+        response = visit().post("/api/examples/0", headers={"origin": origin.encode("latin-1")})
+    assert response.status_code == 403 and not caplog.records
+
+
+@pytest.mark.parametrize("headers", [{"origin": "http://evil.example"}, {"host": "evil.example"}])
+def test_refused_requests_are_limited_and_take_nothing_from_the_visitors_own(
+    visit: Visit, headers: dict[str, str]
+) -> None:
+    client = visit(burst=3.0, requests_per_second=0.001)
+    statuses = [client.post("/api/examples/0", headers=headers).status_code for _ in range(5)]
+    assert statuses[:3] == [403 if "origin" in headers else 421] * 3 and statuses[3:] == [429] * 2
+    assert [client.post("/api/examples/0").status_code for _ in range(4)] == [200] * 3 + [429]
+
+
 @pytest.mark.parametrize("path", ["/", "/page.js", "/api/page", "/nothing", "/api/examples/0.png"])
 def test_every_answer_says_what_a_browser_may_do_with_it(visit: Visit, path: str) -> None:
     headers = visit().get(path).headers
@@ -231,6 +251,27 @@ def test_photographs_are_forgotten_by_number_size_and_time() -> None:
     assert sittings.get(first) is None and sittings.get(third) is None and sittings.get(large) is not None
     clock.now += 61
     assert sittings.get(large) is None and len(sittings) == 0
+
+
+def test_the_photograph_just_given_stays_however_large() -> None:
+    sittings = Sittings(Limits(photo_bytes=100))
+    assert sittings.get(sittings.add(Sitting(b"x" * 101))) is not None
+
+
+def test_it_is_known_when_the_next_photograph_expires() -> None:
+    clock = Clock()
+    sittings = Sittings(Limits(photo_seconds=60), clock)
+    assert sittings.forget_expired() == 60
+    first = sittings.add(Sitting())
+    clock.now += 20
+    sittings.add(Sitting())
+    assert sittings.forget_expired() == 40
+    sittings.get(first)
+    assert sittings.forget_expired() == 60
+    clock.now += 50
+    sittings.get(first)
+    clock.now += 10
+    assert sittings.forget_expired() == 50 and len(sittings) == 1
 
 
 def test_formats_that_start_other_programs_are_not_read(visit: Visit) -> None:

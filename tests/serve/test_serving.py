@@ -10,8 +10,10 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import pytest
 from typer.testing import CliRunner
@@ -20,7 +22,27 @@ from civae_cli.app import app as command_line
 from civae_core.data import PreparedData
 
 if TYPE_CHECKING:
+    import uvicorn
+
+    from civae_core.serve.limits import Limits
     from civae_core.serve.studio import Studio
+
+
+@contextmanager
+def serving(app: Any, limits: "Limits") -> Iterator[tuple[int, "uvicorn.Server"]]:
+    """The port where an application answers, and what answers there."""
+    from civae_core.serve.server import listen, server_of
+
+    listening = listen("127.0.0.1", 0)
+    server = server_of(app, limits)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    try:
+        yield listening.getsockname()[1], server
+    finally:
+        server.should_exit = True
+        thread.join(PATIENCE_S)
+    assert not thread.is_alive()
 
 
 @pytest.fixture
@@ -28,17 +50,10 @@ def port(make_studio: Callable[..., "Studio"]) -> Iterator[int]:
     """Where a page answers that waits for at most 0.3 s of silence."""
     from civae_core.serve.app import make_app
     from civae_core.serve.limits import Limits
-    from civae_core.serve.server import listen, server_of
 
     limits = Limits(silence_seconds=0.3)
-    listening = listen("127.0.0.1", 0)
-    server = server_of(make_app(make_studio(limits)), limits)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-    thread.start()
-    yield listening.getsockname()[1]
-    server.should_exit = True
-    thread.join(PATIENCE_S)
-    assert not thread.is_alive()
+    with serving(make_app(make_studio(limits)), limits) as (number, _):
+        yield number
 
 
 PATIENCE_S = 60
@@ -73,6 +88,111 @@ def test_a_head_that_comes_byte_by_byte_is_not_waited_for(port: int) -> None:
             client.sendall(bytes([byte]))
             time.sleep(0.02)
     assert time.monotonic() - started < PATIENCE_S
+
+
+async def large(scope: Any, receive: Any, send: Any) -> None:
+    """Answers with 20 MB."""
+    from starlette.responses import Response
+
+    await Response(bytes(20 * 2**20))(scope, receive, send)
+
+
+def begun(port: int) -> tuple[socket.socket, bytes]:
+    """A connection with the first bytes of its answer."""
+    client = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
+    client.sendall(HEAD + b"\r\n")
+    return client, client.recv(12)
+
+
+def wait_until(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_who_fetches_nothing_of_an_answer_makes_room_for_others() -> None:
+    from civae_core.serve.guard import LOCAL, Guard
+    from civae_core.serve.limits import Limits
+
+    limits = Limits(silence_seconds=0.3, connections=4)
+    with serving(Guard(large, LOCAL, False, limits), limits) as (port, server), ExitStack() as stack:
+        for _ in range(3):
+            client, start = begun(port)
+            stack.enter_context(client)
+            assert start == b"HTTP/1.1 200"
+
+        def is_answered() -> bool:
+            visitor, start = begun(port)
+            visitor.close()
+            return start == b"HTTP/1.1 200"
+
+        wait_until(is_answered)
+        wait_until(lambda: not server.server_state.connections)
+
+
+def test_the_system_holds_little_of_an_answer() -> None:
+    from civae_core.serve.limits import Limits
+    from civae_core.serve.server import SEND_BUFFER
+
+    with serving(large, Limits(silence_seconds=PATIENCE_S)) as (port, server), ExitStack() as stack:
+        client, _ = begun(port)
+        stack.enter_context(client)
+        (connection,) = server.server_state.connections
+        accepted = connection.transport.get_extra_info("socket")  # type: ignore[union-attr]
+        held = accepted.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+    assert 0 < held <= 2 * SEND_BUFFER, "Linux doubles what it is told"
+
+
+def test_whoever_fetches_a_byte_is_waited_for() -> None:
+    from uvicorn.server import ServerState
+
+    from civae_core.serve.limits import Limits
+    from civae_core.serve.server import server_of
+
+    config = server_of(large, Limits(silence_seconds=10)).config
+    config.load()
+    loop, transport = Mock(), Mock()
+    transport.get_extra_info.return_value = None
+    protocol: Any = config.http_protocol_class(config, ServerState(), {}, loop)
+    protocol.connection_made(transport)
+    transport.get_write_buffer_size.return_value = 1000
+    protocol.pause_writing()
+    for waiting, ended in ((999, False), (500, False), (500, True)):
+        transport.get_write_buffer_size.return_value = waiting
+        seconds, look, *arguments = loop.call_later.call_args.args
+        assert seconds == 10
+        look(*arguments)
+        assert transport.abort.called == ended
+
+
+def test_photographs_are_forgotten_though_nobody_comes(
+    make_studio: Callable[..., "Studio"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from civae_core.serve import app
+    from civae_core.serve.limits import Limits
+    from civae_core.serve.sittings import Sitting, Sittings
+
+    made: list[Any] = []
+
+    class Watched(Sittings):
+        added = 0
+
+        def __init__(self, limits: Limits) -> None:
+            super().__init__(limits)
+            made.append(self)
+
+        def add(self, sitting: Sitting) -> str:
+            self.added += 1
+            return super().add(sitting)
+
+    monkeypatch.setattr(app, "Sittings", Watched)
+    limits = Limits(photo_seconds=0.1)
+    with serving(app.make_app(make_studio(limits)), limits) as (port, _):
+        for count in (1, 2):
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/examples/0", b"", PATIENCE_S):
+                assert made[0].added == count
+            wait_until(lambda: not len(made[0]))
 
 
 def asked(arguments: list[str]) -> Any:

@@ -92,13 +92,13 @@ async function give(send) {
   const visit = ++state.visit;
   clearError();
   say("Reading the photo…");
-  if (state.photo) call(`/api/photos/${state.photo}`, { method: "DELETE" }).catch(() => {});
+  if (state.photo) letGo(state.photo);
   state.photo = null;
   state.treat = {};
   state.attr = {};
   try {
     const found = await (await send()).json();
-    if (visit !== state.visit) return;
+    if (visit !== state.visit) { letGo(found.photo); return; }
     state.photo = found.photo;
     showFaces(found.faces);
     $("save-native").hidden = !found.native;
@@ -113,6 +113,8 @@ async function give(send) {
     fail(error);
   }
 }
+
+function letGo(photo) { call(`/api/photos/${photo}`, { method: "DELETE" }).catch(() => {}); }
 
 function giveFile(file, face = "largest") {
   state.file = file;
