@@ -8,13 +8,14 @@ import io
 import struct
 import warnings
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from civae_core.data.jpeg import decode_plain
@@ -33,9 +34,18 @@ LARGEST_SIDE = 4096
 """Of the square that a picture becomes; a model from a stranger may ask for any."""
 
 _ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 # Named one by one: Pillow would also hand EPS files to an external interpreter. It loads the decoders of all formats
 # that it knows once it meets one that is neither of the first two, which takes long.
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 # What Pillow's decoders are known to raise on damaged files.
 _DECODER_ERRORS = (
     OSError,
@@ -131,42 +141,69 @@ def square_of(
     source: Path | str | bytes, preprocessing: Preprocessing, most_pixels: int = MAX_PIXELS
 ) -> Square:
     """The square of a picture that is to be shown, before it is resized; raises DataError as `load_photo` does."""
-    name = source_name(source)
-    try:
-        data = source if isinstance(source, bytes) else read_at_most(Path(source), MAX_BYTES)
-    except OSError as error:
-        raise DataError(f"cannot read {name}: {error.strerror or error}") from error
-    if not data:
-        raise DataError(f"{name}: the file is empty")
+    data, name = content_of(source), source_name(source)
     plain = decode_plain(data, preprocessing.channels, preprocessing.shrink, most_pixels)
     if plain is not None:
         side = preprocessing.crop_side(plain.width, plain.height)
         return _square(plain.pixels_HWC, plain.width, plain.height, side)
+    with opened(data, name, most_pixels) as image:
+        return _by_pillow(image, preprocessing)
+
+
+def content_of(source: Path | str | bytes) -> bytes:
+    """What a picture's file holds, given by its path or as it is.
+
+    Raises:
+        DataError: not there, no regular file, empty, or longer than `MAX_BYTES`.
+    """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # bombs are refused below, and damage is told by what cannot be read
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except Image.UnidentifiedImageError as error:
-        raise DataError(
-            f"{name}: not an image", hint="JPEG, PNG, WebP, TIFF, BMP and GIF are read"
-        ) from error
-    except Image.DecompressionBombError as error:
-        raise _too_many_pixels(name, "its", most_pixels) from error
-    except _DECODER_ERRORS as error:
-        raise DataError(f"{name}: damaged image ({_reason(error)})") from error
-    with image:
-        if image.width * image.height > most_pixels:
-            raise _too_many_pixels(name, f"{image.width} x {image.height}", most_pixels)
-        if min(image.size) < 1:
-            raise DataError(f"{name}: damaged image (it has no pixels)")
+        data = source if isinstance(source, bytes) else read_at_most(Path(source), MAX_BYTES)
+    except OSError as error:
+        raise DataError(f"cannot read {source_name(source)}: {error.strerror or error}") from error
+    if not data:
+        raise DataError(f"{source_name(source)}: the file is empty")
+    return data
+
+
+@contextmanager
+def opened(data: bytes, name: str, most_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
+    """A picture by its file's content, to be decoded within the block.
+
+    Args:
+        data: the content.
+        name: what messages call it.
+        most_pixels: of a larger picture none is decoded.
+
+    Raises:
+        DataError: not a picture, damaged, or too large; in place of whatever its decoder raises in the block, too.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # bombs are refused here, and damage is told by what cannot be read
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about damage that decoders get over
-                return _by_pillow(image, preprocessing)
+            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+                if image.width * image.height > most_pixels:
+                    raise _too_many_pixels(name, f"{image.width} x {image.height}", most_pixels)
+                if min(image.size) < 1:
+                    raise DataError(f"{name}: damaged image (it has no pixels)")
+                yield image
+        except Image.UnidentifiedImageError as error:
+            raise DataError(
+                f"{name}: not an image", hint="JPEG, PNG, WebP, TIFF, BMP and GIF are read"
+            ) from error
+        except Image.DecompressionBombError as error:
+            raise _too_many_pixels(name, "its", most_pixels) from error
         except _DECODER_ERRORS as error:
             raise DataError(f"{name}: damaged image ({_reason(error)})") from error
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The picture turned as its EXIF orientation says, decoded; itself where it is upright.
+
+    Pillow's own function also writes the EXIF anew, which fails over tags that few programs look at.
+    """
+    image.load()
+    turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+    return image if turn is None else image.transpose(turn)
 
 
 def source_name(source: Path | str | bytes) -> str:
@@ -186,12 +223,14 @@ def _reason(error: BaseException) -> str:
 
 def _by_pillow(image: Image.Image, preprocessing: Preprocessing) -> Square:
     width, height = image.size
-    if preprocessing.shrink(width, height) == 2 and isinstance(image, JpegImageFile):
+    halved = preprocessing.shrink(width, height) == 2 and isinstance(image, JpegImageFile)
+    if halved:
         image.draft("", (width // 2, height // 2))
-    if image.getexif().get(_ORIENTATION) in (5, 6, 7, 8):  # turned by a quarter
+    plain = _eight_bit(upright(image), "L" if preprocessing.channels == 1 else "RGB")
+    if not halved:
+        width, height = plain.size
+    elif image.getexif().get(_ORIENTATION) in (5, 6, 7, 8):  # turned by a quarter
         width, height = height, width
-    upright = ImageOps.exif_transpose(image)
-    plain = _eight_bit(upright, "L" if preprocessing.channels == 1 else "RGB")
     side = preprocessing.crop_side(width, height)
     if plain.width * plain.height <= LARGEST:
         return _square(np.atleast_3d(np.asarray(plain)), width, height, side)

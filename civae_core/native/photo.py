@@ -3,17 +3,24 @@
 import io
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-from civae_core.data.images import FORMATS, source_name
+from civae_core.data.images import content_of, opened, source_name, upright
 from civae_core.errors import DataError
 from civae_core.files import atomic_file
+
+MOST_PROFILE_BYTES = 2**20
+"""Of an ICC profile; a PNG with a longer one is none that Pillow would read."""
 
 _WIDE_GREY = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601, as Pillow weighs grey
 _PLAIN = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
+_STRIP = 256
+_INCH = 0.0254  # of a metre
+_MOST_PER_METRE = 2**31 - 1  # of pixels; PNG's numbers hold no more
 
 
 @dataclass(frozen=True)
@@ -25,8 +32,9 @@ class Photo:
     alpha_HW: np.ndarray | None = None
     """uint8 [H,W]; 0 is transparent."""
     profile: bytes | None = None
-    """ICC profile."""
+    """ICC profile, of at most `MOST_PROFILE_BYTES`."""
     dpi: tuple[float, float] | None = None
+    """Dots per inch, across and down."""
 
     @property
     def peak(self) -> int:
@@ -50,8 +58,11 @@ class Photo:
         """All of it as a model is shown it: 8-bit RGB over white."""
         if self.alpha_HW is None and self.pixels_HWC.dtype == np.uint8 and self.pixels_HWC.shape[-1] == 3:
             return Image.fromarray(self.pixels_HWC)
-        seen_HWC = self.seen((slice(None), slice(None)), 3).transpose(1, 2, 0)
-        return Image.fromarray(np.rint(seen_HWC * 255).astype(np.uint8))
+        shown_HWC = np.empty((*self.pixels_HWC.shape[:2], 3), np.uint8)
+        for top in range(0, len(shown_HWC), _STRIP):  # a large one as floats would fill the memory
+            rows = slice(top, top + _STRIP)
+            shown_HWC[rows] = np.rint(self.seen((rows, slice(None)), 3) * 255).transpose(1, 2, 0)
+        return Image.fromarray(shown_HWC)
 
     def with_pixels(self, pixels_HWC: np.ndarray) -> "Photo":
         """The same photograph with other pixels."""
@@ -73,21 +84,32 @@ def read_native(source: Path | bytes) -> Photo:
     Palettes become the colours they stand for. The first picture of a file with several is taken.
 
     Raises:
-        DataError: not readable, or of a kind that cannot be changed in place: CMYK and other colour models than RGB
-            and grey, 16 bits in each of several channels, floating-point pixels.
+        DataError: not there, not a picture, damaged, or too large; of a kind that cannot be changed in place: CMYK
+            and other colour models than RGB and grey, 16 bits in each of several channels, floating-point pixels.
     """
     name = source_name(source)
+    with opened(content_of(source), name) as image:
+        _require_editable(image, name)
+        turned = upright(image)
+        profile, dpi = _profile(image.info.get("icc_profile")), _resolution(image.info.get("dpi"))
+        if turned.mode in _WIDE_GREY:
+            return Photo(_wide(turned, name)[..., None], profile=profile, dpi=dpi)
+        return _eight_bit(turned, profile, dpi)
+
+
+def _profile(found: object) -> bytes | None:
+    """An ICC profile that a PNG can hold; a TIFF may have anything in its place."""
+    return found if isinstance(found, bytes) and 0 < len(found) <= MOST_PROFILE_BYTES else None
+
+
+def _resolution(found: Any) -> tuple[float, float] | None:
+    """Dots per inch that a PNG can state; a TIFF may have anything in their place."""
     try:
-        file = io.BytesIO(source) if isinstance(source, bytes) else source
-        with Image.open(file, formats=FORMATS) as image:
-            _require_editable(image, name)
-            upright = ImageOps.exif_transpose(image)
-            profile, dpi = image.info.get("icc_profile"), image.info.get("dpi")
-            if upright.mode in _WIDE_GREY:
-                return Photo(_wide(upright, name)[..., None], profile=profile, dpi=dpi)
-            return _eight_bit(upright, profile, dpi)
-    except (OSError, ValueError, SyntaxError) as error:
-        raise DataError(f"{name}: cannot be read in full size ({error})") from error
+        across, down = (float(side) for side in found)
+    except (TypeError, ValueError, ArithmeticError):  # the last of 0/0, which TIFF calls a number
+        return None
+    can_state = all(0.5 <= side / _INCH <= _MOST_PER_METRE for side in (across, down))
+    return (across, down) if can_state else None
 
 
 def _require_editable(image: Image.Image, name: str) -> None:

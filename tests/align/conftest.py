@@ -1,6 +1,9 @@
 """Faces of known places, and a stand-in for the detector where its accuracy is not the question."""
 
+import struct
+import zlib
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -38,3 +41,17 @@ def face_at() -> Callable[..., Face]:
         return Face(0.99, box, np.asarray(points_52))
 
     return make
+
+
+@pytest.fixture
+def bomb(tmp_path: Path) -> Path:
+    """A PNG of 225 million black pixels in 28 kB."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", 15_000, 15_000, 1, 0, 0, 0, 0)
+    rows = zlib.compress(bytes(15_000 * (1 + 15_000 // 8)), 9)
+    path = tmp_path / "bomb.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b""))
+    return path

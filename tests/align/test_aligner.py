@@ -113,6 +113,15 @@ def test_what_cannot_be_read_in_full_size_is_left_to_the_usual_way(
         Aligner(CELEBA, "largest", only_where_needed=False).views(tmp_path / "print.jpg")
 
 
+def test_what_is_too_large_is_an_error_like_any_other(
+    pretend: Pretend, face_at: Callable[..., Face], bomb: Path
+) -> None:
+    pretend(lambda photo: [face_at(50, 50)])
+    assert Aligner(CELEBA, "largest", only_where_needed=True).views(bomb) == []
+    with pytest.raises(DataError, match=r"bomb\.png: .*pixels are too many"):
+        Aligner(CELEBA, "largest", only_where_needed=False).views(bomb)
+
+
 @pytest.mark.parametrize(
     ("preprocessing", "align", "face", "expected"),
     [

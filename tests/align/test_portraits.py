@@ -1,5 +1,6 @@
 """prepare-data --align: faces anywhere become portraits, as a model of CelebA's would be shown them."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -56,6 +57,34 @@ def test_faces_are_cut_out_and_photographs_without_one_are_listed(
     assert "no face found" in (tmp_path / "data" / "report.html").read_text(encoding="utf-8")
     assert prepared(*arguments, "--max-bad", 1)[1].startswith("already prepared")
     assert aligner_for(Preprocessing.from_dict(data.preprocessing), "auto", "largest") is not None
+
+
+def test_a_picture_that_is_too_large_is_left_out_like_any_bad_one(
+    photos: Path, tmp_path: Path, bomb: Path, pretend: Callable[..., None], face_at: Callable[..., Face]
+) -> None:
+    pretend(lambda photo: [face_at(150, 20)])
+    bomb.replace(photos / "1.png")
+    code, stderr = prepared(photos, "--align", "--size", 16, "--max-bad", "100%", "--out", tmp_path / "data")
+    assert code == 0 and "3 images" in stderr and "1 left out" in stderr
+    assert "pixels are too many" in (tmp_path / "data" / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("more", [("--align", "always"), ("--native",), ("--align", "always", "--native")])
+def test_a_picture_that_is_too_large_costs_no_other_its_answer(
+    more: tuple[str, ...],
+    trained: Path,
+    photos: Path,
+    tmp_path: Path,
+    bomb: Path,
+    pretend: Callable[..., None],
+    face_at: Callable[..., Face],
+) -> None:
+    pretend(lambda photo: [face_at(150, 20)])
+    words = [bomb, photos / "0.png", "--model", trained, "--treat", "Young=0", "--attr", "Male=1", *more]
+    result = CliRunner().invoke(app, ["counterfactual", *map(str, words), "--out", str(tmp_path / "out")])
+    assert result.exit_code == 3 and "1 of 2 pictures could not be used" in result.stderr
+    assert "pixels are too many" in result.stderr
+    assert [json.loads(line)["input"] for line in result.stdout.splitlines()] == [str(photos / "0.png")]
 
 
 def test_too_many_without_a_face_fail(

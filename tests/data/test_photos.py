@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
+from PIL.TiffImagePlugin import IFDRational, ImageFileDirectory_v2
 
 from civae_core.data.images import Preprocessing, decode, load_photo
 from civae_core.errors import DataError
@@ -66,8 +67,10 @@ def test_resizing_averages_instead_of_skipping() -> None:
     assert abs(y_CHW.astype(int) - 127).max() <= 2
 
 
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_every_exif_orientation_is_undone(orientation: int) -> None:
+def test_every_exif_orientation_is_undone(orientation: int, form: str) -> None:
+    """Of a TIFF Pillow states the upright size before it is turned, of others the stored one."""
     upright = gradient(40, 60)
     undo = {
         2: [Image.Transpose.FLIP_LEFT_RIGHT],
@@ -83,8 +86,22 @@ def test_every_exif_orientation_is_undone(orientation: int) -> None:
         stored = stored.transpose(step)
     exif = Image.Exif()
     exif[0x0112] = orientation
-    y_CHW = decode(encoded(stored, exif=exif), Preprocessing(40))
+    y_CHW = decode(encoded(stored, form, exif=exif), Preprocessing(40))
     np.testing.assert_array_equal(y_CHW, decode(encoded(upright), Preprocessing(40)))
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
+def test_exif_that_cannot_be_written_again_does_not_keep_a_picture_from_being_turned(form: str) -> None:
+    """A description that is a fraction, over which Pillow's own turning fails."""
+    notes = ImageFileDirectory_v2()
+    for tag, kind, value in ((0x0112, 3, 6), (0x010E, 5, IFDRational(1, 2))):
+        notes.tagtype[tag] = kind
+        notes[tag] = value
+    odd = b"Exif\0\0II*\0\x08\0\0\0" + notes.tobytes(8)
+    plain = Image.Exif()
+    plain[0x0112] = 6
+    with_odd, with_plain = (encoded(gradient(40, 60), form, exif=exif) for exif in (odd, plain))
+    np.testing.assert_array_equal(decode(with_odd, Preprocessing(40)), decode(with_plain, Preprocessing(40)))
 
 
 def test_large_jpegs_are_decoded_at_half_the_scale_and_look_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

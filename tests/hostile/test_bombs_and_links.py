@@ -25,6 +25,7 @@ from civae_core.data.images import MAX_PIXELS, Preprocessing, decode
 from civae_core.data.sources.celeba import celeba_source, is_celeba
 from civae_core.data.sources.files import FolderFiles, ZipFiles
 from civae_core.errors import DataError
+from civae_core.native.photo import read_native
 
 SMALL = Preprocessing(size=8)
 
@@ -55,6 +56,8 @@ def png_of(width: int, height: int, bits: int = 8, kind: int = 2) -> bytes:
 def test_pictures_of_too_many_pixels_are_refused_before_they_are_unpacked(width: int, height: int) -> None:
     with pytest.raises(DataError, match=r"pixels are too many \(limit 89,000,000\)"):
         decode(png_of(width, height), SMALL)
+    with pytest.raises(DataError, match=r"pixels are too many \(limit 89,000,000\)"):
+        read_native(png_of(width, height))
 
 
 @pytest.mark.parametrize("extra", [b"zTXt" + b"k\0\0", b"iCCP" + b"k\0\0", b"iTXt" + b"k\0\1\0\0\0"])
@@ -64,6 +67,7 @@ def test_text_and_profiles_that_unpack_to_much_are_not_unpacked(extra: bytes) ->
     plain = png_of(8, 8)
     with allocating_at_most(2**23):
         survives("image", lambda: decode(plain[:33] + chunk + plain[33:], SMALL))
+        survives("image", lambda: read_native(plain[:33] + chunk + plain[33:]))
 
 
 @contextmanager
@@ -277,6 +281,8 @@ def test_a_picture_that_is_a_pipe_does_not_hang_an_edit(folder: Path) -> None:
     os.mkfifo(folder / "pipe.jpg")
     with pytest.raises(DataError, match=r"pipe.jpg: not a regular file"):
         survives("links", lambda: decode(folder / "pipe.jpg", SMALL), may_raise=())
+    with pytest.raises(DataError, match=r"pipe.jpg: not a regular file"):
+        survives("links", lambda: read_native(folder / "pipe.jpg"), may_raise=())
 
 
 def test_a_table_that_is_a_pipe_does_not_hang(folder: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Picture files from strangers, in every format that is read: pixels, or one error."""
 
 import io
+import struct
 from functools import cache
 
 import numpy as np
@@ -13,6 +14,7 @@ from survival import survives
 
 from civae_core.data.images import Preprocessing, decode
 from civae_core.errors import DataError
+from civae_core.native.photo import png_of, read_native
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 VARIANTS = [
@@ -64,6 +66,14 @@ def check(data: bytes, size: int = 8, channels: int = 3) -> np.ndarray | None:
     return found
 
 
+def check_native(data: bytes) -> None:
+    """What is read in its own size can be written, and read again to the same pixels."""
+    photo = survives("photo", lambda: read_native(data), may_raise=DataError)
+    if photo is not None:
+        again = survives("photo", lambda: read_native(png_of(photo, "a note")), may_raise=())
+        assert again is not None and np.array_equal(again.pixels_HWC, photo.pixels_HWC)
+
+
 def case(number: int) -> bytes:
     kind, mode, options = VARIANTS[number]
     return valid(kind, mode, tuple(options.items()))
@@ -72,6 +82,47 @@ def case(number: int) -> bytes:
 @given(number=st.sampled_from(range(len(VARIANTS))), data=st.data(), channels=st.sampled_from([1, 3]))
 def test_a_damaged_picture(number: int, data: st.DataObject, channels: int) -> None:
     check(data.draw(damaged(case(number))), channels=channels)
+
+
+@given(number=st.sampled_from(range(len(VARIANTS))), data=st.data())
+def test_a_damaged_picture_in_its_own_size(number: int, data: st.DataObject) -> None:
+    check_native(data.draw(damaged(case(number))))
+
+
+NOTES = (270, 282, 283, 296, 306, 34665, 34675, 34853, 700)
+"""Numbers of tags: description, resolution, date, profile, XMP and tables of more tags."""
+LONG = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}
+"""Bytes of a value by its type in TIFF."""
+
+
+@st.composite
+def noted(draw: st.DrawFn) -> bytes:
+    """A TIFF of sound pixels that is to be turned, with notes of any type."""
+    pixels = bytes(range(108))
+    words = {256: 9, 257: 4, 258: 8, 259: 1, 262: 2, 273: 8, 277: 3, 278: 4, 279: len(pixels)}
+    words[274] = draw(st.integers(1, 8))
+    entries = {tag: (4, 1, struct.pack("<I", value)) for tag, value in words.items()}
+    for tag in draw(st.sets(st.sampled_from(NOTES), min_size=1)):
+        kind, count = draw(st.sampled_from(sorted(LONG))), draw(st.integers(0, 4))
+        length = LONG[kind] * count
+        entries[tag] = (
+            kind,
+            count,
+            draw(st.binary(min_size=length, max_size=length) | st.just(bytes(length))),
+        )
+    table, values = struct.pack("<H", len(entries)), b""
+    start = 8 + len(pixels) + len(table) + 12 * len(entries) + 4
+    for tag, (kind, count, value) in sorted(entries.items()):
+        inline = value.ljust(4, b"\0") if len(value) <= 4 else struct.pack("<I", start + len(values))
+        values += value if len(value) > 4 else b""
+        table += struct.pack("<HHI", tag, kind, count) + inline
+    return b"II*\0" + struct.pack("<I", 8 + len(pixels)) + pixels + table + bytes(4) + values
+
+
+@given(data=noted())
+def test_a_picture_with_notes_of_any_kind(data: bytes) -> None:
+    check(data)
+    check_native(data)
 
 
 @given(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from PIL.TiffImagePlugin import IFDRational, ImageFileDirectory_v2
 from typer.testing import CliRunner
 
 from civae_cli.app import app
@@ -51,6 +52,33 @@ def test_numbers_that_no_picture_comes_of_are_usage_errors(
     code, stdout, errors = run("counterfactual", photo, "--model", trained, "--out", out, *more)
     assert code == 2, errors
     assert stdout == "" and not list(out.glob("*.png"))
+
+
+def test_notes_that_no_png_can_hold_cost_a_photograph_of_its_own_size_nothing(
+    trained: Path, photo: Path, tmp_path: Path
+) -> None:
+    """A resolution of 0/0, and text in the place of a profile; the picture after it is answered too."""
+    notes = ImageFileDirectory_v2()
+    for tag, kind, value in ((282, 5, IFDRational(0, 0)), (283, 5, IFDRational(0, 0)), (34675, 2, "abc")):
+        notes.tagtype[tag] = kind
+        notes[tag] = value
+    Image.new("RGB", (50, 40), (120, 90, 80)).save(tmp_path / "odd.tif", tiffinfo=notes)
+    words = (
+        "--model",
+        trained,
+        "--treat",
+        "Young=0",
+        "--attr",
+        "Male=1",
+        "--native",
+        "--out",
+        tmp_path / "out",
+    )
+    code, stdout, errors = run("counterfactual", tmp_path / "odd.tif", photo, *words)
+    assert code == 0, errors
+    found = [json.loads(line) for line in stdout.splitlines()]
+    assert [Image.open(record["output"]).size for record in found] == [(50, 40), (40, 40)]
+    assert not {"dpi", "icc_profile"} & Image.open(found[0]["output"]).info.keys()
 
 
 def test_values_of_a_table_are_held_against_training_as_typed_ones_are(

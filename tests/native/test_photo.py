@@ -1,15 +1,21 @@
 """Photographs read and written whole: every kind of file is kept, or refused with a reason."""
 
+import io
+import math
 import struct
+import tracemalloc
+import warnings
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageOps
+from PIL.TiffImagePlugin import IFDRational, ImageFileDirectory_v2
 
+from civae_core.data.images import MAX_BYTES
 from civae_core.errors import DataError
-from civae_core.native.photo import Photo, read_native, write_native
+from civae_core.native.photo import MOST_PROFILE_BYTES, Photo, read_native, write_native
 
 COLOUR = np.random.default_rng(0).integers(0, 256, (12, 18, 3), dtype=np.uint8)
 GREY = COLOUR[..., 0]
@@ -49,14 +55,15 @@ def test_sixteen_bit_grey_is_kept(tmp_path: Path, suffix: str) -> None:
     assert np.array_equal(np.asarray(out), wide) and out.mode.startswith("I;16")
 
 
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_photographs_are_upright(tmp_path: Path, orientation: int) -> None:
+def test_photographs_are_upright(tmp_path: Path, orientation: int, suffix: str) -> None:
     image = Image.fromarray(COLOUR)
     exif = Image.Exif()
     exif[0x0112] = orientation
-    image.save(tmp_path / "in.png", exif=exif)
-    out = written(read_native(tmp_path / "in.png"), tmp_path)
-    expected = ImageOps.exif_transpose(Image.open(tmp_path / "in.png"))
+    image.save(tmp_path / f"in{suffix}", exif=exif)
+    out = written(read_native(tmp_path / f"in{suffix}"), tmp_path)
+    expected = ImageOps.exif_transpose(Image.open(tmp_path / f"in{suffix}"))
     assert np.array_equal(np.asarray(out), np.asarray(expected))
     assert out.getexif().get(0x0112, 1) == 1, "nothing would turn it once more"
 
@@ -73,6 +80,60 @@ def test_a_colour_profile_and_the_resolution_are_kept(tmp_path: Path) -> None:
 def test_without_a_profile_none_is_made_up(tmp_path: Path) -> None:
     Image.fromarray(COLOUR).save(tmp_path / "in.png")
     assert not {"icc_profile", "dpi"} & written(read_native(tmp_path / "in.png"), tmp_path).info.keys()
+
+
+def tiff(tags: dict[int, tuple[int, object]]) -> bytes:
+    """A TIFF whose tags have any type and value."""
+    notes = ImageFileDirectory_v2()
+    for tag, (kind, value) in tags.items():
+        notes.tagtype[tag] = kind
+        notes[tag] = value
+    buffer = io.BytesIO()
+    Image.fromarray(COLOUR).save(buffer, "TIFF", tiffinfo=notes)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("kind", "across", "down"),
+    [
+        (5, IFDRational(0, 0), IFDRational(0, 0)),
+        (5, IFDRational(300), IFDRational(0, 0)),
+        (5, IFDRational(400_000_000), IFDRational(400_000_000)),
+        (5, IFDRational(1, 1000), IFDRational(1, 1000)),
+        (10, IFDRational(-300, 1), IFDRational(-300, 1)),
+        (12, math.inf, math.inf),
+        (12, math.nan, 300.0),
+        (2, "abc", "abc"),
+    ],
+)
+def test_a_resolution_that_a_png_cannot_state_is_left_out(
+    tmp_path: Path, kind: int, across: object, down: object
+) -> None:
+    data = tiff({282: (kind, across), 283: (kind, down), 296: (3, 2)})
+    out = written(read_native(data), tmp_path)
+    assert "dpi" not in out.info and np.array_equal(np.asarray(out), COLOUR)
+
+
+def test_two_resolutions_are_kept_up_to_what_a_png_can_state(tmp_path: Path) -> None:
+    most = 54_500_000  # of dots per inch: 2,145,669,291 pixels per metre
+    photo = read_native(tiff({282: (5, IFDRational(most)), 283: (5, IFDRational(1, 2)), 296: (3, 2)}))
+    assert photo.dpi == (most, 0.5)
+    assert written(photo, tmp_path).info["dpi"] == pytest.approx((most, 0.5), abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("kind", "profile"),
+    [(2, "abc"), (4, 7), (5, IFDRational(1, 2)), (7, bytes(MOST_PROFILE_BYTES + 1))],
+    ids=["text", "number", "fraction", "long"],
+)
+def test_a_profile_that_a_png_cannot_hold_is_left_out(tmp_path: Path, kind: int, profile: object) -> None:
+    out = written(read_native(tiff({34675: (kind, profile)})), tmp_path)
+    assert "icc_profile" not in out.info and np.array_equal(np.asarray(out), COLOUR)
+
+
+def test_the_longest_profile_is_kept(tmp_path: Path) -> None:
+    profile = np.random.default_rng(0).bytes(MOST_PROFILE_BYTES)
+    assert written(read_native(tiff({34675: (7, profile)})), tmp_path).info["icc_profile"] == profile
 
 
 @pytest.mark.parametrize(
@@ -112,3 +173,50 @@ def test_a_file_that_breaks_off_is_named(tmp_path: Path) -> None:
     (tmp_path / "in.png").write_bytes((tmp_path / "whole.png").read_bytes()[:200])
     with pytest.raises(DataError, match=r"in\.png: "):
         read_native(tmp_path / "in.png")
+
+
+def test_what_ends_in_an_odd_error_of_the_decoder_is_damaged() -> None:
+    """XMP that is a number, of which Pillow raises a TypeError."""
+    with pytest.raises(DataError, match="image: damaged image"):
+        read_native(tiff({700: (3, 7)}))
+
+
+def test_a_file_is_read_within_the_limits_of_any_picture(tmp_path: Path) -> None:
+    (tmp_path / "empty.png").write_bytes(b"")
+    (tmp_path / "text.png").write_bytes(b"I am not a picture\n")
+    with (tmp_path / "long.png").open("wb") as file:
+        file.truncate(MAX_BYTES + 1)
+    for name, reason in {
+        "empty.png": "the file is empty",
+        "text.png": "not an image",
+        "long.png": "larger than the 535,048,576 bytes",
+        "missing.png": "No such file",
+        "": "Is a directory",
+    }.items():
+        with pytest.raises(DataError, match=reason):
+            read_native(tmp_path / name)
+
+
+def test_damage_that_a_decoder_gets_over_is_not_spoken_of() -> None:
+    """EXIF of five notes that ends before the first."""
+    buffer = io.BytesIO()
+    Image.fromarray(COLOUR).save(buffer, "PNG", exif=b"Exif\0\0II*\0\x08\0\0\0\x05\0")
+    with pytest.warns(UserWarning, match="Corrupt EXIF"):
+        Image.open(buffer).getexif()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.array_equal(read_native(buffer.getvalue()).pixels_HWC, COLOUR)
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_a_large_photograph_is_shown_within_little_more_than_its_size(channels: int) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (3000, 500, channels), dtype=np.uint8)
+    photo = Photo(values) if channels == 1 else Photo(values[..., :3], values[..., 3])
+    tracemalloc.start()
+    try:
+        shown_HWC = np.asarray(photo.shown())
+        assert tracemalloc.get_traced_memory()[1] < 4 * shown_HWC.nbytes
+    finally:
+        tracemalloc.stop()
+    seen_HWC = photo.seen((slice(None), slice(None)), 3).transpose(1, 2, 0)
+    assert np.array_equal(shown_HWC, np.rint(seen_HWC * 255).astype(np.uint8))
