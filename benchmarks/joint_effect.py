@@ -33,11 +33,12 @@ BATCH = 64
 
 
 def triples(questions: list[Question]) -> list[tuple[Question, Question, Question]]:
-    """Each joint question of two treatments with the two that set them alone, to the same values."""
+    """Each joint question of two treatments with the two that set them alone, of the same subjects to the same values."""
     found = []
     for both in questions:
         alone = [q for q in questions if len(q.do) == 1 and q.do.items() <= both.do.items()]
-        if len(both.do) == 2 and len(alone) == 2:
+        same = all(q.chosen.rows_N.equal(both.chosen.rows_N) for q in alone)
+        if len(both.do) == 2 and len(alone) == 2 and same:
             found.append((both, alone[0], alone[1]))
     return found
 
@@ -59,7 +60,9 @@ def main() -> None:
     rows = labelled_rows(data, roles, args.split)
     found = triples(ask(data, roles, rows[evenly_spread(len(rows), args.limit)]))
     if not found:
-        parser.error(f"{data.path} knows no joint truth together with its two single ones")
+        parser.error(
+            f"{data.path} knows no joint truth together with its two single ones, of the same subjects"
+        )
     for both, first, second in found:
         report(both, first, second, model, data)
 

@@ -11,7 +11,7 @@ import torch
 from civae_core.attributes import AttributeRoles
 from civae_core.balance.diagnostics import overlap_report
 from civae_core.data import PreparedData
-from civae_core.data.labelled import evenly_spread, labelled_rows
+from civae_core.data.labelled import labelled_rows
 from civae_core.data.splits import Split
 from civae_core.errors import DataError, UsageError
 from civae_core.evaluation.asked import Method
@@ -58,27 +58,27 @@ def evaluate(
 
     Where the data knows the truth under interventions on the models' treatments, counterfactuals are held against
     it, on the images that have it: `methods` has the scores of the first such intervention, `other_interventions`
-    those of the others. Elsewhere the first treatment is changed, and judged by the instruments alone.
+    those of the others. Elsewhere the first treatment is changed, and judged by the instruments alone. `n` counts the
+    images that are asked about: those whose treatment the intervention changes.
 
     Args:
         models: the first is the one in question, the others are held against it; runs that differ in nothing but
             their seed are summarised as one method.
         split: the images to score.
-        limit: score at most this many images, spread over the split.
+        limit: ask about at most this many images, spread over the split.
         seed: of bootstrap and posterior draws.
         instruments: independent networks that judge the images; what needs one that is missing is not scored.
         pictures: draw them, too.
 
     Raises:
         UsageError: a model was trained for another question than the first, or the images have another format.
-        DataError: the split has no labelled images, or the table lacks one of the model's attributes.
+        DataError: the split has no labelled images, or none that is changed, or the table lacks one of the model's
+            attributes.
     """
     roles = models[0].card.roles
     methods = require_comparable(models, data)
-    chosen = labelled_rows(data, roles, split)
-    questions = ask(data, roles, chosen[evenly_spread(len(chosen), limit or len(chosen))])
     return evaluate_questions(
-        questions,
+        ask(data, roles, labelled_rows(data, roles, split), limit),
         methods,
         data,
         roles,
@@ -179,7 +179,7 @@ def predictor_scores(
     models: Sequence[TrainedModel], data: PreparedData, question: Question, device: torch.device
 ) -> dict[str, Any]:
     """The entry `predictor`: by model and attribute, how well the model fills in what was not stated."""
-    found = {m.name: predictor_quality(m.stored, data, question.chosen, device) for m in models}
+    found = {m.name: predictor_quality(m.stored, data, question.everyone, device) for m in models}
     found = {name: quality for name, quality in found.items() if quality}
     return {"predictor": found} if found else {}
 

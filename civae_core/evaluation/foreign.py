@@ -15,7 +15,7 @@ from torch import Tensor
 
 from civae_core.attributes import AttributeRoles
 from civae_core.data import PreparedData
-from civae_core.data.labelled import LabelledRows, evenly_spread, labelled_rows
+from civae_core.data.labelled import LabelledRows, labelled_rows
 from civae_core.data.splits import Split
 from civae_core.data.tables import FILE_COLUMN
 from civae_core.errors import DataError, UsageError
@@ -33,7 +33,7 @@ from civae_core.evaluation.foreign_table import (
     require_pictures,
 )
 from civae_core.evaluation.naming import MEANINGS
-from civae_core.evaluation.question import Question, ask, by_known_truth, do_text
+from civae_core.evaluation.question import Question, about_changed, ask, by_known_truth, do_text
 from civae_core.files import write_json, write_text
 from civae_core.inference.png import write_image
 from civae_core.progress import progress
@@ -147,7 +147,8 @@ def open_foreign(folder: Path, data: PreparedData, treatments: Sequence[str]) ->
 def foreign_questions(foreign: ForeignImages, data: PreparedData, roles: AttributeRoles) -> list[Question]:
     """What the pictures answer: a question for each known truth, that with most answers first, and one for the rest.
 
-    A subject may be asked about several times, as in a sweep.
+    A subject may be asked about several times, as in a sweep. Rows that intend no change are left out, with a
+    warning.
 
     Raises:
         UsageError: a treatment of the table is none of the roles'.
@@ -164,24 +165,36 @@ def foreign_questions(foreign: ForeignImages, data: PreparedData, roles: Attribu
             f"--images {foreign.folder}: {first} lacks a treatment or covariate in {data.path}; "
             f"so do the sources of {int(unknown_N.sum()):,} of {len(rows_N):,} answers"
         )
-    if bool((t_new_NT == t_NT).all()):
+    changed_N = (t_new_NT != t_NT).any(dim=1)
+    if not changed_N.any():
         raise DataError(
             f"--images {foreign.folder}: no row intends a change: {', '.join(foreign.treatments)} is what the "
             "source has already",
             hint="a treatment's column holds the value that was set, not the subject's own",
         )
-    questions = []
+    asked = int(changed_N.sum())
+    if asked < len(rows_N):
+        log.warning(
+            "%s: %d of %d answers intend no change and are left out: what is set is what the source has already",
+            foreign.folder,
+            len(rows_N) - asked,
+            len(rows_N),
+        )
+    found = []
     for kept_N, truth in by_known_truth(data, [a.name for a in roles.treatments], rows_N, t_new_NT):
-        chosen = LabelledRows(rows_N[kept_N], x_NX[kept_N], t_NT[kept_N])
-        do = _described(roles, chosen.t_NT, t_new_NT[kept_N], foreign.treatments)
-        questions.append(Question(chosen, t_new_NT[kept_N], do, truth))
+        asked_N = kept_N & changed_N
+        do = _described(roles, t_NT[asked_N], t_new_NT[asked_N], foreign.treatments)
+        rows = LabelledRows(rows_N[kept_N], x_NX[kept_N], t_NT[kept_N])
+        found.append(about_changed(rows, t_new_NT[kept_N], do, truth))
+    questions = [question for question in found if question is not None]
+    questions.sort(key=lambda question: (question.truth is None, -len(question.chosen)))
     known = sum(len(question.chosen) for question in questions if question.truth is not None)
-    if 0 < known < len(rows_N):
+    if 0 < known < asked:
         log.warning(
             "%s: the truth is known of %d of %d answers; the others are judged apart, without it",
             foreign.folder,
             known,
-            len(rows_N),
+            asked,
         )
     return questions
 
@@ -206,8 +219,7 @@ def write_split_questions(
     """
     if (folder / TABLE).exists():
         raise UsageError(f"--questions {folder}: holds {TABLE} already", hint="name a new folder")
-    chosen = labelled_rows(data, roles, split)
-    question = ask(data, roles, chosen[evenly_spread(len(chosen), limit or len(chosen))])[0]
+    question = ask(data, roles, labelled_rows(data, roles, split), limit)[0]
     return write_questions(data, question, roles, folder)
 
 

@@ -11,7 +11,7 @@ from civae_core.attributes import Attribute
 from civae_core.balance.diagnostics import EXTREME
 from civae_core.counterfactual import PREDICTIONS, abduct
 from civae_core.data import PreparedData
-from civae_core.data.labelled import evenly_spread
+from civae_core.data.labelled import LabelledRows, evenly_spread
 from civae_core.evaluation.average_effects import FROM_PRIOR, average_effects, decode_prior, effect_groups
 from civae_core.evaluation.calibration import calibration
 from civae_core.evaluation.latents import ArmPosteriors, divergence, posterior_kl, posteriors_by_arm, traverse
@@ -91,10 +91,10 @@ def sweep_figure(
     """Some subjects of either arm beside their counterfactuals at several doses of one treatment, at τ = 1."""
     attribute = _treatments(method)[place]
     values = doses(attribute)
-    old_N = question.chosen.t_NT[:, place]
-    few = _items(question, of_both_arms(old_N, attribute, SWEEP_SUBJECTS))
+    everyone = question.everyone
+    few = everyone[of_both_arms(everyone.t_NT[:, place], attribute, SWEEP_SUBJECTS)]
     counterfactual_SKCHW = sweep_images(method, data, few, place, values, device)
-    photograph_SCHW, _, _ = few.chosen.read(data, torch.device("cpu"))
+    photograph_SCHW, _, _ = few.read(data, torch.device("cpu"))
     images_SKCHW = torch.cat([photograph_SCHW[:, None], counterfactual_SKCHW], dim=1)
     between = "; what lies between 0 and 1 is interpolated" if attribute.kind == "binary" else ""
     return Picture(
@@ -107,7 +107,7 @@ def sweep_figure(
             _shown(images_SKCHW),
             ["photograph", *(f"{attribute.name} = {value:.3g}" for value in values)],
             [False, *(not attribute.in_range(value) for value in values)],
-            [f"{attribute.name}\n= {value:.3g}" for value in few.chosen.t_NT[:, place].tolist()],
+            [f"{attribute.name}\n= {value:.3g}" for value in few.t_NT[:, place].tolist()],
         ),
     )
 
@@ -129,18 +129,18 @@ def of_both_arms(t_N: Tensor, attribute: Attribute, count: int) -> Tensor:
 def sweep_images(
     method: TrainedModel,
     data: PreparedData,
-    question: Question,
+    chosen: LabelledRows,
     place: int,
     values: Sequence[float],
     device: torch.device,
 ) -> Tensor:
     """Counterfactuals [S,K,C,H,W] of S subjects with treatment `place` at K values, the other treatments factual."""
-    asked = question.batch(data, slice(None), device)
-    abduction = abduct(method.stored.model, asked.y_BCHW, asked.x_BX, asked.t_BT)
+    y_BCHW, x_BX, t_BT = chosen.read(data, device)
+    abduction = abduct(method.stored.model, y_BCHW, x_BX, t_BT)
     predict = PREDICTIONS[method.stored.card.config.objective]
     images = []
     for value in values:
-        t_new_BT = asked.t_BT.clone()
+        t_new_BT = t_BT.clone()
         t_new_BT[:, place] = value
         images.append(predict(method.stored.model, abduction, t_new_BT).image_BCHW.clamp(0, 1))
     return torch.stack(images, dim=1).cpu()
@@ -216,7 +216,7 @@ def traversal_figure(
 ) -> Picture:
     """What the dimensions that carry most information paint, one after the other, for one subject."""
     model = method.stored.model
-    chosen = question.chosen[evenly_spread(len(question.chosen), EFFECT_IMAGES)]
+    chosen = question.everyone[evenly_spread(len(question.everyone), EFFECT_IMAGES)]
     kl_Z = posterior_kl(model, data, chosen, device)
     shown = kl_Z.argsort(descending=True)[:TRAVERSED].tolist()
     asked = question.batch(data, slice(0, 1), device)
@@ -276,7 +276,7 @@ def prior_images(
         attributes: inputs of the model; of binary ones both values are shown, of others low, middle and high.
     """
     model, inputs = method.stored.model, method.stored.card.roles.inputs
-    few = question.chosen[evenly_spread(len(question.chosen), PRIOR_DRAWS)]
+    few = question.everyone[evenly_spread(len(question.everyone), PRIOR_DRAWS)]
     generator = generator_for(seed, "prior-figure")
     eta_BZ = torch.randn(len(few), model.latent, generator=generator).to(device)
     columns = []
@@ -296,7 +296,7 @@ def calibration_figures(
     """Reliability of the model's attribute predictor; none without one."""
     card = method.stored.card
     found = calibration(
-        method.stored.model, card.roles.inputs, data, question.chosen, device, card.calibration
+        method.stored.model, card.roles.inputs, data, question.everyone, device, card.calibration
     )
     if not found:
         return []

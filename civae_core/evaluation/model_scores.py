@@ -30,18 +30,21 @@ def model_scores(
 ) -> dict[str, Any]:
     """The entries of a model on a question's images: reconstruction, composition, reversibility, mean effects
     from the prior, pictures from the prior, balance of z, and its response to doses where the data knows several.
+
+    What asks for no counterfactual, or for one at every dose, is of all images, also of those that have the intended
+    treatment already.
     """
-    roles = method.stored.card.roles
-    entries = reconstruction_scores(method, data, question.chosen, device, seed, instruments.lpips)
+    roles, everyone = method.stored.card.roles, question.everyone
+    entries = reconstruction_scores(method, data, everyone, device, seed, instruments.lpips)
     entries |= cycle_scores(method, data, question, device, seed)
     entries |= prior_effect_scores(method, data, question, device, seed)
-    entries |= sample_scores(method, data, question.chosen, device, seed, instruments.extractor)
+    entries |= sample_scores(method, data, everyone, device, seed, instruments.extractor)
     treatment = first_binary_treatment(question, roles)
     if treatment is not None:
-        entries |= latent_balance(method, data, question.chosen, treatment, device, seed)
+        entries |= latent_balance(method, data, everyone, treatment, device, seed)
     doses = {
         known.treatment.name: dose_scores(method, known, data, device, seed, instruments.yardstick)
-        for known in known_doses(data, roles, question.chosen)
+        for known in known_doses(data, roles, everyone)
     }
     return entries | ({"dose_response": doses} if doses else {})
 
@@ -51,14 +54,14 @@ def reconstruction_quality(
 ) -> dict[str, Any]:
     """The entry `scorer`: its name, and how well it tells attributes on photographs and on reconstructions (τ = 0).
 
-    Both are held-out images of the valid split, so that the judge is not tried on what it judges.
+    Both are held-out images of the valid split, so that the judge is not tried on what it judges. Of data without
+    labelled ones, reconstructions are absent.
     """
+    tried = {model.name: quality_on_reconstructions(yardstick, model.stored, data) for model in models}
     return {
         "name": yardstick.name,
         "fingerprint": yardstick.fingerprint,
         "trained_on": yardstick.card.data["name"],
         "photos": yardstick.card.photos,
-        "reconstructions": {
-            model.name: quality_on_reconstructions(yardstick, model.stored, data) for model in models
-        },
+        "reconstructions": {name: quality for name, quality in tried.items() if quality},
     }

@@ -58,9 +58,14 @@ def name_methods(models: Sequence[StoredModel]) -> list[TrainedModel]:
         groups.setdefault(group, {})[seed] = stored
         named.append((group, seed, stored))
     return [
-        TrainedModel(group if len(groups[group]) == 1 else f"{group}, seed {seed}", stored, group)
+        TrainedModel(group if len(groups[group]) == 1 else name_of_seed(group, seed), stored, group)
         for group, seed, stored in named
     ]
+
+
+def name_of_seed(group: str, seed: int) -> str:
+    """What one run is called where several seeds of a method are evaluated."""
+    return f"{group}, seed {seed}"
 
 
 def _is_repetition(one: StoredModel, other: StoredModel) -> bool:

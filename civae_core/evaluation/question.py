@@ -11,7 +11,8 @@ from civae_core.assignments import Intervention
 from civae_core.attributes import AttributeRoles
 from civae_core.counterfactual import act
 from civae_core.data import PreparedData, Truth
-from civae_core.data.labelled import LabelledRows
+from civae_core.data.labelled import LabelledRows, evenly_spread
+from civae_core.errors import DataError
 from civae_core.evaluation.asked import Asked
 from civae_core.yardstick import Yardstick
 
@@ -31,13 +32,24 @@ class KnownTruth:
 
 @dataclass(frozen=True)
 class Question:
-    """One intervention on the rows of a split."""
+    """One intervention on rows of a split."""
 
     chosen: LabelledRows
+    """Who is asked about: those whose treatment it changes."""
     t_new_NT: Tensor
     do: Mapping[str, float | str]
     """Values by treatment, `flip`, or in words where they differ from image to image."""
     truth: KnownTruth | None
+    among: LabelledRows | None = None
+    """Rows of the split whether it changes them or not; None: those asked about."""
+
+    @property
+    def everyone(self) -> LabelledRows:
+        """Whose photographs answers are compared with, and a model is tried on beside its answers.
+
+        Who is asked about may all have had one treatment, and what tells its values apart needs others too.
+        """
+        return self.chosen if self.among is None else self.among
 
     def batch(
         self,
@@ -64,26 +76,68 @@ class Question:
         )
 
 
-def ask(data: PreparedData, roles: AttributeRoles, chosen: LabelledRows) -> list[Question]:
+def ask(
+    data: PreparedData, roles: AttributeRoles, chosen: LabelledRows, limit: int | None = None
+) -> list[Question]:
     """Each intervention on the treatments whose truth the data knows, on the rows that have it, in the data's order.
 
-    Where it knows none, the first treatment flipped (a continuous one: set to its largest value in training).
+    Where it knows none, the first treatment flipped (a continuous one: set to its largest value in training). Only
+    those are asked about whose treatment changes, and what changes nobody's is not asked.
+
+    Args:
+        chosen: labelled rows of a split.
+        limit: ask about at most this many of them, evenly spread.
+
+    Raises:
+        DataError: nothing that could be asked changes anybody.
     """
     names = {a.name for a in roles.treatments}
     columns = [[a.name for a in data.attributes].index(a.name) for a in roles.treatments]
-    questions = []
+    found = []
     for truth in data.truth:
-        places_N = find_rows(truth.rows, chosen.rows_N)
-        kept_N = places_N >= 0
-        if set(truth.do) <= names and kept_N.any():
-            places_N = places_N[kept_N]
-            t_new_NT = truth.table_MA[places_N][:, columns]
-            questions.append(Question(chosen[kept_N], t_new_NT, truth.do, KnownTruth(truth, places_N)))
-    if not questions:
-        first = roles.treatments[0]
-        do: Intervention = {first.name: "flip" if first.kind == "binary" else first.high}
-        questions.append(Question(chosen, act(chosen.t_NT, do, roles.treatments), do, None))
-    return questions
+        if set(truth.do) <= names:
+            places_N = find_rows(truth.rows, chosen.rows_N)
+            kept_N = places_N >= 0
+            known = KnownTruth(truth, places_N[kept_N])
+            t_new_NT = truth.table_MA[known.places_N][:, columns]
+            found.append(about_changed(chosen[kept_N], t_new_NT, truth.do, known, limit))
+    questions = [question for question in found if question is not None]
+    if questions:
+        return questions
+    first = roles.treatments[0]
+    do: Intervention = {first.name: "flip" if first.kind == "binary" else first.high}
+    question = about_changed(chosen, act(chosen.t_NT, do, roles.treatments), do, None, limit)
+    if question is None:
+        raise DataError(
+            f"{data.path}: do({do_text(do)}) changes none of the {len(chosen):,} images, who all have that already",
+            hint="prepare data whose subjects differ in their treatment",
+        )
+    return [question]
+
+
+def about_changed(
+    rows: LabelledRows,
+    t_new_NT: Tensor,
+    do: Mapping[str, float | str],
+    truth: KnownTruth | None,
+    limit: int | None = None,
+) -> Question | None:
+    """The question about those of the rows whose treatment changes; None where nobody's does.
+
+    A model returns the others' photographs exactly (τ = 1), however bad it is.
+
+    Args:
+        t_new_NT: intended treatments of all rows.
+        truth: of all rows.
+        limit: ask about at most this many, evenly spread.
+    """
+    changed_M = (t_new_NT != rows.t_NT).any(dim=1).nonzero()[:, 0]
+    if not len(changed_M):
+        return None
+    asked_M = changed_M[evenly_spread(len(changed_M), limit or len(changed_M))]
+    known = None if truth is None else KnownTruth(truth.truth, truth.places_N[asked_M])
+    everyone = rows[evenly_spread(len(rows), limit or len(rows))]
+    return Question(rows[asked_M], t_new_NT[asked_M], do, known, everyone)
 
 
 def by_known_truth(

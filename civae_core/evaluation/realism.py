@@ -156,10 +156,10 @@ def frechet_distance(one: RunningMoments, other: RunningMoments) -> float:
 
 
 def kernel_distance(one_NF: Tensor, other_MF: Tensor, seed: int) -> dict[str, float]:
-    """KID (Bińkowski et al. 2018): the unbiased MMD² under (x·y/F + 1)³, mean and sd over random subsets.
+    """KID (Bińkowski et al. 2018): the unbiased MMD² under (x·y/F + 1)³, `mean` and `sd_subsets` of random subsets.
 
     Where one side has no more images than a subset, it is compared once, with as many of the other side, and there
-    is no sd: what one subset varies by is not known.
+    is no `sd_subsets`: what one subset varies by is not known.
 
     Raises:
         ValueError: fewer than two rows on a side.
@@ -174,7 +174,7 @@ def kernel_distance(one_NF: Tensor, other_MF: Tensor, seed: int) -> dict[str, fl
         parts = [rows[torch.randperm(len(rows), generator=generator)[:size]] for rows in (one_NF, other_MF)]
         values.append(_mmd(*(part.double() for part in parts)))
     value_S = torch.tensor(values, dtype=torch.float64)
-    return {"mean": float(value_S.mean()), **({"sd": float(value_S.std())} if subsets > 1 else {})}
+    return {"mean": float(value_S.mean()), **({"sd_subsets": float(value_S.std())} if subsets > 1 else {})}
 
 
 def _mmd(one_SF: Tensor, other_SF: Tensor) -> float:
@@ -223,7 +223,7 @@ def real_features(data: PreparedData, extractor: Extractor, device: torch.device
 class RealismTally:
     """Collects the features of counterfactuals at τ = 1.
 
-    Entry `realism`: `fid`, `kid` (mean and sd over subsets), `extractor`, `n` counterfactuals and `n_reference`
+    Entry `realism`: `fid`, `kid` (`mean` and `sd_subsets`), `extractor`, `n` counterfactuals and `n_reference`
     training images. FID is biased upwards in small sets, by more the fewer images there are.
     """
 

@@ -38,7 +38,7 @@ def tally_maker(
         makers.append(lambda: EffectivenessTally(yardstick, roles.treatments))
         makers.append(lambda: LeakTally(yardstick, attributes, labels_NA))
         if (treatment := first_binary_treatment(question, roles)) is not None:
-            references = latent_references(data, question.chosen, treatment, yardstick, device)
+            references = latent_references(data, question.everyone, treatment, yardstick, device)
             makers.append(lambda: MinimalityTally(references))
     if (extractor := instruments.extractor) is not None:
         real = real_features(data, extractor, device)

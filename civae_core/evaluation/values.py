@@ -40,11 +40,13 @@ def as_value(entry: object) -> Value | None:
         if mean is None:
             return None
         runs = entry.get("runs")
+        # Older files give KID's spread over subsets so; one over runs comes with their numbers.
+        over_subsets = entry.keys() == {"mean", "sd"}
         return Value(
             mean,
             finite_number(entry.get("lo")),
             finite_number(entry.get("hi")),
-            finite_number(entry.get("sd")),
+            None if over_subsets else finite_number(entry.get("sd")),
             len(runs) if isinstance(runs, list) else 1,
             str(entry.get("attribute") or entry.get("group") or ""),
         )

@@ -3,12 +3,12 @@
 The evaluation may be a stranger's: what is not where it belongs counts as not measured.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from civae_core.evaluation.naming import OBJECTIVE_NAMES
-from civae_core.evaluation.values import at_path
+from civae_core.evaluation.values import as_value, at_path
 from civae_core.reading import finite_number
 
 
@@ -44,7 +44,7 @@ def overlap_facts(evaluation: Mapping[str, Any] | None) -> Facts:
 
 
 def measured_facts(evaluation: Mapping[str, Any] | None, method: Mapping[str, Any]) -> Facts:
-    """Errors and effectiveness, with their intervals."""
+    """Errors and effectiveness, with their intervals; means over runs where several were evaluated."""
     title = "Measured"
     if evaluation is None or not method:
         return Facts(title, "Nothing yet: there is no evaluation of this model. `civae evaluate` makes one.")
@@ -55,17 +55,18 @@ def measured_facts(evaluation: Mapping[str, Any] | None, method: Mapping[str, An
         "psnr_counterfactual": "PSNR against the true counterfactual, dB",
         "psnr_reconstruction": "PSNR of the reconstruction, dB",
     }
-    rows = [(text, interval(method[key])) for key, text in names.items() if key in method]
+    values = {text: method[key] for key, text in names.items() if key in method}
     for treatment, scores in _group(method, "effectiveness").items():
         if isinstance(scores, Mapping) and "accuracy" in scores:
             text = f"answers that an independent scorer finds as intended, {treatment}"
-            rows.append((text, interval(scores["accuracy"])))
+            values[text] = scores["accuracy"]
     asked = ", ".join(f"{name}={value}" for name, value in _group(evaluation, "do").items())
     about = (
         f"{evaluation.get('n', '?')} images of {evaluation.get('data', '?')}, split "
-        f"{evaluation.get('split', '?')}, under {asked} with τ = {evaluation.get('noise', '?')}; means "
-        "with 95 % bootstrap intervals over images, one training run."
+        f"{evaluation.get('split', '?')}, under {asked} with τ = {evaluation.get('noise', '?')}; "
+        f"means with 95 % bootstrap intervals over images, {_trained(values.values()) or 'one training run'}."
     )
+    rows = [(text, interval(value)) for text, value in values.items()]
     return Facts(title, about, ("figure", ""), rows)
 
 
@@ -79,6 +80,8 @@ def leak_facts(method: Mapping[str, Any]) -> Facts:
         "How far an independent scorer's mean logit of an attribute moves that the treatment should leave alone, "
         f"against {against}; 0 is ideal."
     )
+    if runs := _trained(found.values()):
+        about += f" Shifts are {runs}."
     rows = [(name, interval(value)) for name, value in found.items()]
     return Facts("Leak", about, ("attribute", "shift of the mean logit"), rows)
 
@@ -116,13 +119,23 @@ def _group(entry: object, *path: str) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
+def _trained(values: Iterable[object]) -> str:
+    """Of which runs such numbers are; empty where they are the model's own."""
+    runs = max((known.runs for value in values if (known := as_value(value))), default=1)
+    if runs == 1:
+        return ""
+    return f"averaged over {runs} training runs (± their standard deviation): this model's and those of other seeds"
+
+
 def interval(value: Any) -> str:
-    """A mean with its interval, where it has one."""
-    if isinstance(value, Mapping) and "mean" in value:
-        if "lo" in value and "hi" in value:
-            return f"{number(value['mean'])} ({number(value['lo'])} to {number(value['hi'])})"
-        return number(value["mean"])
-    return number(value)
+    """A mean with its spread over runs and its interval, where it has them."""
+    known = as_value(value)
+    if known is None:
+        return number(None)
+    text = number(known.mean) + ("" if known.sd is None else f" ± {number(known.sd)}")
+    if known.lo is None or known.hi is None:
+        return text
+    return f"{text} ({number(known.lo)} to {number(known.hi)})"
 
 
 def number(value: Any) -> str:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from civae_core.errors import DataError, UsageError
-from civae_core.evaluation.naming import OBJECTIVE_NAMES
+from civae_core.evaluation.naming import OBJECTIVE_NAMES, name_of_seed
+from civae_core.evaluation.values import at_path
 from civae_core.export.folders import replaced
 from civae_core.export.model_card import write_card
 from civae_core.files import sync, write_json, write_text
@@ -88,6 +89,9 @@ def evaluation_of(stored: StoredModel) -> dict[str, Any] | None:
 def find_evaluation(model_file: Path, card: ModelCard) -> tuple[dict[str, Any] | None, str]:
     """The evaluation of a model file's run if it is of this very model; else None, and why.
 
+    Where several seeds were evaluated, those numbers are means over their runs; the entry `predictor` then has this
+    model's own under the name of its objective.
+
     Raises:
         DataError: it is there and cannot be read.
     """
@@ -97,14 +101,20 @@ def find_evaluation(model_file: Path, card: ModelCard) -> tuple[dict[str, Any] |
         return None, f"{model_file}: has no evaluation, so its card has no figures; run civae evaluate first"
     try:
         found = read_json(path)
-        seen = found["images_seen"]
-        seen = seen.get(OBJECTIVE_NAMES[card.config.objective])
+        evaluated, own = found["images_seen"], OBJECTIVE_NAMES[card.config.objective]
+        name = own if own in evaluated else name_of_seed(own, card.config.train.seed)
+        seen = evaluated.get(name)
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise DataError(f"{path}: not an evaluation ({error})", hint="run civae evaluate again") from error
+    if seen is None:
+        others = ", ".join(evaluated) or "no model"
+        return None, f"{path}: is of {others}, not of this model; the card has no figures"
     if seen != card.images_seen:
         reason = f"is of a model that had seen {seen} images, not {card.images_seen}; the card has no figures"
         return None, f"{path}: {reason}"
     result: dict[str, Any] = found
+    if name != own:
+        result |= {"predictor": {own: at_path(found, ["predictor", name])}}
     return result, ""
 
 

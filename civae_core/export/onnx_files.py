@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import math
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -56,7 +57,7 @@ def export_onnx(stored: StoredModel, folder: Path | None = None) -> tuple[Path, 
     with replaced(folder, (CARD,), "ONNX export") as temporary:
         card = _written(stored, functions, temporary)
         differences = largest_differences(stored, functions, OnnxEngine(temporary, card))
-        worst = max(differences, key=lambda name: differences[name])
+        worst = max(differences, key=lambda name: (math.isnan(differences[name]), differences[name]))
         if not differences[worst] <= TOLERANCE:
             raise CivaeError(
                 f"{folder}: graph {worst!r} differs from torch by {differences[worst]:.2g}, more than {TOLERANCE:g}",

@@ -9,7 +9,8 @@ from torch import Tensor
 from civae_core.attributes import require_name
 from civae_core.counterfactual import abduct
 from civae_core.data import PreparedData
-from civae_core.data.labelled import evenly_spread, labelled_rows
+from civae_core.data.labelled import evenly_spread, rows_with_labels
+from civae_core.data.splits import Split
 from civae_core.errors import UsageError
 from civae_core.model.stored import StoredModel
 from civae_core.yardstick.degrade import blurred
@@ -54,16 +55,18 @@ def quality_on_photos(
 def quality_on_reconstructions(yardstick: Yardstick, stored: StoredModel, data: PreparedData) -> Quality:
     """The scorer's quality on a model's reconstructions f(z,t) at the posterior's mean (τ = 0) of held-out images.
 
-    Images without the attributes that the model takes are left out.
+    Images without the attributes that the model takes are left out; empty where no held-out image has them all.
 
     Raises:
         UsageError: the model takes images of another format, or attributes that the data has not.
-        DataError: no held-out image has them all.
     """
     require_same_format(stored, data)
-    split, tested_N = ("valid" if len(data.rows("valid")) else "train"), split_rows(data)[1]
-    chosen = labelled_rows(data, stored.card.roles, split)  # type: ignore[arg-type]
-    chosen = chosen[torch.isin(chosen.rows_N, tested_N)]
+    split: Split = "valid" if len(data.rows("valid")) else "train"
+    known = rows_with_labels(data, stored.card.roles, split)
+    lacking_N = torch.cat([known.t_NT, known.x_NX], dim=1).isnan().any(dim=1)
+    chosen = known[~lacking_N & torch.isin(known.rows_N, split_rows(data)[1])]
+    if not len(chosen):
+        return {}
 
     def batches() -> Iterator[Tensor]:
         for items_B in torch.arange(len(chosen)).split(BATCH):

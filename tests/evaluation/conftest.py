@@ -11,10 +11,24 @@ from torch import Tensor
 from civae_core.attributes import Attribute, AttributeRoles
 from civae_core.config.schema import Config
 from civae_core.data import PreparedData
+from civae_core.data.pack import MaxBad
+from civae_core.data.prepare import prepare
+from civae_core.data.sources.base import TruthSpec
+from civae_core.data.sources.faces import faces_source
 from civae_core.evaluation.asked import Asked
 from civae_core.evaluation.question import direction
 from civae_core.model import IntactVAE
 from civae_core.model.stored import ModelCard, StoredModel
+
+
+@pytest.fixture(scope="session")
+def made_old(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
+    """200 prepared faces at 32 px; the truth under Young=0, which the old of them have already, is known of 20."""
+    source = faces_source(
+        count=200, seed=1, overlap=0.5, truths=[TruthSpec("Young=0", {"Young": 0.0})], size=32, channels=3
+    )
+    out = tmp_path_factory.mktemp("made-old") / "faces"
+    return prepare(source, out, workers=1, max_bad=MaxBad.parse("0")).data
 
 
 @pytest.fixture

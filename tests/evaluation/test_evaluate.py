@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from civae_core.attributes import AttributeRoles
 from civae_core.data import PreparedData
 from civae_core.data.labelled import evenly_spread, labelled_rows
 from civae_core.data.pack import MaxBad
@@ -20,12 +21,15 @@ from civae_core.evaluation import average_effects, calibration, cycles, latents,
 from civae_core.evaluation import evaluate as module
 from civae_core.evaluation.asked import Answer, Asked
 from civae_core.evaluation.evaluate import default_data, evaluate
+from civae_core.evaluation.instruments import Instruments
 from civae_core.evaluation.methods import TrainedModel
-from civae_core.evaluation.question import find_rows
+from civae_core.evaluation.metrics import psnr
+from civae_core.evaluation.question import ask, find_rows
 from civae_core.evaluation.report import render_evaluation
 from civae_core.evaluation.sheets import GRID_ROWS
 from civae_core.evaluation.table import evaluation_tables
 from civae_core.model.stored import StoredModel
+from civae_core.yardstick import Yardstick, train_yardstick
 
 MakeStored = Callable[..., StoredModel]
 COUNTERFACTUAL = {
@@ -61,6 +65,13 @@ def oracle(faces: PreparedData, monkeypatch: pytest.MonkeyPatch) -> None:
     known = {image_key(y_CHW): true_CHW for y_CHW, true_CHW in zip(factual, images, strict=True)}
     monkeypatch.setattr(Oracle, "known", known, raising=False)
     monkeypatch.setattr(module, "name_methods", lambda models: [Oracle("ours", models[0])])
+
+
+@pytest.fixture(scope="module")
+def scorer(faces: PreparedData) -> Yardstick:
+    """Hardly trained: it judges, but not well."""
+    roles = AttributeRoles.assign(faces.attributes, ["Young"], ["Male"], ["Gray_Hair"])
+    return train_yardstick(faces, roles, images=32, device=torch.device("cpu"))
 
 
 @pytest.fixture
@@ -200,21 +211,49 @@ def test_every_known_intervention_is_scored_the_first_where_it_always_was(
     assert "The same for do(Male=flip), 4 images" in render_evaluation(found.numbers, [])
 
 
+def test_only_who_is_changed_is_scored_and_all_are_what_answers_are_compared_with(
+    made_old: PreparedData, make_stored: MakeStored, scorer: Yardstick
+) -> None:
+    stored = make_stored()
+    chosen = labelled_rows(made_old, stored.card.roles, "test")
+    young = int(chosen.t_NT.sum())
+    found = score([stored], made_old, instruments=Instruments(scorer))
+    ours = found["methods"]["ours"]
+    assert found["do"] == {"Young": 0.0} and found["n"] == young < len(chosen)
+    asked = ask(made_old, stored.card.roles, chosen)[0].batch(made_old, slice(None), torch.device("cpu"))
+    assert asked.truth_BCHW is not None and int(asked.t_BT.sum()) == young
+    answer_BCHW = TrainedModel("ours", stored).answer(asked).with_noise_BCHW.clamp(0, 1)
+    expected = float(psnr(answer_BCHW, asked.truth_BCHW).mean())
+    assert ours["psnr_counterfactual"]["mean"] == pytest.approx(expected, rel=1e-5)
+    assert ours["minimality"]["cld"]["mean"] > 0, "of the old there are photographs to compare with"
+    assert found["predictor"]["ours"]["Young"]["n"] == ours["samples"]["n"] == len(chosen)
+    assert score([stored], made_old, limit=4)["n"] == 4
+
+
 def test_rows_are_found_in_any_order() -> None:
     rows_M = torch.tensor([7, 3, 9, 4])
     assert find_rows(rows_M, torch.tensor([9, 5, 3, 100, 7, -2])).tolist() == [2, -1, 1, -1, 0, -1]
     assert find_rows(rows_M[:0], torch.tensor([1, 2])).tolist() == [-1, -1]
 
 
+@pytest.mark.parametrize("absent", [("train",), ("train", "valid")])
 def test_data_without_a_training_split_says_nothing_of_overlap(
-    faces: PreparedData, make_stored: MakeStored, monkeypatch: pytest.MonkeyPatch
+    absent: tuple[str, ...],
+    faces: PreparedData,
+    make_stored: MakeStored,
+    scorer: Yardstick,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     whole = PreparedData.rows
     monkeypatch.setattr(
-        PreparedData, "rows", lambda self, split: whole(self, split)[: 0 if split == "train" else None]
+        PreparedData, "rows", lambda self, split: whole(self, split)[: 0 if split in absent else None]
     )
-    found = score([make_stored()], faces)
-    assert found["overlap"] == {} and "ours" in found["methods"]
+    found = score([make_stored()], faces, instruments=Instruments(scorer))
+    assert found["overlap"] == {} and "effectiveness" in found["methods"]["ours"]
+    tried = [] if "valid" in absent else ["ours"]
+    assert list(found["scorer"]["reconstructions"]) == tried, "on held-out images only"
+    assert found["scorer"]["photos"] == scorer.card.photos
+    render_evaluation(found, [])
 
 
 def test_limit_spreads_over_the_split(faces: PreparedData, make_stored: MakeStored) -> None:

@@ -154,16 +154,42 @@ def test_a_sweep_asks_about_one_subject_several_times_and_what_has_no_truth_stan
 ) -> None:
     answer_all(folder, copied(folder))
     first = rows_of(folder)[0]
-    rows = [{**first, "Young": value} for value in ("0", "0.25", "1")]
+    rows = [{**first, "Young": value} for value in ("0", "0.25", "0.75", "1")]
     write_rows(folder, rows)
     foreign = open_foreign(folder, faces, ["Young"])
     known, unknown = foreign_questions(foreign, faces, face_roles)
     assert known.truth is not None and unknown.truth is None
     factual = float(faces.column("Young")[faces.rows("test")[0]])
-    assert known.t_new_NT.tolist() == [[1 - factual]] and len(unknown.chosen) == 2
-    assert unknown.do == {"Young": "as listed"}
+    assert known.t_new_NT.tolist() == [[1 - factual]], "its own dose is not asked"
+    assert unknown.t_new_NT.tolist() == [[0.25], [0.75]] and unknown.do == {"Young": "as listed"}
     numbers = scored(folder, faces, face_roles).numbers
     assert numbers["n"] == 1 and numbers["methods"]["theirs"]["relative_effect_error"]["mean"] == 1.0
+
+
+def test_rows_that_intend_no_change_are_left_out_and_said_to_be(
+    folder: Path, faces: PreparedData, face_roles: AttributeRoles, caplog: pytest.LogCaptureFixture
+) -> None:
+    answer_all(folder, copied(folder))
+    asked = scored(folder, faces, face_roles).numbers
+    assert not caplog.records
+    rows = rows_of(folder)
+    more = [
+        {**row, "source": f"test[{i}]", "Young": f"{young:g}"} for i, young, row in unchanged(faces, rows)
+    ]
+    write_rows(folder, [*rows, *more])
+    assert scored(folder, faces, face_roles).numbers == asked, "they would have looked faultless"
+    (record,) = caplog.records
+    assert f"{len(more)} of {len(more) + 12} answers intend no change and are left out" in record.message
+    write_rows(folder, [row for row in [*rows, *more] if row["Young"] == "0"])
+    numbers = scored(folder, faces, face_roles).numbers
+    assert numbers["do"] == {"Young": 0.0}, "of those who are changed"
+    assert numbers["n"] == sum(row["Young"] == "0" for row in rows)
+
+
+def unchanged(faces: PreparedData, rows: list[Row]) -> list[tuple[int, float, Row]]:
+    """Place, own treatment and answered row of the first five test faces."""
+    young = faces.column("Young")[faces.rows("test")].tolist()
+    return list(zip(range(5), young, rows, strict=False))
 
 
 def refused(folder: Path, data: PreparedData, roles: AttributeRoles) -> CivaeError:
@@ -400,15 +426,18 @@ def test_each_answer_is_held_against_the_truth_of_its_own_intervention(
             lines.append(f"{i}-{dose}.png,test[{i}],{dose}")
     (tmp_path / TABLE).write_text("\n".join(lines), encoding="utf-8")
     foreign = open_foreign(tmp_path, data, ["Young"])
-    young, old = foreign_questions(foreign, data, roles)
-    assert (young.do, old.do) == ({"Young": 1.0}, {"Young": 0.0}), "most answers first"
-    assert len(young.chosen) == len(old.chosen) + 1 == len(data.rows("test"))
+    questions = foreign_questions(foreign, data, roles)
+    factual_N = data.column("Young")[data.rows("test")]
+    assert {float(q.do["Young"]): len(q.chosen) for q in questions} == {
+        1.0: int((factual_N == 0).sum()), 0.0: int((factual_N[1:] == 1).sum())
+    }  # fmt: skip
+    assert len(questions[0].chosen) > len(questions[1].chosen), "most answers first"
     (method,) = answering(foreign, roles, data)
-    for question in (young, old):
+    for question in questions:
         asked = question.batch(data, slice(None), CPU)
         assert asked.truth_BCHW is not None
         assert torch.equal(method.answer(asked).with_noise_BCHW, asked.truth_BCHW)
-        assert (asked.truth_BCHW != asked.y_BCHW).any()
+        assert (asked.truth_BCHW != asked.y_BCHW).flatten(1).any(dim=1).all()
 
 
 def test_a_continuous_dose_comes_back_as_it_was_asked(drawn_twice: PreparedData, tmp_path: Path) -> None:

@@ -197,7 +197,7 @@ def test_effects_from_the_prior_are_those_of_raising_the_dose_with_one_noise(
 def test_a_sweep_is_what_prediction_gives_for_each_dose(make_stored: MakeStored, faces: PreparedData) -> None:
     stored = make_stored()
     question = question_of(stored, faces)
-    images_SKCHW = sweep_images(TrainedModel("ours", stored), faces, question, 0, [-0.5, 1.0], CPU)
+    images_SKCHW = sweep_images(TrainedModel("ours", stored), faces, question.chosen, 0, [-0.5, 1.0], CPU)
     asked = question.batch(faces, slice(None), CPU)
     abduction = abduct(stored.model, asked.y_BCHW, asked.x_BX, asked.t_BT)
     expected = predict(stored.model, abduction, torch.full_like(asked.t_BT, -0.5)).image_BCHW.clamp(0, 1)

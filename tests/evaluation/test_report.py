@@ -9,7 +9,9 @@ from rich.console import Console
 from civae_core.balance.diagnostics import overlap_report
 from civae_core.evaluation.measures import best_methods, measures_present, sections_present
 from civae_core.evaluation.naming import ordered
+from civae_core.evaluation.realism import kernel_distance
 from civae_core.evaluation.report import render_evaluation
+from civae_core.evaluation.seeds import summarise
 from civae_core.evaluation.table import evaluation_tables
 from civae_core.evaluation.values import Value, as_value
 from civae_core.figures.grids import image_grid
@@ -144,6 +146,24 @@ def test_what_belongs_to_the_worst_is_named_and_runs_have_a_spread() -> None:
     text = table_text(shown, 140)
     assert "0.14 ± 0.01" in text and "standard deviation over runs" in text
     assert re.search(r"worst leak.*-0\.40\n.*Male\n", text)
+
+
+def test_the_spread_of_kid_over_subsets_does_not_pass_for_one_over_runs() -> None:
+    rows_NF = torch.randn(300, 5, generator=torch.Generator().manual_seed(0))
+    kid = kernel_distance(rows_NF[:150], rows_NF[150:] + 1, seed=0)
+    assert kid["sd_subsets"] > 0
+    older = {"mean": kid["mean"], "sd": kid["sd_subsets"]}
+    for entry in (kid, older):
+        shown = evaluation()
+        realism = {"fid": 1.0, "kid": entry, "extractor": "scorer 3f", "n": 150, "n_reference": 150}
+        shown["methods"]["ours"]["realism"] = realism
+        shown["methods"]["ours"]["samples"] = {"kid": {"prior": entry}}
+        html = render_evaluation(shown, [])
+        for title in ("KID", "KID of people from the prior"):
+            assert cells(html, title) == ["–", "–", f"{kid['mean']:.4f}"]
+        assert "± does, where several runs are given" in html
+        shown["methods"]["ours"] = summarise([{"realism": realism}, {"realism": realism}])
+        assert cells(render_evaluation(shown, []), "KID")[-1] == f"{kid['mean']:.4f} ± 0.0000"
 
 
 def test_names_are_escaped() -> None:

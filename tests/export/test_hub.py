@@ -15,6 +15,7 @@ from civae_cli.app import app
 from civae_core.attributes import Attribute
 from civae_core.data import PreparedData
 from civae_core.errors import DataError, UsageError
+from civae_core.evaluation.seeds import summarise
 from civae_core.export.hub import evaluation_of, export_hub, published
 from civae_core.export.model_card import write_card
 from civae_core.model.stored import ModelCard, StoredModel, load_model
@@ -124,13 +125,19 @@ def test_names_of_a_table_cannot_break_the_card(stored: StoredModel) -> None:
     assert "A\\|B # &lt;script&gt;" in text
 
 
-def test_only_an_evaluation_of_this_very_model_counts(
-    trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+@pytest.fixture
+def copied(trained: Path, tmp_path: Path) -> StoredModel:
+    """The model of `trained` in a run of its own, which was never evaluated."""
     checkpoint = tmp_path / "run" / "checkpoints" / "step-1"
     checkpoint.mkdir(parents=True)
     (checkpoint / "model.safetensors").write_bytes(load_model(trained).path.read_bytes())
-    stored = load_model(checkpoint)
+    return load_model(checkpoint)
+
+
+def test_only_an_evaluation_of_this_very_model_counts(
+    copied: StoredModel, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stored = copied
     path = tmp_path / "run" / "evaluation.json"
     with caplog.at_level(logging.WARNING, logger="civae_core"):
         assert evaluation_of(stored) is None
@@ -138,12 +145,45 @@ def test_only_an_evaluation_of_this_very_model_counts(
         path.write_text(json.dumps(EVALUATION | {"images_seen": {"ours": 64}}))
         assert evaluation_of(stored) is None
         assert "had seen 64 images, not 512" in caplog.text
+        path.write_text(json.dumps(EVALUATION | {"images_seen": {"cvae": 512, "ours, seed 7": 512}}))
+        assert evaluation_of(stored) is None
+        assert "is of cvae, ours, seed 7, not of this model" in caplog.text
     path.write_text(json.dumps(EVALUATION))
     assert evaluation_of(stored) == EVALUATION
     for damaged in ("{", "[]", '{"images_seen": 3}'):
         path.write_text(damaged)
         with pytest.raises(DataError, match=r"evaluation.json: not an evaluation"):
             evaluation_of(stored)
+
+
+def test_an_evaluation_of_several_seeds_counts_and_is_said_to_be_a_mean(
+    copied: StoredModel, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ours = EVALUATION["methods"]["ours"]
+    other = ours | {
+        "relative_effect_error": {"mean": 0.25, "lo": 0.2, "hi": 0.3},
+        "leak": {"Male": {"mean": 0.5, "lo": 0.25, "hi": 0.75}},
+    }
+    seed = copied.card.config.train.seed
+    names = [f"ours, seed {seed}", f"ours, seed {seed + 1}"]
+    evaluation = EVALUATION | {
+        "images_seen": dict.fromkeys(names, 512),
+        "methods": {"ours": summarise([ours, other])},
+        "predictor": {name: {"Male": {"accuracy": 0.75 + 0.125 * i}} for i, name in enumerate(names)},
+    }
+    (tmp_path / "run" / "evaluation.json").write_text(json.dumps(evaluation))
+    text = card_of(copied, evaluation_of(copied))
+    assert not caplog.records
+    error = row(text, "relative effect error (0 perfect, 1 copying the picture)")[1]
+    assert error == "0.187 ± 0.0895 (0.15 to 0.225)"
+    assert "| Male | 0 ± 0.707 (-0.25 to 0.25) |" in text
+    assert (
+        text.count("averaged over 2 training runs (± their standard deviation): this model's and those") == 2
+    )
+    assert "one training run" not in text
+    assert "| Male | 0.75 | – | – |" in text, "which the model itself reads"
+    told = " ".join(CliRunner().invoke(app, ["info", str(copied.path)]).stdout.split())
+    assert "0.187 ± 0.0895 (0.15 to 0.225)" in told and "averaged over 2 training runs" in told
 
 
 def test_what_cannot_be_written_is_refused(stored: StoredModel, tmp_path: Path) -> None:

@@ -75,6 +75,20 @@ def test_reconstructions_are_the_models_own_of_held_out_images(
     assert quality_on_reconstructions(scorer, stored, faces)["Young"]["n"] == 5
 
 
+@pytest.mark.parametrize("name", ["Young", "Male"])
+def test_without_a_labelled_held_out_image_there_is_nothing_to_try_it_on(
+    name: str, scorer: Yardstick, faces: PreparedData, trained: Path
+) -> None:
+    data = PreparedData.open(faces.path)
+    column = [attribute.name for attribute in data.attributes].index(name)
+    table_NA = data.table_NA.clone()
+    table_NA[data.rows("valid")[1:], column] = torch.nan
+    data.table_NA = table_NA
+    assert quality_on_reconstructions(scorer, load_model(trained), data)["Skin_Tone"]["n"] == 1
+    table_NA[data.rows("valid"), column] = torch.nan
+    assert quality_on_reconstructions(scorer, load_model(trained), data) == {}
+
+
 def test_a_model_of_other_images_or_attributes_is_refused(
     scorer: Yardstick, faces: PreparedData, trained: Path, pictures: Callable[..., Any]
 ) -> None:
