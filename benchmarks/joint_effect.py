@@ -33,7 +33,7 @@ BATCH = 64
 
 
 def triples(questions: list[Question]) -> list[tuple[Question, Question, Question]]:
-    """Each joint question of two treatments with those that set each alone, to the same values for the same people."""
+    """Each joint question of two treatments with those that set either alone, alike and for the same people."""
     found = []
     for both in questions:
         alone = [q for q in questions if len(q.do) == 1 and q.do.items() <= both.do.items()]
