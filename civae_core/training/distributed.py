@@ -13,9 +13,9 @@ from civae_core.errors import CivaeError, UsageError
 
 _LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """What a launcher tells each of its processes; torchrun sets them, docs/slurm.sh does it for srun."""
-PATIENCE = timedelta(hours=6)
-"""How long processes wait for another: the first one validates and pairs noises alone. Of one that ends they know at
-once, by its connection or by torchrun."""
+PATIENCE = timedelta(hours=1)
+"""How long processes wait for another: the first one validates and pairs noises alone, in minutes unless it is asked
+for ten times as much. Of one that ends they mostly know at once, by its connection or by torchrun."""
 
 
 @dataclass(frozen=True)

@@ -186,7 +186,7 @@ def test_a_life_is_named_where_all_processes_count_alike(
 
 @contextmanager
 def impatient() -> Iterator[None]:
-    """Fails where processes wait for one that is no more, which they do for half an hour."""
+    """Fails where processes wait for one that is no more, which they do for an hour."""
 
     def give_up(*_: Any) -> None:
         raise TimeoutError("they wait for each other")
