@@ -95,9 +95,7 @@ settings.load_profile("civae")
 
 
 def pytest_collection_finish() -> None:
-    gc.collect()
     gc.freeze()
-    gc.set_threshold(7_000)
     gc.enable()
 
 
