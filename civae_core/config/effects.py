@@ -63,12 +63,12 @@ def within_parts(config: Config) -> list[str]:
         )
     if config.loss.free_bits:
         found.append("loss.free_bits averages each part of a batch (train.accumulate), not all of it")
-    asking = [name for name in ("arm_balance", "reencode", "guidance") if getattr(config.loss, name)]
-    if asking:
-        found.append(
-            f"loss.{asking[0]} asks each part of a batch (train.accumulate) about other treatments by itself: of "
-            "several treatments, or a continuous one, by the place in the part"
-        )
+    found += [
+        f"loss.{name} asks each part of a batch (train.accumulate) about other treatments by itself: of several "
+        "treatments, or a continuous one, by the place in the part"
+        for name in ("arm_balance", "reencode", "guidance")
+        if getattr(config.loss, name)
+    ]
     if config.model.norm == "batch":
         found.append("model.norm batch normalises within each part of a batch (train.accumulate)")
     return found

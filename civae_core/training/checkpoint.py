@@ -167,9 +167,12 @@ def clear_unfinished(folder: Path) -> None:
     """Removes what a killed process left half-written or half-deleted, and brings back what it had not replaced yet.
 
     Raises:
-        OSError: the folder is not writable.
+        CivaeError: the folder is not writable.
     """
-    _bring_back(folder)
+    try:
+        _bring_back(folder)
+    except OSError as error:
+        raise describe_os_error(error, folder) from error
     for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)

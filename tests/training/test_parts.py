@@ -170,18 +170,19 @@ def test_on_cuda_graphs_are_recorded_and_gradients_kept(
 @pytest.mark.parametrize(
     ("sections", "named"),
     [
-        ({"loss": {"hsic": 1.0}}, "loss.hsic"),
-        ({"loss": {"free_bits": 0.1}}, "loss.free_bits"),
-        ({"loss": {"reencode": 0.1}}, "loss.reencode"),
-        ({"model": {"norm": "batch"}}, "model.norm"),
-        ({"loss": {"adversary": 0.1}}, None),
+        ({"loss": {"hsic": 1.0}}, ["loss.hsic"]),
+        ({"loss": {"free_bits": 0.1}}, ["loss.free_bits"]),
+        ({"loss": {"reencode": 0.1, "guidance": 0.1}}, ["loss.reencode", "loss.guidance"]),
+        ({"loss": {"arm_balance": 0.1}}, ["loss.arm_balance"]),
+        ({"model": {"norm": "batch"}}, ["model.norm"]),
+        ({"loss": {"adversary": 0.1}}, []),
     ],
 )
 def test_what_differs_in_parts_is_said(
-    make_config: Callable[..., Config], sections: dict[str, Any], named: str | None
+    make_config: Callable[..., Config], sections: dict[str, Any], named: list[str]
 ) -> None:
     said = within_parts(make_config(train={"accumulate": 2}, **sections))
-    assert [text.split(" ")[0] for text in said] == ([named] if named else [])
+    assert [text.split(" ")[0] for text in said] == named
     assert within_parts(make_config(**sections)) == []
 
 

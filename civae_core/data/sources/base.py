@@ -83,7 +83,7 @@ class Files(Protocol):
 
 
 _TOGETHER = 2**19
-"""Bytes of pictures that are resized together: a few of CelebA's, and little of the processor's cache."""
+"""Bytes of pictures that are resized together: a few of CelebA's; many more leave the processor's cache."""
 
 
 @dataclass(frozen=True)
