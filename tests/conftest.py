@@ -28,6 +28,7 @@ from civae_core.data.prepare import prepare
 from civae_core.data.sources.base import TruthSpec
 from civae_core.data.sources.faces import faces_source
 from civae_core.evaluation import cycles
+from civae_core.figures import pictures
 from civae_core.model import IntactVAE
 from civae_core.model.familiar import Familiarity
 from civae_core.model.pairing import Pairing
@@ -55,9 +56,11 @@ def _leave_blank(canvas: FigureCanvasAgg) -> None:
 # drawing took most of every report. Tests that are about it, and those that compare with processes that import
 # everything anew, use `in_full`.
 FEWER: dict[tuple[Any, str], Any] = {
+    (pairing, "BATCH"): 8,
     (pairing, "CHECKED"): 1,
     (cycles, "CYCLES"): {"1": 1, "10": 1},
     (cycles, "MOST_IMAGES"): 8,
+    (pictures, "COMPRESSION"): 1,
     (FigureCanvasAgg, "draw"): _leave_blank,
 }
 FULL = {place: getattr(*place) for place in FEWER}
@@ -240,7 +243,8 @@ def tiny_settings(faces: PreparedData) -> dict[str, Any]:
         "data.descendants": ["Gray_Hair"],
         "model.latent": 16,
         "model.width": 8,
-        "model.stages": [1, 2, 4],
+        "model.stages": [1, 2],
+        "model.layers": 4,
         "model.prior_hidden": 16,
         "train.images": 512,
         "train.batch_size": 32,
@@ -249,7 +253,7 @@ def tiny_settings(faces: PreparedData) -> dict[str, Any]:
         "train.checkpoint_every": 256,
         "train.sample_every": 512,
         "train.validate_images": 16,
-        "train.pairing_images": 64,
+        "train.pairing_images": 16,
         "train.ema_halflife": 200,
     }
 

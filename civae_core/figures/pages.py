@@ -1,6 +1,7 @@
 """HTML pages for people: one file that needs no other, with its pictures inside."""
 
 import base64
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,18 @@ def render_page(template: Path, **values: Any) -> str:
         template: a file, which may extend `page.html.j2` and import from `numbers.html.j2` of this folder.
         values: what the template names.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([template.parent, _SHARED]),
+    return _environment(template.parent).get_template(template.name).render(values)
+
+
+@functools.cache
+def _environment(folder: Path) -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader([folder, _SHARED]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(template.name).render(values)
 
 
 def inlined(picture: Image.Image) -> str:

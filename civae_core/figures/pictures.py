@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 Images = Union[np.ndarray, "Tensor"]
 """NumPy arrays or tensors of any device; drawing the former needs no torch."""
+COMPRESSION = 6
+"""How hard PNG files are compressed, 0 to 9; at 1 they take a quarter of the time, and a seventh more space."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def at_most(images_NCHW: "Tensor", size: int) -> "Tensor":
 def png_bytes(picture: Image.Image) -> bytes:
     """The picture as a PNG file's bytes."""
     buffer = io.BytesIO()
-    picture.save(buffer, format="PNG")
+    picture.save(buffer, format="PNG", compress_level=COMPRESSION)
     return buffer.getvalue()
 
 

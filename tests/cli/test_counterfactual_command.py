@@ -52,13 +52,13 @@ def test_one_json_line_a_picture_and_nothing_else_on_stdout(
 ) -> None:
     out = tmp_path / "out"
     code, stdout, stderr = civae(
-        photo_files / "0.png", "--model", trained, "--treat", "Young=0", "--out", out
+        photo_files / "0.png", "--model", trained, "--treat", "Young=flip", "--out", out
     )
     assert (code, stderr) == (0, "")
     (record,) = records(stdout)
     assert list(record) == KEYS
     assert record["input"] == str(photo_files / "0.png")
-    assert record["treat"] == {"Young": 0.0}
+    assert record["treat"] == {"Young": 1 - record["factual"]["Young"]}
     assert list(record["factual"]) == ["Young", "Male", "Skin_Tone"]
     assert record["predicted"].keys() == record["factual"].keys(), "nothing was stated"
     assert 0 <= record["predicted"]["Young"] <= 1
@@ -356,7 +356,7 @@ def test_the_default_model_is_the_environments_or_the_newest_run(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("CIVAE_MODEL", raising=False)
-    arguments = (photo_files / "0.png", "--treat", "Young=0")
+    arguments = (photo_files / "0.png", "--treat", "Young=flip")
     code, stdout, stderr = civae(*arguments)
     assert (code, stdout) == (2, "") and "$CIVAE_MODEL is not set and runs/ holds no trained run" in stderr
     assert "hint: name a run with --model" in stderr

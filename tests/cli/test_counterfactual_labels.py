@@ -58,7 +58,7 @@ def test_a_table_that_says_nothing_about_the_pictures_is_refused(
 def test_factual_values_beyond_training_are_warned_of(
     trained: Path, photo_files: Path, tmp_path: Path
 ) -> None:
-    arguments = ("--model", trained, "--treat", "Young=0", "--out", tmp_path / "out", "--attr", "Male=-1")
+    arguments = ("--model", trained, "--treat", "Young=flip", "--out", tmp_path / "out", "--attr", "Male=-1")
     code, _, stderr = civae(photo_files / "0.png", *arguments)
     assert code == 0
     assert stderr == "warning: --attr Male=-1 (training saw 0 to 1); judge with care\n"
@@ -69,7 +69,17 @@ def test_a_table_s_values_beyond_training_are_warned_of(
 ) -> None:
     table = photo_files / "labels.csv"
     table.write_text("file_name,Male,Skin_Tone\n0.png,1,5\n1.png,1,7\n2.png,1,0.5\n")
-    arguments = ("--model", trained, "--treat", "Young=0", "--out", tmp_path / "out", "--attrs", table, "-q")
+    arguments = (
+        "--model",
+        trained,
+        "--treat",
+        "Young=flip",
+        "--out",
+        tmp_path / "out",
+        "--attrs",
+        table,
+        "-q",
+    )
     code, _, stderr = civae(photo_files, *arguments)
     assert code == 0
     assert stderr.startswith(f"warning: --attrs {photo_files / '0.png'}: Skin_Tone=5 (training saw 0.")

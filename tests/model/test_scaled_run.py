@@ -27,6 +27,7 @@ from civae_core.training.loop import train as run_training
 
 CPU = torch.device("cpu")
 SCALES = {
+    "model.stages": [1, 2, 4],
     "model.scales": [1, 4, 8],
     "model.scale_latents": 2,
     "train.images": 128,

@@ -48,6 +48,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.usefixtures("in_full")
 @pytest.mark.parametrize("name", VARIANTS)
 def test_the_loss_curve_is_where_it_was(name: str, faces: PreparedData, tmp_path: Path) -> None:
     values = SETTINGS | VARIANTS[name]

@@ -25,7 +25,7 @@ from civae_core.penalties.arms import other_arm
 from civae_core.training import loop, pairing
 from civae_core.training.heldout import HeldOut
 from civae_core.training.loop import train
-from civae_core.training.pairing import BATCH, fit_pairing, pairing_loss, seen_as_asked
+from civae_core.training.pairing import fit_pairing, pairing_loss, seen_as_asked
 from civae_core.training.preview import preview
 
 SHORT = {"train.images": 96, "train.batch_size": 16, "train.validate_images": 4, "train.checkpoint_every": 48}
@@ -73,7 +73,7 @@ def test_contours_teach_the_rotation_and_nothing_else(
 
 
 def test_a_fit_brings_contours_together_and_moves_the_rotation_alone(
-    make_model: Callable[..., IntactVAE], faces: PreparedData
+    make_model: Callable[..., IntactVAE], faces: PreparedData, in_full: None
 ) -> None:
     face_roles = AttributeRoles.assign(faces.attributes, ["Young"], ["Male", "Skin_Tone"], ["Gray_Hair"])
     model = make_model(perturbed=True, assigned=face_roles, size=faces.size)
@@ -81,7 +81,11 @@ def test_a_fit_brings_contours_together_and_moves_the_rotation_alone(
     assert model.pairing is not None
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     rows = labelled_rows(faces, face_roles, "train")
-    settings: dict[str, Any] = {"images": 40 * BATCH, "device": torch.device("cpu"), "stopped": lambda: 0}
+    settings: dict[str, Any] = {
+        "images": 40 * pairing.BATCH,
+        "device": torch.device("cpu"),
+        "stopped": lambda: 0,
+    }
     fitted = fit_pairing(model, faces, rows, face_roles, seed=0, **settings)
     assert fitted is not None
     assert fitted.after < fitted.before
@@ -91,7 +95,7 @@ def test_a_fit_brings_contours_together_and_moves_the_rotation_alone(
 
     angles = []
     for seed in (0, 0, 1):
-        fit_pairing(model, faces, rows, face_roles, seed=seed, **settings | {"images": 4 * BATCH})
+        fit_pairing(model, faces, rows, face_roles, seed=seed, **settings | {"images": 4 * pairing.BATCH})
         angles.append(model.pairing.free_TLL.clone())
     assert torch.equal(angles[0], angles[1]), "it begins again, wherever the last one ended"
     assert not torch.equal(angles[0], angles[2])
@@ -110,7 +114,7 @@ def test_a_rotation_that_became_non_finite_is_not_kept(
     monkeypatch.setattr(pairing, "pairing_loss", lambda *args: real(*args) * torch.nan)
     rows = labelled_rows(faces, face_roles, "train")
     cpu = torch.device("cpu")
-    fit_pairing(model, faces, rows, face_roles, images=BATCH, seed=0, device=cpu, stopped=lambda: 0)
+    fit_pairing(model, faces, rows, face_roles, images=pairing.BATCH, seed=0, device=cpu, stopped=lambda: 0)
     assert not model.pairing.free_TLL.any()
     assert "non-finite" in caplog.text
 
@@ -133,7 +137,11 @@ def test_a_rotation_that_takes_the_effect_is_not_kept(
         return torch.arange(len(abduction.t_BT)) >= (lost if model.pairing.free_TLL.any() else 0)
 
     monkeypatch.setattr(pairing, "seen_as_asked", seen)
-    settings: dict[str, Any] = {"images": 2 * BATCH, "device": torch.device("cpu"), "stopped": lambda: 0}
+    settings: dict[str, Any] = {
+        "images": 2 * pairing.BATCH,
+        "device": torch.device("cpu"),
+        "stopped": lambda: 0,
+    }
     rows = labelled_rows(faces, face_roles, "train")
     fit_pairing(model, faces, rows, face_roles, seed=0, **settings)
     assert model.pairing.free_TLL.any() and "stay as they come" not in caplog.text
@@ -157,7 +165,7 @@ def test_it_is_said_where_nothing_checks_the_rotation(
             faces,
             rows,
             face_roles,
-            images=BATCH,
+            images=pairing.BATCH,
             stopped=lambda: 0,
             **settings,
         )

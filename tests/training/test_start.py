@@ -127,11 +127,11 @@ def test_a_dry_run_says_from_where_to_where(tiny_config: MakeConfig, trained: Pa
         (line,) = (line for line in found.describe().splitlines() if line.startswith("images "))
         return found.images_from, found.images_to, " ".join(line.split()[1:])
 
-    assert span(tiny_config(), tmp_path / "run") == (0, 512, "to 512, then pairing noises by 64")
+    assert span(tiny_config(), tmp_path / "run") == (0, 512, "to 512, then pairing noises by 16")
     assert span(tiny_config({"model.pairing": "none"}), tmp_path / "run") == (0, 512, "to 512")
     assert span(tiny_config(), tmp_path / "run", stop_at=256) == (0, 256, "to 256")
     longer = tiny_config({"train.images": 640})
-    assert span(longer, trained) == (512, 640, "continuing at 512, to 640, then pairing noises by 64")
+    assert span(longer, trained) == (512, 640, "continuing at 512, to 640, then pairing noises by 16")
     assert span(tiny_config(), trained, stop_at=256) == (512, 256, "nothing to do: 512 are done")
 
 
