@@ -79,7 +79,10 @@ def _work(place: dict[str, str], work: Callable[[], Any], sender: Connection) ->
 
 
 def start_commands(arguments: Sequence[object], world_size: int, said: Path) -> list[BaseProcess]:
-    """The same `civae` command in each of so many processes; what one says on stderr is `said` with its rank."""
+    """The same `civae` command in each of so many processes.
+
+    What one says on stderr is `said` with its rank, what it says on stdout the same with `.out`.
+    """
     fork = multiprocessing.get_context("fork")
     words = [str(argument) for argument in arguments]
     started: list[BaseProcess] = []
@@ -106,9 +109,9 @@ def _command(arguments: list[str], place: dict[str, str], stderr: Path) -> None:
     from civae_cli.app import main
 
     os.environ |= place
-    with stderr.open("w", encoding="utf-8") as file, Path(os.devnull).open("w") as nowhere:
-        os.dup2(file.fileno(), 2)
-        os.dup2(nowhere.fileno(), 1)
-        sys.stdout, sys.stderr = nowhere, file
+    stdout = stderr.with_name(f"{stderr.name}.out")
+    with stderr.open("w", encoding="utf-8") as sys.stderr, stdout.open("w", encoding="utf-8") as sys.stdout:
+        os.dup2(sys.stderr.fileno(), 2)
+        os.dup2(sys.stdout.fileno(), 1)
         sys.argv = ["civae", *arguments]
         main()  # ends the process itself, as it does wherever there are several

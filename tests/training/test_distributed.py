@@ -1,14 +1,12 @@
-"""Two processes under torchrun train what one process trains, into one folder."""
+"""Two processes train what one process trains, into one folder."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from ranks import end_of, start_commands
 from safetensors.torch import load_file
 
 from civae_core.config import dump_config
@@ -47,21 +45,13 @@ def test_two_processes_train_what_one_does_and_one_can_go_on(
 ) -> None:
     config = tiny_config(IMAGES)
     (tmp_path / "two.yml").write_text(dump_config(config), encoding="utf-8")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    # Port 0 lets the rendezvous choose a free one.
-    torchrun += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
-    command = ["-m", "civae_cli", "train", "--config", str(tmp_path / "two.yml"), "--device", "cpu"]
-    ran = subprocess.run(
-        [*torchrun, *command, "--out", str(tmp_path / "two"), "--stop-at", "64"],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    assert ran.returncode == 0, ran.stderr
-    assert ran.stdout == f"{tmp_path / 'two'}\n", "only the first process speaks"
-    assert ran.stderr.count("training, to 64 images, on cpu") == 1
-    assert ran.stderr.count("train: 64/64 images") == 1
+    command = ["train", "--config", tmp_path / "two.yml", "--device", "cpu", "--out", tmp_path / "two"]
+    codes, stderrs = end_of(start_commands([*command, "--stop-at", "64"], 2, said := tmp_path / "said"), said)
+    assert codes == [0, 0], stderrs
+    stdouts = [(tmp_path / f"said-{rank}.out").read_text(encoding="utf-8") for rank in range(2)]
+    assert stdouts == [f"{tmp_path / 'two'}\n", ""], "only the first process speaks"
+    assert stderrs[0].count("training, to 64 images, on cpu") == 1
+    assert stderrs[0].count("train: 64/64 images") == 1 and stderrs[1] == ""
 
     lines = [json.loads(line) for line in (tmp_path / "two" / "metrics.jsonl").read_text().splitlines()]
     assert [line["images"] for line in lines] == [32, 64, 64]
