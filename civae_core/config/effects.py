@@ -23,6 +23,12 @@ def without_effect(config: Config) -> list[str]:
         ("model", "block", config.model.network == "original", "`model.network: original` has its own"),
         ("model", "deep", config.model.network != "original", "only `model.network: original` has it"),
         ("model", "scale_latents", not config.model.grids, "model.scales has no grid"),
+        (
+            "model",
+            "sigma",
+            bool(config.model.grids) and config.model.decoder == "layered" and config.model.sigma == "pixel",
+            "with model.scales a layered picture has one σ for all its pixels",
+        ),
         ("model", "layers", config.model.decoder == "direct", "model.decoder is direct"),
         ("model", "layer_grid", config.model.decoder == "direct", "model.decoder is direct"),
         ("model", "noise_mask", config.objective == "original", _NO_MASK),

@@ -8,7 +8,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 
 from civae_core.attributes import nearest
-from civae_core.config.schema import Config
+from civae_core.config.schema import Config, ConflictError
 from civae_core.config.yaml import Document, KeyPath, Place, Problem, dotted
 
 Schema = TypeVar("Schema", bound=BaseModel)
@@ -53,20 +53,28 @@ def validate_as(schema: type[Schema], document: Document) -> tuple[Schema | None
         try:
             checked = schema.model_validate(tree)
         except ValidationError as error:
-            fresh = [e for e in error.errors() if not _below(e["loc"], reported)]
+            fresh = [one for e in error.errors() if not _below(e["loc"], reported) for one in _each(dict(e))]
             if not fresh:
                 return None, problems
             if len(problems) + len(fresh) > MOST_PROBLEMS:
                 shown = fresh[: MOST_PROBLEMS - len(problems)]
-                problems += [_describe(dict(details), document, schema) for details in shown]
+                problems += [_describe(details, document, schema) for details in shown]
                 problems.append(Problem(None, "", f"… and {len(fresh) - len(shown):,} more"))
                 return None, problems
             for details in fresh:
-                problems.append(_describe(dict(details), document, schema))
+                problems.append(_describe(details, document, schema))
                 reported.append(details["loc"])
                 _repair(tree, details["loc"])
         else:
             return (None if problems else checked), problems
+
+
+def _each(error: dict[str, Any]) -> list[dict[str, Any]]:
+    """An error, or each of several conflicts that were found together as one."""
+    found = error.get("ctx", {}).get("error")
+    if not isinstance(found, ConflictError):
+        return [error]
+    return [error | {"ctx": {"error": sentence}} for sentence in found.sentences]
 
 
 def _below(path: KeyPath, reported: list[KeyPath]) -> bool:

@@ -4,9 +4,18 @@ Every count of training progress is in images, so that a batch size can change w
 """
 
 import itertools
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+
+
+class ConflictError(ValueError):
+    """Settings that are each allowed and do not go together: a sentence for each conflict."""
+
+    def __init__(self, sentences: Sequence[str]) -> None:
+        super().__init__("; ".join(sentences))
+        self.sentences = sentences
 
 
 def _one_or_many(value: object) -> object:
@@ -61,18 +70,22 @@ class DataConfig(Section):
 
     @model_validator(mode="after")
     def _roles_are_disjoint(self) -> "DataConfig":
+        if found := list(self._conflicts()):
+            raise ConflictError(found)
+        return self
+
+    def _conflicts(self) -> Iterator[str]:
         roles = {"treatment": self.treatment, "covariates": self.covariates, "descendants": self.descendants}
         if not self.treatment:
-            raise ValueError("treatment: needs at least one attribute")
+            yield "treatment: needs at least one attribute"
         seen: dict[str, str] = {}
         for role, names in roles.items():
             for name in names:
                 if seen.get(name) == role:
-                    raise ValueError(f"{name!r} stands twice in {role}")
-                if name in seen:
-                    raise ValueError(f"{name!r} cannot be both in {seen[name]} and in {role}")
-                seen[name] = role
-        return self
+                    yield f"{name!r} stands twice in {role}"
+                elif name in seen:
+                    yield f"{name!r} cannot be both in {seen[name]} and in {role}"
+                seen.setdefault(name, role)
 
 
 ORIGINAL_NETWORK: dict[str, Any] = {
@@ -280,12 +293,6 @@ class TrainConfig(Section):
         """`pairing_images`, or what it is where it is left out."""
         return min(self.images, MOST_PAIRING_IMAGES) if self.pairing_images is None else self.pairing_images
 
-    @model_validator(mode="after")
-    def _parts_are_even(self) -> "TrainConfig":
-        if self.accumulate != "auto" and self.batch_size % self.accumulate:
-            raise ValueError(f"accumulate: {self.accumulate} even parts do not make {self.batch_size} images")
-        return self
-
 
 ORIGINAL_SIGMA = 0.35355339
 """√(1/8): the σ for which −log p(y|z,t) is the original's squared error of [-1,1] pixels, times a constant."""
@@ -328,45 +335,55 @@ class Config(Section):
         return filled
 
     @model_validator(mode="after")
-    def _settings_fit_the_objective(self) -> "Config":
+    def _settings_fit_each_other(self) -> "Config":
+        if found := [*self._not_of_the_objective(), *self._not_together()]:
+            raise ConflictError(found)
+        return self
+
+    def _not_of_the_objective(self) -> Iterator[str]:
         if self.objective != "intact" and self.model.prior != "standard":
-            raise ValueError(
+            yield (
                 f"objective {self.objective!r} is defined by N(0,I): "
                 f"model.prior cannot be {self.model.prior!r}"
             )
         if self.objective == "original" and self.loss.weights != "none":
-            raise ValueError(
+            yield (
                 f"objective 'original' counts every image once: loss.weights cannot be {self.loss.weights!r}"
             )
         if self.objective == "original" and self.model.sigma != "fixed":
-            raise ValueError(
+            yield (
                 "objective 'original' is a squared error, which fixes σ: "
                 f"model.sigma cannot be {self.model.sigma!r}"
             )
-        self._network_fits()
+
+    def _not_together(self) -> Iterator[str]:
+        yield from self._not_of_the_network()
         if self.model.place_latents and self.model.decoder != "layered":
-            raise ValueError("model.place_latents: only the layers of model.decoder 'layered' have places")
+            yield "model.place_latents: only the layers of model.decoder 'layered' have places"
         if self.model.places >= self.model.latent:
-            raise ValueError(
+            yield (
                 f"model.place_latents {self.model.place_latents}: "
                 f"none of model.latent {self.model.latent} is left for looks"
             )
         if self.model.decoder == "layered" and self.model.treatment_input == "concat":
-            raise ValueError(
+            yield (
                 "model.treatment_input 'concat' is for model.decoder 'direct': in a layered one only looks are told t"
             )
+        if self.train.accumulate != "auto" and self.train.batch_size % self.train.accumulate:
+            yield (
+                f"train.accumulate: {self.train.accumulate} even parts do not make {self.train.batch_size} images"
+            )
         if self.train.checkpoint_activations and self.model.norm == "batch":
-            raise ValueError(
+            yield (
                 "train.checkpoint_activations: a second forward pass would count the batch statistics of "
                 "model.norm 'batch' twice"
             )
-        self._scales_fit()
-        self._penalties_fit()
+        yield from self._not_with_scales()
+        yield from self._penalties_out_of_place()
         if self.loss.weights == "overlap" and len(self.data.treatment) > 8:
-            raise ValueError("loss.weights: overlap weights enumerate the arms; at most 8 treatments")
-        return self
+            yield "loss.weights: overlap weights enumerate the arms; at most 8 treatments"
 
-    def _network_fits(self) -> None:
+    def _not_of_the_network(self) -> Iterator[str]:
         """The original's network has one way for each of these; only ours has others."""
         if self.model.network != "original":
             return
@@ -378,50 +395,51 @@ class Config(Section):
         for key, reason in reasons.items():
             if (value := getattr(self.model, key)) != ORIGINAL_NETWORK[key]:
                 said = str(value).lower() if isinstance(value, bool) else repr(value)
-                raise ValueError(f"model.network 'original' {reason}: model.{key} cannot be {said}")
+                yield f"model.network 'original' {reason}: model.{key} cannot be {said}"
         if self.model.grids:
-            raise ValueError(
+            yield (
                 "model.network 'original' has a z that is a vector: "
                 f"model.scales cannot be {self.model.scales}"
             )
 
-    def _scales_fit(self) -> None:
+    def _not_with_scales(self) -> Iterator[str]:
         scales = self.model.scales or [1]
         if scales[0] != 1:
-            raise ValueError(f"model.scales {scales}: begins with 1, the vector")
+            yield f"model.scales {scales}: begins with 1, the vector"
         grids = self.model.grids
         if grids and self.objective == "original":
-            raise ValueError(
+            yield (
                 f"objective 'original' is defined for a z that is a vector: model.scales cannot be {scales}"
             )
         if grids and self.model.decoder == "layered" and self.model.norm == "batch":
-            raise ValueError(
+            yield (
                 "model.scales: what grids are read off is decoded first, which would count the batch statistics of "
                 "model.norm 'batch' twice"
             )
         for coarse, fine in itertools.pairwise(grids):
             if fine <= coarse or fine % coarse or (fine // coarse).bit_count() != 1:
-                raise ValueError(f"model.scales {scales}: {fine} is not {coarse} doubled once or more often")
+                yield f"model.scales {scales}: {fine} is not {coarse} doubled once or more often"
         if grids and self.model.prior_structure != "free":
-            raise ValueError(
+            yield (
                 f"model.prior_structure {self.model.prior_structure!r} is for a z that is a vector: "
                 f"model.scales cannot be {scales}"
             )
         if self.model.dimensions > MOST_DIMENSIONS:
-            raise ValueError(
+            yield (
                 f"model.scales {scales}: with model.scale_latents {self.model.scale_latents} z has "
                 f"{self.model.dimensions:,} dimensions, at most {MOST_DIMENSIONS:,}"
             )
 
-    def _penalties_fit(self) -> None:
+    def _penalties_out_of_place(self) -> Iterator[str]:
         on = [name for name in LEVERS if getattr(self.loss, name) > 0]
-        if on and self.objective != "intact":
-            raise ValueError(f"objective {self.objective!r} is a baseline: loss.{on[0]} cannot be on")
+        if self.objective != "intact":
+            for name in on:
+                yield f"objective {self.objective!r} is a baseline: loss.{name} cannot be on"
         if "guidance" in on and not self.model.predictor:
-            raise ValueError("loss.guidance: asks the attribute predictor, and model.predictor is false")
+            yield "loss.guidance: asks the attribute predictor, and model.predictor is false"
         for name in ("reencode", "guidance"):
             if name in on and self.model.norm == "batch":
-                raise ValueError(
+                yield (
                     f"loss.{name}: decodes counterfactuals while training, which would mix into the batch statistics "
                     "of model.norm 'batch'"
                 )

@@ -52,6 +52,10 @@ def config(**sections: Any) -> Config:
             {"objective": "cvae", "model": {"noise_mask": "none", "mask_width": 0.2}},
             "model.mask_width has no effect: model.noise_mask is none",
         ),
+        (
+            {"model": {"scales": [1, 8], "sigma": "pixel"}},
+            "model.sigma has no effect: with model.scales a layered picture has one σ",
+        ),
         ({"model": {"deep": True}}, "model.deep has no effect: only `model.network: original`"),
         (
             {"model": {"network": "original", "layers": 8}},

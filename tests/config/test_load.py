@@ -103,6 +103,28 @@ def test_everything_wrong_is_reported_at_once_in_reading_order(tmp_path: Path) -
     ]
 
 
+def test_of_settings_that_do_not_go_together_each_conflict_is_reported(tmp_path: Path) -> None:
+    text = (
+        "objective: cvae\n"
+        "data: {path: d, treatment: [Young, Male], covariates: [Young, Male]}\n"
+        "model: {prior: xt, decoder: direct, place_latents: 99, scales: [2, 4]}\n"
+        "loss: {guidance: 1, hsic: 2}\n"
+        "train: {accumulate: 7, nope: 3}\n"
+    )
+    assert problems(tmp_path, text) == [
+        "train.yml:2:56: data: 'Young' cannot be both in treatment and in covariates",
+        "train.yml:2:63: data: 'Male' cannot be both in treatment and in covariates",
+        "train.yml:3:9: objective 'cvae' is defined by N(0,I): model.prior cannot be 'xt'",
+        "train.yml:3:20: model.place_latents: only the layers of model.decoder 'layered' have places",
+        "train.yml:3:37: model.place_latents 99: none of model.latent 64 is left for looks",
+        "train.yml:3:56: model.scales [2, 4]: begins with 1, the vector",
+        "train.yml:4:8: objective 'cvae' is a baseline: loss.guidance cannot be on",
+        "train.yml:4:21: objective 'cvae' is a baseline: loss.hsic cannot be on",
+        "train.yml:5:9: train.accumulate: 7 even parts do not make 64 images",
+        "train.yml:5:24: train.nope: unknown key",
+    ]
+
+
 def test_required_keys_are_asked_for() -> None:
     with pytest.raises(ConfigError) as caught:
         load_config([])
