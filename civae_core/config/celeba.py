@@ -31,4 +31,4 @@ CAUSED_BY: dict[str, frozenset[str]] = {
         }
     ),
 }  # fmt: skip
-"""For two treatments, the attributes that they change: descendants, never covariates (METHOD section 1)."""
+"""For two treatments, the attributes that they change: descendants, never covariates (docs/method.md)."""

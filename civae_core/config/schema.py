@@ -97,7 +97,7 @@ ORIGINAL_NETWORK: dict[str, Any] = {
 
 
 class ModelConfig(Section):
-    """The network: encoder, decoder and prior (METHOD section 2)."""
+    """The network: encoder, decoder and prior (docs/method.md)."""
 
     network: Literal["residual", "original"] = "residual"
     """Our encoder and decoder, or the original project's: attributes as planes beside the image, t beside z."""
@@ -141,7 +141,7 @@ class ModelConfig(Section):
     place_latents: Annotated[int, Field(ge=0)] | None = None
     """Dimensions of z that only place a decoder's layers, read off contours; 0 is none, left out it is half of z."""
     x_in_decoder: bool = True
-    """Give the covariates to the decoder too, p(y|z,t,x): a departure from (M2) that measures better."""
+    """Give the covariates to the decoder too, p(y|z,t,x): a departure from (M2)."""
     prior_hidden: Units = 128
     """Hidden units of the prior's network."""
     prior_structure: Literal["free", "additive", "low_rank"] = "free"

@@ -1,4 +1,4 @@
-"""The attribute predictor p(x,t|y): fills in what a photograph's owner did not state (METHOD section 3)."""
+"""The attribute predictor p(x,t|y): fills in what a photograph's owner did not state (docs/method.md)."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F

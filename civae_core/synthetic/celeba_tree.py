@@ -1,4 +1,4 @@
-"""The built-in faces as a CelebA-layout tree, for trying the CelebA path where there is no CelebA (METHOD section 5).
+"""The built-in faces as a CelebA-layout tree, for trying the CelebA path where there is no CelebA (docs/method.md).
 
     FOLDER/img_align_celeba/000001.jpg …     178 × 218
     FOLDER/list_attr_celeba.txt              a count, a header, then a row of −1/1 for each image

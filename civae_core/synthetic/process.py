@@ -1,4 +1,4 @@
-"""Faces with a known causal process (METHOD section 5): who is photographed, and what age does to them.
+"""Faces with a known causal process (docs/method.md): who is photographed, and what age does to them.
 
 Stage 1, roots. Male, Smiling, Eyeglasses, Blond_Hair, Blue_Eyes and Skin_Tone are drawn jointly. Their associations
 say who was photographed, not what causes what: blond people more often have blue eyes, men more often wear
@@ -153,13 +153,18 @@ class Subjects:
         factual = self.roots[name]
         if isinstance(value, str):
             if value != "flip":
-                raise UsageError(f"do({name}): {value!r} is neither a number nor 'flip'")
+                raise UsageError(
+                    f"do({name}): {value!r} is neither a number nor 'flip'", hint="for example 0, 1.5 or 'flip'"
+                )
             if name in {a.name for a in roots_of(self.ageing) if a.kind == "continuous"}:
                 raise UsageError(f"do({name}): only a binary attribute can be flipped", hint="give a number")
             return 1.0 - factual
         if isinstance(value, Tensor) and value.dim() > 0:
             if value.shape != factual.shape:
-                raise UsageError(f"do({name}): {tuple(value.shape)} values for {len(self)} subjects")
+                raise UsageError(
+                    f"do({name}): {tuple(value.shape)} values for {len(self)} subjects",
+                    hint="give one number for all, or one for each",
+                )
             return value.to(factual)
         return torch.full_like(factual, float(value))
 
@@ -220,9 +225,9 @@ class FaceProcess:
         if not 0.0 <= overlap <= 1.0:
             raise UsageError(f"overlap: {overlap} is not within 0 to 1", hint="0.5 is like CelebA")
         if not 32 <= size <= 256:
-            raise UsageError(f"size: {size} is not within 32 to 256")
+            raise UsageError(f"size: {size} is not within 32 to 256", hint="64 is usual")
         if seed < 0:
-            raise UsageError(f"seed: {seed} is negative")
+            raise UsageError(f"seed: {seed} is negative", hint="any number from 0 on; another one is other people")
         self.overlap = overlap
         self.seed = seed
         self.size = size
@@ -235,7 +240,9 @@ class FaceProcess:
         and Age is uniform, so that every cell is populated; these are other people than the same numbers without it.
         """
         if start < 0 or count < 0:
-            raise UsageError(f"subjects: start {start} and count {count} must not be negative")
+            raise UsageError(
+                f"subjects: start {start} and count {count} must not be negative", hint="subjects count from 0"
+            )
         noise_NK = noise.draw(self.seed, int(randomised), start, count)
         roots = _roots(noise_NK, randomised)
         u_N = noise.column(noise_NK, "young")
