@@ -19,7 +19,7 @@ from PIL import Image
 
 from civae_core.align.aligner import Aligner
 from civae_core.align.mtcnn import FaceFinder
-from civae_core.align.template import HEIGHT, WIDTH
+from civae_core.celeba import HEIGHT, WIDTH
 from civae_core.data.images import Preprocessing
 from civae_core.errors import DataError
 from civae_core.native.placement import Placement

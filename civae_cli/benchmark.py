@@ -50,7 +50,7 @@ def benchmark(
     limit: LimitOption = None,
     scorer: ScorerOption = "auto",
     scorer_images: ScorerImagesOption = None,
-    extractor: ExtractorOption = "scorer",
+    extractor: ExtractorOption = "auto",
     device: DeviceOption = "auto",
     json: JsonFlag = False,
     quiet: QuietFlag = False,

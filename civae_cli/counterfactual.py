@@ -1,7 +1,6 @@
 """`civae counterfactual`: how would these pictures have looked under another treatment?"""
 
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -19,19 +18,9 @@ from civae_cli.options import (
     TreatOption,
     VerboseFlag,
 )
+from civae_cli.remarks import Remarks
 from civae_cli.terminal import terminal
-
-
-class Align(StrEnum):
-    """Whether faces are looked for."""
-
-    AUTO = "auto"
-    ALWAYS = "always"
-    NEVER = "never"
-
-
-_TOLD = 3
-"""Pictures of which the same is told one by one."""
+from civae_core.align.choice import Align
 
 
 def counterfactual(
@@ -118,18 +107,16 @@ def counterfactual(
       civae counterfactual photo.jpg --treat Young=flip --native
       civae counterfactual family.jpg --treat Young=0 --align always --face all
     """
-    from civae_core.align.aligner import FACELESS, aligner_for, lacks_aligner
+    from civae_core.align.aligner import aligner_for, lacks_aligner
     from civae_core.assignments import interventions_on, parse_values
-    from civae_core.attributes import beyond_training, with_care
+    from civae_core.attributes import cautions, with_care
     from civae_core.data.images import Preprocessing
     from civae_core.errors import DataError
     from civae_core.extras import install
     from civae_core.inference.edit import edit_pictures
     from civae_core.inference.engines import open_engine
-    from civae_core.inference.labels import describe_unchanged, describe_unsure
     from civae_core.inference.output import EditWriter
     from civae_core.inference.pictures import Pictures
-    from civae_core.model.familiar import HINT, describe_unfamiliar
     from civae_core.model_paths import newest_run
 
     voice = terminal(quiet, verbose, json)
@@ -140,8 +127,8 @@ def counterfactual(
     roles = opened.roles
     interventions = interventions_on(treat, roles.treatments)
     stated = parse_values(attr or [], [a.name for a in roles.inputs])
-    for text in beyond_training(stated, roles.inputs):
-        voice.warn(f"--attr {text}; judge with care")
+    for text in cautions(stated, roles):
+        voice.warn(f"--attr {text}")
     shape = Preprocessing.from_dict(opened.preprocessing)
     pictures = Pictures(
         images,
@@ -149,7 +136,7 @@ def counterfactual(
         stdin=sys.stdin if "-" in images else (),
         table=attrs,
         attributes=[a.name for a in roles.inputs],
-        aligner=aligner_for(shape, align.value, face),
+        aligner=aligner_for(shape, align, face),
     )
     if align is Align.AUTO and pictures.has_photos and lacks_aligner(shape):
         voice.say(f"photographs are taken as aligned portraits; to find faces in others: {install('align')}")
@@ -160,12 +147,20 @@ def counterfactual(
     ):
         if wants_photos:
             pictures.require_photos(flag)
-    for text in pictures.beyond_training(roles.inputs, stated):
-        voice.warn(f"--attrs {text}; judge with care")
-    writer = EditWriter(out, noise=noise, strength=strength, strip=strip, native=shape if native else None)
+    for name, text in pictures.beyond_training(roles.inputs, stated).items():
+        voice.warn(f"--attrs {text}; {with_care([name], roles.treatments)}")
+    writer = EditWriter(
+        out,
+        noise=noise,
+        strength=strength,
+        strip=strip,
+        native=shape if native else None,
+        treatments=roles.treatments,
+    )
 
     # Records are kept for `--json` alone: of a folder with very many pictures they would take memory.
-    records, failures, unsure, unchanged, faceless, unfamiliar, answered, written = [], [], 0, 0, [], [], 0, 0
+    records: list[dict[str, object]] = []
+    written, remarks = 0, Remarks(voice, len(pictures), largest=face == "largest")
     edited = edit_pictures(
         opened, pictures, interventions, stated=stated, noise=noise, strength=strength, changes=native
     )
@@ -173,24 +168,7 @@ def counterfactual(
         try:
             if isinstance(found, DataError):
                 raise found
-            answered += 1
-            view = found.picture.view
-            if view and view.of > 1 and face == "largest":
-                voice.warn(
-                    f"{found.picture.name}: the largest of {view.of} faces is taken; "
-                    f"--face all, or --face 1 to {view.of} from the left, takes others"
-                )
-            faceless += [found.picture.name] if found.picture.faceless else []
-            told = describe_unsure(found.picture.title, found.unsure, found.predicted)
-            unsure += bool(told)
-            same = describe_unchanged(
-                found.picture.title, [edit.treat for edit in found.edits], found.factual, found.predicted
-            )
-            unchanged += bool(same)
-            for text in [*(told if unsure <= _TOLD else ()), *(same if unchanged <= _TOLD else ())]:
-                voice.warn(text)
-            if found.unfamiliar is not None:
-                unfamiliar.append((found.picture.title, found.unfamiliar))
+            remarks.answer(found)
             for record in writer.write(found):
                 written += 1
                 if json:
@@ -198,31 +176,11 @@ def counterfactual(
                 else:
                     voice.json(record)
         except DataError as error:
-            failures.append(error)
-            if len(pictures) > 1:
-                voice.warn(f"skipped {error.message}")
+            remarks.failure(error)
     if json:
-        voice.json({"results": records, "failed": [error.message for error in failures]})
-    if faceless:
-        more = f", and {len(faceless) - 1} more" if len(faceless) > 1 else ""
-        voice.warn(f"{faceless[0]}{more}: {FACELESS}")
-    if unsure > _TOLD:
-        voice.warn(f"unsure of {unsure - _TOLD} more pictures; `unsure` in their records names what")
-    if unchanged > _TOLD:
-        voice.warn(f"nothing is changed in {unchanged - _TOLD} more pictures: predicted to be so already")
-    if unsure:
-        voice.say("hint: what you know, state with --attr NAME=VALUE or --attrs TABLE")
-    if unfamiliar:
-        voice.warn(describe_unfamiliar(unfamiliar, answered))
-        voice.say(f"hint: {HINT}")
+        voice.json({"results": records, "failed": [error.message for error in remarks.failures]})
+    remarks.sum_up()
     if writer.left_range:
         names = sorted(writer.left_range)
         voice.warn(f"{', '.join(names)} set beyond what training saw; {with_care(names, roles.treatments)}")
-    if failures:
-        if len(pictures) == 1:
-            raise failures[0]
-        if not written:
-            raise DataError(f"none of {len(pictures)} pictures could be used")
-        raise DataError(
-            f"{len(failures)} of {len(pictures)} pictures could not be used; the others are written"
-        )
+    remarks.raise_failures(written)

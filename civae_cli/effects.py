@@ -74,7 +74,7 @@ def effects(
       civae effects runs/young --treat Young=flip --by Male --from prior --data 'data/faces#test[0:500]'
     """
     from civae_core.assignments import interventions_on
-    from civae_core.attributes import beyond_training, with_care
+    from civae_core.attributes import cautions
     from civae_core.data import PreparedData
     from civae_core.data.selection import Selection, parse_selection
     from civae_core.evaluation.evaluate import default_data, require_comparable
@@ -115,9 +115,8 @@ def effects(
     records = []
     for subjects in asked:
         stated = {name: value for name, value in subjects.do.items() if isinstance(value, float)}
-        beyond = beyond_training(stated, roles.treatments)
-        for text in beyond:
-            voice.warn(f"--treat {text}; {with_care([text.partition('=')[0]], roles.treatments)}")
+        for text in cautions(stated, roles):
+            voice.warn(f"--treat {text}")
         if subjects.unmoved:
             voice.say(f"{subjects.unmoved:,} of {len(chosen):,} images have that already and are left out")
         if 0 < subjects.with_truth < len(subjects):
@@ -127,7 +126,7 @@ def effects(
         groups = groups_by(subjects, covariates, roles)
         sources = ("posterior", "prior") if source == "both" else (source,)
         found = population_effects(stored, prepared, subjects, groups, sources, draws=draws, seed=seed)
-        for record in write_effects(found, out, roles, beyond):
+        for record in write_effects(found, out, roles):
             records.append(record)
             if not json:
                 voice.json(record)

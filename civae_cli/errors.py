@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from civae_cli.plain import taking_plain_values
 from civae_cli.usage import describe
 from civae_core.errors import CivaeError, InterruptedRunError, PreemptedError
+from civae_core.os_errors import hint_on
 
 INTERRUPTED = 130
 
@@ -56,7 +57,8 @@ class CivaeGroup(TyperGroup):
             raise typer.Exit(1) from error
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
-            report(f"{where}{error.strerror or error}", None, verbose)
+            hint = hint_on(error) or (None if verbose else "run it again with -v to see what was being done")
+            report(f"{where}{error.strerror or error}", hint, verbose)
             raise typer.Exit(1) from error
         except Exception as error:
             if _is_out_of_memory(error):

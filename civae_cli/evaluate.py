@@ -2,7 +2,7 @@
 
 import shutil
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -20,12 +20,20 @@ from civae_cli.options import (
     VerboseFlag,
 )
 from civae_cli.roles import CovariateOption, DescendantOption, TreatmentOption, stated_roles
-from civae_cli.terminal import terminal
+from civae_cli.terminal import Terminal, terminal
+from civae_core.errors import UsageError
+
+if TYPE_CHECKING:
+    from civae_core.attributes import AttributeRoles
+    from civae_core.data import PreparedData
+    from civae_core.data.splits import Split
 
 _ROLES = ("config", "treatment", "covariate", "descendant")
 """Parameters that state roles."""
 _SCORING = ("images", "seed", "scorer", "scorer_images", "extractor", "report", "figures")
 """Parameters that say what is scored, how, and where it is reported."""
+_CHOOSING = ("split", "limit")
+"""Parameters that choose among the images of a split."""
 
 
 def evaluate(
@@ -85,7 +93,7 @@ def evaluate(
     seed: Annotated[int, typer.Option("--seed", help="Seed of bootstrap and posterior draws.")] = 0,
     scorer: ScorerOption = "auto",
     scorer_images: ScorerImagesOption = None,
-    extractor: ExtractorOption = "scorer",
+    extractor: ExtractorOption = "auto",
     report: Annotated[
         Path | None, typer.Option("--report", help="Page to write [default: report.html in the run].")
     ] = None,
@@ -110,10 +118,9 @@ def evaluate(
       civae evaluate --data data/faces --treatment Young --images theirs
     """
     from civae_core.data import PreparedData
-    from civae_core.errors import UsageError
     from civae_core.evaluation.evaluate import default_data, evaluate_foreign, require_comparable
     from civae_core.evaluation.evaluate import evaluate as run_evaluation
-    from civae_core.evaluation.foreign import open_foreign, write_split_questions
+    from civae_core.evaluation.foreign import open_foreign
     from civae_core.evaluation.instruments import choose_instruments
     from civae_core.evaluation.output import prepare_output, report_folder, write_evaluation
     from civae_core.evaluation.table import evaluation_tables
@@ -125,41 +132,28 @@ def evaluate(
     voice = terminal(quiet, verbose, json)
     chosen = choose_device(device)
     paths = [*([run] if run else []), *(against or [])]
-    if paths:
-        refuse_idle(context, _ROLES, f"beside {paths[0]}: the roles are those that it was trained with")
-    if questions is not None:
-        hint = "write the questions first, then score their answers with --images"
-        refuse_idle(context, _SCORING, "with --questions: nothing is scored", hint=hint)
-    refuse_idle_scorer_images(context, scorer)
+    _refuse_what_is_idle(context, paths, images, questions, scorer)
     models = [load_model(path, chosen) for path in paths]
     for path in paths:
         warn_if_overfit(path)
-    if not models and images is None and questions is None:
-        raise UsageError("nothing to score", hint="name a RUN, or --images DIR")
-    if not models and data is None:
-        raise UsageError("--data is not given", hint="name the prepared data that the images answer")
-    prepared = default_data(models[0]) if data is None else PreparedData.open(data)
     if models:
+        prepared = default_data(models[0]) if data is None else PreparedData.open(data)
         require_comparable(models, prepared)
-    roles = (
-        models[0].card.roles if models else stated_roles(prepared, config, treatment, covariate, descendant)
-    )
+        roles = models[0].card.roles
+    elif data is None:
+        raise UsageError("--data is not given", hint="name the prepared data that the images answer")
+    else:
+        prepared = PreparedData.open(data)
+        roles = stated_roles(prepared, config, treatment, covariate, descendant)
     if not roles.treatments:
         raise UsageError("no treatment is named", hint="name it with --treatment, or with --config")
     if questions is not None:
-        table = write_split_questions(prepared, roles, questions, split=split or "test", limit=limit)
-        voice.say(f"wrote {table}; fill its answers in and score them with --images {questions}")
-        voice.result({"questions": str(table)}, str(table))
+        _write_questions(voice, questions, prepared, roles, split, limit)
         return
-    if images is not None:
-        for flag, value in (("--limit", limit), ("--split", split)):
-            if value is not None:
-                raise UsageError(
-                    f"{flag} {value}: has no meaning with --images", hint="its table says what is scored"
-                )
+    home = report_folder(paths[0]) if paths else images
+    assert home is not None, "refused before"
     foreign = None if images is None else open_foreign(images, prepared, [a.name for a in roles.treatments])
-    folder = report_folder(run or (against or [])[0]) if models else (images or Path())
-    page = report or folder / "report.html"
+    page = report or home / "report.html"
     prepare_output(page, figures)
     instruments = choose_instruments(
         prepared, roles, chosen, scorer=scorer, scorer_images=scorer_images or IMAGES, extractor=extractor
@@ -175,3 +169,37 @@ def evaluate(
         voice.table(shown)
     voice.say(f"wrote {page} and {numbers}")
     voice.result(found.numbers, str(numbers))
+
+
+def _refuse_what_is_idle(
+    context: typer.Context, paths: list[Path], images: Path | None, questions: Path | None, scorer: str
+) -> None:
+    """
+    Raises:
+        UsageError: an option would do nothing beside another, or nothing is named that could be scored.
+    """
+    if paths:
+        refuse_idle(context, _ROLES, f"beside {paths[0]}: the roles are those that it was trained with")
+    if questions is not None:
+        hint = "write the questions first, then score their answers with --images"
+        refuse_idle(context, _SCORING, "with --questions: nothing is scored", hint=hint)
+    elif images is not None:
+        refuse_idle(context, _CHOOSING, "with --images: its table says what is scored")
+    elif not paths:
+        raise UsageError("nothing to score", hint="name a RUN, or --images DIR")
+    refuse_idle_scorer_images(context, scorer)
+
+
+def _write_questions(
+    voice: Terminal,
+    folder: Path,
+    data: "PreparedData",
+    roles: "AttributeRoles",
+    split: "Split | None",
+    limit: int | None,
+) -> None:
+    from civae_core.evaluation.foreign import write_split_questions
+
+    table = write_split_questions(data, roles, folder, split=split or "test", limit=limit)
+    voice.say(f"wrote {table}; fill its answers in and score them with --images {folder}")
+    voice.result({"questions": str(table)}, str(table))

@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 import typer
 
-from civae_core.errors import UsageError
+from civae_core.errors import UsageError, flag_as_typed
 
 
 def is_given(context: typer.Context, name: str) -> bool:
@@ -27,7 +27,8 @@ def refuse_idle(context: typer.Context, names: Collection[str], why: str, *, hin
     for parameter in context.command.params:
         if parameter.name in names and is_given(context, parameter.name):
             flag = parameter.opts[0]
-            raise UsageError(f"{flag} has no effect {why}", hint=hint or f"leave {flag} out")
+            typed = flag_as_typed(flag, context.params.get(parameter.name))
+            raise UsageError(f"{typed} has no effect {why}", hint=hint or f"leave {flag} out")
 
 
 def refuse_idle_scorer_images(context: typer.Context, scorer: str) -> None:

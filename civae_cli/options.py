@@ -127,8 +127,9 @@ ExtractorOption = Annotated[
     str,
     typer.Option(
         "--extractor",
-        metavar="scorer|inception|none|FILE",
-        help="Features for FID and KID: the scorer's, Inception's, none, or those of a file.",
+        metavar="auto|scorer|inception|none|FILE",
+        help="Features for FID and KID: the scorer's, Inception's, none, or those of a file; auto takes Inception's "
+        "where its weights are at hand.",
         rich_help_panel=JUDGING,
     ),
 ]

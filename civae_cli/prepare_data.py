@@ -174,7 +174,10 @@ def prepare_data(
         _write_tree(voice, context, source, out, count, seed, overlap, overwrite)
         return
     if workers is not None and workers < 1:
-        raise UsageError(f"--workers {workers} is not a number of processes")
+        raise UsageError(
+            f"--workers {workers} is not a number of processes",
+            hint="1 or more; left out, there is one for each core",
+        )
     limit = MaxBad.parse(max_bad)
     channels = 1 if grey else 3
     options = SourceOptions(size, channels, crop, table, seed, count, overlap, truth or [], follow_links)

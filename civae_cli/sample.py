@@ -26,12 +26,12 @@ def sample(
             "--n",
             min=1,
             max=10_000,
-            help="How many images, or sheets with --grid: seeds 0 to N−1 [default: 64, or 1].",
+            help="How many images, or sheets with --grid: seeds 0 to N−1, or those of --seeds [default: 64, or 1].",
         ),
     ] = None,
     seeds: Annotated[
         str | None,
-        typer.Option("--seeds", metavar="0-63", help="Seeds instead: numbers and ranges, as in 0-7,12."),
+        typer.Option("--seeds", metavar="0-63", help="Which seeds: numbers and ranges, as in 0-7,12."),
     ] = None,
     attr: AttrOption = None,
     treat: Annotated[
@@ -75,7 +75,8 @@ def sample(
     """Draw images from the learned prior.
 
     --attr chooses among training subjects, whose other attributes are kept; --treat (or --attr of a treatment)
-    then sets theirs. So one seed is one subject and one draw of noise under any treatment.
+    then sets theirs. So one seed is one subject under any treatment: what the treatment leaves alone stays, as in a
+    counterfactual.
     --truncation 0.7 keeps to the more usual people, the truncation trick of generators.
 
     \b
@@ -84,16 +85,16 @@ def sample(
       civae sample runs/young --grid Young=0:1:5,Male=0:1:2 --seeds 3
     """
     from civae_core.assignments import parse_values
-    from civae_core.attributes import beyond_training
+    from civae_core.attributes import cautions
     from civae_core.errors import UsageError
     from civae_core.inference.engines import open_engine
     from civae_core.inference.sheets import parse_grid, parse_seeds, write_grids, write_samples
 
     voice = terminal(quiet, verbose, json)
-    if seeds is not None and n is not None:
-        raise UsageError(f"--n {n} has no effect beside --seeds {seeds}", hint="give one of them")
     count = n or (64 if grid is None else 1)
     numbers = parse_seeds(seeds) if seeds is not None else list(range(count))
+    if n is not None and n != len(numbers):
+        raise UsageError(f"--n {n}: --seeds {seeds} names {len(numbers)}, not {n}", hint="give one of them")
     opened = open_engine(run, engine, device)
     roles = opened.roles
     stated = parse_values(treat or [], [a.name for a in roles.treatments], flag="--treat")
@@ -101,16 +102,17 @@ def sample(
     for name in stated.keys() & factual.keys():
         raise UsageError(f"--attr {name}: is already given by --treat", hint="give each attribute once")
     stated |= factual
-    for text in beyond_training(stated, roles.inputs):
-        voice.warn(f"{text}; judge with care")
+    for text in cautions(stated, roles):
+        voice.warn(text)
     if grid is not None:
-        for name, values in parse_grid(grid, [a.name for a in roles.inputs]).items():
+        varied = parse_grid(grid, [a.name for a in roles.inputs])
+        for name, values in varied.axes.items():
             if name in stated:
                 raise UsageError(f"--grid {grid}: {name} is also set to one value", hint="give it once")
             for value in sorted({min(values), max(values)}):
-                for text in beyond_training({name: value}, roles.inputs):
-                    voice.warn(f"--grid {text}; judge with care")
-        records = write_grids(opened, out, numbers, stated, grid, truncation)
+                for text in cautions({name: value}, roles):
+                    voice.warn(f"--grid {text}")
+        records = write_grids(opened, out, numbers, stated, varied, truncation)
     else:
         records = write_samples(opened, out, numbers, stated, truncation)
     if json:

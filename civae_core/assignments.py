@@ -5,9 +5,9 @@ This module imports no torch.
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from civae_core.attributes import Attribute, nearest, require_name
 from civae_core.errors import UsageError
@@ -27,6 +27,18 @@ class Assignment:
 
     name: str
     values: tuple[Value, ...]
+
+
+def do_text(do: Mapping[str, Any], between: str = ", ", digits: int = 6) -> str:
+    """An intervention, or values of attributes, as `Young=flip, Age=70`.
+
+    Args:
+        between: what stands between two attributes.
+        digits: significant ones of a number.
+    """
+    return between.join(
+        f"{name}={value if isinstance(value, str) else f'{value:.{digits}g}'}" for name, value in do.items()
+    )
 
 
 def parse_assignment(text: str, flag: str = "--treat", known: Iterable[str] | None = None) -> Assignment:
@@ -137,9 +149,15 @@ def _sweep(text: str, where: str) -> tuple[float, ...]:
     try:
         count = int(parts[2])
     except ValueError as error:
-        raise UsageError(f"{where}: the count {parts[2]!r} of the sweep is not a whole number") from error
+        raise UsageError(
+            f"{where}: the count {parts[2]!r} of the sweep is not a whole number",
+            hint="for example Young=-1:3:7, seven values from -1 to 3",
+        ) from error
     if not 2 <= count <= MOST_INTERVENTIONS:
-        raise UsageError(f"{where}: a sweep takes 2 to {MOST_INTERVENTIONS} steps, not {count}")
+        raise UsageError(
+            f"{where}: a sweep takes 2 to {MOST_INTERVENTIONS} steps, not {count}",
+            hint="both ends count as steps, as in Young=-1:3:7; a single value is Young=0",
+        )
     return tuple(high if i == count - 1 else low + (high - low) * i / (count - 1) for i in range(count))
 
 
@@ -148,10 +166,16 @@ def _number(text: str, where: str) -> float:
         value = float(text)
     except ValueError as error:
         near = nearest(text, ["flip"])
-        hint = f"did you mean {near}?" if near else None
+        hint = f"did you mean {near}?" if near else "a number such as 0 or 1.5, in the attribute's own units"
         raise UsageError(f"{where}: {text!r} is not a number", hint=hint) from error
     if not math.isfinite(value):
-        raise UsageError(f"{where}: {text!r} is not a finite number")
+        raise UsageError(
+            f"{where}: {text!r} is not a finite number",
+            hint="a value in the attribute's own units, such as 0 or 1.5",
+        )
     if abs(value) > LARGEST_VALUE:
-        raise UsageError(f"{where}: {text!r} is beyond {LARGEST_VALUE:.2g}, the largest number of a model")
+        raise UsageError(
+            f"{where}: {text!r} is beyond {LARGEST_VALUE:.2g}, the largest number of a model",
+            hint="`civae info RUN` shows the range of each attribute in training",
+        )
     return value

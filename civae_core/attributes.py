@@ -151,6 +151,30 @@ def with_care(names: Iterable[str], treatments: Iterable[Attribute]) -> str:
     return f"{edge}judge with care"
 
 
+def cautions(values: Mapping[str, float], roles: AttributeRoles) -> list[str]:
+    """`beyond_training` of a model's inputs, each with what to think of the answer."""
+    return [
+        f"{text}; {with_care([a.name], roles.treatments)}"
+        for a in roles.inputs
+        for text in beyond_training(values, [a])
+    ]
+
+
+def answered_beyond(names: Iterable[str], treatments: Iterable[Attribute]) -> str:
+    """How treatments `names` that were set beyond training are answered, in the few words of a caption.
+
+    A yes/no treatment is continued along the line through its two values, a dose is held at the nearest seen.
+    """
+    names = set(names)
+    hows = {
+        a.name: "as at the nearest dose" if a.kind == "continuous" else "extrapolation"
+        for a in treatments
+        if a.name in names
+    }
+    alike = len(set(hows.values())) == 1
+    return "; ".join(dict.fromkeys(how if alike else f"{name}: {how}" for name, how in hows.items()))
+
+
 def require_name(name: str, known: Iterable[str], where: str) -> None:
     """Refuses an unknown attribute name.
 

@@ -1,4 +1,4 @@
-"""Counterfactual images: abduct, act, predict (METHOD section 3).
+"""Counterfactual images: abduct, act, predict (docs/method.md).
 
     abduct   z ~ q(z|x,y,t);   η = (z − h(x,t)) / k(x,t);   e = y − f(z,t)          (M5)
     act      t ← t'

@@ -24,6 +24,8 @@ REQUIRED = {
     "typer": "typer",
     "rich": "rich",
 }
+SLOW = {"torchmetrics": "torchmetrics"}
+"""Required as well, but only looked for: importing it takes longer than all the rest."""
 FASTER = {
     "simplejpeg": "JPEGs are read in twice the time",
     "cykooz-resizer": "photographs are resized in five times the time",
@@ -50,6 +52,11 @@ def diagnose() -> dict[str, Any]:
             facts["problems"].append(f"{name} cannot be imported: {error}")
         else:
             facts["packages"][name] = _version(name)
+    for name, module in SLOW.items():
+        if is_there(module):
+            facts["packages"][name] = _version(name)
+        else:
+            facts["problems"].append(f"{name} is not installed")
     facts["extras"] = {
         extra: {"for": PURPOSES[extra], "install": install(extra) if missing(extra) else None}
         for extra in EXTRAS

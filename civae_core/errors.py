@@ -29,6 +29,13 @@ def escaped(line: str) -> str:
     )
 
 
+def flag_as_typed(flag: str, value: object) -> str:
+    """`--crop 150` for messages; the flag alone where it takes no value, and the first of several values."""
+    if isinstance(value, list | tuple):
+        value = value[0] if value else True
+    return flag if isinstance(value, bool) else f"{flag} {value}"
+
+
 class CivaeError(Exception):
     """A failure that a user can understand; the base class stands for a runtime failure."""
 

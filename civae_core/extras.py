@@ -11,6 +11,8 @@ EXTRAS = {
     "serve": {"starlette>=1.0": "starlette", "uvicorn>=0.30": "uvicorn"},
     "lpips": {"torchvision>=0.21": "torchvision"},
     "inception": {"torch-fidelity>=0.4": "torch_fidelity"},
+    "tensorboard": {"tensorboard>=2.17": "tensorboard"},
+    "wandb": {"wandb>=0.28": "wandb"},
 }
 """By extra its requirements, each with the module that it brings; a test compares them with pyproject.toml."""
 PURPOSES = {
@@ -19,6 +21,8 @@ PURPOSES = {
     "serve": "the page in the browser",
     "lpips": "LPIPS",
     "inception": "FID over Inception",
+    "tensorboard": "trainings in TensorBoard",
+    "wandb": "trainings in Weights & Biases",
 }
 """What an extra is for, in the words of `civae doctor`."""
 

@@ -1,6 +1,5 @@
 """Files that are whole or absent: write beside, flush to disk, rename over."""
 
-import errno
 import hashlib
 import json
 import os
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from civae_core.errors import CivaeError
+from civae_core.os_errors import hint_on_writing
 
 TEMPORARY_SUFFIX = ".tmp"
 LOCK_NAME = ".civae-lock"
@@ -20,16 +20,7 @@ LOCK_NAME = ".civae-lock"
 
 def describe_os_error(error: OSError, path: Path) -> CivaeError:
     """Turns an operating-system error into one sentence with a hint."""
-    hints = {
-        errno.ENOSPC: "free some space, or write to another disk",
-        errno.EDQUOT: "your disk quota is used up",
-        errno.EACCES: "check the permissions, or choose another folder",
-        errno.EPERM: "check the permissions, or choose another folder",
-        errno.EROFS: "the file system is read-only; choose another folder",
-        errno.ENOENT: "was its folder moved or deleted, or its disk unmounted?",
-    }
-    code = error.errno or 0
-    return CivaeError(f"cannot write {path}: {error.strerror or error}", hint=hints.get(code))
+    return CivaeError(f"cannot write {path}: {error.strerror or error}", hint=hint_on_writing(error))
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from safetensors import SafetensorError, safe_open
 from civae_core.attributes import Attribute, AttributeRoles
 from civae_core.errors import DataError, UsageError
 from civae_core.measured import lines_of, told_by
+from civae_core.os_errors import hint_on_reading
 from civae_core.overfitting import overfit_of
 from civae_core.reading import strict
 
@@ -158,7 +159,10 @@ def count_weights(file: Path) -> int:
         with safe_open(file, framework="numpy") as opened:
             shapes = [opened.get_slice(name).get_shape() for name in opened.keys()]  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise DataError(f"{file}: not a readable safetensors file ({error})") from error
+        raise DataError(
+            f"{file}: not a readable safetensors file ({error})",
+            hint=hint_on_reading(error, "copy it again, or take another checkpoint"),
+        ) from error
     total = 0
     for shape in shapes:
         size = 1

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from civae_core.errors import DataError
+from civae_core.os_errors import hint_on_reading
 
 MOST_HEADER_BYTES = 2**24
 """Of a safetensors file: names, shapes and the card."""
@@ -29,7 +30,10 @@ def read_header(file: Path) -> dict[str, Any]:
             raise ValueError("its header is no object")
         return header
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{file}: not a readable safetensors file ({error})") from error
+        raise DataError(
+            f"{file}: not a readable safetensors file ({error})",
+            hint=hint_on_reading(error, "copy it again, or take another checkpoint"),
+        ) from error
 
 
 def read_roles(file: Path) -> dict[str, list[dict[str, Any]]]:
@@ -46,5 +50,8 @@ def read_roles(file: Path) -> dict[str, list[dict[str, Any]]]:
                 if not isinstance(attribute["name"], str):
                     raise TypeError("an attribute's name is no text")
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise DataError(f"{file}: not a model of civae") from error
+        raise DataError(
+            f"{file}: not a model of civae",
+            hint="name a run, or the model.safetensors of a checkpoint of one",
+        ) from error
     return roles

@@ -49,11 +49,17 @@ def newest_run(
         missing, hint: how the command that asks says that no run is named, and how to name one.
 
     Raises:
-        UsageError: there is neither.
+        UsageError: there is neither, or the variable names nothing that there is.
     """
     named = os.environ.get("CIVAE_MODEL")
     if named:
-        return Path(named)
+        path = Path(named)
+        if not follow(path).exists():
+            raise UsageError(
+                f"$CIVAE_MODEL {named}: no such run, checkpoint or model file",
+                hint=f"{hint}, or set the variable to a run that there is",
+            )
+        return path
     links = {run: follow(run / "checkpoints" / "last") / FILE_NAME for run in folder.glob("*")}
     written = {run: file.stat().st_mtime for run, file in links.items() if file.is_file()}
     if not written:

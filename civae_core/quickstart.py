@@ -3,7 +3,7 @@
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from civae_core.config import Config, DataConfig, ModelConfig, TrainConfig
 from civae_core.config.schema import Objective
@@ -17,6 +17,7 @@ from civae_core.data.workspace import named_by_command
 from civae_core.errors import UsageError
 from civae_core.evaluation.evaluate import evaluate
 from civae_core.evaluation.instruments import choose_instruments
+from civae_core.evaluation.naming import OBJECTIVE_NAMES
 from civae_core.evaluation.output import write_evaluation
 from civae_core.figures.pictures import write_png
 from civae_core.machine import available_cores
@@ -31,7 +32,7 @@ FACES = 10_000
 IMAGES = 24_000
 SIZE = 64
 OVERLAP = 0.5
-OBJECTIVES: dict[str, Objective] = {"ours": "intact", "cvae": "cvae", "original": "original"}
+OBJECTIVES = {name: cast(Objective, objective) for objective, name in OBJECTIVE_NAMES.items()}
 """What each model learns by."""
 NETWORK = ModelConfig(width=16, stages=[1, 2, 4, 8], pairing="none")
 """Noises are paired by contours, which so short a training leaves blurred: it measured worse (docs/levers.md)."""

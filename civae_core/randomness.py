@@ -1,7 +1,7 @@
 """Counter-based randomness: every draw has a name and a position, so a resumed run needs no saved generator."""
 
 import hashlib
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,13 +15,11 @@ def seed_for(seed: int, stream: str, position: int = 0) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
-def generator_for(
-    seed: int, stream: str, position: int = 0, device: Union["torch.device", str] = "cpu"
-) -> "torch.Generator":
-    """A fresh generator seeded by `seed_for`."""
+def generator_for(seed: int, stream: str, position: int = 0) -> "torch.Generator":
+    """A fresh generator of the CPU seeded by `seed_for`."""
     import torch
 
-    return torch.Generator(device=device).manual_seed(seed_for(seed, stream, position))
+    return torch.Generator().manual_seed(seed_for(seed, stream, position))
 
 
 def numpy_generator_for(seed: int, stream: str, position: int = 0) -> np.random.Generator:

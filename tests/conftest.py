@@ -23,6 +23,7 @@ from torch import nn
 from civae_core.attributes import Attribute, AttributeRoles
 from civae_core.config.schema import Config, DataConfig, LossConfig, ModelConfig, TrainConfig
 from civae_core.data import PreparedData
+from civae_core.data.batches import Batch, TrainingBatches
 from civae_core.data.pack import MaxBad
 from civae_core.data.prepare import prepare
 from civae_core.data.sources.base import TruthSpec
@@ -34,6 +35,7 @@ from civae_core.model.familiar import Familiarity
 from civae_core.model.pairing import Pairing
 from civae_core.progress import set_quiet
 from civae_core.training import pairing
+from civae_core.training.heldout import HeldOut
 from civae_core.training.loop import train as run_training
 
 # What is imported stays: to look for garbage in all of it, again and again, took a tenth of the time.
@@ -279,6 +281,28 @@ def tiny_config(tiny_settings: dict[str, Any]) -> Callable[..., Config]:
 def trained(tiny_config: Callable[..., Config], made_once: MadeOnce) -> Path:
     """The folder of a finished run of `tiny_config`; only to be read."""
     return made_once("run", lambda out: run_training(tiny_config(), out, device="cpu"))
+
+
+@pytest.fixture
+def no_sample_grids(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Grids change no weight, and drawing them takes longer than training here."""
+    monkeypatch.setattr(HeldOut, "save_grid", lambda *_: None)
+
+
+@pytest.fixture
+def spoil(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], bool]], None]:
+    """Makes the images of those batches NaN whose position a predicate picks."""
+    real = TrainingBatches.at
+
+    def install(is_bad: Callable[[int], bool]) -> None:
+        def at(batches: TrainingBatches, images_seen: int) -> Batch:
+            batch = real(batches, images_seen)
+            nan = torch.full_like(batch.y_BCHW, torch.nan)
+            return replace(batch, y_BCHW=nan) if is_bad(images_seen) else batch
+
+        monkeypatch.setattr(TrainingBatches, "at", at)
+
+    return install
 
 
 @pytest.fixture(scope="session")

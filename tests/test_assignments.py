@@ -5,12 +5,13 @@ import pytest
 
 from civae_core.assignments import (
     LARGEST_VALUE,
+    do_text,
     interventions_on,
     parse_assignment,
     parse_treatments,
     parse_values,
 )
-from civae_core.attributes import Attribute, with_care
+from civae_core.attributes import Attribute, AttributeRoles, answered_beyond, cautions, with_care
 from civae_core.errors import UsageError
 
 NAMES = ["Young", "Male", "Age"]
@@ -122,3 +123,24 @@ def test_only_a_continuous_treatment_is_said_to_be_held_at_its_edge() -> None:
     assert with_care(["Young"], [young, age]) == "judge with care"
     held = "Age is answered as at the nearest dose that it saw; judge with care"
     assert with_care(["Young", "Age"], [young, age]) == held
+    roles = AttributeRoles((young, age), (Attribute("Skin", "continuous"),))
+    assert cautions({"Young": 1.0, "Age": 90.0, "Skin": 2.0}, roles) == [
+        f"Age=90 (training saw 18 to 85); {held}",
+        "Skin=2 (training saw 0 to 1); judge with care",
+    ], "a covariate is not held"
+
+
+def test_a_caption_says_how_values_beyond_training_are_answered() -> None:
+    young, age = Attribute("Young", "binary"), Attribute("Age", "continuous", low=18, high=85)
+    assert answered_beyond(["Young"], [young, age]) == "extrapolation"
+    assert answered_beyond(["Age"], [young, age]) == "as at the nearest dose"
+    both = "Young: extrapolation; Age: as at the nearest dose"
+    assert answered_beyond(["Age", "Young"], [young, age]) == both
+
+
+def test_interventions_in_words() -> None:
+    assert do_text({"Young": "flip", "Age": 70.0, "Dose": 0.25, "Skin": "as listed"}) == (
+        "Young=flip, Age=70, Dose=0.25, Skin=as listed"
+    )
+    assert do_text({"Young": "flip", "Age": 0.12345678}, ",") == "Young=flip,Age=0.123457"
+    assert do_text({"Age": 0.12345678}, digits=10) == "Age=0.12345678"

@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from civae_core.celeba import ATTRIBUTES, CAUSED_BY
 from civae_core.config import Config, load_config
-from civae_core.config.celeba import ATTRIBUTES, CAUSED_BY
 from civae_core.data.images import Preprocessing
 from civae_core.data.pack import MaxBad
 from civae_core.data.prepare import prepare

@@ -94,7 +94,11 @@ def _profile(found: Mapping[str, Any]) -> list[str]:
         (f"`{cost['operator']}`", f"{cost['share']:.0%}", f"{cost['milliseconds']:.1f}", f"{cost['calls']:,}")
         for cost in found["largest"]
     ]
-    return ["## One training step\n", text, _table(("operator", "share of the operators' time", "ms", "calls"), rows)]
+    return [
+        "## One training step\n",
+        text,
+        _table(("operator", "share of the operators' time", "ms", "calls"), rows),
+    ]
 
 
 def _memory(memory: Mapping[str, Any]) -> list[str]:

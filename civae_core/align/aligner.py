@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
+from civae_core.align.choice import Align
 from civae_core.align.cut import cut_square
 from civae_core.align.mtcnn import Face, FaceFinder, is_installed
-from civae_core.align.template import WIDTH, is_aligned, place_face
+from civae_core.align.template import is_aligned, place_face
+from civae_core.celeba import WIDTH
 from civae_core.data.images import Preprocessing, source_name
 from civae_core.errors import DataError, UsageError
 from civae_core.native.photo import read_native
@@ -16,7 +17,6 @@ from civae_core.native.placement import Placement
 
 __all__ = ["FACELESS", "Aligner", "Look", "View", "aligner_for", "lacks_aligner"]
 
-Align = Literal["auto", "always", "never"]
 FACELESS = "no face found; the centred square is taken as it is"
 """What is said where `auto` looked for faces in vain."""
 
@@ -60,7 +60,10 @@ class Aligner:
 
     def __init__(self, preprocessing: Preprocessing, faces: str, *, only_where_needed: bool) -> None:
         if faces not in ("largest", "all") and not (faces.isdecimal() and int(faces) > 0):
-            raise UsageError(f"--face {faces}: neither largest, all nor a number from 1")
+            raise UsageError(
+                f"--face {faces}: neither largest, all nor a number from 1",
+                hint="--face 2 takes the second face from the left; left out, it is the largest",
+            )
         self.preprocessing, self.faces, self.only_where_needed = preprocessing, faces, only_where_needed
         self._finder = FaceFinder()
 
@@ -126,13 +129,16 @@ def aligner_for(preprocessing: Preprocessing, align: Align, faces: str) -> Align
     Raises:
         UsageError: as `Aligner`, or `faces` without alignment.
     """
-    if align == "never":
+    if align == Align.NEVER:
         if faces != "largest":
-            raise UsageError(f"--face {faces} and --align never do not go together")
+            raise UsageError(
+                f"--face {faces} and --align never do not go together",
+                hint=f"leave one of them out: --face {faces} alone looks for faces",
+            )
         return None
-    if align == "auto" and faces == "largest" and not (_of_portraits(preprocessing) and is_installed()):
+    if align == Align.AUTO and faces == "largest" and not (_of_portraits(preprocessing) and is_installed()):
         return None
-    return Aligner(preprocessing, faces, only_where_needed=align == "auto" and faces == "largest")
+    return Aligner(preprocessing, faces, only_where_needed=align == Align.AUTO and faces == "largest")
 
 
 def lacks_aligner(preprocessing: Preprocessing) -> bool:

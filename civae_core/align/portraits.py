@@ -4,7 +4,7 @@ import functools
 from dataclasses import replace
 
 from civae_core.align.aligner import Aligner
-from civae_core.align.template import WIDTH
+from civae_core.celeba import WIDTH
 from civae_core.data.images import Preprocessing
 from civae_core.data.resize import Square
 from civae_core.data.sources.base import FileReader, Source

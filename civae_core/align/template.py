@@ -4,10 +4,10 @@ import math
 
 import numpy as np
 
+from civae_core.celeba import HEIGHT, WIDTH
 from civae_core.data.images import Preprocessing
 from civae_core.native.placement import Placement
 
-WIDTH, HEIGHT = 178, 218
 LANDMARKS_52 = np.array([[69.5, 111.6], [108.5, 111.7], [88.3, 136.3], [71.6, 152.9], [106.0, 152.8]])
 """Medians of what `FaceFinder` finds in aligned portraits; `benchmarks/find_faces.py` prints them."""
 WEIGHTS_5 = np.array([2.0, 2.0, 0.0, 1.0, 1.0])

@@ -22,6 +22,8 @@ from civae_core.ranking import auc
 BINS = 20
 EXTREME = (0.05, 0.95)
 """A propensity outside this interval means that one arm is nearly empty for such a subject."""
+WEIGHT_CAP = 10.0
+"""The largest inverse weight, as a multiple of the mean weight."""
 CELLS_LISTED = 10
 MAX_JOINT_COVARIATES = 6
 """Cells cross all binary covariates up to this many; with more, nearly all joint cells hold a row or none."""
@@ -93,10 +95,6 @@ def overlap_report(
     treatment_name: str,
     kind: Kind,
     covariate_is_binary: Sequence[bool],
-    *,
-    folds: int = 5,
-    seed: int = 0,
-    weight_cap: float = 10.0,
 ) -> OverlapReport:
     """Diagnoses the overlap of one treatment given covariates.
 
@@ -107,9 +105,6 @@ def overlap_report(
         treatment_name: the treatment's name.
         kind: binary or continuous.
         covariate_is_binary: for each covariate whether it takes 0 and 1 only.
-        folds: parts of the cross-fitted propensity.
-        seed: of the assignment of rows to folds.
-        weight_cap: largest inverse weight, as a multiple of the mean weight.
 
     Raises:
         DataError: no row has all its labels, or a binary treatment has values beside 0 and 1.
@@ -120,11 +115,14 @@ def overlap_report(
     if missing:
         x_NC, t_N = x_NC[complete_N], t_N[complete_N]
     if not len(t_N):
-        raise DataError(f"overlap of {treatment_name}: no row has all its labels")
+        raise DataError(
+            f"overlap of {treatment_name}: no row has all its labels",
+            hint=f"it takes rows that know {treatment_name} and every covariate: complete the table, or name fewer",
+        )
     known: dict[str, Any] = {}
     if t_N.unique().numel() > 1:
-        predicted_N = cross_fit(x_NC, t_N[:, None], [kind], folds=folds, seed=seed).mean(x_NC)
-        w_N = training_weights(x_NC, t_N[:, None], [kind], "inverse", weight_cap)
+        predicted_N = cross_fit(x_NC, t_N[:, None], [kind]).mean(x_NC)
+        w_N = training_weights(x_NC, t_N[:, None], [kind], "inverse", WEIGHT_CAP)
         known["effective_sample_share"] = effective_sample_size(w_N) / len(t_N)
         describe = _describe_binary if kind == "binary" else _describe_continuous
         known |= describe(x_NC, t_N, predicted_N, w_N.to(torch.float64), covariate_names)

@@ -107,7 +107,7 @@ def fit_propensity(x_NC: Tensor, t_NT: Tensor, kinds: Sequence[Kind], *, ridge: 
 
 
 def cross_fit(
-    x_NC: Tensor, t_NT: Tensor, kinds: Sequence[Kind], *, folds: int = 5, seed: int = 0, ridge: float = 1.0
+    x_NC: Tensor, t_NT: Tensor, kinds: Sequence[Kind], *, folds: int = 5, seed: int = 0
 ) -> CrossFit:
     """Fits one propensity for each of `folds` random parts of the table, on the rows outside it.
 
@@ -117,11 +117,11 @@ def cross_fit(
     order_N = torch.randperm(len(t_NT), generator=torch.Generator().manual_seed(seed))
     parts = order_N.chunk(folds) if len(order_N) > 1 else (order_N,)
     if len(parts) == 1:
-        return CrossFit(((order_N, fit_propensity(x_NC, t_NT, kinds, ridge=ridge)),))
+        return CrossFit(((order_N, fit_propensity(x_NC, t_NT, kinds)),))
     fitted = []
     for held_out in range(len(parts)):
         rest = torch.cat([part for index, part in enumerate(parts) if index != held_out])
-        fitted.append((parts[held_out], fit_propensity(x_NC[rest], t_NT[rest], kinds, ridge=ridge)))
+        fitted.append((parts[held_out], fit_propensity(x_NC[rest], t_NT[rest], kinds)))
     return CrossFit(tuple(fitted))
 
 
@@ -135,7 +135,10 @@ def checked_table(x_NC: Tensor, t_NT: Tensor, kinds: Sequence[Kind]) -> tuple[Te
     if t_NT.shape != (len(x_NC), len(kinds)):
         raise ValueError(f"treatments {tuple(t_NT.shape)} do not fit {len(x_NC)} rows of {len(kinds)} kinds")
     if not len(t_NT):
-        raise DataError("the propensity cannot be fitted: the table has no rows")
+        raise DataError(
+            "the propensity cannot be fitted: the table has no rows",
+            hint="it takes rows that know all treatments and covariates: complete the table, or name fewer of them",
+        )
     for name, table in (("covariates", x_NC), ("treatments", t_NT)):
         if bool(table.sum().isfinite()):  # as nearly always, and told without a second table
             continue
@@ -148,7 +151,8 @@ def checked_table(x_NC: Tensor, t_NT: Tensor, kinds: Sequence[Kind]) -> tuple[Te
     for j, kind in enumerate(kinds):
         if kind == "binary" and not bool(((t_NT[:, j] == 0) | (t_NT[:, j] == 1)).all()):
             raise DataError(
-                f"the propensity cannot be fitted: binary treatment {j} has values beside 0 and 1"
+                f"the propensity cannot be fitted: binary treatment {j} has values beside 0 and 1",
+                hint="write it as 0 and 1, or take it as continuous",
             )
     return x_NC, t_NT
 

@@ -58,7 +58,7 @@ class Scoring:
     fingerprint: str | None = None
     """Of the scorer's weights."""
     extractor: str = "none"
-    """Of features for FID and KID, as in `extractor_for`."""
+    """Of features for FID and KID: `none`, or as in `extractor_for`; never `auto`, which may mean others later."""
 
 
 def plan_cells(benchmark: Benchmark, data: Iterable[tuple[str, Path]], out: Path) -> list[Cell]:
@@ -171,6 +171,18 @@ def kept_evaluation(cell: Cell, data: PreparedData, scoring: Scoring) -> dict[st
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None  # none yet, written by another command, or edited
     return dict(numbers) if same else None
+
+
+def extractor_before(cells: Iterable[Cell]) -> str | None:
+    """`scorer` or `inception`: what the first of the cells that has been scored was scored with; else None."""
+    for cell in cells:
+        try:
+            found = read_json(cell.run / RUN_FILE)["benchmark"]["extractor"]
+        except (OSError, ValueError, TypeError, KeyError):
+            continue  # not scored yet, or edited
+        if found in ("scorer", "inception"):
+            return str(found)
+    return None
 
 
 def _scored_how(cell: Cell, data: PreparedData, scoring: Scoring) -> dict[str, Any]:

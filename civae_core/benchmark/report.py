@@ -6,10 +6,10 @@ from typing import Any
 
 from markupsafe import Markup
 
+from civae_core.assignments import do_text
 from civae_core.config.dump import to_yaml
 from civae_core.evaluation.naming import MEANINGS, ordered
 from civae_core.evaluation.paged import page_glossary, page_sections
-from civae_core.evaluation.question import do_text
 from civae_core.figures.pages import render_page
 
 _TEMPLATE = Path(__file__).with_name("report.html.j2")

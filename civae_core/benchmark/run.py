@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from civae_core.attributes import nearest
-from civae_core.benchmark.cells import Cell, Scoring, plan_cells, run_cell
+from civae_core.benchmark.cells import Cell, Scoring, extractor_before, plan_cells, run_cell
 from civae_core.benchmark.load import Benchmark
 from civae_core.benchmark.outcome import balance_of, collect
 from civae_core.benchmark.output import write_results
@@ -22,6 +22,7 @@ from civae_core.data.sources.faces import faces_source
 from civae_core.data.workspace import named_by_command
 from civae_core.errors import UsageError
 from civae_core.evaluation.instruments import Instruments, choose_instruments
+from civae_core.evaluation.realism import resolved_extractor
 from civae_core.files import make_folder, write_json
 from civae_core.machine import available_cores
 from civae_core.training.device import choose_device
@@ -60,7 +61,7 @@ def run_benchmark(
     limit: int | None = None,
     scorer: str = "auto",
     scorer_images: int = IMAGES,
-    extractor: str = "scorer",
+    extractor: str = "auto",
 ) -> Finished:
     """Trains and scores every cell in `out` and writes benchmark.json, report.html and, over overlaps, overlap.png.
 
@@ -71,8 +72,10 @@ def run_benchmark(
         seeds: seeds of training in place of the benchmark's.
         jobs: processes that share the cores.
         limit: score at most this many images of each data set.
-        scorer, scorer_images, extractor: as in `choose_instruments`; one scorer, of the data with the most overlap,
-            judges all cells.
+        scorer, scorer_images: as in `choose_instruments`; one scorer, of the data with the most overlap, judges all
+            cells.
+        extractor: as in `choose_instruments`; what `auto` was taken for when the first cell was scored stays, so that
+            weights of Inception that come later are not mixed with what is kept.
 
     Raises:
         UsageError: an unknown method, a device that is not there, or columns that the data lacks; nothing is trained.
@@ -93,6 +96,9 @@ def run_benchmark(
     # Every column is looked up before anything costly; the first method's roles stand for the question.
     roles, *_ = [assign_roles(config, data[0][1]) for config in benchmark.methods.values()]
     balance = {name: balance_of(prepared, roles) for name, prepared in data}
+    cells = plan_cells(benchmark, [(name, prepared.path) for name, prepared in data], out)
+    if extractor == "auto":
+        extractor = extractor_before(cells) or resolved_extractor(extractor)
     # Attributes are told apart best where overlap is best, so that data's scorer judges all.
     instruments = choose_instruments(
         data[0][1],
@@ -103,7 +109,6 @@ def run_benchmark(
         extractor=extractor,
     )
     scoring = _scoring(instruments, extractor, limit, out)
-    cells = plan_cells(benchmark, [(name, prepared.path) for name, prepared in data], out)
     chosen = [cell for cell in cells if not only or cell.method in only]
     errors: dict[str, str] = {}
 

@@ -4,7 +4,6 @@ import logging
 import multiprocessing
 import os
 import signal
-import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from multiprocessing.context import SpawnProcess
 
 from civae_core.benchmark.cells import Cell
 from civae_core.benchmark.messages import Terminal, speak_as, terminal_here
+from civae_core.data.parallel import leave_with_parent
 from civae_core.errors import CivaeError, InterruptedRunError, PreemptedError
 from civae_core.machine import available_cores
 from civae_core.training.stopping import INTERRUPTED, stop_on_signals
@@ -146,7 +146,7 @@ def _few_threads(threads: int) -> Iterator[None]:
 def _work(sending: connection.Connection, cell: Cell, run: Run, threads: int, terminal: Terminal) -> None:
     # Ctrl-C reaches the whole group; the parent passes it on to those who have something to save.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    leave_with_parent(lambda: os.kill(os.getpid(), signal.SIGTERM))
     import torch
 
     from civae_core.progress import set_quiet
@@ -160,10 +160,3 @@ def _work(sending: connection.Connection, cell: Cell, run: Run, threads: int, te
         raise SystemExit(error.exit_code) from None
     finally:
         sending.close()
-
-
-def _leave_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os.kill(os.getpid(), signal.SIGTERM)

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from civae_core.config import celeba
+from civae_core import celeba
 from civae_core.config.dump import to_yaml
 from civae_core.config.load import ORIGINAL_KEYS, ConfigError, nested, read_file
 from civae_core.config.problems import validate

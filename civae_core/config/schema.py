@@ -7,7 +7,15 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    model_validator,
+)
 
 
 class ConflictError(ValueError):
@@ -22,12 +30,26 @@ def _one_or_many(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
+def _no_name_twice(names: list[str]) -> list[str]:
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"{name!r} stands twice")
+    return names
+
+
 def _auto_if_none(value: object) -> object:
     return "auto" if value is None else value  # configs used to say null
 
 
 _NAMES_SCHEMA = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
 Names = Annotated[list[str], BeforeValidator(_one_or_many), WithJsonSchema(_NAMES_SCHEMA)]
+_TRACKERS_SCHEMA = {"type": "array", "items": {"enum": ["tensorboard", "wandb"]}, "uniqueItems": True}
+Trackers = Annotated[
+    list[Literal["tensorboard", "wandb"]],
+    BeforeValidator(_one_or_many),
+    AfterValidator(_no_name_twice),
+    WithJsonSchema({"anyOf": [{"enum": ["tensorboard", "wandb"]}, _TRACKERS_SCHEMA]}),
+]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(gt=0, le=10**15)]
 CountOrZero = Annotated[int, Field(ge=0, le=10**15)]
@@ -287,6 +309,8 @@ class TrainConfig(Section):
     """Held-out images that a validation loss is averaged over, at most."""
     keep: Count = 3
     """How many of the latest checkpoints stay, beside the best."""
+    trackers: Trackers = []
+    """Where else metrics and sample grids go, `tensorboard`, `wandb` or both; each is an extra of its name."""
 
     @property
     def images_to_pair(self) -> int:

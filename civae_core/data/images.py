@@ -21,6 +21,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from civae_core.data.jpeg import decode_plain
 from civae_core.data.resize import LARGEST, Square, resize_squares
 from civae_core.errors import DataError
+from civae_core.os_errors import hint_on_reading
 from civae_core.reading import read_at_most
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ MAX_BYTES = 6 * MAX_PIXELS + 2**20
 LARGEST_SIDE = 4096
 """Of the square that a picture becomes; a model from a stranger may ask for any."""
 
+_DAMAGED_HINT = "copy or download it again; if another program shows it, save it anew from there"
 _ORIENTATION = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -85,11 +87,11 @@ class Preprocessing:
         try:
             made = cls(**values)
         except TypeError as error:
-            raise DataError(f"preprocessing {dict(values)!r} is not understood") from error
+            raise _not_understood(values) from error
         numbers = [made.size, made.channels, *(n for n in (made.crop, made.crop_of) if n is not None)]
         sensible = all(type(n) is int and 1 <= n <= MAX_PIXELS for n in numbers)
         if not sensible or made.channels not in (1, 3) or made.size > LARGEST_SIDE:
-            raise DataError(f"preprocessing {dict(values)!r} is not understood")
+            raise _not_understood(values)
         return made
 
     def crop_side(self, width: int, height: int) -> float:
@@ -159,9 +161,13 @@ def content_of(source: Path | str | bytes) -> bytes:
     try:
         data = source if isinstance(source, bytes) else read_at_most(Path(source), MAX_BYTES)
     except OSError as error:
-        raise DataError(f"cannot read {source_name(source)}: {error.strerror or error}") from error
+        raise DataError(
+            f"cannot read {source_name(source)}: {error.strerror or error}", hint=hint_on_reading(error)
+        ) from error
     if not data:
-        raise DataError(f"{source_name(source)}: the file is empty")
+        raise DataError(
+            f"{source_name(source)}: the file is empty", hint="copy or download it again, or leave it out"
+        )
     return data
 
 
@@ -184,7 +190,7 @@ def opened(data: bytes, name: str, most_pixels: int = MAX_PIXELS) -> Iterator[Im
                 if image.width * image.height > most_pixels:
                     raise _too_many_pixels(name, f"{image.width} x {image.height}", most_pixels)
                 if min(image.size) < 1:
-                    raise DataError(f"{name}: damaged image (it has no pixels)")
+                    raise DataError(f"{name}: damaged image (it has no pixels)", hint=_DAMAGED_HINT)
                 yield image
         except Image.UnidentifiedImageError as error:
             raise DataError(
@@ -193,7 +199,7 @@ def opened(data: bytes, name: str, most_pixels: int = MAX_PIXELS) -> Iterator[Im
         except Image.DecompressionBombError as error:
             raise _too_many_pixels(name, "its", most_pixels) from error
         except _DECODER_ERRORS as error:
-            raise DataError(f"{name}: damaged image ({_reason(error)})") from error
+            raise DataError(f"{name}: damaged image ({_reason(error)})", hint=_DAMAGED_HINT) from error
 
 
 def upright(image: Image.Image) -> Image.Image:
@@ -209,6 +215,13 @@ def upright(image: Image.Image) -> Image.Image:
 def source_name(source: Path | str | bytes) -> str:
     """What messages call a picture: its path; the content of a file has none."""
     return "image" if isinstance(source, bytes) else str(source)
+
+
+def _not_understood(values: Mapping[str, Any]) -> DataError:
+    return DataError(
+        f"preprocessing {dict(values)!r} is not understood",
+        hint="what it belongs to is damaged, or was written by another version of civae; take another copy",
+    )
 
 
 def _too_many_pixels(name: str, count: str, most: int) -> DataError:

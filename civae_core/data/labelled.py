@@ -74,18 +74,13 @@ def rows_with_labels(data: PreparedData, roles: AttributeRoles, split: Split) ->
 
 def evenly_spread(count: int, limit: int) -> Tensor:
     """At most `limit` of the indices 0 … count − 1, both ends included where there are two: int64."""
-    return torch.linspace(0, count - 1, min(limit, count)).round().long()
+    # 32 bits would round the index of a seventeen-millionth row to one beyond the last.
+    return torch.linspace(0, count - 1, min(limit, count), dtype=torch.float64).round().long()
 
 
 def _all_rows(data: PreparedData, roles: AttributeRoles, split: Split) -> tuple[LabelledRows, Tensor]:
     """The split's rows, and which of their labels are missing [N,A], treatments first."""
     rows_N = data.rows(split)
-    x_NX = _columns(data, [a.name for a in roles.covariates])[rows_N]
-    t_NT = _columns(data, [a.name for a in roles.treatments])[rows_N]
+    x_NX = data.columns([a.name for a in roles.covariates])[rows_N]
+    t_NT = data.columns([a.name for a in roles.treatments])[rows_N]
     return LabelledRows(rows_N, x_NX, t_NT), torch.cat([t_NT, x_NX], dim=1).isnan()
-
-
-def _columns(data: PreparedData, names: list[str]) -> Tensor:
-    if not names:
-        return torch.zeros(len(data.table_NA), 0)
-    return torch.stack([data.column(name) for name in names], dim=1)

@@ -12,6 +12,7 @@ from civae_core.bounded_yaml import plain_values
 from civae_core.data.images import Preprocessing
 from civae_core.errors import DataError
 from civae_core.files import write_text
+from civae_core.os_errors import hint_on_reading
 from civae_core.reading import read_at_most
 
 FORMAT = 1
@@ -122,11 +123,13 @@ def read_manifest(folder: Path) -> Manifest:
         raise DataError(f"{folder} is not prepared data: it has no {MANIFEST}", hint=hint) from error
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise DataError(f"cannot read {path}: {reason or error}") from error
+        raise DataError(
+            f"cannot read {path}: {reason or error}", hint=hint_on_reading(error, prepare_anew(folder))
+        ) from error
     try:
         values = plain_values(text)
     except ValueError as error:
-        raise DataError(f"{path} is damaged: {error}") from error
+        raise DataError(f"{path} is damaged: {error}", hint=prepare_anew(folder)) from error
     if not isinstance(values, dict) or "civae_format" not in values:
         raise DataError(f"{path} was not written by civae prepare-data", hint=hint)
     if values["civae_format"] != FORMAT or type(values["civae_format"]) is not int:
@@ -137,8 +140,13 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         return Manifest.model_validate(values, strict=True)
     except DataError as error:
-        raise DataError(f"{path} is damaged: {error.message}") from error
+        raise DataError(f"{path} is damaged: {error.message}", hint=prepare_anew(folder)) from error
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise DataError(f"{path} is damaged: {place}: {first['msg']}") from error
+        raise DataError(f"{path} is damaged: {place}: {first['msg']}", hint=prepare_anew(folder)) from error
+
+
+def prepare_anew(folder: Path) -> str:
+    """What to do about a prepared folder that is damaged; true of every command, most of which prepare nothing."""
+    return f"copy {folder} again, or delete it and prepare the data anew"

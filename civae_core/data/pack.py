@@ -150,7 +150,8 @@ def pack(
     )
     if not len(packed.kept):
         raise DataError(
-            f"none of the {layout.rows} images can be used", hint=_examples(source, packed.rejected)
+            f"none of the {layout.rows} images can be used ({_examples(source, packed.rejected)})",
+            hint=f"names in the table start at the image folder; repair what is wrong, delete {out} and try again",
         )
     _write_attributes(source, out, ordered, packed)
     return packed
@@ -231,7 +232,9 @@ def _read_record(out: Path, number: int) -> Record | None:
         truth_rows = [np.array(rows, np.int64) for rows in values["truth_rows"]]
         return Record(np.array(values["kept"], np.int64), rejected, truth_rows)
     except (OSError, ValueError, TypeError, KeyError, OverflowError) as error:
-        raise DataError(f"{path} is damaged ({error})", hint="start over with --overwrite") from error
+        raise DataError(
+            f"{path} is damaged ({error})", hint=f"delete {out} and run the same command again"
+        ) from error
 
 
 def _join(

@@ -92,11 +92,16 @@ def _start_worker(state: Any) -> None:
     _state = state
     # Ctrl-C reaches the whole group; the parent lets running jobs finish and keeps their work.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    leave_with_parent(lambda: os._exit(1))
 
 
-def _leave_with_parent() -> None:
+def leave_with_parent(leave: Callable[[], object]) -> None:
+    """Has this process leave as soon as the one that started it is gone, however that ended."""
     parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+
+    def wait_for_parent() -> None:
+        if parent is not None:
+            parent.join()
+            leave()
+
+    threading.Thread(target=wait_for_parent, daemon=True).start()

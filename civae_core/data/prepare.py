@@ -123,7 +123,10 @@ def check_question(source: Source, question: Question) -> None:
             require_name(name, source.table.names, f"{flag} {name}")
     for name in question.treatment:
         if name in question.covariates:
-            raise UsageError(f"{name!r} cannot be both --treatment and --covariate")
+            raise UsageError(
+                f"{name!r} cannot be both --treatment and --covariate",
+                hint=f"leave --covariate {name} out to ask what changing {name} does",
+            )
     if question.covariates and not question.treatment:
         raise UsageError(
             f"--covariate {question.covariates[0]} needs a --treatment", hint="name what is to be changed"

@@ -10,7 +10,7 @@ import torch
 
 from civae_core.assignments import Intervention
 from civae_core.attributes import LARGEST, Attribute, require_name
-from civae_core.data.manifest import ATTRIBUTES_FILE, Manifest, read_manifest
+from civae_core.data.manifest import ATTRIBUTES_FILE, Manifest, prepare_anew, read_manifest
 from civae_core.data.shards import Shards
 from civae_core.data.splits import SPLITS, Split
 from civae_core.data.tensorfile import TensorFile
@@ -39,7 +39,10 @@ class Truth:
         rows_M = file.array(f"{prefix}.rows", np.int64, (None,))
         count = len(file.array("attributes", np.float32, (None, None)))
         if len(rows_M) and not 0 <= rows_M.min() <= rows_M.max() < count:
-            raise DataError(f"{file.path}: {prefix}.rows are not all within the {count:,} images")
+            raise DataError(
+                f"{file.path}: {prefix}.rows are not all within the {count:,} images",
+                hint=prepare_anew(file.path.parent),
+            )
         self.rows = torch.from_numpy(rows_M.copy())
         self.table_MA = _checked_table(file, f"{prefix}.attributes", len(rows_M), attributes)
         self._images = file.array(f"{prefix}.images", np.uint8, (len(rows_M), *shape))
@@ -79,16 +82,20 @@ class PreparedData:
         count = manifest.images
         if len(self._shards) != count:
             raise DataError(
-                f"{path}: the shards hold {len(self._shards):,} images, dataset.yml says {count:,}"
+                f"{path}: the shards hold {len(self._shards):,} images, dataset.yml says {count:,}",
+                hint=prepare_anew(path),
             )
         self.table_NA = _checked_table(file, "attributes", count, self.attributes)
         self._splits = file.array("split", np.uint8, (count,))
         if self._splits.max() >= len(SPLITS):
-            raise DataError(f"{file.path}: holds a split {self._splits.max()}, and there are {len(SPLITS)}")
+            raise DataError(
+                f"{file.path}: holds a split {self._splits.max()}, and there are {len(SPLITS)}",
+                hint=prepare_anew(path),
+            )
         self._name_bytes = file.array("file_names", np.uint8, (None,))
         self._name_ends = file.array("file_name_ends", np.int64, (count,))
         if self._name_ends.min() < 0 or (np.diff(self._name_ends) < 0).any():
-            raise DataError(f"{file.path}: its file names overlap")
+            raise DataError(f"{file.path}: its file names overlap", hint=prepare_anew(path))
         self.truth = tuple(
             Truth(entry.name, dict(entry.do), file, number, shape, self.attributes)
             for number, entry in enumerate(manifest.truth)
@@ -128,7 +135,9 @@ class PreparedData:
         try:
             return [text[start:end].decode() for start, end in places]
         except UnicodeDecodeError as error:
-            raise DataError(f"{self.path / ATTRIBUTES_FILE}: a file name is not UTF-8") from error
+            raise DataError(
+                f"{self.path / ATTRIBUTES_FILE}: a file name is not UTF-8", hint=prepare_anew(self.path)
+            ) from error
 
     def column(self, name: str) -> torch.Tensor:
         """One attribute, float32 [N], NaN where the label is missing.
@@ -136,9 +145,18 @@ class PreparedData:
         Raises:
             UsageError: the table has no such column.
         """
-        names = [attribute.name for attribute in self.attributes]
-        require_name(name, names, str(self.path))
-        return self.table_NA[:, names.index(name)]
+        return self.columns([name])[:, 0]
+
+    def columns(self, names: Sequence[str]) -> torch.Tensor:
+        """Several attributes in the order asked for, float32 [N, len(names)], NaN where a label is missing.
+
+        Raises:
+            UsageError: the table has no such column.
+        """
+        known = [attribute.name for attribute in self.attributes]
+        for name in names:
+            require_name(name, known, str(self.path))
+        return self.table_NA[:, [known.index(name) for name in names]]
 
     def rows(self, split: Split) -> torch.Tensor:
         """Row numbers of a split in ascending order, int64."""
@@ -161,8 +179,7 @@ class PreparedData:
         for name, entry in self.manifest.files.items():
             if sha256_of(self.path / name) != entry.sha256:
                 raise DataError(
-                    f"{self.path / name} does not match its checksum",
-                    hint="copy it again, or prepare the data again with --overwrite",
+                    f"{self.path / name} does not match its checksum", hint=prepare_anew(self.path)
                 )
 
 
@@ -174,12 +191,12 @@ def _listed(manifest: Manifest) -> list[tuple[str, int]]:
 def _open_listed(folder: Path, manifest: Manifest, name: str) -> TensorFile:
     entry = manifest.files.get(name)
     if entry is None:
-        raise DataError(f"{folder}: dataset.yml does not list {name}")
+        raise DataError(f"{folder}: dataset.yml does not list {name}", hint=prepare_anew(folder))
     file = TensorFile(folder / name)
     if file.size != entry.bytes:
         raise DataError(
             f"{folder / name} has {file.size:,} bytes, dataset.yml says {entry.bytes:,}",
-            hint="copy it again, or prepare the data again with --overwrite",
+            hint=prepare_anew(folder),
         )
     return file
 
@@ -200,7 +217,7 @@ def _checked_table(file: TensorFile, name: str, count: int, attributes: Sequence
             row = int(np.flatnonzero(~fits_N)[0])
             raise DataError(
                 f"{file.path}: {attribute.kind} {attribute.name} of image {row} is {values_N[row]:g}",
-                hint="prepare the data again with --overwrite",
+                hint=prepare_anew(file.path.parent),
             )
     return torch.from_numpy(table_NA.copy())
 

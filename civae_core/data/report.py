@@ -12,13 +12,15 @@ import torch
 from PIL import Image
 
 from civae_core.balance.diagnostics import EXTREME, overlap_report
+from civae_core.data.labelled import evenly_spread
 from civae_core.data.prepared import PreparedData
 from civae_core.data.report_figures import imbalance_figure
 from civae_core.data.sources.base import Question
 from civae_core.data.splits import SPLITS
 from civae_core.figures.grids import image_grid
 from civae_core.figures.overlap import propensity_histogram
-from civae_core.figures.pages import inlined, render_page
+from civae_core.figures.pages import render_page
+from civae_core.figures.pictures import inlined
 from civae_core.files import write_json, write_text
 from civae_core.reading import read_json
 
@@ -147,7 +149,7 @@ def _attribute_facts(data: PreparedData, column: int) -> dict[str, Any]:
 def label_facts(data: PreparedData, question: Question) -> dict[str, Any]:
     """How many images have all, some or none of the question's labels, by split; without a question, of all."""
     names = [*question.treatment, *question.covariates] or [attribute.name for attribute in data.attributes]
-    known_NA = ~torch.stack([data.column(name) for name in names], dim=1).isnan()
+    known_NA = ~data.columns(names).isnan()
     splits = {}
     for split in SPLITS:
         known = known_NA[data.rows(split)]
@@ -211,7 +213,7 @@ def _examples(data: PreparedData) -> Image.Image:
     rows = data.rows("train") if len(data.rows("train")) else torch.arange(len(data))
     columns = min(_EXAMPLE_COLUMNS, len(rows))
     count = min(_EXAMPLE_ROWS, len(rows) // columns) * columns
-    picked = rows[torch.linspace(0, len(rows) - 1, count).long()]
+    picked = rows[evenly_spread(len(rows), count)]
     images = data.images(picked)
     return image_grid([("", images[first::columns]) for first in range(columns)])
 

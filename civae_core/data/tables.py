@@ -20,6 +20,7 @@ from civae_core.attributes import LARGEST, LONGEST_NAME, is_attribute_name, near
 from civae_core.data.splits import split_code
 from civae_core.errors import DataError
 from civae_core.files import is_macos_leftover
+from civae_core.os_errors import hint_on_reading
 from civae_core.reading import parse_json
 
 FILE_COLUMN = "file_name"
@@ -27,6 +28,8 @@ SPLIT_COLUMN = "split"
 
 LONGEST_LINE = 2**20
 MOST_COLUMNS = 10_000
+
+_JSON_HINT = f'each line is like {{"{FILE_COLUMN}": "17.jpg", "Young": 1}}, without a comma at its end'
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _MISSING = {"", "na", "n/a", "nan", "null", "none"}
@@ -136,7 +139,10 @@ def read_table(path: Path) -> Table:
             columns = {name: _Column(name) for name in names}
         name = safe_name(row[FILE_COLUMN], path, line)
         if name in lines_by_name:
-            raise DataError(f"{path}:{line}: {name} is already in line {lines_by_name[name]}")
+            raise DataError(
+                f"{path}:{line}: {name} is already in line {lines_by_name[name]}",
+                hint="an image has one line; delete one of the two",
+            )
         lines_by_name[name] = line
         file_names.append(name)
         if has_split:
@@ -144,7 +150,7 @@ def read_table(path: Path) -> Table:
         for column in columns.values():
             column.add(row[column.name], line, path)
     if not file_names:
-        raise DataError(f"{path} has no rows")
+        raise DataError(f"{path} has no rows", hint="add a line for each image below the header")
     kept = [column for column in columns.values() if _usable(column, path, notes)]
     if not kept:
         raise DataError(f"{path} has no attribute columns", hint=f"add columns beside {FILE_COLUMN}")
@@ -211,7 +217,10 @@ def check_columns(names: Sequence[str], path: Path) -> None:
         DataError: naming the first.
     """
     if len(names) > MOST_COLUMNS:
-        raise DataError(f"{path}:1: {len(names):,} columns are too many (limit {MOST_COLUMNS:,})")
+        raise DataError(
+            f"{path}:1: {len(names):,} columns are too many (limit {MOST_COLUMNS:,})",
+            hint=f"keep {FILE_COLUMN} and the attributes that you want to change or to adjust for",
+        )
     for name in names:
         if not is_attribute_name(name):
             raise DataError(
@@ -225,11 +234,19 @@ def safe_name(cell: Cell, path: Path, line: int) -> str:
     if isinstance(cell, str) and _PLAIN_NAME.fullmatch(cell):
         return cell  # without the paths below, a million rows take half the time
     if cell is not None and not isinstance(cell, str):
-        raise DataError(f"{path}:{line}: {FILE_COLUMN} is {cell!r}, not a text")
+        raise DataError(
+            f"{path}:{line}: {FILE_COLUMN} is {cell!r}, not a text",
+            hint='write the name in quotes, as in "17.jpg"',
+        )
     if not cell or not cell.strip():
-        raise DataError(f"{path}:{line}: {FILE_COLUMN} is empty")
+        raise DataError(
+            f"{path}:{line}: {FILE_COLUMN} is empty", hint="name the line's image, or delete the line"
+        )
     if not cell.isascii() and any("\ud800" <= letter <= "\udfff" for letter in cell):
-        raise DataError(f"{path}:{line}: {FILE_COLUMN} {cell!r} is not Unicode text")
+        raise DataError(
+            f"{path}:{line}: {FILE_COLUMN} {cell!r} is not Unicode text",
+            hint="rename the image, in plain letters and digits",
+        )
     name = PurePosixPath(cell.strip().replace("\\", "/"))
     if name.is_absolute() or PureWindowsPath(name).drive or ".." in name.parts or "\0" in cell:
         raise DataError(
@@ -249,7 +266,9 @@ def open_text(path: Path) -> Iterator[tuple[int, str]]:
         with path.open("rb") as file:
             yield from numbered_lines(file, path)
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+        raise DataError(
+            f"cannot read {path}: {error.strerror or error}", hint=hint_on_reading(error)
+        ) from error
 
 
 def numbered_lines(file: IO[bytes], path: Path) -> Iterator[tuple[int, str]]:
@@ -259,7 +278,10 @@ def numbered_lines(file: IO[bytes], path: Path) -> Iterator[tuple[int, str]]:
         lines = io.TextIOWrapper(file, encoding="utf-8-sig")
         for line, text in enumerate(iter(lambda: lines.readline(LONGEST_LINE + 1), ""), start=1):
             if len(text) > LONGEST_LINE:
-                raise DataError(f"{path}:{line}: the line is longer than {LONGEST_LINE:,} characters")
+                raise DataError(
+                    f"{path}:{line}: the line is longer than {LONGEST_LINE:,} characters",
+                    hint="is it a table of text, with one line for each image?",
+                )
             yield line, text
     except UnicodeDecodeError as error:
         raise DataError(f"{path}:{line + 1}: not UTF-8 text", hint="save the table as UTF-8") from error
@@ -292,10 +314,17 @@ def delimited_rows(lines: Iterable[tuple[int, str]], path: Path) -> Iterator[tup
             if not any(cell.strip() for cell in cells):
                 continue
             if len(cells) != len(header):
-                raise DataError(f"{path}:{number}: {len(cells)} cells under {len(header)} columns")
+                raise DataError(
+                    f"{path}:{number}: {len(cells)} cells under {len(header)} columns",
+                    hint="leave unknown values empty between their separators; a text that holds one stands in "
+                    "double quotes",
+                )
             yield number, dict(zip(header, cells, strict=True))
     except csv.Error as error:
-        raise DataError(f"{path}:{number}: {error}") from error
+        raise DataError(
+            f"{path}:{number}: {error}",
+            hint="close each double quote in its own line, and double one within a text",
+        ) from error
 
 
 def _delimiter(path: Path, header: str) -> str:
@@ -308,7 +337,9 @@ def _delimiter(path: Path, header: str) -> str:
 def _refuse_repeats(header: Sequence[str], path: Path) -> None:
     repeated = repeated_name(name for name in header if name)
     if repeated is not None:
-        raise DataError(f"{path}:1: column {repeated} appears twice")
+        raise DataError(
+            f"{path}:1: column {repeated} appears twice", hint="rename one of the two, or delete it"
+        )
 
 
 def repeated_name(names: Iterable[str]) -> str | None:
@@ -325,12 +356,15 @@ def jsonl_rows(path: Path) -> Iterator[tuple[int, dict[str, Cell]]]:
         try:
             row = parse_json(text)
         except ValueError as error:
-            raise DataError(f"{path}:{number}: not a JSON object: {error}") from error
+            raise DataError(f"{path}:{number}: not a JSON object: {error}", hint=_JSON_HINT) from error
         if not isinstance(row, dict):
-            raise DataError(f"{path}:{number}: not a JSON object")
+            raise DataError(f"{path}:{number}: not a JSON object", hint=_JSON_HINT)
         for name, cell in row.items():
             if isinstance(cell, dict | list):
-                raise DataError(f"{path}:{number}: {name} is not a number, a text or null")
+                raise DataError(
+                    f"{path}:{number}: {name} is not a number, a text or null",
+                    hint="give each of its parts a key of its own",
+                )
         header = set(row) if header is None else header
         if set(row) != header:
             odd = sorted(set(row) ^ header)[0]

@@ -17,6 +17,7 @@ import numpy as np
 
 from civae_core.errors import DataError
 from civae_core.files import atomic_file
+from civae_core.os_errors import hint_on_reading
 from civae_core.reading import parse_json, require_regular
 
 _DTYPES: dict[str, np.dtype[Any]] = {"U8": np.dtype(np.uint8), "F32": np.dtype("<f4"), "I64": np.dtype("<i8")}
@@ -24,6 +25,7 @@ _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 _LONGEST_HEADER = 2**24
 _MOST_DIMENSIONS, _MOST_NUMBERS = 8, 2**60
 _FOREIGN_HINT = "name a folder or file that civae wrote"
+_DAMAGED_HINT = "copy the prepared data again, or delete it and prepare it anew"
 
 
 @dataclass(frozen=True)
@@ -59,9 +61,11 @@ class TensorFile:
             with path.open("rb") as file:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except OSError as error:
-            raise DataError(f"cannot read {path}: {error.strerror or error}", hint=_FOREIGN_HINT) from error
+            raise DataError(
+                f"cannot read {path}: {error.strerror or error}", hint=hint_on_reading(error, _FOREIGN_HINT)
+            ) from error
         except ValueError as error:  # an empty file cannot be mapped
-            raise DataError(f"{path} is empty", hint="prepare the data again with --overwrite") from error
+            raise DataError(f"{path} is empty", hint=_DAMAGED_HINT) from error
         self.size = len(self._map)
         self.entries, self.metadata = _parse(memoryview(self._map), path)
 
@@ -150,7 +154,9 @@ def _parse(data: memoryview, path: Path) -> tuple[dict[str, Entry], dict[str, st
     for entry in sorted(entries.values(), key=lambda entry: entry.start):
         length = math.prod(entry.shape) * entry.dtype.itemsize
         if entry.start != end or entry.stop - entry.start != length:
-            raise DataError(f"{path} has a damaged header: its tensors overlap or leave gaps")
+            raise DataError(
+                f"{path} has a damaged header: its tensors overlap or leave gaps", hint=_DAMAGED_HINT
+            )
         end = entry.stop
     if len(data) < end:
         raise _truncated(path, len(data), end)
@@ -172,5 +178,5 @@ def _entry(fields: Mapping[str, Any], start: int) -> Entry:
 def _truncated(path: Path, have: int, need: int) -> DataError:
     return DataError(
         f"{path} is truncated: {have:,} of at least {need:,} bytes",
-        hint="copy it again, or prepare the data again with --overwrite",
+        hint=_DAMAGED_HINT,
     )

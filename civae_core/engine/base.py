@@ -76,5 +76,10 @@ class Engine(Protocol):
     def predict(self, abducted: Abducted, t_new_BT: Array, *, noise: float, strength: float) -> Predicted:
         """The images under the treatment t' (M6), by the inference that belongs to the model's objective."""
 
-    def draw(self, x_BX: Array, t_BT: Array, noise_BZ: Array) -> Array:
-        """Decoder means [B,C,S,S] of z ~ p(z|x,t), given its standard normal noise."""
+    def draw(self, x_BX: Array, t_BT: Array, noise_BZ: Array, own_BT: Array | None = None) -> Array:
+        """Decoder means [B,C,S,S] of z ~ p(z|x,t), given standard normal noise (`civae_core.draws`).
+
+        Args:
+            own_BT: the treatments under which the noise is the subjects'; None where t is their own. Under another
+                t they stay who they are.
+        """

@@ -11,10 +11,13 @@ from civae_core.model.calibrated import Calibration
 from civae_core.model.familiar import Familiarity
 from civae_core.reading import read_json
 
-FORMAT = 1
+FORMAT = 2
+"""2: draws of a model that pairs noises take `OWN` too. Graphs of format 1 go on to draw without it."""
 CARD = "card.json"
 WEIGHTS = "weights.bin"
 """All large numbers of all graphs, each once."""
+OWN = "t_own"
+"""Input of `draw`: the treatments under which the noise is the subjects'."""
 
 
 @dataclass(frozen=True)

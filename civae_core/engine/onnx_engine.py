@@ -10,7 +10,7 @@ import numpy as np
 
 from civae_core.attributes import AttributeRoles
 from civae_core.engine.base import Abducted, Array, Predicted
-from civae_core.engine.card import ExportCard, verified
+from civae_core.engine.card import OWN, ExportCard, verified
 from civae_core.errors import DataError, UsageError
 from civae_core.extras import install, is_there
 from civae_core.machine import available_cores
@@ -88,8 +88,10 @@ class OnnxEngine:
         found = self.run("predict", **abducted.state, t_new=t_new_BT, noise=noise, strength=strength)
         return Predicted(found["image"], found["mean"], found["effect"])
 
-    def draw(self, x_BX: Array, t_BT: Array, noise_BZ: Array) -> Array:
-        return self.run("draw", x=x_BX, t=t_BT, noise_z=noise_BZ)["image"]
+    def draw(self, x_BX: Array, t_BT: Array, noise_BZ: Array, own_BT: Array | None = None) -> Array:
+        # Graphs of format 1, and of models that pair no noises, do not look at t_own.
+        own_BT = t_BT if own_BT is None else own_BT
+        return self.run("draw", x=x_BX, t=t_BT, noise_z=noise_BZ, **{OWN: own_BT})["image"]
 
     def run(self, graph: str, **values: Array | float) -> dict[str, Array]:
         """Outputs of a graph by name, for inputs by name; values that the graph does not look at are left out.

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from civae_core.attributes import Attribute
 from civae_core.data import PreparedData
+from civae_core.draws import decode_prior
 from civae_core.evaluation.asked import Asked
 from civae_core.evaluation.group_means import GroupMeans
 from civae_core.evaluation.methods import TrainedModel
@@ -145,8 +146,9 @@ def pairs_from_prior(
     """Mean images of subjects from the prior under two treatments, clamped to [0,1], each [B,C,S,S].
 
     Both treatments share the noise η, which takes most of the sampling error out of their difference; under the
-    balanced prior p(z|x) they so share z. The means are those of decoded samples, not the decoding of a mean
-    (METHOD section 3).
+    balanced prior p(z|x) they so share z. It is not turned from one to the other (`civae_core.draws`): nobody is
+    shown alone, and the same means would be known less well. They are those of decoded samples, not the decoding of
+    a mean (docs/method.md).
     """
     first, second = (
         torch.stack(
@@ -155,9 +157,3 @@ def pairs_from_prior(
         for dose_BT in (t_BT, t_new_BT)
     )
     return first, second
-
-
-@torch.no_grad()
-def decode_prior(model: IntactVAE, x_BX: Tensor, t_BT: Tensor, eta_BZ: Tensor) -> Tensor:
-    """f(h(x,t) + k(x,t)·η, t): images of subjects that never were, decoder means [B,C,S,S]."""
-    return model.decode(model.prior_of(x_BX, t_BT).sample(eta_BZ), t_BT, x_BX).mean_BCHW

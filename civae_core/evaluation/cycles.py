@@ -14,6 +14,7 @@ from civae_core.data.labelled import evenly_spread
 from civae_core.evaluation.bootstrap import bootstrap_mean
 from civae_core.evaluation.methods import TrainedModel
 from civae_core.evaluation.metrics import SSIM_WINDOW, ssim
+from civae_core.evaluation.perceptual import Distance
 from civae_core.evaluation.question import Question
 
 CYCLES = {"1": 1, "10": 10}
@@ -29,44 +30,48 @@ def cycle_scores(
     question: Question,
     device: torch.device,
     seed: int,
+    lpips: Distance | None = None,
 ) -> dict[str, Any]:
     """The entries `composition` and `reversibility` of a model, each at `noise_0` and `noise_1` (τ).
 
     Composition repeats a null intervention, reversibility goes from t to t' and back; `l1_1` and `l1_10` are the mean
     absolute distance from the input after 1 and 10 rounds, in [0,1], `ssim_1` and `ssim_10` the structural
-    similarity.
+    similarity, `lpips_1` and `lpips_10` the perceptual distance where its network is at hand.
     At τ = 1 a null intervention returns the input whatever the model, so that entry is marked `trivial`.
     """
     items = evenly_spread(len(question.chosen), MOST_IMAGES)
+
+    def scores(noise: float, *, there_and_back: bool) -> dict[str, Any]:
+        values = _values(method, data, question, items, device, lpips, noise, there_and_back=there_and_back)
+        return {name: bootstrap_mean(value_N, seed=seed).to_dict() for name, value_N in values.items()}
+
     return {
         "composition": {
-            "noise_0": _scores(method, data, question, items, device, seed, noise=0.0, there_and_back=False),
-            "noise_1": {
-                **_scores(method, data, question, items, device, seed, noise=1.0, there_and_back=False),
-                "trivial": True,
-            },
+            "noise_0": scores(0.0, there_and_back=False),
+            "noise_1": {**scores(1.0, there_and_back=False), "trivial": True},
         },
-        "reversibility": {
-            f"noise_{noise:g}": _scores(
-                method, data, question, items, device, seed, noise=noise, there_and_back=True
-            )
-            for noise in (0.0, 1.0)
-        },
+        "reversibility": {f"noise_{noise:g}": scores(noise, there_and_back=True) for noise in (0.0, 1.0)},
     }
 
 
 @torch.no_grad()
-def _scores(
+def _values(
     method: TrainedModel,
     data: PreparedData,
     question: Question,
     items: Tensor,
     device: torch.device,
-    seed: int,
-    *,
+    lpips: Distance | None,
     noise: float,
+    *,
     there_and_back: bool,
-) -> dict[str, Any]:
+) -> dict[str, Tensor]:
+    """Distances of some of the question's images [N] from what the rounds make of them, by measure and rounds."""
+    distances: dict[str, Distance] = {"l1": _mean_absolute_error}
+    if data.size >= SSIM_WINDOW:
+        distances["ssim"] = ssim
+    if lpips is not None:
+        distances["lpips"] = lpips
     values: dict[str, list[Tensor]] = {}
     for part in items.split(BATCH):
         asked = question.batch(data, part, device)
@@ -77,12 +82,14 @@ def _scores(
                 y_BCHW = _step(method, y_BCHW, asked.x_BX, asked.t_new_BT, asked.t_BT, noise)
             else:
                 y_BCHW = _step(method, y_BCHW, asked.x_BX, asked.t_BT, asked.t_BT, noise)
-            for name in (name for name, rounds in CYCLES.items() if rounds == cycle):
-                l1_B = (y_BCHW - asked.y_BCHW).abs().flatten(1).mean(dim=1)
-                values.setdefault(f"l1_{name}", []).append(l1_B.cpu())
-                if data.size >= SSIM_WINDOW:
-                    values.setdefault(f"ssim_{name}", []).append(ssim(y_BCHW, asked.y_BCHW).cpu())
-    return {name: bootstrap_mean(torch.cat(parts), seed=seed).to_dict() for name, parts in values.items()}
+            for rounds in (name for name, rounds in CYCLES.items() if rounds == cycle):
+                for name, distance in distances.items():
+                    values.setdefault(f"{name}_{rounds}", []).append(distance(y_BCHW, asked.y_BCHW).cpu())
+    return {name: torch.cat(parts) for name, parts in values.items()}
+
+
+def _mean_absolute_error(a_BCHW: Tensor, b_BCHW: Tensor) -> Tensor:
+    return (a_BCHW - b_BCHW).abs().flatten(1).mean(dim=1)
 
 
 def _step(

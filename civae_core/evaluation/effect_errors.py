@@ -30,7 +30,7 @@ from civae_core.evaluation.subgroups import FEWEST
 
 
 class MeanEffectTally:
-    """Collects a method's mean effects by covariate, from photographs (τ = 1)."""
+    """Collects mean effects of raising the treatment, of everyone and by covariate, from photographs (τ = 1)."""
 
     def __init__(self, groups: Sequence[EffectGroup], truth: GroupMeans) -> None:
         """`truth` has the true mean effects of the groups, of which the first is everyone."""
@@ -48,8 +48,20 @@ class MeanEffectTally:
         return {}
 
     def summary(self, seed: int = 0) -> dict[str, Any]:
-        """`cate_error`: {"mean", "lo", "hi", "worst", "groups"}, absent where there are no groups to compare."""
-        return _by_covariate("cate_error", self._groups, MeanErrors.of(self._means, self._truth))
+        """What cannot be told, as of a true mean effect that is nil, is absent.
+
+        - `ate_error`: ‖mean − true mean‖ / ‖true mean‖ of everyone's effect images, a number, and
+          `ate_error_interval`, the same with its interval over subjects {"mean", "lo", "hi"};
+        - `cate_error`: {"mean", "lo", "hi", "worst", "groups"} of the groups by covariate.
+        """
+        errors = MeanErrors.of(self._means, self._truth)
+        entries: dict[str, Any] = {}
+        if errors.known([0]):
+            everyone = errors.mean([0])
+            entries["ate_error"] = everyone["mean"]
+            if "lo" in everyone:
+                entries["ate_error_interval"] = everyone
+        return entries | _by_covariate("cate_error", self._groups, errors)
 
 
 def groups_and_truth(

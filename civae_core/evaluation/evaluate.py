@@ -85,7 +85,6 @@ def evaluate(
         split=split,
         seed=seed,
         instruments=instruments,
-        models=methods,
         pictures=pictures,
     )
 
@@ -113,7 +112,6 @@ def evaluate_foreign(
         split="listed",
         seed=seed,
         instruments=instruments,
-        models=named,
     )
 
 
@@ -126,25 +124,22 @@ def evaluate_questions(
     split: str,
     seed: int,
     instruments: Instruments,
-    models: Sequence[TrainedModel] = (),
     pictures: bool = True,
 ) -> Evaluation:
-    """Scores the answers of any methods; `models` are those among them of which more than answers can be judged."""
+    """Scores the answers of any methods; of the models among them more than their answers is judged."""
+    models = [method for method in methods if isinstance(method, TrainedModel)]
     device = _device_of(models, instruments)
     question, *others = questions
-    scored = [
+    entries, *of_others = (
         _score_question(q, methods, data, roles, device=device, seed=seed, instruments=instruments)
         for q in questions
-    ]
-    entries = {
-        name: entry | (model_scores(model, data, question, device, seed, instruments) if model else {})
-        for name, entry in scored[0].items()
-        for model in [next((m for m in models if m.name == name), None)]
-    }
-    groups = {method.name: method.group for method in models}
+    )
+    for model in models:
+        entries[model.name] |= model_scores(model, data, question, device, seed, instruments)
+    groups = {model.name: model.group for model in models}
     further = [
         {"do": other.do, "n": len(other.chosen), "methods": _by_group(found, groups)}
-        for other, found in zip(others, scored[1:], strict=True)
+        for other, found in zip(others, of_others, strict=True)
     ]
     yardstick = instruments.yardstick
     numbers: dict[str, Any] = {
@@ -264,12 +259,16 @@ def require_comparable(models: Sequence[StoredModel], data: PreparedData) -> lis
     if (data.size, data.channels) != (wants["size"], wants["channels"]):
         raise UsageError(
             f"--data {data.path}: images are {data.channels}×{data.size}×{data.size}, "
-            f"the model takes {wants['channels']}×{wants['size']}×{wants['size']}"
+            f"the model takes {wants['channels']}×{wants['size']}×{wants['size']}",
+            hint=f"name data prepared with `--size {wants['size']}{' --grey' if wants['channels'] == 1 else ''}`",
         )
     columns = {a.name for a in data.attributes}
     missing = [a.name for a in stored.card.roles.inputs if a.name not in columns]
     if missing:
-        raise DataError(f"--data {data.path}: has no column {missing[0]}, which the model was trained with")
+        raise DataError(
+            f"--data {data.path}: has no column {missing[0]}, which the model was trained with",
+            hint=f"its columns are those that `civae info {data.path}` lists; name data that has the model's",
+        )
     return methods
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from civae_core.assignments import do_text
 from civae_core.attributes import AttributeRoles
 from civae_core.data import PreparedData
 from civae_core.data.labelled import LabelledRows, labelled_rows
@@ -33,7 +34,7 @@ from civae_core.evaluation.foreign_table import (
     require_pictures,
 )
 from civae_core.evaluation.naming import MEANINGS
-from civae_core.evaluation.question import Question, about_changed, ask, by_known_truth, do_text
+from civae_core.evaluation.question import Question, about_changed, ask, by_known_truth
 from civae_core.files import write_json, write_text
 from civae_core.inference.png import write_image
 from civae_core.progress import progress
@@ -81,7 +82,8 @@ class ForeignMethod:
         found = self.files.get(key)
         if found is None:
             raise DataError(
-                f"{self.name} has no picture that answers {_key_text(key, self.treatments, self.data)}"
+                f"{self.name} has no picture that answers {_key_text(key, self.treatments, self.data)}",
+                hint="`civae evaluate --questions DIR` writes every question that is asked",
             )
         return found
 
@@ -155,15 +157,16 @@ def foreign_questions(foreign: ForeignImages, data: PreparedData, roles: Attribu
         DataError: a source's treatment or covariate is unknown, or no row intends a change.
     """
     rows_N = foreign.rows_N
-    t_NT = _columns(data, [a.name for a in roles.treatments])[rows_N]
-    x_NX = _columns(data, [a.name for a in roles.covariates])[rows_N]
+    t_NT = data.columns([a.name for a in roles.treatments])[rows_N]
+    x_NX = data.columns([a.name for a in roles.covariates])[rows_N]
     t_new_NT = _intended(foreign, data, roles)
     unknown_N = torch.cat([t_NT, x_NX], dim=1).isnan().any(dim=1)
     if unknown_N.any():
         (first,) = described_rows([int(rows_N[unknown_N][0])], data)
         raise DataError(
             f"--images {foreign.folder}: {first} lacks a treatment or covariate in {data.path}; "
-            f"so do the sources of {int(unknown_N.sum()):,} of {len(rows_N):,} answers"
+            f"so do the sources of {int(unknown_N.sum()):,} of {len(rows_N):,} answers",
+            hint="complete the table and prepare the data anew, or leave the lines of these sources out",
         )
     changed_N = (t_new_NT != t_NT).any(dim=1)
     if not changed_N.any():
@@ -287,7 +290,8 @@ def _by_method(listed: Sequence[Listed], path: Path) -> dict[str, dict[Key, List
         earlier = answers.setdefault((row.row, row.values), row)
         if earlier is not row:
             raise DataError(
-                f"{path}:{row.line}: {row.method} has answered this already in line {earlier.line}"
+                f"{path}:{row.line}: {row.method} has answered this already in line {earlier.line}",
+                hint="delete one of the two lines, or tell two programs apart in a column `method`",
             )
         if (row.reconstruction is None) != (first.reconstruction is None):
             raise DataError(
@@ -319,8 +323,11 @@ def _intended(foreign: ForeignImages, data: PreparedData, roles: AttributeRoles)
     names = [attribute.name for attribute in roles.treatments]
     for name in foreign.treatments:
         if name not in names:
-            raise UsageError(f"--images {foreign.folder}: {name} has intended values, but is no treatment")
-    t_new_NT = _columns(data, names)[foreign.rows_N]
+            raise UsageError(
+                f"--images {foreign.folder}: {name} has intended values, but is no treatment",
+                hint=f"leave its column out; the treatments are {', '.join(names)}",
+            )
+    t_new_NT = data.columns(names)[foreign.rows_N]
     for column, name in enumerate(foreign.treatments):
         t_new_NT[:, names.index(name)] = foreign.t_new_NT[:, column]
     return t_new_NT
@@ -340,10 +347,6 @@ def _described(
                 flipped = attribute.kind == "binary" and bool((new_N == 1 - old_N).all())
                 do[attribute.name] = "flip" if flipped else "as listed"
     return do
-
-
-def _columns(data: PreparedData, names: Sequence[str]) -> Tensor:
-    return torch.stack([data.column(name) for name in names], dim=1) if names else torch.zeros(len(data), 0)
 
 
 def _keys(rows_N: Tensor, t_new_NT: Tensor) -> list[Key]:

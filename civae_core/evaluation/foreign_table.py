@@ -26,6 +26,7 @@ from civae_core.data.selection import parse_selection
 from civae_core.data.splits import SPLITS
 from civae_core.data.tables import FILE_COLUMN, Cell, delimited_rows, jsonl_rows, open_text, safe_name
 from civae_core.errors import DataError, UsageError
+from civae_core.os_errors import SPELLING
 from civae_core.progress import progress
 
 log = logging.getLogger(__name__)
@@ -62,7 +63,9 @@ def find_answers(folder: Path) -> Path:
     """
     where = f"--images {folder}"
     if not folder.is_dir():
-        raise UsageError(f"{where}: no such folder")
+        raise UsageError(
+            f"{where}: no such folder", hint=f"{SPELLING}; `civae evaluate --questions DIR` makes one"
+        )
     tables = [folder / f"{STEM}{suffix}" for suffix in (".csv", ".tsv", ".jsonl")]
     found = [table for table in tables if table.is_file()]
     if len(found) == 1:
@@ -101,7 +104,10 @@ def read_answers(
         method = str(cells.get(METHOD) or "").strip() or name
         listed.append(Listed(line, method, row, tuple(values), picture, reconstruction))
     if not listed:
-        raise DataError(f"{path}: has no rows")
+        raise DataError(
+            f"{path}: has no rows",
+            hint="it takes a line for each picture, as `civae evaluate --questions` writes them",
+        )
     return chosen, listed
 
 
@@ -123,9 +129,12 @@ def require_pictures(path: Path, folder: Path, listed: Iterable[Listed], data: P
         for file, line in lines.items():
             try:
                 if not file.is_file():
-                    raise DataError(f"there is no file {file}")
+                    raise DataError(f"there is no file {file}", hint="add the picture, or delete its line")
                 if not file.resolve().is_relative_to(inside):
-                    raise DataError(f"{file} is a link that leaves the folder")
+                    raise DataError(
+                        f"{file} is a link that leaves the folder",
+                        hint="put the picture itself into the folder",
+                    )
                 read_picture(file, data)
             except DataError as error:
                 errors.append(DataError(f"{path}:{line}: {error.message}", hint=error.hint))
@@ -214,7 +223,7 @@ def _text(cells: Mapping[str, Cell], column: str, where: str) -> str:
     cell = cells.get(column)
     text = "" if cell is None else str(cell).strip()
     if not text:
-        raise DataError(f"{where}: {column} is empty")
+        raise DataError(f"{where}: {column} is empty", hint="fill it in, or delete the line")
     return text
 
 
@@ -228,7 +237,10 @@ def _number(cells: Mapping[str, Cell], column: str, where: str) -> float:
             hint="write the value that was set, in the prepared data's units; 0 or 1 for a yes/no attribute",
         ) from error
     if not math.isfinite(value) or abs(value) > torch.finfo(torch.float32).max:
-        raise DataError(f"{where}: {column} is {text}, which is no value that can be intended")
+        raise DataError(
+            f"{where}: {column} is {text}, which is no value that can be intended",
+            hint="write the value that was set, in the prepared data's units",
+        )
     return value
 
 

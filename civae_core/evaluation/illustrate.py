@@ -7,12 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from civae_core.attributes import Attribute
+from civae_core.attributes import Attribute, answered_beyond
 from civae_core.balance.diagnostics import EXTREME
 from civae_core.counterfactual import PREDICTIONS, abduct
 from civae_core.data import PreparedData
 from civae_core.data.labelled import LabelledRows, evenly_spread
-from civae_core.evaluation.average_effects import FROM_PRIOR, average_effects, decode_prior, effect_groups
+from civae_core.draws import decode_prior
+from civae_core.evaluation.average_effects import FROM_PRIOR, average_effects, effect_groups
 from civae_core.evaluation.calibration import calibration
 from civae_core.evaluation.latents import ArmPosteriors, divergence, posterior_kl, posteriors_by_arm, traverse
 from civae_core.evaluation.methods import TrainedModel
@@ -54,7 +55,7 @@ def illustrate(
     return [
         *propensity_figures(overlap),
         *(sweep_figure(first, data, question, place, device) for place in range(len(_treatments(first)))),
-        *mean_effect_figures(methods, data, _subset(question, EFFECT_IMAGES), device, seed),
+        *mean_effect_figures(methods, data, question.subset(EFFECT_IMAGES), device, seed),
         *ridge_figures(first, data, question, device),
         traversal_figure(first, data, question, device),
         prior_figure(first, question, device, seed),
@@ -96,18 +97,23 @@ def sweep_figure(
     counterfactual_SKCHW = sweep_images(method, data, few, place, values, device)
     photograph_SCHW, _, _ = few.read(data, torch.device("cpu"))
     images_SKCHW = torch.cat([photograph_SCHW[:, None], counterfactual_SKCHW], dim=1)
-    between = "; what lies between 0 and 1 is interpolated" if attribute.kind == "binary" else ""
+    outside = (
+        "extrapolates; what lies between 0 and 1 is interpolated"
+        if attribute.kind == "binary"
+        else "answers as at the nearest dose that it saw"
+    )
     return Picture(
         f"sweep_{attribute.name}",
         f"Doses of {attribute.name}",
         f"Held-out photographs, and how their subjects would look under other values of {attribute.name}, by "
         f"{method.name} (noise τ = 1: at a subject's own value the photograph comes back). Framed values lie "
-        f"outside of what training saw: there the model extrapolates{between}.",
+        f"outside of what training saw: there the model {outside}.",
         sweep_sheet(
             _shown(images_SKCHW),
             ["photograph", *(f"{attribute.name} = {value:.3g}" for value in values)],
             [False, *(not attribute.in_range(value) for value in values)],
             [f"{attribute.name}\n= {value:.3g}" for value in few.t_NT[:, place].tolist()],
+            beyond=answered_beyond([attribute.name], [attribute]),
         ),
     )
 
@@ -242,7 +248,7 @@ def traversal_figure(
 
 
 def prior_figure(method: TrainedModel, question: Question, device: torch.device, seed: int) -> Picture:
-    """Images from the prior over values of the treatment and of a second attribute, the same noise in every cell."""
+    """Images from the prior over values of the treatment and of a second attribute, a subject a row."""
     roles = method.stored.card.roles
     treatment = next((a for a in roles.treatments if a.name in question.do), roles.treatments[0])
     second = [a for a in roles.covariates if a.kind == "binary"] or [
@@ -252,9 +258,9 @@ def prior_figure(method: TrainedModel, question: Question, device: torch.device,
     return Picture(
         "prior",
         "Subjects from the prior",
-        f"People that never were, drawn from the prior of {method.name}. Each row keeps its latent noise, and one "
-        "held-out subject's attributes but for those that the columns set. From left to right only what these "
-        "attributes bring about should change.",
+        f"People that never were, drawn from the prior of {method.name}. Each row keeps its latent noise, "
+        "turned as counterfactuals turn it, and a held-out subject's attributes but for those that the columns set. "
+        "From left to right only what these attributes bring about should change.",
         image_grid(
             [(title, _shown(images)) for title, images in columns],
             [f"draw {n + 1}" for n in range(len(columns[0][1]))],
@@ -272,6 +278,8 @@ def prior_images(
 ) -> list[tuple[str, Tensor]]:
     """Titles and decoder means [N,C,S,S] for each cell over one or two attributes, the first varying slowest.
 
+    A row is one subject throughout, whose noise is drawn under the held-out subject's own treatment.
+
     Args:
         attributes: inputs of the model; of binary ones both values are shown, of others low, middle and high.
     """
@@ -286,7 +294,7 @@ def prior_images(
             a_BA[:, inputs.index(attribute)] = value
         t_BT, x_BX = a_BA.to(device).tensor_split([few.t_NT.shape[1]], dim=1)
         title = "\n".join(f"{a.name} = {v:.3g}" for a, v in zip(attributes, values, strict=True))
-        columns.append((title, decode_prior(model, x_BX, t_BT, eta_BZ).cpu()))
+        columns.append((title, decode_prior(model, x_BX, t_BT, eta_BZ, few.t_NT.to(device)).cpu()))
     return columns
 
 
@@ -332,17 +340,6 @@ def _shown(images: Tensor) -> Tensor:
 def _scale(size: int) -> int:
     """Magnification for sheets of many columns: the least that brings a cell to about a ninth of the page."""
     return max(1, -(-90 // size))
-
-
-def _subset(question: Question, count: int) -> Question:
-    return _items(question, evenly_spread(len(question.chosen), count))
-
-
-def _items(question: Question, items: Tensor) -> Question:
-    truth = None
-    if question.truth is not None:
-        truth = type(question.truth)(question.truth.truth, question.truth.places_N[items])
-    return Question(question.chosen[items], question.t_new_NT[items], question.do, truth)
 
 
 def _arm(method: TrainedModel, arm: ArmPosteriors, s: int, named: Sequence[int], origin: str) -> Arm:

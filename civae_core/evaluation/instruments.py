@@ -10,7 +10,7 @@ from civae_core.attributes import AttributeRoles
 from civae_core.data import PreparedData
 from civae_core.errors import UsageError
 from civae_core.evaluation.perceptual import Distance, load_lpips
-from civae_core.evaluation.realism import Extractor, extractor_for
+from civae_core.evaluation.realism import Extractor, extractor_for, resolved_extractor
 from civae_core.yardstick import Yardstick, load_yardstick, yardstick_for
 from civae_core.yardstick.fit import IMAGES
 
@@ -36,7 +36,7 @@ def choose_instruments(
     *,
     scorer: str = "auto",
     scorer_images: int = IMAGES,
-    extractor: str = "scorer",
+    extractor: str = "auto",
 ) -> Instruments:
     """The instruments that are named.
 
@@ -44,12 +44,13 @@ def choose_instruments(
         scorer: `auto` takes the scorer of this data and question from the cache, or trains it now; `none` does
             without; else a file written by `civae train-scorer`.
         scorer_images: images that a scorer is shown in training, if it must be trained.
-        extractor: of features for FID and KID: `none`, or as in `extractor_for`.
+        extractor: of features for FID and KID: `none`, or as in `resolved_extractor` and `extractor_for`.
 
     Raises:
         UsageError: a file or library that is not there, or a scorer of images of another format.
         DataError: a file that cannot be read.
     """
+    extractor = resolved_extractor(extractor)
     # First what may be refused, since a scorer may take minutes to train.
     named = extractor not in ("none", "scorer")
     found = extractor_for(extractor, None, device) if named else None

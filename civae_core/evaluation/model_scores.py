@@ -36,7 +36,7 @@ def model_scores(
     """
     roles, everyone = method.stored.card.roles, question.everyone
     entries = reconstruction_scores(method, data, everyone, device, seed, instruments.lpips)
-    entries |= cycle_scores(method, data, question, device, seed)
+    entries |= cycle_scores(method, data, question, device, seed, instruments.lpips)
     entries |= prior_effect_scores(method, data, question, device, seed)
     entries |= sample_scores(method, data, everyone, device, seed, instruments.extractor)
     treatment = first_binary_treatment(question, roles)

@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from civae_core.assignments import Intervention
+from civae_core.assignments import Intervention, do_text
 from civae_core.attributes import AttributeRoles
 from civae_core.counterfactual import act
 from civae_core.data import PreparedData, Truth
@@ -50,6 +49,12 @@ class Question:
         Who is asked about may all have had one treatment, and what tells its values apart needs others too.
         """
         return self.chosen if self.among is None else self.among
+
+    def subset(self, count: int) -> "Question":
+        """The question about at most `count` of those asked about, evenly spread; `everyone` stays who they are."""
+        items = evenly_spread(len(self.chosen), count)
+        truth = None if self.truth is None else KnownTruth(self.truth.truth, self.truth.places_N[items])
+        return Question(self.chosen[items], self.t_new_NT[items], self.do, truth, self.everyone)
 
     def batch(
         self,
@@ -184,8 +189,3 @@ def find_rows(rows_M: Tensor, wanted_N: Tensor) -> Tensor:
     sorted_M, order_M = rows_M.sort()
     places_N = torch.searchsorted(sorted_M, wanted_N).clamp(max=len(rows_M) - 1)
     return torch.where(sorted_M[places_N] == wanted_N, order_M[places_N], -1)
-
-
-def do_text(do: Mapping[str, Any]) -> str:
-    """An intervention as `Young=flip, Age=70`."""
-    return ", ".join(f"{name}={v if isinstance(v, str) else f'{v:g}'}" for name, v in do.items())

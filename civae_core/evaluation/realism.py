@@ -18,7 +18,7 @@ from civae_core.data.labelled import evenly_spread
 from civae_core.errors import DataError, UsageError
 from civae_core.evaluation.asked import Answer, Asked, Seen
 from civae_core.evaluation.kept import KeptRows
-from civae_core.extras import install
+from civae_core.extras import install, missing
 from civae_core.yardstick import Yardstick, load_yardstick
 
 MOST_REFERENCES = 10_000
@@ -39,6 +39,17 @@ class Extractor:
     """Whose features they are, where they are a scorer's: what it has read already is not read again."""
     known: dict[str, "RealFeatures"] = field(default_factory=dict, compare=False, repr=False)
     """What it has found in training images, by the fingerprint of their data: `real_features` reads them once."""
+
+
+def resolved_extractor(choice: str) -> str:
+    """The choice, with `auto` as what it stands for here: `inception` where its library and weights are at hand, else
+    `scorer`.
+
+    What compares several evaluations asks once and keeps the answer: weights may come or go between them.
+    """
+    if choice != "auto":
+        return choice
+    return "scorer" if missing("inception") or not default_inception_weights().is_file() else "inception"
 
 
 def extractor_for(choice: str, yardstick: Yardstick | None, device: torch.device) -> Extractor | None:
@@ -86,7 +97,8 @@ def _inception(weights: Path, device: torch.device) -> Extractor:
     if not weights.is_file():
         raise UsageError(
             f"--extractor inception: no weights at {weights}",
-            hint="put torch-fidelity's weights-inception-2015-12-05 there, or name their file; civae never downloads",
+            hint="put torch-fidelity's weights-inception-2015-12-05 there, or name their file (civae never "
+            "downloads); --extractor scorer needs none",
         )
     try:
         # The library unpickles whatever a file holds. So it never sees this one, only a copy of what a load that
@@ -100,7 +112,10 @@ def _inception(weights: Path, device: torch.device) -> Extractor:
             )
     except Exception as error:
         reason = str(error).partition("\n")[0]
-        raise DataError(f"{weights}: not the weights of torch-fidelity's Inception v3 ({reason})") from error
+        raise DataError(
+            f"{weights}: not the weights of torch-fidelity's Inception v3 ({reason})",
+            hint="take torch-fidelity's own file, weights-inception-2015-12-05-6726825d.pth",
+        ) from error
     network = network.to(device).eval().requires_grad_(False)
 
     def features(y_BCHW: Tensor) -> Tensor:

@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from civae_core.assignments import do_text
 from civae_core.evaluation.measures import NOT_COMPETING
 from civae_core.evaluation.naming import MEANINGS, ordered
 from civae_core.evaluation.paged import page_cell, page_glossary, page_sections
 from civae_core.evaluation.predictor_tables import predictor_tables
-from civae_core.evaluation.question import do_text
 from civae_core.evaluation.values import ABSENT, as_value
-from civae_core.figures.pages import inlined, render_page
-from civae_core.figures.pictures import Picture
+from civae_core.figures.pages import render_page
+from civae_core.figures.pictures import Picture, inlined
 from civae_core.inference.plausible import SURE
 
 _TEMPLATE = Path(__file__).with_name("report.html.j2")

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from civae_core.data import PreparedData
 from civae_core.data.labelled import LabelledRows, evenly_spread
-from civae_core.evaluation.average_effects import decode_prior
+from civae_core.draws import decode_prior
 from civae_core.evaluation.kept import KeptRows
 from civae_core.evaluation.methods import TrainedModel
 from civae_core.evaluation.realism import Extractor, RunningMoments, frechet_distance, kernel_distance

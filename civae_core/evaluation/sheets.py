@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from civae_core.assignments import do_text
 from civae_core.data import PreparedData
 from civae_core.data.labelled import evenly_spread
 from civae_core.evaluation.asked import Method
-from civae_core.evaluation.question import Question, do_text
+from civae_core.evaluation.question import Question
 from civae_core.figures.effects import effect_grid
 from civae_core.figures.grids import image_grid
 from civae_core.figures.pictures import Picture

@@ -9,9 +9,9 @@ from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
+from civae_core.assignments import do_text
 from civae_core.evaluation.measures import ARROWS, Measure, best_methods, measures_present
 from civae_core.evaluation.naming import ordered
-from civae_core.evaluation.question import do_text
 from civae_core.evaluation.values import ABSENT
 
 MEASURE_WIDTH, GAP = 24, 2

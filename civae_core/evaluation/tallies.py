@@ -33,8 +33,7 @@ def tally_maker(
         makers.append(lambda: MeanEffectTally(groups, truth))
     if (yardstick := instruments.yardstick) is not None:
         attributes = watched(roles, yardstick, question.do)
-        columns = [data.column(attribute.name) for attribute in attributes]
-        labels_NA = torch.stack(columns, dim=1) if columns else torch.zeros(len(data), 0)
+        labels_NA = data.columns([attribute.name for attribute in attributes])
         makers.append(lambda: EffectivenessTally(yardstick, roles.treatments))
         makers.append(lambda: LeakTally(yardstick, attributes, labels_NA))
         if (treatment := first_binary_treatment(question, roles)) is not None:

@@ -1,6 +1,6 @@
 """Streaming scores: batches go in, the evaluation's entries for one method come out.
 
-Only one value per image and metric is kept, and one mean image; never the images themselves.
+Only one value per image and metric is kept, never the images themselves.
 """
 
 import math
@@ -22,14 +22,11 @@ class CounterfactualTally:
     def __init__(self, lpips: Distance | None = None) -> None:
         self._lpips = lpips
         self._values: dict[str, KeptRows] = {}
-        self._effect_CHW: Tensor | None = None
-        self._true_effect_CHW: Tensor | None = None
 
     def add(self, asked: Asked, answer: Answer, seen: Seen | None = None) -> None:
         """Adds a batch with its truth.
 
-        Estimates are scored as pictures, so they are clamped to [0, 1] first. The average effect is that of raising
-        the treatment: without the direction's sign, flips of both kinds would cancel each other.
+        Estimates are scored as pictures, so they are clamped to [0, 1] first.
 
         Raises:
             ValueError: the truth is not known.
@@ -57,14 +54,6 @@ class CounterfactualTally:
             new["lpips"] = self._lpips(estimate_BCHW, truth_BCHW)
         for name, values_B in new.items():
             self._values.setdefault(name, KeptRows()).add(values_B.detach().to("cpu").to(torch.float64))
-        sign_B111 = asked.direction_B.to(y_BCHW)[:, None, None, None]
-        effect_CHW = (sign_B111 * (estimate_BCHW - y_BCHW)).detach().cpu().double().sum(0)
-        true_effect_CHW = (sign_B111 * (truth_BCHW - y_BCHW)).detach().cpu().double().sum(0)
-        if self._effect_CHW is None or self._true_effect_CHW is None:
-            self._effect_CHW, self._true_effect_CHW = effect_CHW, true_effect_CHW
-        else:
-            self._effect_CHW = self._effect_CHW + effect_CHW
-            self._true_effect_CHW = self._true_effect_CHW + true_effect_CHW
 
     @property
     def count(self) -> int:
@@ -75,21 +64,12 @@ class CounterfactualTally:
         """Float64 values [N] by metric: error, mean_image_error, size, off_error, off_count, mse, psnr, ssim."""
         return {name: kept.all for name, kept in self._values.items()}
 
-    def ate_error(self) -> float | None:
-        """‖mean ±(y'−y) − mean ±(y*−y)‖ / ‖mean ±(y*−y)‖ of the mean images, signed so that all effects are those
-        of raising the treatment; None if the true mean effect is 0.
-        """
-        if self._effect_CHW is None or self._true_effect_CHW is None:
-            return None
-        size = float(self._true_effect_CHW.norm())
-        return float((self._effect_CHW - self._true_effect_CHW).norm()) / size if size > 0.0 else None
-
     def summary(self, seed: int = 0) -> dict[str, Any]:
         """The evaluation's entries of this method; what cannot be told (no true effect anywhere) is absent.
 
-        relative_effect_error, relative_effect_error_mean_image (τ = 0), ate_error, mse_counterfactual,
-        psnr_counterfactual (dB), ssim_counterfactual, ms_ssim_counterfactual, lpips_counterfactual, mse_off_effect,
-        pehe (root mean square of (y'−y)−(y*−y) per pixel and channel).
+        relative_effect_error, relative_effect_error_mean_image (τ = 0), mse_counterfactual, psnr_counterfactual (dB),
+        ssim_counterfactual, ms_ssim_counterfactual, lpips_counterfactual, mse_off_effect, pehe (root mean square of
+        (y'−y)−(y*−y) per pixel and channel).
 
         Args:
             seed: of the bootstrap.
@@ -116,7 +96,4 @@ class CounterfactualTally:
         ):
             if numerator in values and float(values[denominator].sum()) > 0.0:
                 entries[name] = bootstrap_ratio(values[numerator], values[denominator], seed=seed).to_dict()
-        ate_error = self.ate_error()
-        if ate_error is not None:
-            entries["ate_error"] = ate_error
         return entries

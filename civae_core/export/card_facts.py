@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from civae_core.assignments import do_text
 from civae_core.evaluation.naming import OBJECTIVE_NAMES
 from civae_core.evaluation.values import as_value, at_path
 from civae_core.reading import finite_number
@@ -60,7 +61,11 @@ def measured_facts(evaluation: Mapping[str, Any] | None, method: Mapping[str, An
         if isinstance(scores, Mapping) and "accuracy" in scores:
             text = f"answers that an independent scorer finds as intended, {treatment}"
             values[text] = scores["accuracy"]
-    asked = ", ".join(f"{name}={value}" for name, value in _group(evaluation, "do").items())
+    do = _group(evaluation, "do")
+    # A stranger's file may hold anything.
+    asked = do_text(
+        {name: str(value) if finite_number(value) is None else value for name, value in do.items()}
+    )
     about = (
         f"{evaluation.get('n', '?')} images of {evaluation.get('data', '?')}, split "
         f"{evaluation.get('split', '?')}, under {asked} with τ = {evaluation.get('noise', '?')}; "

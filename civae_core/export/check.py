@@ -5,6 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from civae_core.draws import decode_prior
+from civae_core.engine.card import OWN
 from civae_core.engine.onnx_engine import OnnxEngine
 from civae_core.export.graphs import Function, functions_of
 from civae_core.model.stored import StoredModel
@@ -52,9 +54,10 @@ def examples(stored: StoredModel, count: int) -> dict[str, dict[str, Tensor]]:
     t_new_BT = torch.where(torch.arange(count)[:, None] % 2 == 1, t_BT, other_BT)
     z_BZ = torch.randn(count, model.latent, generator=generator)
     with torch.no_grad():
-        drawn_BCHW = functions["draw"](x_BX, t_BT, z_BZ)[0]
+        drawn_BCHW = decode_prior(model, x_BX, t_BT, z_BZ)
         y_BCHW = (drawn_BCHW + 0.05 * torch.randn(drawn_BCHW.shape, generator=generator)).clamp(0, 1)
         common = {"y": y_BCHW, "x": x_BX, "t": t_BT, "z": z_BZ, "noise_z": z_BZ, "t_new": t_new_BT}
+        common |= {OWN: t_new_BT}
         abducted = functions["abduct"](y_BCHW, x_BX, t_BT)
     noises = dict(zip(functions["abduct"].outputs, abducted, strict=True))
     single = {"noise": torch.tensor(0.75), "strength": torch.tensor(1.25)}

@@ -39,7 +39,11 @@ def replaced(folder: Path, marks: tuple[str, ...], kind: str) -> Iterator[Path]:
             # A folder is renamed over an empty one only.
             old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".old", dir=folder.parent))
             folder.replace(old)
-            temporary.replace(folder)
+            try:
+                temporary.replace(folder)
+            except OSError:
+                old.replace(folder)
+                raise
             shutil.rmtree(old)
         else:
             temporary.replace(folder)

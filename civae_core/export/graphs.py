@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from civae_core.config.schema import Objective
 from civae_core.counterfactual import PREDICTIONS, Abduction, abduct
+from civae_core.draws import decode_prior
+from civae_core.engine.card import OWN
 from civae_core.model import DiagonalNormal, IntactVAE, PixelNormal
 from civae_core.model.detail import DetailedDecoder
 
@@ -92,7 +94,8 @@ def functions_of(model: IntactVAE, objective: Objective) -> dict[str, Function]:
 
         abduct     y, x, t → the noises of (M5) and what they rest on
         predict    y, x, t, those, t_new, noise, strength → image, mean, effect (M6)
-        draw       x, t, noise_z → image, the decoder's mean of a draw from the prior
+        draw       x, t, noise_z → image, the decoder's mean of a draw from the prior; x, t, noise_z, t_own where
+                   noises are paired, t_own the treatments under which the noise was drawn
         predictor  y → outputs [B,A]; left out of a model that has none
         encoder    y, x, t → mean, log_std of q(z|x,y,t) (M3), each scale given the means of the coarser ones
         decoder    z, t, x → mean, log_sigma of p(y|z,t,x) (M2)
@@ -112,7 +115,9 @@ def functions_of(model: IntactVAE, objective: Objective) -> dict[str, Function]:
             (*factual, *ABDUCTED, "t_new", *SINGLE, *detail),
             ("image", "mean", "effect"),
         ),
-        "draw": Function(model, _draw, ("x", "t", "noise_z"), ("image",)),
+        "draw": Function(
+            model, _draw, ("x", "t", "noise_z", *([OWN] if model.pairing is not None else [])), ("image",)
+        ),
         "encoder": Function(model, _encode, factual, ("mean", "log_std")),
         "decoder": Function(model, _decode, ("z", "t", "x"), ("mean", "log_sigma")),
         "prior": Function(
@@ -139,8 +144,10 @@ def _abduct(model: IntactVAE, y_BCHW: Tensor, x_BX: Tensor, t_BT: Tensor) -> tup
     )
 
 
-def _draw(model: IntactVAE, x_BX: Tensor, t_BT: Tensor, noise_BZ: Tensor) -> tuple[Tensor, ...]:
-    return (model.decode(model.prior_of(x_BX, t_BT).sample(noise_BZ), t_BT, x_BX).mean_BCHW,)
+def _draw(
+    model: IntactVAE, x_BX: Tensor, t_BT: Tensor, noise_BZ: Tensor, own_BT: Tensor | None = None
+) -> tuple[Tensor, ...]:
+    return (decode_prior(model, x_BX, t_BT, noise_BZ, own_BT),)
 
 
 def _encode(model: IntactVAE, y_BCHW: Tensor, x_BX: Tensor, t_BT: Tensor) -> tuple[Tensor, ...]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from civae_core import __version__
 from civae_core.attributes import Attribute
+from civae_core.data.sources.faces import BUILT_IN
 from civae_core.export.card_facts import (
     Facts,
     leak_facts,
@@ -16,7 +17,6 @@ from civae_core.export.card_facts import (
 )
 from civae_core.model.stored import ModelCard
 
-SYNTHETIC = "synthetic:faces"
 LIMITS = """\
 - Answers are **estimated under assumptions**: that the covariates hold whatever treatment and picture have in common,
   and that every combination of them occurs. They are not known of any single photograph.
@@ -24,7 +24,8 @@ LIMITS = """\
   labels is part of it.
 - Attributes that are not stated are predicted from the picture, and may be wrong; the output says which, and how sure
   the prediction is.
-- Values beyond what training saw are extrapolation. The output says so (`in_range`).
+- Beyond what training saw, a yes/no treatment is extrapolated, and a dose is answered as at the nearest one seen.
+  The output says so (`in_range`).
 - Not for decisions about people, for identifying them, or for passing an answer off as a photograph."""
 
 
@@ -96,7 +97,7 @@ def _use(card: ModelCard) -> str:
 
 def _data(card: ModelCard, data_licence: str | None) -> str:
     name = card.data["name"]
-    if data_licence is None and name == SYNTHETIC:
+    if data_licence is None and name in BUILT_IN:
         data_licence = "none needed: the faces are rendered by civae, and show nobody"
     licence = data_licence or (
         "**not stated**. Find it out before you use or pass on this model: many sets of faces allow research only"

@@ -5,11 +5,14 @@ from collections.abc import Sequence
 from PIL import Image, ImageDraw
 
 from civae_core.figures.pictures import Images, to_picture
-from civae_core.figures.text import Typesetter
+from civae_core.figures.text import INK, WARNING_INK, Typesetter
 
 PAPER = (255, 255, 255)
 OUTLINE = (214, 214, 214)
 GAP = 6
+_FRAME = 3
+_BETWEEN_FRAMES = 2 * _FRAME + 5
+"""Room between cells where they may have frames, so that those of neighbours stay apart."""
 LARGEST_CELL = 128
 """Small images are magnified by a whole number up to about this many pixels, so that a face can be seen."""
 
@@ -18,6 +21,10 @@ def image_grid(
     columns: Sequence[tuple[str, Images]],
     row_labels: Sequence[str] | None = None,
     scale: int | None = None,
+    *,
+    marks: Sequence[bool] | None = None,
+    note: str | None = None,
+    title: str | None = None,
 ) -> Image.Image:
     """A sheet such as original | reconstruction | counterfactual | truth.
 
@@ -26,45 +33,64 @@ def image_grid(
             columns have the same N, H and W.
         row_labels: N texts at the left of the rows.
         scale: magnification; left out, the largest whole number that keeps a cell within 128 pixels.
+        marks: for each column whether it is framed and coloured as a warning; the cells then stand apart for frames,
+            whether or not there are any.
+        note: a line under the sheet that explains the frames, where there are any.
+        title: a line over the sheet.
 
     Raises:
-        ValueError: no columns, columns of different sizes, or labels that do not match the rows.
+        ValueError: no columns, columns of different sizes, or labels or marks that do not match.
     """
     if not columns:
         raise ValueError("a grid needs at least one column")
     (count, _, height, width) = columns[0][1].shape
-    for title, images_NCHW in columns:
+    for heading, images_NCHW in columns:
         if (len(images_NCHW), *images_NCHW.shape[2:]) != (count, height, width):
             raise ValueError(
-                f"column {title!r} {tuple(images_NCHW.shape)} does not fit {count} × {height}×{width}"
+                f"column {heading!r} {tuple(images_NCHW.shape)} does not fit {count} × {height}×{width}"
             )
     if row_labels is not None and len(row_labels) != count:
         raise ValueError(f"{len(row_labels)} row labels for {count} rows")
+    if marks is not None and len(marks) != len(columns):
+        raise ValueError(f"{len(marks)} marks for {len(columns)} columns")
+    edge, between = (GAP // 2, GAP) if marks is None else (GAP, _BETWEEN_FRAMES)
+    marks = [False] * len(columns) if marks is None else marks
     scale = scale or natural_scale(max(height, width))
     cell_width, cell_height = width * scale, height * scale
     type_ = Typesetter()
-    titles = [type_.broken(title, cell_width) for title, _ in columns]
+    headings = [type_.broken(heading, cell_width) for heading, _ in columns]
     # A single word wider than its cell widens the column rather than running into the next one.
-    column_widths = [max([cell_width, *map(type_.width, lines)]) for lines in titles]
-    head = max(len(lines) for lines in titles) * type_.line_height + GAP
+    column_widths = [max([cell_width, *map(type_.width, lines)]) for lines in headings]
     labels = [label.split("\n") for label in row_labels or []]
     margin = max([type_.width(line) for label in labels for line in label], default=0)
-    left_edge = GAP + (margin + GAP if margin else 0)
-    sheet = Image.new(
-        "RGB",
-        (left_edge + sum(column_widths) + GAP * len(columns), head + count * (cell_height + GAP)),
-        PAPER,
-    )
-    left = left_edge
-    for (_, images_NCHW), lines, column_width in zip(columns, titles, column_widths, strict=True):
-        type_.draw(sheet, lines, (left, 0, left + column_width, head))
-        for row in range(count):
-            cell = magnified(to_picture(images_NCHW[row]), scale)
-            place(sheet, cell, (left + (column_width - cell_width) // 2, head + row * (cell_height + GAP)))
-        left += column_width + GAP
-    for row, label in enumerate(labels):
-        top = head + row * (cell_height + GAP)
-        type_.draw(sheet, label, (GAP, top, GAP + margin, top + cell_height), centred=False)
+    left = GAP + (margin + between if margin else 0)
+    top = edge + (type_.line_height + edge if title else 0)
+    cells_top = top + max(len(lines) for lines in headings) * type_.line_height + edge
+    tops = [cells_top + row * (cell_height + between) for row in range(count)]
+    below = type_.line_height + GAP if note and any(marks) else 0
+    sheet_width = left + sum(column_widths) + between * (len(columns) - 1) + GAP
+    for text in (title or "", note if note and below else ""):
+        sheet_width = max(sheet_width, type_.width(text) + 2 * GAP)
+    height_above = cells_top + count * (cell_height + between) - between + GAP
+    sheet = Image.new("RGB", (sheet_width, height_above + below), PAPER)
+    if title:
+        type_.draw(sheet, [title], (GAP, edge, sheet_width, edge + type_.line_height), centred=False)
+    for label, y in zip(labels, tops, strict=False):
+        type_.draw(sheet, label, (GAP, y, GAP + margin, y + cell_height), centred=False)
+    for (_, images_NCHW), lines, marked, column_width in zip(
+        columns, headings, marks, column_widths, strict=True
+    ):
+        ink = WARNING_INK if marked else INK
+        type_.draw(sheet, lines, (left, top, left + column_width, cells_top - edge), ink=ink)
+        x = left + (column_width - cell_width) // 2
+        for row, y in enumerate(tops):
+            place(sheet, magnified(to_picture(images_NCHW[row]), scale), (x, y))
+            if marked:
+                _dashed_frame(sheet, (x, y, x + cell_width, y + cell_height))
+        left += column_width + between
+    if note and below:
+        box = (GAP, height_above, sheet_width, sheet.height - GAP // 2)
+        type_.draw(sheet, [note], box, centred=False, ink=WARNING_INK)
     return sheet
 
 
@@ -85,3 +111,17 @@ def place(sheet: Image.Image, cell: Image.Image, corner: tuple[int, int]) -> Non
     x, y = corner
     ImageDraw.Draw(sheet).rectangle((x - 1, y - 1, x + cell.width, y + cell.height), outline=OUTLINE)
     sheet.paste(cell, corner)
+
+
+def _dashed_frame(sheet: Image.Image, box: tuple[int, int, int, int], dash: int = 8) -> None:
+    """A dashed frame just outside the box, so that it hides none of the image."""
+    left, top, right, bottom = box
+    brush = ImageDraw.Draw(sheet)
+    for x in range(left - _FRAME, right + _FRAME, 2 * dash):
+        end = min(x + dash, right + _FRAME) - 1
+        brush.rectangle((x, top - _FRAME, end, top - 1), fill=WARNING_INK)
+        brush.rectangle((x, bottom, end, bottom + _FRAME - 1), fill=WARNING_INK)
+    for y in range(top - _FRAME, bottom + _FRAME, 2 * dash):
+        end = min(y + dash, bottom + _FRAME) - 1
+        brush.rectangle((left - _FRAME, y, left - 1, end), fill=WARNING_INK)
+        brush.rectangle((right, y, right + _FRAME - 1, end), fill=WARNING_INK)

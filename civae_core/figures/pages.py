@@ -1,14 +1,10 @@
 """HTML pages for people: one file that needs no other, with its pictures inside."""
 
-import base64
 import functools
 from pathlib import Path
 from typing import Any
 
 import jinja2
-from PIL import Image
-
-from civae_core.figures.pictures import png_bytes
 
 _SHARED = Path(__file__).parent
 
@@ -32,8 +28,3 @@ def _environment(folder: Path) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-
-
-def inlined(picture: Image.Image) -> str:
-    """A picture as the address of an `<img>`, with the picture in it."""
-    return "data:image/png;base64," + base64.b64encode(png_bytes(picture)).decode("ascii")

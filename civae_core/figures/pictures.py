@@ -1,5 +1,6 @@
 """Between image tensors and pictures: conversion, PNG bytes, atomic PNG files; and pictures of a report."""
 
+import base64
 import io
 import re
 from dataclasses import dataclass
@@ -36,19 +37,12 @@ class Picture:
         object.__setattr__(self, "name", re.sub(r'[\\/:*?"<>|\x00-\x1f]', "-", self.name))
 
 
-def to_uint8(images: "Tensor") -> "Tensor":
-    """Images [..., H, W] as uint8 on the CPU: floats in [0, 1] are clamped and rounded, uint8 passes through.
+def as_uint8(images: Images) -> np.ndarray:
+    """Images [..., H, W] as a uint8 array: floats in [0, 1] are clamped and rounded, uint8 passes through.
 
     Raises:
         TypeError: neither float nor uint8.
     """
-    import torch
-
-    return torch.from_numpy(as_uint8(images))
-
-
-def as_uint8(images: Images) -> np.ndarray:
-    """`to_uint8` as a NumPy array."""
     if not isinstance(images, np.ndarray):
         images = images.detach().to("cpu")
         images = (images.float() if images.is_floating_point() else images).numpy()
@@ -80,6 +74,11 @@ def png_bytes(picture: Image.Image) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG", compress_level=COMPRESSION)
     return buffer.getvalue()
+
+
+def inlined(picture: Image.Image) -> str:
+    """A picture as the address of an `<img>`, with the picture in it."""
+    return "data:image/png;base64," + base64.b64encode(png_bytes(picture)).decode("ascii")
 
 
 def write_png(path: Path, picture: Image.Image) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from civae_core.act import acted
-from civae_core.assignments import Intervention
+from civae_core.assignments import Intervention, do_text
 from civae_core.attributes import AttributeRoles
 from civae_core.engine.base import Abducted, Array, Engine
 from civae_core.errors import DataError, UsageError
@@ -218,12 +218,7 @@ def _without_image(
     roles, pictures, stated = abducted.engine.roles, abducted.pictures, abducted.stated
     shared = _farthest({**stated, **{n: v for n, v in intervention.items() if v != "flip"}}, roles)
     for row in np.flatnonzero(~np.isfinite(image_BCHW).all(axis=(1, 2, 3))).tolist():
-        set_, factual = (
-            ", ".join(
-                f"{name}={value if value == 'flip' else format(value, 'g')}" for name, value in values.items()
-            )
-            for values in (intervention, abducted.labels.factual(row, roles))
-        )
+        set_, factual = do_text(intervention), do_text(abducted.labels.factual(row, roles))
         message = f"{pictures[row].name}: no picture comes out under {set_} with the factual {factual}"
         own = {name: value for name, value in pictures[row].known.items() if name not in stated}
         hint = "some value is too far beyond what training saw"

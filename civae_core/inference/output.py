@@ -1,13 +1,15 @@
 """Pictures and JSON records of what a model answered."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from civae_core.assignments import do_text
+from civae_core.attributes import Attribute, answered_beyond
 from civae_core.data.images import Preprocessing
 from civae_core.errors import UsageError
 from civae_core.figures.pictures import write_png
@@ -27,6 +29,7 @@ class EditWriter:
         noise, strength: as the pictures were made with, for the records.
         strip: one labelled strip a picture instead of one file an intervention.
         native: how the model wants a photograph; then answers are photographs of their own size.
+        treatments: of the model that answered.
 
     Raises:
         UsageError: a strip of native size.
@@ -40,11 +43,12 @@ class EditWriter:
         strength: float,
         strip: bool,
         native: Preprocessing | None = None,
+        treatments: Sequence[Attribute],
     ) -> None:
         if strip and native:
             raise UsageError("--strip and --native do not go together", hint="a strip shows the model's size")
         self.folder, self.noise, self.strength, self.strip = folder, noise, strength, strip
-        self.native = native
+        self.native, self.treatments = native, treatments
         self.left_range: set[str] = set()
         self._stems: dict[str, str] = {}
 
@@ -116,7 +120,9 @@ class EditWriter:
             images.append(edit.image_CHW)
             labels.append(_described(edit))
             marks.append(not edit.in_range)
-        return strip(np.stack(images), labels, marks, title=self._conditions(edited))
+        names = {name for edit in edited.edits for name in edit.beyond}
+        beyond = answered_beyond(names, self.treatments)
+        return strip(np.stack(images), labels, marks, title=self._conditions(edited), beyond=beyond)
 
     def _conditions(self, edited: EditedPicture) -> str | None:
         """What a reader of the picture must know where it is not the default."""
@@ -177,7 +183,7 @@ def _unlike_training(edited: EditedPicture) -> list[str]:
 
 def _described(edit: Edit, between: str = ", ") -> str:
     # Values have six decimals; with ten digits two steps of a fine sweep keep different names.
-    return between.join(f"{name}={value:.10g}" for name, value in edit.treat.items())
+    return do_text(edit.treat, between, digits=10)
 
 
 def _file_part(edit: Edit) -> str:

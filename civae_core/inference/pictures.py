@@ -14,6 +14,7 @@ from civae_core.data.images import Preprocessing, decode
 from civae_core.data.tables import read_table
 from civae_core.errors import DataError, UsageError
 from civae_core.files import is_macos_leftover
+from civae_core.os_errors import SPELLING
 
 if TYPE_CHECKING:
     from civae_core.data import PreparedData
@@ -137,24 +138,25 @@ class Pictures:
                     hint="name the photographs' own files",
                 )
 
-    def beyond_training(self, attributes: Sequence[Attribute], stated: Iterable[str] = ()) -> list[str]:
-        """What the table says of these photographs that training never saw: a sentence for each attribute.
+    def beyond_training(self, attributes: Sequence[Attribute], stated: Iterable[str] = ()) -> dict[str, str]:
+        """What the table says of these photographs that training never saw: a sentence by attribute.
 
         Args:
             stated: attributes whose values in the table do not count.
         """
         found: dict[str, list[str]] = {}
         if not self.labels:
-            return []
+            return {}
         files = dict.fromkeys(entry for entry in self.entries if isinstance(entry, str))
         for file in map(Path, files):
             for attribute in attributes:
                 if attribute.name not in stated:
                     for text in beyond_training(self._known(file), [attribute]):
                         found.setdefault(attribute.name, []).append(f"{file}: {text}")
-        return [
-            texts[0] + (f", and {len(texts) - 1} more" if len(texts) > 1 else "") for texts in found.values()
-        ]
+        return {
+            name: texts[0] + (f", and {len(texts) - 1} more" if len(texts) > 1 else "")
+            for name, texts in found.items()
+        }
 
     def _known(self, file: Path) -> Mapping[str, float]:
         return self.labels.get(str(file)) or self.labels.get(file.name) or {}
@@ -182,10 +184,16 @@ class Pictures:
             matches = sorted(Path(match) for match in glob.glob(argument, recursive=True))  # noqa: PTH207
             files = [match for match in matches if match.is_file()]
             if not files:
-                raise UsageError(f"{argument}: no file matches this pattern")
+                raise UsageError(
+                    f"{argument}: no file matches this pattern",
+                    hint="* stands for any part of a name, ** for folders below; a folder can be named, too",
+                )
             self.entries.extend(map(str, files))
         else:
-            raise UsageError(f"{argument}: no such file, folder or pattern")
+            raise UsageError(
+                f"{argument}: no such file, folder or pattern",
+                hint=f"{SPELLING}; prepared images are DATA#test or DATA#test[17]",
+            )
 
     def _add_selection(self, argument: str) -> bool:
         """Adds prepared images, whose reader is made of tensors; False where `argument` names none."""
@@ -205,8 +213,11 @@ class Pictures:
         has = (data.channels, data.size)
         wants = (self.preprocessing["channels"], self.preprocessing["size"])
         if has != wants:
+            grey = " --grey" if wants[0] == 1 else ""
             raise UsageError(
-                f"{argument}: images are {has[0]}×{has[1]}×{has[1]}, the model takes {wants[0]}×{wants[1]}×{wants[1]}"
+                f"{argument}: images are {has[0]}×{has[1]}×{has[1]}, "
+                f"the model takes {wants[0]}×{wants[1]}×{wants[1]}",
+                hint=f"name the photographs themselves, or prepare them with `--size {wants[1]}{grey}`",
             )
 
 

@@ -18,27 +18,34 @@ def sample_images(
     seeds: Sequence[int],
     stated: Sequence[Mapping[str, float]],
     truncation: float = 1.0,
+    subjects_NA: Array | None = None,
 ) -> tuple[Array, list[dict[str, float]]]:
     """Decoder means of prior draws, uint8 [N,C,S,S] with N = len(seeds), and each one's attribute values.
 
-    A seed fixes the latent noise and the subject. Covariates that are not stated are those of a training subject,
-    drawn among the subjects that agree with the stated covariates where there are any. A stated treatment is an
-    intervention: it is set, and decides neither whose covariates these are nor the noise.
+    A seed fixes the subject and its latent noise. Attributes that are not stated are the subject's. A stated
+    treatment is an intervention: it is set, and decides neither whose attributes these are nor the noise, which is
+    drawn under the subject's own treatment (`civae_core.draws`). So the picture under one value of a treatment does
+    not depend on which others are asked for.
 
     Args:
         seeds: one per image.
         stated: attribute values of each image, in raw units.
         truncation: ψ, the factor of the latent noise η: below 1 subjects come nearer to what is usual for their
             attributes and differ less from each other, at 0 all that share attributes are one.
+        subjects_NA: own attributes of each image's subject, in the order of `roles.inputs`; None are those that
+            `drawn_subjects` gives for what is stated.
 
     Raises:
         UsageError: a value is so far beyond training that no picture comes out.
     """
     roles = engine.roles
-    examples_NA = np.array(engine.subjects, dtype=np.float32)
-    a_NA = np.stack(
-        [_subject(examples_NA, roles, seed, values) for seed, values in zip(seeds, stated, strict=True)]
-    )
+    if subjects_NA is None:
+        subjects_NA = drawn_subjects(engine, seeds, stated)
+    own_NT = subjects_NA[:, : len(roles.treatments)]
+    a_NA = subjects_NA.copy()
+    for row_A, values in zip(a_NA, stated, strict=True):
+        for index, attribute in enumerate(roles.inputs):
+            row_A[index] = values.get(attribute.name, row_A[index])
     noise_NZ = np.stack(
         [
             numpy_generator_for(seed, "sample-noise").standard_normal(engine.latent, dtype=np.float32)
@@ -49,7 +56,7 @@ def sample_images(
     for start in range(0, len(seeds), BATCH):
         rows = slice(start, start + BATCH)
         t_BT, x_BX = np.split(a_NA[rows], [len(roles.treatments)], axis=1)
-        mean_BCHW = engine.draw(x_BX, t_BT, np.float32(truncation) * noise_NZ[rows])
+        mean_BCHW = engine.draw(x_BX, t_BT, np.float32(truncation) * noise_NZ[rows], own_NT[rows])
         if not np.isfinite(mean_BCHW).all():
             raise UsageError(
                 "no picture comes out under the stated values: some are too far beyond what training saw",
@@ -61,16 +68,26 @@ def sample_images(
     return np.concatenate(images), labels
 
 
+def drawn_subjects(engine: Engine, seeds: Sequence[int], stated: Sequence[Mapping[str, float]]) -> Array:
+    """Attributes [N,A] of the training subject that each seed draws, in the order of `roles.inputs`.
+
+    It is drawn among those that agree with the stated yes/no covariates, where there are any.
+    """
+    examples_NA = np.array(engine.subjects, dtype=np.float32)
+    return np.stack(
+        [
+            _subject(examples_NA, engine.roles, seed, values)
+            for seed, values in zip(seeds, stated, strict=True)
+        ]
+    )
+
+
 def _subject(examples_NA: Array, roles: AttributeRoles, seed: int, stated: Mapping[str, float]) -> Array:
-    """Attributes of one image [A]: a training subject's, overwritten by what is stated."""
     agrees_N = np.ones(len(examples_NA), dtype=bool)
     for index, attribute in enumerate(roles.covariates, start=len(roles.treatments)):
         if attribute.name in stated and attribute.kind == "binary":
             agrees_N &= examples_NA[:, index] == stated[attribute.name]
     candidates_NA = examples_NA[agrees_N] if agrees_N.any() else examples_NA
     draw = numpy_generator_for(seed, "sample-subject").random()
-    subject_A = candidates_NA[int(draw * len(candidates_NA))].copy()
-    for index, attribute in enumerate(roles.inputs):
-        if attribute.name in stated:
-            subject_A[index] = stated[attribute.name]
+    subject_A: Array = candidates_NA[int(draw * len(candidates_NA))]
     return subject_A

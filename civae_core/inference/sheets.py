@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from civae_core.figures.grids import image_grid
 from civae_core.figures.pictures import write_png
 from civae_core.files import make_folder
 from civae_core.inference.png import write_image
-from civae_core.inference.sampling import sample_images
+from civae_core.inference.sampling import drawn_subjects, sample_images
 
 MOST_SEEDS = 10_000
 MOST_COLUMNS = 16
@@ -34,13 +35,26 @@ def parse_seeds(text: str) -> list[int]:
             raise UsageError(f"--seeds {text}: {part.strip()!r} is not a seed", hint="for example 0-7,12")
         low, high = int(first), int(last) if dash else int(first)
         if high < low or len(seeds) + high - low >= MOST_SEEDS or high >= 2**63:
-            raise UsageError(f"--seeds {text}: {part.strip()!r} is empty or too long a range")
+            raise UsageError(
+                f"--seeds {text}: {part.strip()!r} is empty or too long a range",
+                hint=f"the smaller number first, as in 0-7,12, and at most {MOST_SEEDS:,} seeds in all",
+            )
         seeds.extend(range(low, high + 1))
     return seeds
 
 
-def parse_grid(text: str, names: Sequence[str]) -> dict[str, list[float]]:
-    """`Young=0:1:5,Male=0:1:2` to the values of one or two attributes, in the order written.
+@dataclass(frozen=True)
+class Grid:
+    """What a sheet varies."""
+
+    text: str
+    """As typed."""
+    axes: dict[str, list[float]]
+    """Values of one or two attributes in the order written: along the columns, then down the rows."""
+
+
+def parse_grid(text: str, names: Sequence[str]) -> Grid:
+    """`Young=0:1:5,Male=0:1:2`, taken apart.
 
     Args:
         names: the attributes that there are.
@@ -55,7 +69,7 @@ def parse_grid(text: str, names: Sequence[str]) -> dict[str, list[float]]:
             f"--grid {text}: needs one or two attributes with numbers",
             hint="for example Young=0:1:5,Male=0:1:2",
         )
-    return {name: [float(value) for value in values] for name, values in axes.items()}
+    return Grid(text, {name: [float(value) for value in values] for name, values in axes.items()})
 
 
 def write_samples(
@@ -86,30 +100,28 @@ def write_grids(
     folder: Path,
     seeds: Sequence[int],
     stated: Mapping[str, float],
-    grid: str,
+    grid: Grid,
     truncation: float = 1.0,
 ) -> list[dict[str, Any]]:
-    """A sheet a seed: the first attribute of `grid` varies along the columns, the second down the rows.
+    """A sheet a seed: one subject, the first attribute of `grid` along the columns, the second down the rows.
 
     Raises:
-        UsageError: not one or two attributes of the model with values, or values under which no picture comes out.
+        UsageError: values under which no picture comes out.
         CivaeError: the folder cannot be written.
     """
-    axes = parse_grid(grid, [a.name for a in engine.roles.inputs])
-    names, across = list(axes), next(iter(axes.values()))
-    down = axes[names[1]] if len(names) == 2 else [None]
+    names, across = list(grid.axes), next(iter(grid.axes.values()))
+    down = grid.axes[names[1]] if len(names) == 2 else [None]
     records: list[dict[str, Any]] = []
     for seed in seeds:
-        # One subject throughout: the same noise and the same unstated attributes in every cell.
-        _, (subject,) = sample_images(engine, [seed], [stated])
+        # Of a covariate too: each of its values on its own would draw among the subjects that have it.
+        subjects_NA = np.repeat(drawn_subjects(engine, [seed], [stated]), len(down), axis=0)
         columns = []
         for value in across:
-            wanted = [
+            cells = [
                 {**stated, names[0]: value} | ({names[1]: other} if other is not None else {})
                 for other in down
             ]
-            cells = [subject | cell for cell in wanted]
-            images_NCHW, _ = sample_images(engine, [seed] * len(down), cells, truncation)
+            images_NCHW, _ = sample_images(engine, [seed] * len(down), cells, truncation, subjects_NA)
             columns.append((f"{names[0]}={value:g}", images_NCHW))
         row_labels = [f"{names[1]}={other:g}" for other in down if other is not None]
         make_folder(folder)
@@ -119,7 +131,7 @@ def write_grids(
             {
                 "output": str(path),
                 "seed": seed,
-                "grid": grid,
+                "grid": grid.text,
                 "stated": dict(stated),
                 "truncation": truncation,
             }

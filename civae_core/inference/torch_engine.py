@@ -8,6 +8,7 @@ from torch import Tensor
 
 from civae_core.attributes import AttributeRoles
 from civae_core.counterfactual import PREDICTIONS, Abduction, abduct
+from civae_core.draws import decode_prior
 from civae_core.engine.base import Abducted, Array, Predicted
 from civae_core.model.calibrated import Calibration
 from civae_core.model.familiar import Familiarity
@@ -63,10 +64,10 @@ class TorchEngine:
         found = predict(self.model, abduction, self._tensor(t_new_BT), noise=noise, strength=strength)
         return Predicted(_array(found.image_BCHW), _array(found.mean_BCHW), _array(found.effect_BCHW))
 
-    @torch.no_grad()
-    def draw(self, x_BX: Array, t_BT: Array, noise_BZ: Array) -> Array:
+    def draw(self, x_BX: Array, t_BT: Array, noise_BZ: Array, own_BT: Array | None = None) -> Array:
         x, t, noise = (self._tensor(values) for values in (x_BX, t_BT, noise_BZ))
-        return _array(self.model.decode(self.model.prior_of(x, t).sample(noise), t, x).mean_BCHW)
+        own = None if own_BT is None else self._tensor(own_BT)
+        return _array(decode_prior(self.model, x, t, noise, own))
 
     def _tensor(self, values: Array) -> Tensor:
         return torch.as_tensor(values, dtype=torch.float32, device=self.device)

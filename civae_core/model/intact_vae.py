@@ -34,7 +34,7 @@ class ModelOutput:
 
 
 class IntactVAE(nn.Module):
-    """β-Intact-VAE for images (Wu & Fukumizu 2022; METHOD section 2).
+    """β-Intact-VAE for images (Wu & Fukumizu 2022; docs/method.md).
 
     All methods take images as floats in [0,1] and attributes in raw units (binary 0/1, continuous as in the
     table); standardisation happens inside.
@@ -109,7 +109,7 @@ class IntactVAE(nn.Module):
         return posterior
 
     def decode(self, z_BZ: Tensor, t_BT: Tensor, x_BX: Tensor) -> PixelNormal:
-        """p(y|z,t[,x]) (M2); t may be any real value."""
+        """p(y|z,t[,x]) (M2); t may be any real value, of which `standardise_t` tells what is made."""
         likelihood: PixelNormal = self.decoder(z_BZ, self.standardise_t(t_BT), self.standardise_x(x_BX))
         return likelihood
 

@@ -109,7 +109,7 @@ def save_model(model: IntactVAE, card: ModelCard, path: Path) -> None:
     Raises:
         OSError: the disk is full, or the folder not writable.
     """
-    write_tensors(path, model.state_dict(), {"civae": card.to_json()})
+    save_tensors(path, model.state_dict(), {"civae": card.to_json()})
 
 
 def read_card(file: Path) -> ModelCard:
@@ -183,8 +183,10 @@ def read_metadata(file: Path) -> dict[str, str]:
         return opened.metadata() or {}
 
 
-def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: dict[str, str]) -> None:
+def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: dict[str, str]) -> None:
     """Writes tensors of any device and layout as a safetensors file, readable for whom the umask allows.
+
+    Not atomic: the place is for the caller to make so.
 
     Raises:
         OSError: the disk is full, or the folder not writable.

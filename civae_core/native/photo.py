@@ -134,7 +134,10 @@ def _require_editable(image: Image.Image, name: str) -> None:
 def _wide(image: Image.Image, name: str) -> np.ndarray:
     wide_HW = np.asarray(image)
     if wide_HW.min() < 0 or wide_HW.max() > 65535:
-        raise DataError(f"{name}: 32-bit integer pixels have no agreed range")
+        raise DataError(
+            f"{name}: 32-bit integer pixels have no agreed range",
+            hint="convert it to 16-bit grey or 8-bit RGB first",
+        )
     return wide_HW.astype(np.uint16)
 
 

@@ -7,13 +7,13 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from civae_core.attributes import AttributeRoles
-from civae_core.evaluation.question import do_text
+from civae_core.assignments import do_text
+from civae_core.attributes import AttributeRoles, answered_beyond, beyond_training
 from civae_core.figures.effects import effect_limit, effect_map, with_scale
 from civae_core.figures.grids import image_grid
 from civae_core.figures.pictures import Images, Picture, at_most, write_png
 from civae_core.files import atomic_file
-from civae_core.model.stored import write_tensors
+from civae_core.model.stored import save_tensors
 from civae_core.population.effects import POSTERIOR, PRIOR, TRUTH, MeanPair, PopulationEffects
 
 METADATA = "civae_effects"
@@ -32,20 +32,23 @@ def assumptions(roles: AttributeRoles) -> str:
     )
 
 
-def write_effects(
-    found: PopulationEffects, out: Path, roles: AttributeRoles, beyond: list[str]
-) -> list[dict[str, Any]]:
+def write_effects(found: PopulationEffects, out: Path, roles: AttributeRoles) -> list[dict[str, Any]]:
     """Writes sheet and arrays, named after the intervention, and returns one record a group.
 
     Args:
         out: a folder that exists.
-        beyond: values that training never saw, in words.
 
     Raises:
         CivaeError: the folder cannot be written.
     """
     do = dict(found.subjects.do)
-    notes = [assumptions(roles), *(f"{text}: extrapolated" for text in beyond)]
+    values = {name: value for name, value in do.items() if isinstance(value, float)}
+    beyond = [
+        f"{text}: {answered_beyond([a.name], [a])}"
+        for a in roles.treatments
+        for text in beyond_training(values, [a])
+    ]
+    notes = [assumptions(roles), *beyond]
     sheet = Picture(do_text(do).replace(", ", "_"), do_text(do), notes[0], _sheet(found, notes))
     picture, arrays = out / f"{sheet.name}.png", out / f"{sheet.name}.safetensors"
     write_png(picture, sheet.image)
@@ -56,7 +59,7 @@ def write_effects(
         "assumptions": notes[0],
     }
     with atomic_file(arrays) as temporary:
-        write_tensors(temporary, _arrays(found), {METADATA: json.dumps(described, ensure_ascii=False)})
+        save_tensors(temporary, _arrays(found), {METADATA: json.dumps(described, ensure_ascii=False)})
     shared = {"treat": do, "in_range": not beyond, "output": str(picture), "arrays": str(arrays)}
     return [record | shared for record in _records(found)]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from civae_core.assignments import Intervention
+from civae_core.assignments import Intervention, do_text
 from civae_core.attributes import Attribute, AttributeRoles, require_name
 from civae_core.counterfactual import act
 from civae_core.data import PreparedData
@@ -14,7 +14,7 @@ from civae_core.data.labelled import LabelledRows, evenly_spread, labelled_rows
 from civae_core.data.selection import Selection
 from civae_core.errors import DataError, UsageError
 from civae_core.evaluation.average_effects import EffectGroup, halves_by
-from civae_core.evaluation.question import KnownTruth, Question, by_known_truth, do_text
+from civae_core.evaluation.question import KnownTruth, Question, by_known_truth
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,8 @@ def labelled_selection(
     if not len(kept):
         raise DataError(
             f"--data {selection.path}#{selection.split}: none of the {len(wanted_N):,} selected images has a known "
-            "treatment and known covariates"
+            "treatment and known covariates",
+            hint=f"complete the table ({', '.join(a.name for a in roles.inputs)}), or name other images with --data",
         )
     return kept[evenly_spread(len(kept), limit or len(kept))]
 
@@ -83,7 +84,8 @@ def subjects_of(
     moved_N = (t_new_NT != chosen.t_NT).any(dim=1)
     if not moved_N.any():
         raise DataError(
-            f"--treat {do_text(intervention)}: changes none of the {len(chosen):,} images, who all have that already"
+            f"--treat {do_text(intervention)}: changes none of the {len(chosen):,} images, who all have that already",
+            hint="set another value, or name other images with --data",
         )
     rows_N, t_new_NT = chosen.rows_N[moved_N], t_new_NT[moved_N]
     by_truth = by_known_truth(data, [a.name for a in roles.treatments], rows_N, t_new_NT)

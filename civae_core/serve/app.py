@@ -26,6 +26,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from civae_core.align.choice import Align
 from civae_core.errors import CivaeError
 from civae_core.figures.pictures import png_bytes, to_picture
 from civae_core.serve.bodies import read_body
@@ -42,7 +43,6 @@ FILES = {
     "/page.css": ("page.css", "text/css; charset=utf-8"),
     "/page.js": ("page.js", "text/javascript; charset=utf-8"),
 }
-ALIGN = ("auto", "always", "never")
 
 
 def make_app(studio: Studio, hosts: Collection[str] = LOCAL, *, any_address: bool = False) -> ASGIApp:
@@ -90,20 +90,24 @@ class _Page:
         return await self._sit(Sitting(example=self.studio.examples[self._example_number(request)]))
 
     async def upload(self, request: Request) -> Response:
-        align = request.query_params.get("align", "auto")
+        align = request.query_params.get("align", Align.AUTO)
         face = request.query_params.get("face", "largest")
-        if align not in ALIGN:
-            raise RefusedError(400, f"align {align!r}: neither auto, always nor never")
+        if align not in tuple(Align):
+            raise RefusedError(
+                400, f"align {align!r}: neither auto, always nor never", hint="left out, it is auto"
+            )
         if face != "largest" and not (face.isdecimal() and len(face) <= 4):
-            raise RefusedError(400, f"face {face!r}: neither largest nor a number")
+            raise RefusedError(
+                400, f"face {face!r}: neither largest nor a number", hint="left out, it is the largest"
+            )
         if self._uploads >= self.limits.uploads_at_once:
-            raise RefusedError(503, "others are uploading; try again in a moment", retry_after=1)
+            raise RefusedError(503, "others are uploading", hint="try again in a moment", retry_after=1)
         self._uploads += 1
         try:
             data = await read_body(request, self.limits.upload_bytes, self.limits)
         finally:
             self._uploads -= 1
-        return await self._sit(Sitting(data, align=align, face=face))
+        return await self._sit(Sitting(data, align=Align(align), face=face))
 
     async def forget(self, request: Request) -> Response:
         self.sittings.forget(request.path_params["photo"])
@@ -131,7 +135,7 @@ class _Page:
     async def _ask(self, request: Request, ask: Callable[[Sitting, Question], Result]) -> Result:
         sitting = self.sittings.get(request.path_params["photo"])
         if sitting is None:
-            raise RefusedError(404, "this photograph is no longer kept; choose it again")
+            raise RefusedError(404, "this photograph is no longer kept", hint="choose it again")
         question = parse_question(await read_body(request, self.limits.question_bytes, self.limits))
         try:
             return await self._work(lambda: ask(sitting, question))
@@ -145,7 +149,9 @@ class _Page:
             RefusedError: too many are waiting for it.
         """
         if self._waiting >= self.limits.waiting:
-            raise RefusedError(503, "too many questions are waiting; try again in a moment", retry_after=1)
+            raise RefusedError(
+                503, "too many questions are waiting", hint="try again in a moment", retry_after=1
+            )
         self._waiting += 1
         try:
             return await anyio.to_thread.run_sync(ask, limiter=self._thread)
@@ -155,7 +161,7 @@ class _Page:
     def _example_number(self, request: Request) -> int:
         number: int = request.path_params["number"]
         if number >= len(self.studio.examples):
-            raise RefusedError(404, f"there is no example {number}")
+            raise RefusedError(404, f"there is no example {number}", hint="load the page again")
         return number
 
 
@@ -174,4 +180,5 @@ def _refused(request: Request, error: Exception) -> Response:
 
 def _not_there(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return refusal(RefusedError(error.status_code, f"{request.method} {request.url.path}: {error.detail}"))
+    said = f"{request.method} {request.url.path}: {error.detail}"
+    return refusal(RefusedError(error.status_code, said, hint="the page itself is at /"))

@@ -27,7 +27,9 @@ async def read_body(request: Request, most: int, limits: Limits) -> bytes:
                 if len(data) > most:
                     raise _too_long(most)
     except TimeoutError as error:
-        raise RefusedError(408, "the upload took too long") from error
+        raise RefusedError(
+            408, "the upload took too long", hint="send it again, or a smaller photograph"
+        ) from error
     return bytes(data)
 
 
@@ -38,4 +40,6 @@ async def _next(chunks: AsyncIterator[bytes], seconds: float) -> bytes | None:
 
 def _too_long(most: int) -> RefusedError:
     shown = f"{most / 2**20:g} MB" if most >= 2**20 else f"{most:,} bytes"
-    return RefusedError(413, f"more than {shown}, the most that this page takes")
+    return RefusedError(
+        413, f"more than {shown}, the most that this page takes", hint="save the photograph with fewer pixels"
+    )

@@ -76,7 +76,7 @@ class Guard:
         client = scope["client"][0] if scope.get("client") else ""
         seconds = self.strays.take(client) if stray else self.buckets.take(client, self._cost(scope))
         if seconds > 0:
-            raise RefusedError(429, "too many requests at once; wait a moment", retry_after=seconds)
+            raise RefusedError(429, "too many requests at once", hint="wait a moment", retry_after=seconds)
         if stray:
             raise stray
 
@@ -86,10 +86,16 @@ class Guard:
         host = headers.get("host", "")
         name = _name_of(host)
         if name not in self.hosts and not (self.any_address and _is_address(name)):
-            return RefusedError(421, f"this page is not called {host!r}; --allow-host NAME would allow it")
+            return RefusedError(
+                421, f"this page is not called {host!r}", hint="civae serve --allow-host NAME would allow it"
+            )
         origin = headers.get("origin")
         if origin is not None and scope["method"] not in ("GET", "HEAD") and _place_of(origin) != host:
-            return RefusedError(403, f"requests from {origin} are not answered")
+            return RefusedError(
+                403,
+                f"requests from {origin} are not answered",
+                hint="open the page itself, by its own address",
+            )
         return None
 
     def _cost(self, scope: Scope) -> float:
@@ -118,7 +124,9 @@ def refusal(error: Exception) -> JSONResponse:
             headers["retry-after"] = str(math.ceil(error.retry_after))
         if status in (408, 413):
             headers["connection"] = "close"  # what is left of the request is not read
-    hint = error.hint if error.hint and "--" not in error.hint else None  # flags are no use on a page
+    hint = error.hint
+    if hint and "--" in hint and not isinstance(error, RefusedError):
+        hint = None  # written for a command line, whose flags are no use on a page
     return JSONResponse({"error": error.message, "hint": hint}, status, headers)
 
 

@@ -44,8 +44,8 @@ class Limits:
 class RefusedError(CivaeError):
     """A request that is not answered, with its HTTP status."""
 
-    def __init__(self, status: int, message: str, *, retry_after: float | None = None) -> None:
-        super().__init__(message)
+    def __init__(self, status: int, message: str, *, hint: str, retry_after: float | None = None) -> None:
+        super().__init__(message, hint=hint)
         self.status, self.retry_after = status, retry_after
 
 

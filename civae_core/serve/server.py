@@ -1,6 +1,7 @@
 """Listening: the socket, the patience with slow clients, and the end by Ctrl-C."""
 
 import asyncio
+import errno
 import ipaddress
 import logging
 import signal
@@ -18,6 +19,12 @@ SEND_BUFFER = 2**17
 """Bytes of an answer that the system holds for a client. It would choose megabytes, and an answer that is fetched
 slowly would seem to stand still until a good part of them is gone."""
 
+_ADDRESSES = "127.0.0.1 is this machine alone, 0.0.0.0 all addresses that it has"
+_LISTENING = {
+    errno.EADDRINUSE: "--port 0 takes one that is free",
+    errno.EACCES: "ports below 1024 are the administrator's; --port 0 takes one that is free",
+}
+
 
 def listen(host: str, port: int) -> socket.socket:
     """A socket that listens; port 0 takes one that is free.
@@ -29,9 +36,9 @@ def listen(host: str, port: int) -> socket.socket:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.create_server(address[:2], family=family, backlog=64)
     except socket.gaierror as error:
-        raise UsageError(f"--host {host}: {error.strerror}") from error
+        raise UsageError(f"--host {host}: {error.strerror}", hint=_ADDRESSES) from error
     except OSError as error:
-        hint = "--port 0 takes one that is free" if port else None
+        hint = _LISTENING.get(error.errno or 0, _ADDRESSES)
         raise UsageError(f"--host {host} --port {port}: {error.strerror or error}", hint=hint) from error
     listening.setsockopt(
         socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER

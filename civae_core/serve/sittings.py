@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cached_property
 from typing import Any
 
+from civae_core.align.choice import Align
 from civae_core.inference.edit import AbductedPictures
 from civae_core.inference.pictures import Picture
 from civae_core.serve.limits import Limits
@@ -73,7 +74,7 @@ class Sitting:
     data: bytes = b""
     """The file's content; nothing of an example."""
     example: Picture | None = None
-    align: str = "auto"
+    align: Align = Align.AUTO
     face: str = "largest"
     subjects: dict[int, Subject] = field(default_factory=dict)
     """By the number of the model."""

@@ -4,23 +4,22 @@ A photograph is abducted once for each model and each set of stated attributes (
 predicts (M6).
 """
 
-import base64
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
-from civae_core.align.aligner import FACELESS, Align, Look, aligner_for
+from civae_core.align.aligner import FACELESS, Look, aligner_for
 from civae_core.align.mtcnn import is_installed as finds_faces
 from civae_core.assignments import Intervention
-from civae_core.attributes import Attribute, beyond_training, with_care
+from civae_core.attributes import Attribute, cautions, with_care
 from civae_core.data.images import Preprocessing, decode
 from civae_core.engine.base import Array, Engine
 from civae_core.errors import DataError, UsageError
 from civae_core.figures.effects import effect_limit, effect_map
-from civae_core.figures.pictures import png_bytes, to_picture
+from civae_core.figures.pictures import inlined, to_picture
 from civae_core.inference.edit import EditedPicture, abduct_pictures, edit_abducted
 from civae_core.inference.labels import describe_unsure
 from civae_core.inference.output import account, carried
@@ -107,7 +106,9 @@ class Studio:
             DataError: as `sit`.
         """
         if number >= len(self.models):
-            raise UsageError(f"models: there is no model {number}")
+            raise UsageError(
+                f"models: there is no model {number}", hint=f"there are {len(self.models)}, from 0 on"
+            )
         if number not in sitting.subjects:
             sitting.subjects[number] = Subject(
                 _picture(sitting, self.models[number], self.limits.upload_pixels)
@@ -146,7 +147,10 @@ class Studio:
         if not question.native:
             return png_of(Photo(found.edits[0].image_CHW.transpose(1, 2, 0)), said)
         if sitting.example is not None:
-            raise UsageError("an example is prepared data, which has no photograph of another size")
+            raise UsageError(
+                "an example is prepared data, which has no photograph of another size",
+                hint="download it in the model's size, or choose a photograph of your own",
+            )
         shape = self.models[number].shape
         return png_of(carried(read_native(sitting.data), found, found.edits[0], shape), said)
 
@@ -197,10 +201,13 @@ def _picture(sitting: Sitting, model: ServedModel, most_pixels: int) -> Picture:
     if sitting.example is not None:
         has, wants = sitting.example.pixels_CHW.shape, (shape.channels, shape.size, shape.size)
         if has != wants:
-            raise UsageError(f"the examples are {has[1]} pixels wide, {model.name} takes {wants[1]}")
+            raise UsageError(
+                f"the examples are {has[1]} pixels wide, {model.name} takes {wants[1]}",
+                hint="choose a photograph of your own",
+            )
         return sitting.example
     pixels_CHW = decode(sitting.data, shape, most_pixels)
-    aligner = aligner_for(shape, cast(Align, sitting.align), sitting.face)
+    aligner = aligner_for(shape, sitting.align, sitting.face)
     look = aligner.look(sitting.data) if aligner else Look([], faceless=False)
     view = look.views[0] if look.views else None
     shown_CHW = view.pixels_CHW if view else pixels_CHW
@@ -244,7 +251,7 @@ def _answer(model: ServedModel, found: EditedPicture, limit: float) -> dict[str,
     difference_CHW = np.abs(edit.image_CHW.astype(np.int16) - found.picture.pixels_CHW)
     notes = describe_unsure(THIS, found.unsure, found.predicted)
     stated = {n: v for n, v in found.factual.items() if n not in found.predicted}
-    notes += [f"{text}; judge with care" for text in beyond_training(stated, roles.inputs)]
+    notes += cautions(stated, roles)
     if found.picture.faceless:
         notes.append(FACELESS)
     if found.unfamiliar is not None:
@@ -270,4 +277,4 @@ def _answer(model: ServedModel, found: EditedPicture, limit: float) -> dict[str,
 
 
 def _inline(image_CHW: Array) -> str:
-    return "data:image/png;base64," + base64.b64encode(png_bytes(to_picture(image_CHW))).decode("ascii")
+    return inlined(to_picture(image_CHW))

@@ -29,6 +29,7 @@ IMAGES, LABELS, PARTITION = "img_align_celeba", "list_attr_celeba.txt", "list_ev
 COLUMNS: tuple[str, ...] = tuple(attribute.name for attribute in ATTRIBUTES if attribute.kind == "binary")
 """The columns of the list of attributes; CelebA has no continuous ones, so Skin_Tone is left out."""
 
+JPEG_QUALITY = 95
 _FACTS = "faces.json"
 _CHUNK = 64  # portraits in memory at a time
 
@@ -43,7 +44,7 @@ class CelebaTree:
 
 
 def write_celeba_tree(
-    folder: Path, *, count: int, seed: int, overlap: float, quality: int = 95, overwrite: bool = False
+    folder: Path, *, count: int, seed: int, overlap: float, overwrite: bool = False
 ) -> CelebaTree:
     """Writes `count` faces: 80 % train and follow the process; 10 % validate and 10 % test, all cells populated.
 
@@ -51,7 +52,6 @@ def write_celeba_tree(
         folder: new, empty, or left by an earlier call.
         seed: of the people.
         overlap: as `FaceProcess` has it, in (0, 1].
-        quality: of the JPEGs, 1 to 95.
         overwrite: replace what an earlier call with other arguments left.
 
     Raises:
@@ -62,7 +62,7 @@ def write_celeba_tree(
     sizes = split_sizes(count)
     splits = dict(zip(("train", "valid", "test"), sizes, strict=True))
     process = FaceProcess(overlap=overlap, seed=seed)
-    facts = {"civae_faces": 1, "count": count, "seed": seed, "overlap": overlap, "quality": quality}
+    facts = {"civae_faces": 1, "count": count, "seed": seed, "overlap": overlap, "quality": JPEG_QUALITY}
     if _claim(folder, facts, overwrite=overwrite):
         return CelebaTree(count, splits, fresh=False)
     labels = [str(count), " ".join(COLUMNS) + " "]
@@ -71,7 +71,7 @@ def write_celeba_tree(
             rows = range(first, min(first + _CHUNK, count))
             subjects = people(process, rows, sizes[0])
             labels += _label_rows(subjects, rows)
-            _draw_missing(folder / IMAGES, subjects, rows, quality)
+            _draw_missing(folder / IMAGES, subjects, rows)
             bar.advance(len(rows))
     parts = [part for part, size in enumerate(sizes) for _ in range(size)]
     partition = [f"{_file_name(row)} {part}" for row, part in enumerate(parts)]
@@ -80,14 +80,14 @@ def write_celeba_tree(
     return CelebaTree(count, splits, fresh=True)
 
 
-def _draw_missing(images: Path, subjects: Subjects, rows: range, quality: int) -> None:
+def _draw_missing(images: Path, subjects: Subjects, rows: range) -> None:
     missing = [i for i, row in enumerate(rows) if not (images / _file_name(row)).exists()]
     if not missing:
         return
     portraits_NHW3 = render_portraits(subjects[torch.tensor(missing)]).permute(0, 2, 3, 1).numpy()
     for i, pixels_HW3 in zip(missing, portraits_NHW3, strict=True):
         with atomic_file(images / _file_name(rows[i])) as temporary:
-            Image.fromarray(pixels_HW3).save(temporary, "JPEG", quality=quality)
+            Image.fromarray(pixels_HW3).save(temporary, "JPEG", quality=JPEG_QUALITY)
 
 
 def _label_rows(subjects: Subjects, rows: range) -> list[str]:

@@ -3,13 +3,12 @@
 import torch
 from torch import Tensor
 
+from civae_core.celeba import HEIGHT, WIDTH
 from civae_core.synthetic.canvas import Canvas
 from civae_core.synthetic.look import Look, look_of
 from civae_core.synthetic.process import Subjects
 from civae_core.synthetic.renderer import draw, expose
 from civae_core.synthetic.surroundings import draw_backdrop
-
-WIDTH, HEIGHT = 178, 218
 
 # A square of this side has the eyes 40 pixels apart on average, as CelebA's are. At the foot of the portrait it
 # puts them at row 113; CelebA's are at 111.

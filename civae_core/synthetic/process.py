@@ -154,7 +154,8 @@ class Subjects:
         if isinstance(value, str):
             if value != "flip":
                 raise UsageError(
-                    f"do({name}): {value!r} is neither a number nor 'flip'", hint="for example 0, 1.5 or 'flip'"
+                    f"do({name}): {value!r} is neither a number nor 'flip'",
+                    hint="for example 0, 1.5 or 'flip'",
                 )
             if name in {a.name for a in roots_of(self.ageing) if a.kind == "continuous"}:
                 raise UsageError(f"do({name}): only a binary attribute can be flipped", hint="give a number")
@@ -227,7 +228,9 @@ class FaceProcess:
         if not 32 <= size <= 256:
             raise UsageError(f"size: {size} is not within 32 to 256", hint="64 is usual")
         if seed < 0:
-            raise UsageError(f"seed: {seed} is negative", hint="any number from 0 on; another one is other people")
+            raise UsageError(
+                f"seed: {seed} is negative", hint="any number from 0 on; another one is other people"
+            )
         self.overlap = overlap
         self.seed = seed
         self.size = size
@@ -241,7 +244,8 @@ class FaceProcess:
         """
         if start < 0 or count < 0:
             raise UsageError(
-                f"subjects: start {start} and count {count} must not be negative", hint="subjects count from 0"
+                f"subjects: start {start} and count {count} must not be negative",
+                hint="subjects count from 0",
             )
         noise_NK = noise.draw(self.seed, int(randomised), start, count)
         roots = _roots(noise_NK, randomised)

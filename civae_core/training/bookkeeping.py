@@ -13,6 +13,7 @@ from civae_core.training.heldout import HeldOut
 from civae_core.training.learner import Learner
 from civae_core.training.pairing import Fitted
 from civae_core.training.run_folder import RunFolder
+from civae_core.training.trackers import Trackers
 
 log = logging.getLogger(__name__)
 
@@ -30,11 +31,16 @@ class Bookkeeper:
         held_out: HeldOut,
         counters: Counters,
         card: ModelCard,
+        trackers: Trackers,
         *,
         writes: bool,
     ) -> None:
+        """
+        Args:
+            trackers: shown sample grids; lines of metrics reach them through the folder.
+        """
         self.config, self.folder, self.learner = config, folder, learner
-        self.held_out, self.card, self.writes = held_out, card, writes
+        self.held_out, self.card, self.trackers, self.writes = held_out, card, trackers, writes
         self.go_on_from(counters)
 
     def go_on_from(self, counters: Counters) -> None:
@@ -87,7 +93,9 @@ class Bookkeeper:
         """Writes the grid of fixed held-out images."""
         if self.writes:
             self.folder.require_held()
-            self.held_out.save_grid(self.learner.average, self.folder, self.counters.images_seen)
+            seen = self.counters.images_seen
+            grid = self.held_out.save_grid(self.learner.average, self.folder, seen)
+            self.trackers.picture(grid, seen)
 
     def save(self, *, validate: bool) -> None:
         """Writes a checkpoint, which becomes `best` if its validation loss is the lowest so far."""

@@ -27,7 +27,7 @@ from civae_core.model.stored import (
     read_shapes,
     read_tensors,
     save_model,
-    write_tensors,
+    save_tensors,
 )
 from civae_core.reading import parse_json
 from civae_core.training.learner import Learner
@@ -75,7 +75,7 @@ def save_checkpoint(
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         save_model(learner.average, card, temporary / FILE_NAME)
-        write_tensors(temporary / STATE_NAME, _state_tensors(learner), _state_metadata(learner, counters))
+        save_tensors(temporary / STATE_NAME, _state_tensors(learner), _state_metadata(learner, counters))
         for file in (temporary / FILE_NAME, temporary / STATE_NAME, temporary):
             sync(file)
         if (folder / name).is_dir():
@@ -123,7 +123,7 @@ def restore_checkpoint(folder: Path, learner: Learner) -> Counters:
             learner.tally.load(tensors["tally"])
         return Counters(**metadata["counters"])
     except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{state_file}: not a training state of this version ({error})") from error
+        raise _no_state(state_file, error) from error
 
 
 def last_checkpoint(folder: Path) -> Path | None:
@@ -246,13 +246,20 @@ def _state_metadata(learner: Learner, counters: Counters) -> dict[str, str]:
     return {"civae_state": json.dumps(values, allow_nan=False)}
 
 
+def _no_state(file: Path, error: Exception) -> DataError:
+    return DataError(
+        f"{file}: not a training state of this version ({error})",
+        hint=f"copy it again, take the civae that wrote it, or delete {file.parent} to go on from the one before",
+    )
+
+
 def _read_metadata(file: Path) -> dict[str, Any]:
     try:
         metadata = parse_json(read_metadata(file)["civae_state"])
         written = metadata.get("format", 1)
         newer = written > STATE_FORMAT
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(f"{file}: not a training state of this version ({error})") from error
+        raise _no_state(file, error) from error
     if newer:
         raise DataError(
             f"{file}: written in format {written}, this version reads up to {STATE_FORMAT}",

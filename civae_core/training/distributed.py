@@ -31,18 +31,18 @@ class Processes:
         """Whether this process writes files and talks."""
         return self.rank == 0
 
-    def any(self, flag: int) -> int:
-        """The largest `flag` over all processes, so that all act on what one was told."""
+    def largest(self, number: int) -> int:
+        """The largest of all processes' numbers, so that all act on what one was told; 0 where all have 0."""
         if self.world_size == 1:
-            return flag
+            return number
         device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-        shared = torch.tensor([flag], device=device)
+        shared = torch.tensor([number], device=device)
         dist.all_reduce(shared, op=dist.ReduceOp.MAX)
         return int(shared.item())
 
     def wait_for_all(self) -> None:
         """Goes on when every process has come here."""
-        self.any(0)
+        self.largest(0)
 
     def lead(self, act: Callable[[], object]) -> None:
         """Lets the first process act for all while the others wait.
@@ -56,7 +56,7 @@ class Processes:
                 act()
             except CivaeError as error:
                 refused = error
-        code = self.any(refused.exit_code if refused is not None else 0)
+        code = self.largest(refused.exit_code if refused is not None else 0)
         if refused is not None:
             raise refused
         if code:
@@ -78,12 +78,16 @@ class Processes:
         """
         if batch_size % self.world_size:
             raise UsageError(
-                f"train.batch_size: {batch_size} images cannot be shared evenly by {self.world_size} processes"
+                f"train.batch_size: {batch_size} images cannot be shared evenly by {self.world_size} processes",
+                hint=f"for example --set train.batch_size={-(-batch_size // self.world_size) * self.world_size}",
             )
-        if batch_size // self.world_size % parts:
+        share = batch_size // self.world_size
+        if share % parts:
+            fewer = max(n for n in range(1, min(parts, share) + 1) if share % n == 0)
             raise UsageError(
-                f"train.accumulate: {parts} even parts do not make the {batch_size // self.world_size} images of "
-                f"each of {self.world_size} processes"
+                f"train.accumulate: {parts} even parts do not make the {share} images of "
+                f"each of {self.world_size} processes",
+                hint=f"for example --set train.accumulate={fewer}",
             )
 
 

@@ -1,5 +1,7 @@
 """Looking at held-out images during training: the validation loss and the sample grid."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -90,7 +92,7 @@ class HeldOut:
             errors.append(reconstruction_errors(y_BCHW.cpu().numpy(), found_BCHW.float().cpu().numpy()))
         return fit_familiarity(np.concatenate(errors), self.split)
 
-    def save_grid(self, model: IntactVAE, folder: RunFolder, images_seen: int) -> None:
+    def save_grid(self, model: IntactVAE, folder: RunFolder, images_seen: int) -> Path:
         """Writes samples/step-<images>.png: original | reconstruction | each treatment's counterfactual."""
         y_BCHW, x_BX, t_BT = self.shown.read(self.data, self.device)
         abduction = abduct(model, y_BCHW, x_BX, t_BT)
@@ -102,7 +104,9 @@ class HeldOut:
             for tau in (0.0, 1.0):
                 result = predict(model, abduction, t_new_BT, noise=tau)
                 columns.append((f"{attribute.name} changed, τ={tau:.0f}", result.image_BCHW))
-        write_png(folder.samples / f"step-{images_seen:09d}.png", image_grid(columns))
+        path = folder.samples / f"step-{images_seen:09d}.png"
+        write_png(path, image_grid(columns))
+        return path
 
 
 def _other_end(attribute: Attribute, t_B: Tensor) -> Tensor:

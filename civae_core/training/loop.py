@@ -10,31 +10,21 @@ from civae_core.config import Config
 from civae_core.data import PreparedData
 from civae_core.data.labelled import labelled_rows
 from civae_core.errors import DivergedError, InterruptedRunError, PreemptedError
-from civae_core.locks import require_unheld
 from civae_core.overfitting import warn_if_overfit
 from civae_core.progress import progress
 from civae_core.training.bookkeeping import Bookkeeper
 from civae_core.training.checkpoint import Counters, clear_unfinished, drop_old, mend_links
-from civae_core.training.device import Compute, choose_device
 from civae_core.training.distributed import Processes, joined
 from civae_core.training.feed import Feed
 from civae_core.training.heldout import HeldOut
-from civae_core.training.learner import Learner, parts_asked_for
-from civae_core.training.memory import fit_parts, out_of_memory_explained
+from civae_core.training.learner import Learner
 from civae_core.training.pairing import fit_pairing
+from civae_core.training.preparation import prepared
 from civae_core.training.run_folder import RunFolder
 from civae_core.training.setback import SETBACKS_ALLOWED, set_back
-from civae_core.training.setup import (
-    assign_roles,
-    make_batches,
-    make_card,
-    make_feed,
-    make_model,
-    make_partly_batches,
-    validation_split,
-)
-from civae_core.training.start import find_start
+from civae_core.training.setup import make_card, make_model
 from civae_core.training.stopping import INTERRUPTED, StopRequest, stop_on_signals
+from civae_core.training.trackers import tracked
 
 log = logging.getLogger(__name__)
 
@@ -76,31 +66,12 @@ def train(
         if processes.is_first:
             stack.enter_context(folder.logged())
 
-        # Open and check the data before anything costly.
-        data = PreparedData.open(config.data.path)
-        roles = assign_roles(config, data)
-        held_split = validation_split(data)
-        held_rows = labelled_rows(data, roles, held_split)
-
-        # Choose how to compute.
-        processes.require_even_shares(config.train.batch_size, parts_asked_for(config.train))
-        compute = Compute.choose(
-            choose_device(processes.own_device(device)), config.train.precision, config.train.channels_last
+        # Open data, device, checkpoint and model, and check them.
+        ready = stack.enter_context(
+            prepared(config, folder, processes, device=device, resume=resume, stop_at=stop_at)
         )
-        compute.set_backends()
-        stack.enter_context(out_of_memory_explained(config, compute, processes))
-
-        # Find where to begin.
-        processes.lead(lambda: require_unheld(out))
-        start = find_start(folder, config, data, resume=resume, stop_at=stop_at)
-
-        # Build the model with its optimiser, go on from the checkpoint, and weigh the batches.
-        learner = Learner(make_model(config, roles, data), config, roles, compute)
-        counters = start.restore(learner)
-        batches = make_batches(config, roles, data, compute, processes)
-        partly = make_partly_batches(config, roles, data, compute, processes, batches)
-        feed = make_feed(config, batches, partly, compute)
-        learner.parts = fit_parts(learner, feed, counters.images_seen, processes)
+        data, roles, compute, start = ready.data, ready.roles, ready.compute, ready.start
+        learner, counters = ready.learner, ready.counters
 
         # Claim the folder, now that everything fits.
         def claim() -> None:
@@ -113,24 +84,27 @@ def train(
                 mend_links(folder.checkpoints, counters)
                 drop_old(folder.checkpoints, config.train.keep)
             facts = {"device": compute.describe(), "data": data.fingerprint, "started_from": start.origin}
-            folder.describe(config, facts)
+            folder.write_description(config, facts)
 
         processes.lead(claim)
         learner.wrap(compiled=config.train.compile, distributed=processes.world_size > 1)
 
         # Train.
+        is_work = counters.images_seen < ready.end or _pairing_is_due(config, learner, counters)
+        wanted = processes.is_first and is_work
         books = Bookkeeper(
             config,
             folder,
             learner,
-            HeldOut(data, held_rows, roles, config, compute.device, held_split),
+            HeldOut(data, ready.held_rows, roles, config, compute.device, ready.held_split),
             counters,
-            make_card(config, roles, data, batches),
+            make_card(config, roles, data, ready.batches),
+            stack.enter_context(tracked(config, folder, counters.images_seen, wanted=wanted)),
             writes=processes.is_first,
         )
         while True:
             try:
-                _loop(config, learner, feed, books, processes, stop, stop_at)
+                _loop(config, learner, ready.feed, books, processes, stop, ready.end)
                 break
             except DivergedError as error:
                 if books.counters.setbacks >= SETBACKS_ALLOWED:
@@ -152,10 +126,9 @@ def _loop(
     books: Bookkeeper,
     processes: Processes,
     stop: StopRequest,
-    stop_at: int | None,
+    limit: int,
 ) -> None:
     settings, counters = config.train, books.counters
-    limit = min(settings.images, stop_at or settings.images)
     if counters.images_seen >= limit:
         if not _pairing_is_due(config, learner, counters):
             log.info("nothing to do: %s images are done", f"{counters.images_seen:,}")
@@ -219,7 +192,7 @@ def _pair_noises(
             stopped=lambda: stop.reason,
         )
     unfinished = processes.is_first and fitted is None
-    if reason := processes.any(stop.reason if unfinished else 0):
+    if reason := processes.largest(stop.reason if unfinished else 0):
         raise _stopped(reason, counters.images_seen)
     counters.paired = True
     if fitted is not None:
@@ -238,7 +211,7 @@ def _asked_to_stop(stop: StopRequest, processes: Processes, counters: Counters, 
     if processes.world_size == 1:
         return stop.reason
     steps = counters.images_seen // batch_size
-    return processes.any(stop.reason) if steps % STOP_POLL_STEPS == 0 else 0
+    return processes.largest(stop.reason) if steps % STOP_POLL_STEPS == 0 else 0
 
 
 def _stopped(reason: int, images: int) -> PreemptedError | InterruptedRunError:

@@ -135,7 +135,7 @@ def _fewest_parts(
             gc.collect()
         if learner.compute.device.type == "cuda":
             torch.cuda.empty_cache()
-        if not processes.any(int(not fits)):
+        if not processes.largest(int(not fits)):
             log.info("train.accumulate auto: %s", describe_parts(parts, share))
             return parts
     raise refused or torch.OutOfMemoryError("another process ran out of memory")

@@ -42,6 +42,9 @@ RATE = 0.005
 CHECKED = 8
 """Batches of training images whose counterfactuals are looked at with and without the rotation."""
 
+Images = tuple[Tensor, Tensor, Tensor]
+"""Images in [0,1] with raw factual attributes: (y_BCHW, x_BX, t_BT)."""
+
 
 @dataclass(frozen=True)
 class Fitted:
@@ -88,19 +91,44 @@ def fit_pairing(
     """
     if model.pairing is None:
         raise ValueError("the model has no pairing")
-    model.pairing.forget()
-    angles_TLL = model.pairing.free_TLL.requires_grad_()
     steps, began = max(images // BATCH, 1), time.monotonic()
+    generator = generator_for(seed, "pairing")
+
+    def draw() -> Images:
+        return rows[torch.randint(len(rows), (BATCH,), generator=generator)].read(data, device)
+
+    model.pairing.forget()
+    losses = _descend(model, model.pairing.free_TLL, draw, roles.treatments, steps, stopped)
+    if len(losses) < steps:
+        model.pairing.forget()
+        return None
+    if not model.pairing.free_TLL.isfinite().all():
+        log.warning("the pairing of latent noises became non-finite: they stay as they come")
+        model.pairing.forget()
+    else:
+        with torch.no_grad():
+            _forget_if_it_takes_the_effect(model, [draw() for _ in range(CHECKED)], roles.treatments)
+    tenth = max(steps // 10, 1)
+    first, last = (float(torch.stack(part).mean()) for part in (losses[:tenth], losses[-tenth:]))
+    return Fitted(first, last, time.monotonic() - began)
+
+
+def _descend(
+    model: IntactVAE,
+    angles_TLL: Tensor,
+    draw: Callable[[], Images],
+    treatments: tuple[Attribute, ...],
+    steps: int,
+    stopped: Callable[[], int],
+) -> list[Tensor]:
+    """Moves the rotation's angles against the gradient of P, in place; P of each step, fewer of them if stopped."""
+    angles_TLL.requires_grad_()
     optimizer = Adam([angles_TLL], RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    generator = generator_for(seed, "pairing")
-    losses = []
+    losses: list[Tensor] = []
     with progress("pair", steps * BATCH) as bar:
-        for _ in range(steps):
-            if stopped():
-                break
-            drawn = rows[torch.randint(len(rows), (BATCH,), generator=generator)]
-            loss = pairing_loss(model, *drawn.read(data, device), roles.treatments).mean()
+        while len(losses) < steps and not stopped():
+            loss = pairing_loss(model, *draw(), treatments).mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -108,25 +136,11 @@ def fit_pairing(
             losses.append(loss.detach())
             bar.advance(BATCH)
     angles_TLL.requires_grad_(False)
-    if len(losses) < steps:
-        model.pairing.forget()
-        return None
-    if not angles_TLL.isfinite().all():
-        log.warning("the pairing of latent noises became non-finite: they stay as they come")
-        model.pairing.forget()
-    else:
-        looked_at = [rows[torch.randint(len(rows), (BATCH,), generator=generator)] for _ in range(CHECKED)]
-        with torch.no_grad():
-            _forget_if_it_takes_the_effect(
-                model, [part.read(data, device) for part in looked_at], roles.treatments
-            )
-    tenth = max(steps // 10, 1)
-    first, last = (float(torch.stack(part).mean()) for part in (losses[:tenth], losses[-tenth:]))
-    return Fitted(first, last, time.monotonic() - began)
+    return losses
 
 
 def _forget_if_it_takes_the_effect(
-    model: IntactVAE, batches: Sequence[tuple[Tensor, Tensor, Tensor]], treatments: tuple[Attribute, ...]
+    model: IntactVAE, batches: Sequence[Images], treatments: tuple[Attribute, ...]
 ) -> None:
     """Leaves the rotation out if, by more than chance, fewer counterfactuals are seen as asked with it."""
     assert model.pairing is not None

@@ -6,23 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from civae_core.config import Config
-from civae_core.data import PreparedData
-from civae_core.data.labelled import labelled_rows
-from civae_core.locks import require_unheld
-from civae_core.training.device import Compute, choose_device
 from civae_core.training.distributed import joined
-from civae_core.training.learner import Learner, parts_asked_for
-from civae_core.training.memory import fit_parts, held_bytes, out_of_memory_explained, peak_memory
+from civae_core.training.memory import held_bytes, peak_memory
+from civae_core.training.preparation import prepared
 from civae_core.training.run_folder import RunFolder
-from civae_core.training.setup import (
-    assign_roles,
-    make_batches,
-    make_feed,
-    make_model,
-    make_partly_batches,
-    validation_split,
-)
-from civae_core.training.start import find_start
 
 
 @dataclass(frozen=True)
@@ -86,48 +73,32 @@ def preview(
     """
     with ExitStack() as stack:
         processes = stack.enter_context(joined(device))
-        data = PreparedData.open(config.data.path)
-        roles = assign_roles(config, data)
-        held_out = labelled_rows(data, roles, validation_split(data))
-        processes.require_even_shares(config.train.batch_size, parts_asked_for(config.train))
-        compute = Compute.choose(
-            choose_device(processes.own_device(device)), config.train.precision, config.train.channels_last
+        ready = stack.enter_context(
+            prepared(config, RunFolder(out), processes, device=device, resume=resume, stop_at=stop_at)
         )
-        stack.enter_context(out_of_memory_explained(config, compute, processes))
-        if processes.is_first:
-            require_unheld(out)
-        start = find_start(RunFolder(out), config, data, resume=resume, stop_at=stop_at)
-        learner = Learner(make_model(config, roles, data), config, roles, compute)
-        counters = start.restore(learner)
-        seen = counters.images_seen
-        batches = make_batches(config, roles, data, compute, processes)
-        partly = make_partly_batches(config, roles, data, compute, processes, batches)
-
-        feed = make_feed(config, batches, partly, compute)
-        learner.parts = fit_parts(learner, feed, seen, processes)
-        before = 0 if compute.device.type == "cuda" else held_bytes(learner)
-        with peak_memory(compute.device) as peak:
-            fed = feed.at(seen)
+        learner, seen, device_used = ready.learner, ready.counters.images_seen, ready.compute.device
+        before = 0 if device_used.type == "cuda" else held_bytes(learner)
+        with peak_memory(device_used) as peak:
+            fed = ready.feed.at(seen)
             learner.step(fed.batch, seen, fed.partly)
         means, _, _ = learner.tally.read()
 
     predictor = learner.model.predictor
     in_predictor = sum(p.numel() for p in predictor.parameters()) if predictor is not None else 0
     everything = sum(p.numel() for p in learner.model.parameters())
-    images_to = min(config.train.images, stop_at or config.train.images)
-    pairs = learner.average.pairing is not None and not counters.paired
+    pairs = learner.average.pairing is not None and not ready.counters.paired
     return Preview(
-        compute=compute.describe(),
-        training_images=len(batches.rows_N),
-        validation_images=min(len(held_out), config.train.validate_images),
+        compute=ready.compute.describe(),
+        training_images=len(ready.batches.rows_N),
+        validation_images=min(len(ready.held_rows), config.train.validate_images),
         parameters=everything - in_predictor,
         predictor_parameters=in_predictor,
         memory_estimate_mib=round((before + peak.bytes) / 2**20, 1),
         images_at_once=config.train.batch_size // processes.world_size // learner.parts,
         loss=round(means["loss"], 2) if means else None,
         images_from=seen,
-        images_to=images_to,
+        images_to=ready.end,
         pairing_images=config.train.images_to_pair
-        if pairs and max(seen, images_to) >= config.train.images
+        if pairs and max(seen, ready.end) >= config.train.images
         else 0,
     )

@@ -28,12 +28,12 @@ log = logging.getLogger(__name__)
 
 OUR_NAMES = {
     "config.yml", "command.txt", "env.json", "metrics.jsonl", "log.txt", "samples", "checkpoints",
-    "evaluation.json", "report.html",
+    "evaluation.json", "report.html", "tensorboard", "wandb", "wandb-id.txt",
 }  # fmt: skip
 FREE_TO_CHANGE = {
     "data.path", "data.cache", "train.images", "train.accumulate", "train.checkpoint_activations",
     "train.log_every", "train.checkpoint_every",
-    "train.sample_every", "train.validate_images", "train.keep",
+    "train.sample_every", "train.validate_images", "train.keep", "train.trackers",
 }  # fmt: skip
 """Keys that a resumed run may be given anew; any other difference would make it another run."""
 
@@ -58,7 +58,7 @@ class RunFolder:
             UsageError: it is a file, or holds files that are not a run's.
         """
         if self.path.exists() and not self.path.is_dir():
-            raise UsageError(f"--out {self.path}: is a file, not a folder")
+            raise UsageError(f"--out {self.path}: is a file, not a folder", hint="name a new or empty folder")
         if not self.path.exists() or (self._facts.is_file() and self.checkpoints.is_dir()):
             return
         foreign = sorted(p.name for p in self.path.iterdir() if not _is_ours(p))
@@ -116,8 +116,8 @@ class RunFolder:
             return None  # no run yet, or its env.json was edited: it has no origin that we know of
         return str(named) if named else None
 
-    def describe(self, config: Config, facts: dict[str, Any]) -> None:
-        """Writes config.yml, command.txt and env.json."""
+    def write_description(self, config: Config, facts: dict[str, Any]) -> None:
+        """Writes what this run is: config.yml, command.txt and env.json."""
         write_text(self.path / "command.txt", shlex.join(sys.argv) + "\n")
         write_json(self._facts, environment() | facts)
         write_text(self.path / "config.yml", dump_config(config))
@@ -131,7 +131,7 @@ class RunFolder:
         file = self.path / "config.yml"
         if not file.is_file():
             return
-        before, now = _flat(load_config([file]).model_dump()), _flat(config.model_dump())
+        before, now = flat(load_config([file]).model_dump()), flat(config.model_dump())
         changed = [k for k in now if k not in FREE_TO_CHANGE and before.get(k) != now[k]]
         if changed:
             listed = ", ".join(f"{key} ({before.get(key)} → {now[key]})" for key in changed)
@@ -245,11 +245,12 @@ def _is_ours(path: Path) -> bool:
     return path.name in OUR_NAMES or path.name.endswith(".tmp") or path.name.startswith(LOCK_NAME)
 
 
-def _flat(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A config's values by their dotted keys, as `train.lr`."""
+    found: dict[str, Any] = {}
     for key, value in section.items():
         if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
+            found |= flat(value, f"{prefix}{key}.")
         else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+            found[f"{prefix}{key}"] = value
+    return found

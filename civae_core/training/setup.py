@@ -160,9 +160,7 @@ def partly_at(partly: TrainingBatches | None, images_seen: int, full: TrainingBa
     return batch if len(batch) else None
 
 
-def make_feed(
-    config: Config, batches: TrainingBatches, partly: TrainingBatches | None, compute: Compute
-) -> Feed:
+def make_feed(batches: TrainingBatches, partly: TrainingBatches | None, compute: Compute) -> Feed:
     """The batches as a run takes them, each with this process's share of the images that go beside it."""
 
     def make(images_seen: int) -> Fed:

@@ -97,7 +97,10 @@ def find_start(
 def _other_runs_checkpoint(resume: str, images: int, stop_at: int | None) -> Path:
     checkpoint = last_checkpoint(Path(resume) / "checkpoints") or follow(Path(resume))
     if not checkpoint.is_dir():
-        raise UsageError(f"--resume {resume}: no such run or checkpoint folder")
+        raise UsageError(
+            f"--resume {resume}: no such run or checkpoint folder",
+            hint="name a run, or a folder below its checkpoints; auto, must and never are about the run in --out",
+        )
     seen = read_card(find_model_file(checkpoint)).images_seen
     end = min(images, stop_at or images)
     if seen >= end:

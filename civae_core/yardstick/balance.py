@@ -41,7 +41,10 @@ def learnable(table: tuple[Attribute, ...], labels_NA: Tensor) -> list[int]:
             "too few examples to learn a scorer of: %s", ", ".join(table[column].name for column in dropped)
         )
     if not kept:
-        raise DataError("no attribute of the table varies enough to train a scorer on")
+        raise DataError(
+            "no attribute of the table varies enough to train a scorer on",
+            hint=f"prepare more images: a scorer takes {FEWEST_OF_A_CLASS} of either value of an attribute",
+        )
     return kept
 
 

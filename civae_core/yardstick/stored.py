@@ -6,7 +6,7 @@ import torch
 
 from civae_core.errors import DataError, UsageError
 from civae_core.files import atomic_file
-from civae_core.model.stored import build_to_fit, load_weights, read_metadata, read_tensors, write_tensors
+from civae_core.model.stored import build_to_fit, load_weights, read_metadata, read_tensors, save_tensors
 from civae_core.yardstick.instrument import Networks, Yardstick, YardstickCard
 
 FORMAT = 1
@@ -21,7 +21,7 @@ def save_yardstick(yardstick: Yardstick, path: Path) -> None:
     """
     metadata = {_KEY: yardstick.card.to_json(), _FORMAT_KEY: str(FORMAT)}
     with atomic_file(path) as temporary:
-        write_tensors(temporary, yardstick.networks.state_dict(), metadata)
+        save_tensors(temporary, yardstick.networks.state_dict(), metadata)
 
 
 def load_yardstick(path: Path, device: torch.device | str = "cpu") -> Yardstick:

@@ -85,7 +85,8 @@ def require_same_format(stored: StoredModel, data: PreparedData) -> None:
     if (wants["size"], wants["channels"]) != (data.size, data.channels):
         raise UsageError(
             f"{stored.path}: takes images of {wants['channels']}×{wants['size']}×{wants['size']}, "
-            f"those of {data.path} are {data.channels}×{data.size}×{data.size}"
+            f"those of {data.path} are {data.channels}×{data.size}×{data.size}",
+            hint="name a run that was trained on images of that format, or the data that it was trained on",
         )
     known = [attribute.name for attribute in data.attributes]
     for attribute in stored.card.roles.inputs:
@@ -102,7 +103,7 @@ def quality_on(
     outputs = [yardstick.read(y_BCHW).outputs_BA.cpu() for y_BCHW in batches]
     if not outputs:
         return {}
-    labels_NA = torch.stack([data.column(a.name)[rows_N] for a in yardstick.attributes], dim=1)
+    labels_NA = data.columns([a.name for a in yardstick.attributes])[rows_N]
     return score_quality(torch.cat(outputs), labels_NA, yardstick.attributes, _arms(yardstick, data, rows_N))
 
 

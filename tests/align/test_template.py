@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from civae_core.align.template import HEIGHT, LANDMARKS_52, TOLERANCE, WIDTH, is_aligned, place_face
+from civae_core.align.template import LANDMARKS_52, TOLERANCE, is_aligned, place_face
+from civae_core.celeba import HEIGHT, WIDTH
 from civae_core.data.images import Preprocessing
 from civae_core.native.placement import Placement
 

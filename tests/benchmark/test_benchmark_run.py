@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -14,10 +14,14 @@ from typer.testing import CliRunner
 from civae_cli.app import app
 from civae_core.benchmark import cells as cells_module
 from civae_core.benchmark import run as run_module
+from civae_core.benchmark.cells import Cell, Scoring
 from civae_core.config.schema import Config
 from civae_core.data import PreparedData
 from civae_core.data import prepare as prepare_module
 from civae_core.errors import PreemptedError
+from civae_core.evaluation.instruments import Instruments
+from civae_core.evaluation.realism import Extractor
+from civae_core.files import write_json
 from civae_core.yardstick import load_yardstick
 
 FACES = """
@@ -175,6 +179,30 @@ def test_other_measures_score_a_cell_again_and_train_nothing(
         assert scored == ["intact"] * times
         kept.append(checkpoints(out))
     assert kept[0] == kept[1] == kept[2] and kept[0]
+
+
+def test_what_auto_was_taken_for_first_stays_though_inceptions_weights_arrive(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen: list[str] = []
+
+    def choose(*_: Any, extractor: str, **__: Any) -> Instruments:
+        chosen.append(extractor)
+        return Instruments(extractor=cast(Extractor, None if extractor == "none" else extractor))
+
+    def score(cell: Cell, scoring: Scoring, device: str) -> None:
+        write_json(cell.run / "evaluation.json", {"benchmark": {"extractor": scoring.extractor}})
+
+    monkeypatch.setattr(run_module, "choose_instruments", choose)
+    monkeypatch.setattr(run_module, "run_cell", score)
+    file, out = write(GIVEN), tmp_path / "out"
+    at_hand = iter(("scorer", "inception"))
+    monkeypatch.setattr(run_module, "resolved_extractor", lambda _: next(at_hand))
+    (out / "runs/made-faces/broken-seed0").mkdir(parents=True)
+    (out / "runs/made-faces/broken-seed0/evaluation.json").write_text("{", encoding="utf-8")
+    for options in (("--extractor", "none"), (), ("--only", "ours"), ("--extractor", "inception")):
+        assert civae(file, "--out", out, *options)[0] == 0
+    assert chosen == ["none", "scorer", "scorer", "inception"]
 
 
 @pytest.mark.usefixtures("in_full")

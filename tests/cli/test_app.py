@@ -179,7 +179,10 @@ def test_an_unforeseen_error_is_one_sentence_and_with_v_a_traceback() -> None:
 
 def test_files_and_memory_running_out_are_no_internal_errors() -> None:
     result = CliRunner().invoke(failing(PermissionError(13, "Permission denied", "/x/y")), ["fail"])
-    assert (result.exit_code, result.stderr) == (1, "error: /x/y: Permission denied\n")
+    assert result.exit_code == 1
+    assert result.stderr.startswith(
+        "error: /x/y: Permission denied\n\nhint: choose a file or folder that you may"
+    )
 
     class OutOfMemoryError(RuntimeError):
         """Named as torch's."""

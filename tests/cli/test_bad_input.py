@@ -311,8 +311,18 @@ CASES: list[tuple[Callable[[Place], Arguments], int, str, str]] = [
     (folder_without_model, 3, "{}/data: holds no model.safetensors and no checkpoints/last", "run folder"),
     (model_of_another_shape, 3, "does not fit the model: ", "another configuration"),
     (newer_model, 3, "/model.safetensors: written in format 99, this version reads up to 5", "update civae"),
-    (truncated_data, 3, "{}/data/images-00000.safetensors is truncated: 100,000 of at least", "--overwrite"),
-    (truncated_data_to_edit, 3, "{}/data/attributes.safetensors is truncated: 1,000", "--overwrite"),
+    (
+        truncated_data,
+        3,
+        "{}/data/images-00000.safetensors is truncated: 100,000 of at least",
+        "or delete it and prepare it anew",
+    ),
+    (
+        truncated_data_to_edit,
+        3,
+        "{}/data/attributes.safetensors is truncated: 1,000",
+        "or delete it and prepare it anew",
+    ),
     (foreign_data, 3, "{}/data/images-00000.safetensors", "civae wrote"),
     (not_prepared_data, 3, "{}/run", "prepare-data"),
     (selection_outside, 2, "{}/data#test[20:400] is outside the split", "test has 30 images"),
@@ -344,7 +354,8 @@ def test_bad_input(
     result = CliRunner().invoke(app, list(map(str, arguments)))
     assert result.exit_code == code, result.stderr
     assert message.format(place.path) in result.stderr
-    assert hint in result.stderr.partition("\n\nhint: ")[2]
+    what_to_do = result.stderr.partition("\n\nhint: ")[2]
+    assert what_to_do.strip() and hint in what_to_do
     assert result.stdout == ""
     assert "Traceback" not in result.stderr and "internal error" not in result.stderr
     assert place.contents() == before

@@ -172,9 +172,9 @@ def test_a_strip_says_over_itself_what_is_not_the_default(
 ) -> None:
     titles = []
 
-    def drawn(*arguments: Any, title: str | None = None) -> Image.Image:
+    def drawn(*arguments: Any, title: str | None = None, **more: Any) -> Image.Image:
         titles.append(title)
-        return strip(*arguments, title=title)
+        return strip(*arguments, title=title, **more)
 
     monkeypatch.setattr(strips, "strip", drawn)
     arguments = ("--model", trained, "--treat", "Young=0", "--strip", "--out", tmp_path / "out")
@@ -374,7 +374,7 @@ def test_the_default_model_is_the_environments_or_the_newest_run(
     monkeypatch.setenv("CIVAE_MODEL", "runs/gone")
     code, stdout, stderr = civae(*arguments)
     assert (code, stdout) == (2, ""), stderr
-    assert stderr.startswith("model: runs/gone\nerror: runs/gone: no such run")
+    assert stderr.startswith("error: $CIVAE_MODEL runs/gone: no such run")
 
 
 @pytest.mark.parametrize("as_json", [False, True])
@@ -386,7 +386,9 @@ def test_a_corrupt_picture_among_good_ones_costs_only_itself(
     code, stdout, stderr = civae(photo_files, *arguments, *(["--json"] if as_json else []))
     assert code == 3
     assert f"warning: skipped {photo_files / '1.png'}: damaged image" in stderr
-    assert "error: 1 of 3 pictures could not be used; the others are written" in stderr
+    assert (
+        "error: 1 of 3 pictures could not be used; the others are written\n\nhint: copy or download" in stderr
+    )
     if as_json:
         result = json.loads(stdout)
         assert len(result["failed"]) == 1 and str(photo_files / "1.png") in result["failed"][0]
@@ -395,6 +397,17 @@ def test_a_corrupt_picture_among_good_ones_costs_only_itself(
         found = records(stdout)
     assert [Path(record["input"]).name for record in found] == ["0.png", "2.png"]
     assert len(list((tmp_path / "out").iterdir())) == 2
+
+
+def test_pictures_that_fail_for_different_reasons_are_told_apart_above(
+    trained: Path, photo_files: Path, tmp_path: Path
+) -> None:
+    (photo_files / "1.png").write_bytes(b"")
+    (photo_files / "2.png").write_bytes(b"text")
+    bad = (photo_files / "1.png", photo_files / "2.png")
+    code, stdout, stderr = civae(*bad, "--model", trained, "--treat", "Young=0", "--out", tmp_path / "out")
+    assert (code, stdout) == (3, "") and stderr.count("warning: skipped") == 2
+    assert "error: none of 2 pictures could be used\n\nhint: what is wrong with each stands" in stderr
 
 
 def test_prepared_images_of_another_size_are_refused(
@@ -407,3 +420,4 @@ def test_prepared_images_of_another_size_are_refused(
     )
     assert (code, stdout) == (2, ""), stderr
     assert f"{faces.path}#test: images are 3×32×32, the model takes 3×16×16" in stderr
+    assert "prepare them with `--size 16`" in stderr

@@ -203,9 +203,6 @@ def test_another_program_is_asked_and_scored(run: Path, faces: PreparedData, tmp
     (theirs / "answers").mkdir()
     for number, source in enumerate(sorted((theirs / "sources").iterdir())):
         shutil.copy(source, theirs / "answers" / f"{number:06d}.png")
-    for flag, value in (("--limit", "6"), ("--split", "test")):
-        code, stdout, stderr = civae(*roles, "--images", theirs, flag, value)
-        assert (code, stdout) == (2, "") and f"{flag} {value}: has no meaning with --images" in stderr
     code, stdout, _ = civae(*roles, "--images", theirs, "--json")
     numbers = json.loads(stdout)
     assert "noise" not in numbers, "which their pictures know nothing of"

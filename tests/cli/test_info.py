@@ -1,9 +1,8 @@
-"""civae info and civae doctor: cards, JSON, and files that are not ours."""
+"""civae info: cards, JSON, and files that are not ours."""
 
 import json
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +10,6 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner, Result
 
 from civae_cli.app import app
-from civae_core import diagnosis
 from civae_core.attributes import Attribute, AttributeRoles
 from civae_core.config.schema import Config
 from civae_core.data.pack import MaxBad
@@ -218,33 +216,3 @@ def test_a_path_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
     result = run("info", str(tmp_path / "nothing"))
     assert result.exit_code == 2
     assert "no such file or folder" in result.stderr
-
-
-def test_doctor_finds_this_machine_usable() -> None:
-    result = run("doctor")
-    assert result.exit_code == 0
-    assert "--device auto" in result.stdout
-    facts = json.loads(run("doctor", "--json").stdout)
-    assert facts["problems"] == []
-    assert facts["packages"]["torch"]
-    assert facts["auto"]["device"]
-
-
-def test_doctor_names_what_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(diagnosis, "REQUIRED", {"nonsense": "no_such_module_at_all"})
-    result = run("doctor")
-    assert result.exit_code == 1
-    assert "nonsense cannot be imported" in result.stdout
-
-
-def test_doctor_warns_of_a_full_disk_a_slow_package_and_a_gpu_that_torch_cannot_use(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(diagnosis.shutil, "disk_usage", lambda path: SimpleNamespace(free=1e9))
-    monkeypatch.setattr(diagnosis, "nvidia_driver", lambda: "550.1")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(diagnosis, "FASTER", {"no-such-package": "all takes longer"})
-    advice = diagnosis.diagnose()["advice"]
-    assert "no-such-package is not installed: all takes longer" in advice
-    assert "only 1.0 GB are free in this folder" in advice
-    assert any("550.1" in text and "sees no GPU" in text for text in advice)

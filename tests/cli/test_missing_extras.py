@@ -51,6 +51,8 @@ def test_extras_are_those_of_the_project() -> None:
         ("serve", "serve {run} --port 0"),
         ("onnx", "export {run} --out {new}"),
         ("inception", "evaluate {run} --extractor inception --limit 4 --report {new}/report.html"),
+        ("tensorboard", "train --config {run}/config.yml --set train.trackers=tensorboard --out {new}"),
+        ("wandb", "train --config {run}/config.yml --set train.trackers=wandb --out {new} --dry-run"),
     ],
 )
 def test_what_needs_an_extra_says_how_to_get_it(
@@ -64,6 +66,7 @@ def test_what_needs_an_extra_says_how_to_get_it(
     assert re.fullmatch(r"error: [^\n]+", error), "one sentence, and nothing trained before it"
     assert hint == install(extra)
     assert all(f"'{requirement}'" in hint for requirement in EXTRAS[extra])
+    assert not list((tmp_path / "new").rglob("*"))
 
 
 def test_only_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,10 +126,13 @@ def test_everything_else_works_without_any(trained: Path, photo: Path, tmp_path:
         ["evaluate", trained, "--scorer", "none", "--limit", "4", "--report", tmp_path / "report.html"],
         ["export", trained, "--format", "hf", "--out", tmp_path / "hub"],
         ["info", trained],
+        ["train", "--config", trained / "config.yml", "--stop-at", "32", "--out", tmp_path / "again"],
     ]
     words = json.dumps([[str(word) for word in command] for command in commands])
     run = [sys.executable, "-c", WITHOUT, json.dumps([*MODULES, "simplejpeg", "cykooz_resizer"]), words]
     done = subprocess.run(run, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "LPIPS is left out" in done.stderr
-    assert {"asked", "large", "data", "hub", "report.html"} <= {path.name for path in tmp_path.iterdir()}
+    assert {"asked", "large", "data", "hub", "report.html", "again"} <= {
+        path.name for path in tmp_path.iterdir()
+    }

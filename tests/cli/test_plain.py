@@ -10,8 +10,8 @@ import typer
 from shown import leaf_commands
 
 from civae_cli.app import app
-from civae_cli.counterfactual import Align
 from civae_cli.plain import UNSURE, taken, taking_plain_values
+from civae_core.align.choice import Align
 
 TEXTS = (
     *(

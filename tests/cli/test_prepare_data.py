@@ -149,11 +149,11 @@ def no_workers(tmp_path: Path) -> tuple[object, ...]:
         (unwritable, 1, "cannot write", ""),
         (unknown_column, 2, "--treatment Mail: unknown attribute 'Mail' (did you mean Male?)", "Male, Age"),
         (nowhere, 3, "no such folder", "synthetic:faces"),
-        (no_effect, 2, "--n has no effect here", "leave --n out"),
+        (no_effect, 2, "--n 100 has no effect here", "leave --n out"),
         (tree_of_photos, 2, "--layout celeba is for synthetic:faces", "leave --layout out"),
-        (sized_tree, 2, "--size has no effect with --layout celeba", "leave --size out"),
-        (tree_with_truths, 2, "--truth has no effect with --layout celeba", "leave --truth out"),
-        (no_workers, 2, "--workers 0", ""),
+        (sized_tree, 2, "--size 64 has no effect with --layout celeba", "leave --size out"),
+        (tree_with_truths, 2, "--truth Young=0 has no effect with --layout celeba", "leave --truth out"),
+        (no_workers, 2, "--workers 0", "one for each core"),
     ],
 )
 def test_bad_input(photos: Path, tmp_path: Path, make: object, code: int, message: str, hint: str) -> None:

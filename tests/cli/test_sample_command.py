@@ -40,7 +40,7 @@ def test_paths_are_the_result(trained: Path, tmp_path: Path) -> None:
 
 def test_a_seed_is_the_same_image_whatever_is_drawn_beside_it(trained: Path, tmp_path: Path) -> None:
     many = results(trained, "--n", 4, "--out", tmp_path / "many")
-    few = results(trained, "--seeds", "3,0-1", "--out", tmp_path / "few")
+    few = results(trained, "--seeds", "3,0-1", "--n", 3, "--out", tmp_path / "few")
     assert [record.get("seed") for record in few] == [3, 0, 1, None]
     assert few[-1]["seeds"] == [3, 0, 1]
     for record in few[:-1]:
@@ -115,7 +115,7 @@ def test_values_beyond_training_are_warned_of(trained: Path, tmp_path: Path) -> 
         (["--grid", "Skin_Tone=0:1e38:2"], "no picture comes out under the stated values", "warnings"),
         (["--seeds", "7-3"], "--seeds 7-3: '7-3' is empty or too long a range", ""),
         (["--seeds", "one"], "--seeds one: 'one' is not a seed", "0-7,12"),
-        (["--seeds", "1", "--n", "3"], "--n 3 has no effect beside --seeds 1", "one of them"),
+        (["--seeds", "0-7", "--n", "3"], "--n 3: --seeds 0-7 names 8, not 3", "one of them"),
         (["--grid", "Young=0:1:3,Male=0:1:2,Skin_Tone=0:1:2"], "needs one or two attributes", "Young=0:1:5"),
         (
             ["--grid", "Yuong=0:1:3"],

@@ -20,7 +20,6 @@ from civae_core.config import dump_config
 from civae_core.config.schema import Config
 from civae_core.data import PreparedData
 from civae_core.data.batches import Batch, TrainingBatches
-from civae_core.training.heldout import HeldOut
 from civae_core.training.learner import Learner
 
 MakeConfig = Callable[..., Config]
@@ -43,11 +42,6 @@ def write_config(tiny_config: MakeConfig, tmp_path: Path) -> Callable[..., Path]
         return file
 
     return write
-
-
-@pytest.fixture
-def no_sample_grids(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(HeldOut, "save_grid", lambda *_: None)
 
 
 def assert_same_bits(one: Path, other: Path) -> None:

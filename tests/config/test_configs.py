@@ -9,8 +9,8 @@ import pytest
 import typer
 
 from civae_cli.app import app
+from civae_core.celeba import ATTRIBUTES, CAUSED_BY
 from civae_core.config import Config, load_config
-from civae_core.config.celeba import ATTRIBUTES, CAUSED_BY
 from civae_core.data.sources.faces import BUILT_IN, DEFAULT_TRUTHS
 from civae_core.data.sources.truths import parse_truths
 from civae_core.synthetic import ROLES, FaceProcess, attributes_of, roots_of

@@ -134,6 +134,16 @@ def test_after_kill_9_the_same_command_continues(image_folder: Callable[..., Pat
     assert not any(path.name.startswith(".") for path in out.iterdir())
 
 
+def test_a_damaged_record_names_what_to_delete(counting_source: MakeSource, tmp_path: Path) -> None:
+    (tmp_path / PARTIAL).mkdir()
+    (tmp_path / PARTIAL / "chunk-00000.json").write_text("{")
+    with pytest.raises(DataError, match=r"chunk-00000\.json is damaged") as caught:
+        pack.pack(counting_source(), tmp_path, workers=1, max_bad=NO_BAD)
+    assert caught.value.hint == f"delete {tmp_path} and run the same command again", (
+        "quickstart has no --overwrite"
+    )
+
+
 def test_a_finished_preparation_returns_at_once(counting_source: MakeSource, tmp_path: Path) -> None:
     first = run(counting_source(), tmp_path / "out")
     reads(tmp_path)

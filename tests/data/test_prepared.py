@@ -59,6 +59,15 @@ def test_an_unknown_column_is_refused_with_the_nearest(folder: Path) -> None:
         PreparedData.open(folder).column("old")
 
 
+def test_columns_come_in_the_order_asked_for_and_none_has_every_row(folder: Path) -> None:
+    data = PreparedData.open(folder)
+    names = [attribute.name for attribute in reversed(data.attributes)]
+    assert torch.equal(data.columns(names), data.table_NA.flip(1))
+    assert data.columns([]).shape == (50, 0) and data.columns([]).dtype == torch.float32
+    with pytest.raises(UsageError, match="did you mean Old"):
+        data.columns(["old"])
+
+
 def test_folders_that_are_not_prepared_data(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is not a folder of prepared data"):
         PreparedData.open(tmp_path / "nowhere")
@@ -95,8 +104,9 @@ def test_missing_truncated_and_foreign_files_are_named(folder: Path, name: str) 
     path = folder / name
     content = path.read_bytes()
     path.write_bytes(content[:-10])
-    with pytest.raises(DataError, match=f"{name} is truncated"):
+    with pytest.raises(DataError, match=f"{name} is truncated") as caught:
         PreparedData.open(folder)
+    assert "--overwrite" not in str(caught.value.hint), "train and evaluate have no such flag"
     save_file({"weight": np.zeros((2, 2), np.float32)}, path)
     with pytest.raises(DataError, match=name):
         PreparedData.open(folder)
@@ -116,8 +126,9 @@ def test_a_shard_of_another_shape_is_refused(folder: Path) -> None:
 
 def test_a_wrong_count_is_refused(folder: Path) -> None:
     edit(folder, images=49)
-    with pytest.raises(DataError, match=r"shards hold 50 images, dataset.yml says 49"):
+    with pytest.raises(DataError, match=r"shards hold 50 images, dataset.yml says 49") as caught:
         PreparedData.open(folder)
+    assert str(folder) in (caught.value.hint or "")
 
 
 def test_verify_notices_a_single_changed_byte(folder: Path) -> None:
@@ -125,8 +136,9 @@ def test_verify_notices_a_single_changed_byte(folder: Path) -> None:
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    with pytest.raises(DataError, match="does not match its checksum"):
+    with pytest.raises(DataError, match="does not match its checksum") as caught:
         PreparedData.open(folder).verify()
+    assert caught.value.hint == f"copy {folder} again, or delete it and prepare the data anew"
 
 
 @pytest.mark.parametrize(

@@ -49,8 +49,8 @@ def answers(engine: Engine, count: int = 3) -> list[np.ndarray]:
     abducted = engine.abduct(y_BCHW, x_BX, t_BT)
     found = engine.predict(abducted, 1 - t_BT, noise=0.6, strength=1.5)
     noise_BZ = generator.standard_normal((count, engine.latent), dtype=np.float32)
-    drawn_BCHW = engine.draw(x_BX, t_BT, noise_BZ)
-    return [guesses_BA, abducted.reconstruction_BCHW, *vars(found).values(), drawn_BCHW]
+    drawn = [engine.draw(x_BX, t_BT, noise_BZ), engine.draw(x_BX, t_BT, noise_BZ, 1 - t_BT)]
+    return [guesses_BA, abducted.reconstruction_BCHW, *vars(found).values(), *drawn]
 
 
 @pytest.mark.parametrize("count", [1, 2, 8, 19])
@@ -114,7 +114,7 @@ def test_changed_and_missing_files_are_named(copied: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 99}, "written in format 99, this version reads up to 1"),
+        ({"format": 99}, "written in format 99, this version reads up to 2"),
         ({"graphs": {"abduct": {"file": "../../x"}}}, "damaged ONNX export"),
         ({"model": None}, "damaged ONNX export"),
         ({"model": {"familiarity": {"limit": -1}}}, "damaged ONNX export"),

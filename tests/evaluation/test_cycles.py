@@ -42,6 +42,7 @@ def test_rounds_agree_with_those_made_by_hand(make_stored: MakeStored, faces: Pr
                     entry = found[name][f"noise_{noise:g}"]
                     l1 = float((image - asked.y_BCHW).abs().mean())
                     assert entry[f"l1_{cycle}"]["mean"] == pytest.approx(l1, abs=1e-6)
+                    assert f"lpips_{cycle}" not in entry, "nothing at hand measures it"
                     similarity = float(ssim(image, asked.y_BCHW).mean())
                     assert entry[f"ssim_{cycle}"]["mean"] == pytest.approx(similarity, abs=1e-5)
 
@@ -57,3 +58,19 @@ def test_composition_at_noise_1_is_nothing_and_says_that_it_is_trivial(
         assert found["noise_1"]["trivial"] is True and "trivial" not in found["noise_0"]
         assert found["noise_1"]["l1_10"]["mean"] == pytest.approx(0.0, abs=1e-6)
         assert found["noise_0"]["l1_1"]["mean"] > 0.01
+
+
+def test_perceptual_distances_are_taken_where_their_network_is_at_hand(
+    make_stored: MakeStored, faces: PreparedData
+) -> None:
+    def largest_difference(a_BCHW: torch.Tensor, b_BCHW: torch.Tensor) -> torch.Tensor:
+        return (a_BCHW - b_BCHW).abs().flatten(1).amax(dim=1)
+
+    stored = make_stored()
+    question = question_of(stored, faces)
+    found = cycle_scores(TrainedModel("ours", stored), faces, question, CPU, 0, largest_difference)
+    asked, model = question.batch(faces, slice(None), CPU), stored.model
+    once = abduct(model, asked.y_BCHW, asked.x_BX, asked.t_BT).reconstruction.mean_BCHW.clamp(0, 1)
+    expected = float(largest_difference(once, asked.y_BCHW).mean())
+    assert found["composition"]["noise_0"]["lpips_1"]["mean"] == pytest.approx(expected, abs=1e-5)
+    assert {"lpips_1", "lpips_10"} <= found["reversibility"]["noise_1"].keys()

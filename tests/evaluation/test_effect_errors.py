@@ -14,9 +14,10 @@ from civae_core.data import PreparedData
 from civae_core.data.labelled import LabelledRows
 from civae_core.evaluation import average_effects
 from civae_core.evaluation.asked import Answer, Asked, Method
+from civae_core.evaluation.average_effects import EffectGroup, effect_groups, members, prior_noise, raising
 from civae_core.evaluation.average_effects import average_effects as mean_effects
-from civae_core.evaluation.average_effects import effect_groups, prior_noise
 from civae_core.evaluation.effect_errors import MeanEffectTally, groups_and_truth, prior_effect_scores
+from civae_core.evaluation.group_means import GroupMeans
 from civae_core.evaluation.measures import measures_present
 from civae_core.evaluation.methods import CopyInput, TrainedModel, TrueCounterfactual
 from civae_core.evaluation.question import KnownTruth, Question
@@ -150,10 +151,42 @@ def test_the_truth_scores_0_a_copy_1_and_half_the_effect_a_half(cohort: Cohort) 
     half = Adds("half", lambda x_BX: true_effect(x_BX) / 2)
     found = scored(cohort, [TrueCounterfactual(), CopyInput(), half])
     for name, value in (("truth", 0.0), ("copy", 1.0), ("half", 0.5)):
+        assert found[name]["ate_error"] == pytest.approx(value, abs=1e-6)
+        interval = found[name]["ate_error_interval"]
+        assert interval["lo"] <= interval["mean"] == found[name]["ate_error"] <= interval["hi"]
         entry = found[name]["cate_error"]
         assert [entry[key] for key in ("mean", "lo", "hi")] == pytest.approx([value] * 3, abs=1e-6)
         assert [row["group"] for row in entry["groups"]] != [] and len(entry["groups"]) == 2
         assert all(row["mean"] == pytest.approx(value, abs=1e-6) for row in entry["groups"])
+
+
+def test_flips_of_both_kinds_do_not_cancel_in_the_average_effect() -> None:
+    truth_NCHW = torch.full((4, 1, 2, 2), 0.4)
+    y_NCHW = torch.full((4, 1, 2, 2), 0.2)
+    mixed = torch.tensor([1.0, -1.0, 1.0, -1.0])  # of these, every other treatment is lowered
+
+    def error(sign_N: Tensor, told_N: Tensor, share: float) -> dict[str, Any]:
+        """`share` of the effect that raising has, among subjects whose flips are told to have other directions."""
+        before_N, after_N = (
+            torch.where(sign_N[:, None, None, None] > 0, *images)
+            for images in ((y_NCHW, truth_NCHW), (truth_NCHW, y_NCHW))
+        )
+        everyone, t_NT = EffectGroup("everyone", torch.ones(4, dtype=torch.bool)), torch.zeros(4, 1)
+        asked = Asked(torch.arange(4), before_N, t_NT, t_NT, 1 - t_NT, told_N, after_N)
+        truth = GroupMeans(members([everyone]))
+        truth.add(0, raising(asked, after_N - before_N))
+        tally = MeanEffectTally([everyone], truth)
+        for part in torch.arange(4).split(3):
+            batch = Asked(
+                part, before_N[part], t_NT[part], t_NT[part], 1 - t_NT[part], told_N[part], after_N[part]
+            )
+            tally.add(batch, Answer(before_N[part] + share * (after_N - before_N)[part]))
+        return tally.summary()
+
+    for sign_N in (mixed.abs(), -mixed.abs(), mixed):
+        assert error(sign_N, sign_N, share=0.0) == {"ate_error": pytest.approx(1.0)}
+        assert error(sign_N, sign_N, share=0.5) == {"ate_error": pytest.approx(0.5)}
+    assert error(mixed, mixed.abs(), share=0.5) == {}, "the mean effect is nil, and with it the question"
 
 
 def test_an_effect_that_is_right_on_average_only_is_found_out_by_group(cohort: Cohort) -> None:
@@ -220,7 +253,7 @@ def test_what_cannot_be_told_is_absent(cohort: Cohort) -> None:
     tally = MeanEffectTally(*known)
     batch = question.batch(data, slice(None), CPU)
     tally.add(batch, Answer(batch.y_BCHW))
-    assert tally.summary() == {} and tally.per_image() == {}
+    assert set(tally.summary()) == {"ate_error", "ate_error_interval"} and tally.per_image() == {}
 
 
 def test_seeds_and_titles(cohort: Cohort) -> None:

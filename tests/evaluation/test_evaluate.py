@@ -35,6 +35,7 @@ MakeStored = Callable[..., StoredModel]
 COUNTERFACTUAL = {
     "relative_effect_error", "relative_effect_error_mean_image", "ate_error", "mse_counterfactual",
     "psnr_counterfactual", "ssim_counterfactual", "ms_ssim_counterfactual", "mse_off_effect", "pehe",
+    "ate_error_interval",
 }  # fmt: skip
 MODEL = {
     "samples", "psnr_reconstruction", "ssim_reconstruction", "ms_ssim_reconstruction", "bits_per_dim", "composition",
@@ -217,8 +218,10 @@ def test_only_who_is_changed_is_scored_and_all_are_what_answers_are_compared_wit
     stored = make_stored()
     chosen = labelled_rows(made_old, stored.card.roles, "test")
     young = int(chosen.t_NT.sum())
-    found = score([stored], made_old, instruments=Instruments(scorer))
+    instruments = Instruments(scorer, lpips=lambda a_BCHW, b_BCHW: (a_BCHW - b_BCHW).abs().flatten(1).mean(1))
+    found = score([stored], made_old, instruments=instruments)
     ours = found["methods"]["ours"]
+    assert "lpips_counterfactual" in ours and "lpips_10" in ours["composition"]["noise_0"]
     assert found["do"] == {"Young": 0.0} and found["n"] == young < len(chosen)
     asked = ask(made_old, stored.card.roles, chosen)[0].batch(made_old, slice(None), torch.device("cpu"))
     assert asked.truth_BCHW is not None and int(asked.t_BT.sum()) == young

@@ -15,9 +15,10 @@ from civae_core.attributes import Attribute
 from civae_core.counterfactual import abduct, predict
 from civae_core.data import PreparedData
 from civae_core.data.labelled import evenly_spread, labelled_rows
+from civae_core.draws import decode_prior
 from civae_core.evaluation import average_effects as effects_module
 from civae_core.evaluation import illustrate as module
-from civae_core.evaluation.average_effects import average_effects, decode_prior, effect_groups
+from civae_core.evaluation.average_effects import average_effects, effect_groups
 from civae_core.evaluation.calibration import calibration, reliability, wilson_interval
 from civae_core.evaluation.evaluate import overlap_by_treatment
 from civae_core.evaluation.illustrate import (
@@ -68,6 +69,9 @@ def test_several_and_continuous_treatments_without_covariates_truth_or_predictor
     assert [picture.name for picture in found] == [
         "propensity_Male", "sweep_Skin_Tone", "sweep_Male", "mean_effects", "ridges", "traversals", "prior"
     ]  # fmt: skip
+    doses_of_skin, of_male = found[1].caption, found[2].caption
+    assert "answers as at the nearest dose" in doses_of_skin and "extrapolates" not in doses_of_skin
+    assert "there the model extrapolates" in of_male
     ridges = next(picture for picture in found if picture.name == "ridges")
     assert "the model's counterfactual" in ridges.caption
 
@@ -84,7 +88,10 @@ def test_the_sweep_shows_both_arms_and_frames_the_doses_beyond_training(
 ) -> None:
     shown: dict[str, Any] = {}
 
-    def keep(images: Tensor, labels: list[str], marks: list[bool], row_labels: list[str]) -> Image.Image:
+    def keep(
+        images: Tensor, labels: list[str], marks: list[bool], row_labels: list[str], *, beyond: str
+    ) -> Image.Image:
+        assert beyond == "extrapolation"
         shown.update(images=images, labels=labels, marks=marks, rows=row_labels)
         return Image.new("RGB", (1, 1))
 
@@ -109,7 +116,7 @@ def test_subjects_come_from_both_arms_where_there_are_enough(low: int, high: int
     assert int((t_N[places] == 0).sum()) == expected
 
 
-def test_the_prior_grid_keeps_noise_and_subject_and_sets_the_cells_attributes(
+def test_the_prior_grid_keeps_the_subject_and_its_noise_and_sets_the_cells_attributes(
     make_stored: MakeStored, faces: PreparedData
 ) -> None:
     stored = make_stored(covariates=("Male", "Skin_Tone"))
@@ -123,7 +130,9 @@ def test_the_prior_grid_keeps_noise_and_subject_and_sets_the_cells_attributes(
     few = question.chosen[evenly_spread(len(question.chosen), 4)]
     x_BX = torch.stack([torch.ones(4), few.x_NX[:, 1]], dim=1)
     prior = stored.model.prior_of(x_BX, torch.zeros(4, 1))
-    z_BZ = prior.mean_BZ + prior.std_BZ * eta_BZ
+    turned_BZ = stored.model.paired(eta_BZ, few.t_NT, torch.zeros(4, 1))
+    assert not torch.allclose(turned_BZ, eta_BZ, atol=1e-3), "some were photographed under Young = 1"
+    z_BZ = prior.mean_BZ + prior.std_BZ * turned_BZ
     torch.testing.assert_close(cells[1][1], stored.model.decode(z_BZ, torch.zeros(4, 1), x_BX).mean_BCHW)
     titles = [title for title, _ in prior_images(TrainedModel("ours", stored), question, [skin], CPU, 0)]
     assert titles == [f"Skin_Tone = {v:.3g}" for v in (skin.low, (skin.low + skin.high) / 2, skin.high)]

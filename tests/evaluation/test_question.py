@@ -5,9 +5,9 @@ import torch
 
 from civae_core.attributes import AttributeRoles
 from civae_core.data import PreparedData
-from civae_core.data.labelled import LabelledRows, labelled_rows
+from civae_core.data.labelled import LabelledRows, evenly_spread, labelled_rows
 from civae_core.errors import DataError
-from civae_core.evaluation.question import KnownTruth, Question, ask, direction, do_text
+from civae_core.evaluation.question import KnownTruth, Question, ask, direction
 
 CPU = torch.device("cpu")
 
@@ -69,7 +69,15 @@ def test_the_first_treatment_that_changes_gives_the_direction() -> None:
     assert direction(t_BT, t_new_BT).tolist() == [1.0, -1.0, -1.0, 0.0]
 
 
-def test_interventions_in_words() -> None:
-    assert do_text({"Young": "flip", "Age": 70.0, "Dose": 0.25, "Skin": "as listed"}) == (
-        "Young=flip, Age=70, Dose=0.25, Skin=as listed"
-    )
+def test_a_part_of_a_question_keeps_its_truth_and_who_it_is_asked_among(
+    made_old: PreparedData,
+) -> None:
+    roles = AttributeRoles.assign(made_old.attributes, ["Young"], ["Male"])
+    (question,) = ask(made_old, roles, labelled_rows(made_old, roles, "test"))
+    part = question.subset(3)
+    items = evenly_spread(len(question.chosen), 3)
+    assert part.everyone is question.everyone and part.do == question.do
+    whole, found = question.batch(made_old, items, CPU), part.batch(made_old, slice(None), CPU)
+    assert whole.truth_BCHW is not None and found.truth_BCHW is not None
+    assert torch.equal(found.rows_B, whole.rows_B) and torch.equal(found.t_new_BT, whole.t_new_BT)
+    assert torch.equal(found.truth_BCHW, whole.truth_BCHW)

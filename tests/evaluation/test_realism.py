@@ -18,11 +18,13 @@ from civae_core.evaluation.realism import (
     Extractor,
     RealismTally,
     RunningMoments,
+    default_inception_weights,
     extractor_for,
     frechet_distance,
     kernel_distance,
     of_yardstick,
     real_features,
+    resolved_extractor,
 )
 from civae_core.yardstick import Yardstick
 
@@ -130,6 +132,22 @@ def test_extractors_that_are_not_there_are_refused_with_what_to_do(
     damaged.write_bytes(b"not weights")
     with pytest.raises(DataError, match=r"weights\.pth: not the weights"):
         extractor_for(str(damaged), None, CPU)
+
+
+def test_auto_is_inception_where_its_library_and_weights_are_at_hand_and_else_the_scorer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lacking: list[str] = []
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(realism, "missing", lambda extra: lacking)
+    assert resolved_extractor("auto") == "scorer"
+    weights = default_inception_weights()
+    weights.parent.mkdir()
+    weights.touch()
+    assert resolved_extractor("auto") == "inception"
+    assert [resolved_extractor(choice) for choice in ("scorer", "none")] == ["scorer", "none"]
+    lacking.append("torch-fidelity>=0.4")
+    assert resolved_extractor("auto") == "scorer"
 
 
 def test_a_file_of_weights_cannot_run_code(tmp_path: Path) -> None:

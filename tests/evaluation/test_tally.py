@@ -32,11 +32,9 @@ def tallied(
     return tally
 
 
-def add(
-    tally: CounterfactualTally, y: Tensor, estimate: Tensor, truth: Tensor, mean: Tensor, sign: float = 1.0
-) -> None:
-    t_BT = torch.full((len(y), 1), 0.5 - sign / 2)
-    asked = Asked(torch.arange(len(y)), y, t_BT[:, :0], t_BT, t_BT + sign, sign * torch.ones(len(y)), truth)
+def add(tally: CounterfactualTally, y: Tensor, estimate: Tensor, truth: Tensor, mean: Tensor) -> None:
+    t_BT = torch.zeros(len(y), 1)
+    asked = Asked(torch.arange(len(y)), y, t_BT[:, :0], t_BT, t_BT + 1, torch.ones(len(y)), truth)
     tally.add(asked, Answer(estimate, mean))
 
 
@@ -47,7 +45,6 @@ def test_a_perfect_counterfactual_scores_zero() -> None:
     assert found["relative_effect_error_mean_image"]["mean"] == pytest.approx(0.25), (
         "half the effect, at noise 0"
     )
-    assert found["ate_error"] == 0.0
     assert found["pehe"]["mean"] == 0.0
     json.dumps(found, allow_nan=False)
 
@@ -56,15 +53,13 @@ def test_copying_the_input_scores_exactly_one() -> None:
     y_NCHW, truth_NCHW = subjects()
     found = tallied(y_NCHW, y_NCHW, truth_NCHW).summary()
     assert found["relative_effect_error"] == {"mean": 1.0, "lo": 1.0, "hi": 1.0}
-    assert found["ate_error"] == 1.0
     assert found["mse_off_effect"]["mean"] == 0.0
 
 
-def test_half_the_effect_scores_a_quarter_and_half() -> None:
+def test_half_the_effect_scores_a_quarter() -> None:
     y_NCHW, truth_NCHW = subjects()
     found = tallied(y_NCHW, (y_NCHW + truth_NCHW) / 2, truth_NCHW).summary()
     assert found["relative_effect_error"]["mean"] == pytest.approx(0.25)
-    assert found["ate_error"] == pytest.approx(0.5)
 
 
 def test_batches_do_not_matter_and_pehe_is_the_root_of_the_mean_square() -> None:
@@ -73,7 +68,6 @@ def test_batches_do_not_matter_and_pehe_is_the_root_of_the_mean_square() -> None
     estimate_NCHW = (truth_NCHW + 0.1 * noise_NCHW).clamp(0, 1)
     whole, parts = (tallied(y_NCHW, estimate_NCHW, truth_NCHW, batch) for batch in (12, 5))
     assert whole.count == parts.count == 12
-    assert whole.ate_error() == pytest.approx(parts.ate_error())
     for name, values_N in whole.per_image().items():
         assert torch.allclose(values_N, parts.per_image()[name])
     expected = math.sqrt(float(mse(estimate_NCHW, truth_NCHW).mean()))
@@ -83,25 +77,10 @@ def test_batches_do_not_matter_and_pehe_is_the_root_of_the_mean_square() -> None
 def test_what_cannot_be_told_is_absent() -> None:
     y_NCHW, _ = subjects()
     found = tallied(y_NCHW, y_NCHW, y_NCHW).summary()
-    assert "relative_effect_error" not in found and "ate_error" not in found
+    assert "relative_effect_error" not in found
     assert found["psnr_counterfactual"]["mean"] == pytest.approx(100.0)
     with pytest.raises(ValueError, match="no counterfactuals"):
         CounterfactualTally().summary()
-
-
-def test_flips_of_both_kinds_do_not_cancel_in_the_average_effect() -> None:
-    y_NCHW, truth_NCHW = subjects()
-    forth, back = CounterfactualTally(), CounterfactualTally()
-    add(forth, y_NCHW, y_NCHW, truth_NCHW, y_NCHW)
-    add(back, truth_NCHW, truth_NCHW, y_NCHW, truth_NCHW, sign=-1.0)
-    assert forth.ate_error() == back.ate_error() == 1.0
-    signed, unsigned = CounterfactualTally(), CounterfactualTally()
-    halfway_NCHW = (y_NCHW + truth_NCHW) / 2
-    for tally, sign in ((signed, -1.0), (unsigned, 1.0)):
-        add(tally, y_NCHW, halfway_NCHW, truth_NCHW, halfway_NCHW)
-        add(tally, truth_NCHW, halfway_NCHW, y_NCHW, halfway_NCHW, sign)
-    assert signed.ate_error() == pytest.approx(0.5)
-    assert unsigned.ate_error() is None  # the mean effect is nil, and with it the question
 
 
 def test_a_method_without_a_mean_image_has_no_score_at_noise_0() -> None:

@@ -110,6 +110,13 @@ def test_what_nobody_knows_is_said_to_be_unknown(stored: StoredModel) -> None:
     text = card_of(stored, None)
     assert "no evaluation of this model" in text and "Not measured." in text and "Not reported" in text
     assert "rendered by civae" in row(text, "licence of the images")[1]
+    drawn = replace(stored.card, data=stored.card.data | {"name": "synthetic:faces-age"})
+    assert (
+        "rendered by civae"
+        in row(write_card(drawn, None, title="t", licence="mit", data_licence=None), "licence of the images")[
+            1
+        ]
+    )
     foreign = replace(stored, card=replace(stored.card, data=stored.card.data | {"name": "celeba"}))
     assert "**not stated**" in row(card_of(foreign), "licence of the images")[1]
     assert row(card_of(foreign, data_licence="research only"), "licence of the images")[1] == "research only"

@@ -1,6 +1,7 @@
 """ONNX graphs: equal to torch's functions, whole or absent, each number stored once, refused when they are wrong."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from civae_core.config import Config
 from civae_core.config.schema import Objective
 from civae_core.counterfactual import abduct, predict, predict_as_original
 from civae_core.data.images import Preprocessing
+from civae_core.draws import decode_prior
 from civae_core.engine.card import CARD, WEIGHTS, read_card
 from civae_core.engine.onnx_engine import OnnxEngine
 from civae_core.errors import CivaeError, UsageError
@@ -21,6 +23,7 @@ from civae_core.export import onnx_files
 from civae_core.export.check import examples
 from civae_core.export.graphs import Function, functions_of
 from civae_core.export.onnx_files import TOLERANCE, export_onnx, trace
+from civae_core.files import sha256_of
 from civae_core.model import IntactVAE
 from civae_core.model.stored import ModelCard, StoredModel, save_model
 
@@ -42,7 +45,7 @@ FUNCTIONS = ("abduct", "predict", "draw", "predictor")
 def stored(tmp_path_factory: pytest.TempPathFactory) -> StoredModel:
     """A small model with both masks, inverted blocks, a σ for each pixel and two treatments, its weights shaken.
 
-    `exported` has what this one has not: places read off contours, and layers.
+    Its noises are turned far. `exported` has what this one has not: places read off contours, and layers.
     """
     config = Config.model_validate(
         {
@@ -64,6 +67,8 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> StoredModel:
         model = IntactVAE(config.model, ROLES, size=16, channels=3).eval().requires_grad_(False)
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.1)
+        assert model.pairing is not None
+        model.pairing.free_TLL.normal_()
     subjects = [[float(i % 2), 20.0 + 6 * i, float(i % 3 == 0)] for i in range(11)]
     file = tmp_path_factory.mktemp("model") / "model.safetensors"
     card = ModelCard(
@@ -139,16 +144,47 @@ def test_images_shared_out_to_cores_come_back_in_their_order(
 
 def test_draws_and_guesses_equal_torch_s(stored: StoredModel, exported: Path) -> None:
     model = stored.model
-    y_BCHW, x_BX, t_BT, _ = arrays(3)
+    y_BCHW, x_BX, t_BT, own_BT = arrays(3)
     noise_BZ = torch.randn(3, 6, generator=torch.Generator().manual_seed(3))
     engine = OnnxEngine.open(exported)
     assert (engine.latent, engine.roles, engine.preprocessing) == (6, ROLES, stored.card.preprocessing)
     assert engine.subjects == stored.card.subjects
+    given = (x_BX.numpy(), t_BT.numpy(), noise_BZ.numpy())
     drawn_BCHW = model.decode(model.prior_of(x_BX, t_BT).sample(noise_BZ), t_BT, x_BX).mean_BCHW
-    found_BCHW = engine.draw(x_BX.numpy(), t_BT.numpy(), noise_BZ.numpy())
-    np.testing.assert_allclose(found_BCHW, drawn_BCHW, atol=TOLERANCE)
+    np.testing.assert_allclose(engine.draw(*given), drawn_BCHW, atol=TOLERANCE)
+    turned_BCHW = decode_prior(model, x_BX, t_BT, noise_BZ, own_BT)
+    np.testing.assert_allclose(engine.draw(*given, own_BT.numpy()), turned_BCHW, atol=TOLERANCE)
+    assert (turned_BCHW - drawn_BCHW).abs().max() > 100 * TOLERANCE
     assert model.predictor is not None
     np.testing.assert_allclose(engine.guess(y_BCHW.numpy()), model.predictor(y_BCHW), atol=TOLERANCE)
+
+
+def test_an_export_of_format_1_draws_as_it_did(stored: StoredModel, exported: Path, tmp_path: Path) -> None:
+    """Its graph knew no treatment of the subjects' own: as if each t were."""
+    folder = Path(shutil.copytree(exported, tmp_path / "older"))
+    graph = onnx.load(folder / "draw.onnx", load_external_data=False)
+    for node in graph.graph.node:
+        node.input[:] = ["t" if name == "t_own" else name for name in node.input]
+    (own,) = [value for value in graph.graph.input if value.name == "t_own"]
+    graph.graph.input.remove(own)
+    onnx.save(graph, folder / "draw.onnx")
+    values = json.loads((folder / CARD).read_text())
+    assert values["format"] == 2
+    draw = values["graphs"]["draw"]
+    draw["sha256"] = sha256_of(folder / "draw.onnx")
+    del draw["inputs"]["t_own"]
+    (folder / CARD).write_text(json.dumps(values | {"format": 1}))
+    _, x_BX, t_BT, own_BT = arrays(3)
+    noise_BZ = torch.randn(3, 6, generator=torch.Generator().manual_seed(3))
+    drawn_BCHW = decode_prior(stored.model, x_BX, t_BT, noise_BZ)
+    found_BCHW = OnnxEngine.open(folder).draw(*(v.numpy() for v in (x_BX, t_BT, noise_BZ, own_BT)))
+    np.testing.assert_allclose(found_BCHW, drawn_BCHW, atol=TOLERANCE)
+
+
+def test_a_model_that_pairs_no_noises_is_drawn_from_by_the_graph_of_before(stored: StoredModel) -> None:
+    unpaired = stored.card.config.model.model_copy(update={"pairing": "none"})
+    model = IntactVAE(unpaired, ROLES, size=16, channels=3).eval()
+    assert functions_of(model, "intact")["draw"].inputs == ("x", "t", "noise_z")
 
 
 def test_each_number_is_stored_once_and_no_folder_of_this_machine_is(

@@ -11,7 +11,7 @@ from torch import Tensor
 from civae_core.errors import CivaeError
 from civae_core.figures.effects import effect_grid, effect_map
 from civae_core.figures.grids import image_grid
-from civae_core.figures.pictures import as_uint8, png_bytes, to_picture, to_uint8, write_png
+from civae_core.figures.pictures import as_uint8, png_bytes, to_picture, write_png
 from civae_core.figures.strips import strip
 from civae_core.figures.text import WARNING_INK, Typesetter
 
@@ -24,17 +24,17 @@ def pixels_of(picture: Image.Image, colour: tuple[int, int, int]) -> int:
     return int((np.asarray(picture) == colour).all(axis=2).sum())
 
 
-def test_to_uint8_clamps_and_rounds() -> None:
+def test_floats_are_clamped_and_rounded_to_bytes() -> None:
     floats = torch.tensor([-0.5, 0.0, 0.5, 1.0, 7.0, torch.nan])
-    assert to_uint8(floats).tolist() == [0, 0, 128, 255, 255, 0]
+    assert as_uint8(floats).tolist() == [0, 0, 128, 255, 255, 0]
     with pytest.raises(TypeError, match="int64"):
-        to_uint8(torch.zeros(2, dtype=torch.int64))
+        as_uint8(torch.zeros(2, dtype=torch.int64))
 
 
 def test_arrays_are_drawn_as_tensors_are() -> None:
     floats = np.array([-0.5, 0.0, 0.5, 1.0, 7.0, np.nan, np.inf, -np.inf], dtype=np.float32)
-    assert as_uint8(floats).tolist() == to_uint8(torch.from_numpy(floats)).tolist()
-    assert to_uint8(torch.tensor([0.2], dtype=torch.bfloat16)).tolist() == [51]
+    assert as_uint8(floats).tolist() == as_uint8(torch.from_numpy(floats)).tolist()
+    assert as_uint8(torch.tensor([0.2], dtype=torch.bfloat16)).tolist() == [51]
     image_CHW = np.random.default_rng(0).random((3, 8, 8), dtype=np.float32)
     for channels in (1, 3):
         array, tensor = image_CHW[:channels], torch.from_numpy(image_CHW[:channels])
@@ -72,6 +72,8 @@ def test_grid_refuses_what_does_not_fit() -> None:
         image_grid([("original", plain(2, (0, 0, 0))), ("truth", plain(3, (0, 0, 0)))])
     with pytest.raises(ValueError, match="1 row labels for 2 rows"):
         image_grid([("original", plain(2, (0, 0, 0)))], ["only one"])
+    with pytest.raises(ValueError, match="2 marks for 1 columns"):
+        image_grid([("original", plain(2, (0, 0, 0)))], marks=[True, False])
     with pytest.raises(ValueError, match="at least one column"):
         image_grid([])
 
@@ -84,6 +86,8 @@ def test_strip_marks_doses_outside_the_training_range() -> None:
     assert pixels_of(marked, WARNING_INK) > 500
     assert pixels_of(inside, (10, 20, 30)) == pixels_of(marked, (10, 20, 30)) == 3 * 128 * 128
     assert marked.height > inside.height  # the note that explains the frame
+    longer = strip(images, labels, [False, False, True], beyond="as at the nearest dose that was ever seen")
+    assert longer.width > strip(images, labels, [False, False, True]).width, "the note says what it is told"
     with pytest.raises(ValueError, match="3 images, 2 labels"):
         strip(images, labels[:2])
 

@@ -8,7 +8,8 @@ import jinja2
 import pytest
 from PIL import Image
 
-from civae_core.figures.pages import inlined, render_page
+from civae_core.figures.pages import render_page
+from civae_core.figures.pictures import inlined
 
 
 def written(folder: Path, content: str) -> Path:

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from civae_cli.app import app
 from civae_core.assignments import Intervention
+from civae_core.attributes import Attribute
 from civae_core.data import PreparedData
 from civae_core.engine.base import Abducted, Array, Predicted
 from civae_core.errors import DataError
@@ -120,7 +121,7 @@ def test_records_and_strips_say_what_was_unsure(
     engine = Watched(trained, [SURE, UNSURE, SURE])
     monkeypatch.setattr(Watched, "calibration", Calibration({}, {"Skin_Tone": 0.01}, {}, "valid"))
     sure, unsure, _ = answers(engine, strangers, {"Young": 0.0})
-    writer = EditWriter(tmp_path, noise=1.0, strength=1.0, strip=False)
+    writer = EditWriter(tmp_path, noise=1.0, strength=1.0, strip=False, treatments=())
     (plain,), (mean,) = list(writer.write(sure)), list(writer.write(unsure))
     assert plain["predicted"]["Male"] == pytest.approx(0.9999) and plain["predicted_sd"] == {
         "Skin_Tone": 0.01
@@ -128,9 +129,23 @@ def test_records_and_strips_say_what_was_unsure(
     assert not {"unsure", "combinations"} & set(plain)
     assert (mean["unsure"], mean["combinations"]) == (["Male"], 2)
     assert mean["predicted"]["Male"] == pytest.approx(0.5987)
-    strips = EditWriter(tmp_path, noise=1.0, strength=1.0, strip=True)
+    strips = EditWriter(tmp_path, noise=1.0, strength=1.0, strip=True, treatments=())
     assert strips._conditions(sure) is None
     assert strips._conditions(unsure) == "mean over what Male may be"
+
+
+def test_a_strip_says_that_a_dose_beyond_training_is_held(
+    trained: Path, strangers: list[Picture], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = []
+    monkeypatch.setattr("civae_core.figures.strips.strip", lambda *_, beyond, **__: said.append(beyond))
+    monkeypatch.setattr("civae_core.inference.output.write_png", lambda *_: None)
+    beyond, *_ = answers(TorchEngine(load_model(trained)), strangers, {"Young": 2.0})
+    for kind in ("binary", "continuous"):
+        young = Attribute("Young", kind)
+        writer = EditWriter(tmp_path, noise=1.0, strength=1.0, strip=True, treatments=[young])
+        assert [record["in_range"] for record in writer.write(beyond)] == [False]
+    assert said == ["extrapolation", "as at the nearest dose"]
 
 
 def run(*arguments: str) -> tuple[list[dict[str, Any]], str]:

@@ -153,9 +153,10 @@ def test_what_a_table_says_beyond_training_is_one_sentence_an_attribute(tmp_path
     (tmp_path / "labels.csv").write_text("file_name,Age,Male\na.png,60,1\nb.png,61,3\nc.png,5,\nd.png,,0\n")
     pictures = Pictures([str(f) for f in [*files, files[1]]], FORMAT, table=tmp_path / "labels.csv")
     a_of_b = f"{files[1]}: Age=61 (training saw 20 to 60), and 1 more"
-    assert pictures.beyond_training([age, male]) == [a_of_b, f"{files[1]}: Male=3 (training saw 0 to 1)"]
-    assert pictures.beyond_training([age, male], ["Male"]) == [a_of_b], "which --attr states instead"
-    assert pictures.beyond_training([male], {"Male": 1.0}) == []
+    of_male = f"{files[1]}: Male=3 (training saw 0 to 1)"
+    assert pictures.beyond_training([age, male]) == {"Age": a_of_b, "Male": of_male}
+    assert pictures.beyond_training([age, male], ["Male"]) == {"Age": a_of_b}, "which --attr states instead"
+    assert pictures.beyond_training([male], {"Male": 1.0}) == {}
 
 
 def test_prepared_pictures_have_no_photograph(tmp_path: Path, faces: PreparedData) -> None:

@@ -117,7 +117,7 @@ def test_its_graphs_take_a_z_of_all_scales(
     def tensors(count: int) -> dict[str, torch.Tensor]:
         _, x_BX, t_BT = photos(count)
         noise_BZ = torch.randn(count, model.latent, generator=torch.Generator().manual_seed(count))
-        return {"x": x_BX, "t": t_BT, "noise_z": noise_BZ}
+        return {"x": x_BX, "t": t_BT, "noise_z": noise_BZ, "t_own": 1 - t_BT}
 
     graph = trace(functions["draw"], tuple(tensors(3).values())).SerializeToString()
     session = runtime.InferenceSession(graph, providers=["CPUExecutionProvider"])

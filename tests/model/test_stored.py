@@ -92,6 +92,12 @@ def test_the_newest_run_unless_the_environment_names_one(
     (tmp_path / "runs" / "unfinished").mkdir()
     assert newest_run() == Path("runs/newest")
     monkeypatch.setenv("CIVAE_MODEL", "elsewhere")
+    with pytest.raises(
+        UsageError, match=r"^\$CIVAE_MODEL elsewhere: no such run, checkpoint or model file"
+    ) as caught:
+        newest_run()
+    assert "name a run with --model" in (caught.value.hint or "")
+    (tmp_path / "elsewhere").mkdir()
     assert newest_run() == Path("elsewhere")
 
 

@@ -15,7 +15,7 @@ from civae_core.data.sources.base import Batch, Reader
 from civae_core.data.sources.faces import faces_source
 from civae_core.errors import CivaeError
 from civae_core.locks import LOCK_NAME, held
-from civae_core.training import loop
+from civae_core.training import preparation
 from civae_core.training.loop import train
 from civae_core.training.preview import preview
 
@@ -47,14 +47,14 @@ def test_a_run_that_another_trained_since_it_was_looked_at_is_not_gone_back_on(
     short_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both look at an empty folder; one is so slow that the other has finished before it takes the folder."""
-    run, real = tmp_path / "run", loop.make_batches
+    run, real = tmp_path / "run", preparation.make_batches
 
     def slowly(*arguments: object) -> object:
-        monkeypatch.setattr(loop, "make_batches", real)
+        monkeypatch.setattr(preparation, "make_batches", real)
         train(short_config(), run, device="cpu")
         return real(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(loop, "make_batches", slowly)
+    monkeypatch.setattr(preparation, "make_batches", slowly)
     with pytest.raises(CivaeError, match="another process has just trained this run") as caught:
         train(short_config(), run, device="cpu")
     assert "same command again" in (caught.value.hint or "")

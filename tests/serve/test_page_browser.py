@@ -115,6 +115,12 @@ def test_a_photo_is_changed_compared_and_downloaded(page: Any, photograph: bytes
     expect(status).to_contain_text("Nothing changed; the same pixels as the original.")
     expect(slider).to_have_attribute("aria-valuetext", "yes")
 
+    dose = '{ name: "Age", kind: "continuous", low: 18, high: 85, from: -15, to: 118 }'
+    page.evaluate(f"document.body.append(slider({dose})); showSlider({dose}, 100)")
+    age = page.get_by_role("slider", name="Age")
+    expect(age).to_have_attribute("aria-valuetext", "100, answered as 85")
+    expect(page.locator("#treat-Age-note")).to_contain_text("the rest is answered as at the nearer end of it")
+
 
 def test_of_a_photo_chosen_while_another_is_read_only_the_last_is_kept(page: Any, photograph: bytes) -> None:
     from playwright.sync_api import expect

@@ -153,6 +153,7 @@ def test_the_page_answers_to_its_own_names_only(
     assert response.status_code == status
     if status != 200:
         assert response.json()["error"].startswith("this page is not called")
+        assert "--allow-host NAME" in response.json()["hint"]
 
 
 def test_pages_elsewhere_can_ask_nothing(visit: Visit, photograph: bytes) -> None:
@@ -212,6 +213,7 @@ def test_every_answer_says_what_a_browser_may_do_with_it(visit: Visit, path: str
 def test_other_paths_lead_nowhere(visit: Visit, method: str, path: str, status: int) -> None:
     response = visit().request(method, path)
     assert response.status_code == status and set(response.json()) == {"error", "hint"}
+    assert response.json()["hint"], "what to do instead"
 
 
 def test_those_who_would_wait_too_long_are_sent_away(visit: Visit) -> None:

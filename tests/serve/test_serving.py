@@ -250,6 +250,7 @@ def test_what_cannot_be_served_is_said(trained: Path, faces: PreparedData, tmp_p
         ([str(trained), "--examples", str(tmp_path)], "without images"),
         ([str(trained), "--examples", f"{faces.path}#test[0:900]"], "outside the split"),
         ([str(trained), "--host", "no.such.host.invalid"], "--host no.such.host.invalid"),
+        ([str(trained), "--host", "192.0.2.1"], "127.0.0.1 is this machine alone"),
     ):
         result = asked([*arguments, "--port", "0"])
         assert result.exit_code in (2, 3) and said in result.stderr, result.stderr

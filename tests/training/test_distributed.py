@@ -74,8 +74,9 @@ def test_batches_must_be_shared_evenly() -> None:
     Processes(rank=1, world_size=2).require_even_shares(6)
     with pytest.raises(
         UsageError, match=r"train.batch_size: 7 images cannot be shared evenly by 2 processes"
-    ):
+    ) as caught:
         Processes(rank=1, world_size=2).require_even_shares(7)
+    assert caught.value.hint == "for example --set train.batch_size=8"
 
 
 def test_alone_there_is_nobody_to_ask(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,7 +85,7 @@ def test_alone_there_is_nobody_to_ask(monkeypatch: pytest.MonkeyPatch) -> None:
     with joined("cpu") as processes:
         assert processes == Processes(0, 1, 0)
         assert processes.is_first
-        assert processes.any(2) == 2
+        assert processes.largest(2) == 2
         assert processes.own_device("auto") == "auto"
     assert not torch.distributed.is_initialized()
 

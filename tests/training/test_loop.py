@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,12 @@ import torch
 from safetensors.torch import load_file
 
 from civae_core.config.schema import Config
-from civae_core.data.batches import Batch, TrainingBatches
 from civae_core.data.pack import MaxBad
 from civae_core.data.prepare import prepare
 from civae_core.data.sources.faces import faces_source
 from civae_core.errors import DataError, DivergedError, UsageError
 from civae_core.model.stored import load_model
+from civae_core.training.device import Compute
 from civae_core.training.heldout import HeldOut
 from civae_core.training.loop import train
 from civae_core.training.preview import preview
@@ -29,22 +28,6 @@ SHORT = {"train.images": 64, "train.batch_size": 16, "train.validate_images": 4,
 
 def lines_of(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-
-
-@pytest.fixture
-def spoil(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], bool]], None]:
-    """Makes the images of those batches NaN whose position a predicate picks."""
-    real = TrainingBatches.at
-
-    def install(is_bad: Callable[[int], bool]) -> None:
-        def at(batches: TrainingBatches, images_seen: int) -> Batch:
-            batch = real(batches, images_seen)
-            nan = torch.full_like(batch.y_BCHW, torch.nan)
-            return replace(batch, y_BCHW=nan) if is_bad(images_seen) else batch
-
-        monkeypatch.setattr(TrainingBatches, "at", at)
-
-    return install
 
 
 def test_a_run_learns(trained: Path) -> None:
@@ -216,6 +199,18 @@ def test_missing_data_is_refused(tiny_config: MakeConfig, tmp_path: Path) -> Non
 def test_a_size_that_does_not_fit_the_stages_is_refused(tiny_config: MakeConfig, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="6 stages need an image size divisible by 64, not 32"):
         train(tiny_config({"model.stages": [1] * 6}), tmp_path / "run", device="cpu")
+
+
+def test_a_preview_computes_as_its_training_would(
+    tiny_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_up: list[Compute] = []
+    monkeypatch.setattr(Compute, "set_backends", lambda compute: set_up.append(compute))
+    config = tiny_config(SHORT | {"train.log_every": 16})
+    foreseen = preview(config, tmp_path / "run", device="cpu").loss
+    train(config, tmp_path / "run", device="cpu", stop_at=16)
+    assert len(set_up) == 2
+    assert foreseen == round(lines_of(tmp_path / "run")[0]["loss"], 2)
 
 
 def test_a_preview_measures_and_writes_nothing(

@@ -88,7 +88,7 @@ def test_a_part_that_another_process_cannot_hold_is_too_large_for_all(
     make_learner: MakeLearner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = iter([1, 1, 0])
-    monkeypatch.setattr(Processes, "any", lambda _self, flag: max(flag, next(answers)))
+    monkeypatch.setattr(Processes, "largest", lambda _self, number: max(number, next(answers)))
     learner = make_learner(train={"accumulate": "auto"})
     assert memory._fewest_parts(learner, feed(), 0, Processes(), list) == 3
 
@@ -214,8 +214,9 @@ def test_batches_of_each_process_are_cut_evenly_or_refused() -> None:
     Processes(world_size=2).require_even_shares(12, parts=3)
     with pytest.raises(
         CivaeError, match=r"train.accumulate: 4 even parts do not make the 6 images of each of 2"
-    ):
+    ) as caught:
         Processes(world_size=2).require_even_shares(12, parts=4)
+    assert caught.value.hint == "for example --set train.accumulate=3"
 
 
 def test_a_batch_too_large_to_read_is_explained_too(

@@ -23,7 +23,6 @@ from civae_core.model import IntactVAE
 from civae_core.model.stored import find_model_file, read_card
 from civae_core.penalties.arms import other_arm
 from civae_core.training import loop, pairing
-from civae_core.training.heldout import HeldOut
 from civae_core.training.loop import train
 from civae_core.training.pairing import fit_pairing, pairing_loss, seen_as_asked
 from civae_core.training.preview import preview
@@ -33,9 +32,7 @@ SHORT |= {"train.pairing_images": None}  # as many as it trained on
 MakeConfig = Callable[..., Config]
 
 
-@pytest.fixture(autouse=True)
-def no_sample_grids(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(HeldOut, "save_grid", lambda *_: None)
+pytestmark = pytest.mark.usefixtures("no_sample_grids")
 
 
 def rotation(run: Path) -> Tensor:

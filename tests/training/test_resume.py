@@ -10,7 +10,6 @@ from safetensors.torch import load_file
 
 from civae_core.config.schema import Config
 from civae_core.data import PreparedData
-from civae_core.training.heldout import HeldOut
 from civae_core.training.loop import train
 
 MakeConfig = Callable[..., Config]
@@ -23,10 +22,7 @@ SHORT = {
 }
 
 
-@pytest.fixture(autouse=True)
-def no_sample_grids(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Grids change no weight, and drawing them takes longer than training here."""
-    monkeypatch.setattr(HeldOut, "save_grid", lambda *_: None)
+pytestmark = pytest.mark.usefixtures("no_sample_grids")
 
 
 def all_tensors(run: Path) -> dict[str, torch.Tensor]:

@@ -17,18 +17,12 @@ from civae_core.data.pack import MaxBad
 from civae_core.data.prepare import prepare
 from civae_core.data.sources.faces import faces_source
 from civae_core.errors import CivaeError, UsageError
-from civae_core.training.heldout import HeldOut
 from civae_core.training.loop import train
 from civae_core.training.run_folder import RunFolder, environment
 
 MakeConfig = Callable[..., Config]
 
 SHORT = {"train.images": 64, "train.batch_size": 16, "train.validate_images": 4, "train.checkpoint_every": 32}
-
-
-@pytest.fixture
-def no_sample_grids(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(HeldOut, "save_grid", lambda *_: None)
 
 
 @pytest.fixture

@@ -10,17 +10,13 @@ import pytest
 
 from civae_core.config.schema import Config
 from civae_core.errors import CivaeError, DataError, UsageError
-from civae_core.training.heldout import HeldOut
 from civae_core.training.loop import train
 from civae_core.training.preview import preview
 
 MakeConfig = Callable[..., Config]
 
 
-@pytest.fixture(autouse=True)
-def no_sample_grids(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Grids change no weight, and drawing them takes longer than training here."""
-    monkeypatch.setattr(HeldOut, "save_grid", lambda *_: None)
+pytestmark = pytest.mark.usefixtures("no_sample_grids")
 
 
 def refused(config: Config, out: Path, **options: Any) -> CivaeError:

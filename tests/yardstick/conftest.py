@@ -1,6 +1,6 @@
 """Toy pictures of two confounded attributes, and a scorer trained on the shared faces."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -44,7 +44,11 @@ class Pictures:
         return self.pixels[rows]
 
     def column(self, name: str) -> Tensor:
-        return self.table_NA[:, [a.name for a in self.attributes].index(name)]
+        return self.columns([name])[:, 0]
+
+    def columns(self, names: Sequence[str]) -> Tensor:
+        known = [a.name for a in self.attributes]
+        return self.table_NA[:, [known.index(name) for name in names]]
 
 
 def draw(labels_N2: Tensor, generator: torch.Generator, faint: float) -> Tensor:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from civae_core.celeba import WIDTH
 from civae_core.data.images import Preprocessing
 from civae_core.data.sources.base import FileReader, Files, Source
 from civae_core.data.sources.celeba_lists import read_attributes, read_partition
@@ -25,11 +26,10 @@ from civae_core.data.sources.files import (
 from civae_core.data.tables import numbered_lines
 from civae_core.errors import DataError
 from civae_core.files import is_macos_leftover
+from civae_core.os_errors import hint_on_reading
 
 CROP = 150
 """Default side of the centred square: the face without most of the background."""
-SHORT_SIDE = 178
-"""Width of CelebA's aligned images, 178 x 218."""
 
 _ATTRIBUTES = "list_attr_celeba"
 _PARTITION = "list_eval_partition"
@@ -87,7 +87,7 @@ def celeba_source(
     with _reading(partition) as lines:
         splits_N = read_partition(lines, partition.path, table.file_names)
     files = _find_images(root, table.file_names[:_PROBES], follow_links)
-    preprocessing = Preprocessing(size=size, channels=channels, crop=crop or CROP, crop_of=SHORT_SIDE)
+    preprocessing = Preprocessing(size=size, channels=channels, crop=crop or CROP, crop_of=WIDTH)
     digest = hashlib.sha256(
         table.values_NA.tobytes() + splits_N.tobytes() + "\n".join(table.file_names).encode()
     )
@@ -108,7 +108,10 @@ def _reading(item: _List) -> Iterator[Iterable[tuple[int, str]]]:
         with item.open() as file:
             yield numbered_lines(file, item.path)
     except (KeyError, *ARCHIVE_ERRORS) as error:
-        raise DataError(f"cannot read {item.path}: {error}") from error
+        raise DataError(
+            f"cannot read {item.path}: {error}",
+            hint=hint_on_reading(error, "copy or download it again; it may be incomplete"),
+        ) from error
 
 
 def _find_list(root: Path, stem: str) -> _List | None:

@@ -11,6 +11,8 @@ from civae_core.data.tables import Table, check_columns, delimited_rows, repeate
 from civae_core.errors import DataError
 
 Lines = Iterable[tuple[int, str]]
+_INCOMPLETE_HINT = "download the list again; this copy is incomplete or was changed"
+_TWICE_HINT = "delete one of the two lines"
 _LABELS = {"-1": 0.0, "0": 0.0, "1": 1.0}
 
 
@@ -27,18 +29,25 @@ def read_attributes(lines: Lines, path: Path) -> Table:
     names = header[1:] if path.suffix.lower() == ".csv" else header
     repeated = repeated_name(names)
     if repeated is not None:
-        raise DataError(f"{path}: attribute {repeated} appears twice")
+        raise DataError(
+            f"{path}: attribute {repeated} appears twice", hint="rename one of the two in the list's header"
+        )
     check_columns(names, path)
     file_names: list[str] = []
     seen: set[str] = set()
     values: list[np.ndarray] = []
     for line, cells in rows:
         if len(cells) != len(names) + 1:
-            raise DataError(f"{path}:{line}: {len(cells) - 1} labels under {len(names)} attributes")
+            raise DataError(
+                f"{path}:{line}: {len(cells) - 1} labels under {len(names)} attributes", hint=_INCOMPLETE_HINT
+            )
         if cells[0] in seen:
-            raise DataError(f"{path}:{line}: {cells[0]} is listed twice")
+            raise DataError(f"{path}:{line}: {cells[0]} is listed twice", hint=_TWICE_HINT)
         if set("/\\\0") & set(cells[0]) or cells[0] in (".", ".."):
-            raise DataError(f"{path}:{line}: {cells[0]!r} is not a plain file name")
+            raise DataError(
+                f"{path}:{line}: {cells[0]!r} is not a plain file name",
+                hint="CelebA's names have no folders; all images lie in one, img_align_celeba",
+            )
         try:
             labels = [_LABELS[cell] for cell in cells[1:]]
         except KeyError as error:
@@ -49,7 +58,7 @@ def read_attributes(lines: Lines, path: Path) -> Table:
         file_names.append(cells[0])
         values.append(np.array(labels, np.float32))
     if not file_names:
-        raise DataError(f"{path} lists no images")
+        raise DataError(f"{path} lists no images", hint=_INCOMPLETE_HINT)
     binary: Literal["binary"] = "binary"
     return Table(
         file_names=file_names,
@@ -70,11 +79,14 @@ def read_partition(lines: Lines, path: Path, file_names: Iterable[str]) -> np.nd
     codes: dict[str, int] = {}
     for line, cells in _rows(lines, path):
         if len(cells) != 2:
-            raise DataError(f"{path}:{line}: expected an image and its partition, got {len(cells)} cells")
+            raise DataError(
+                f"{path}:{line}: expected an image and its partition, got {len(cells)} cells",
+                hint="each line holds a file name and 0, 1 or 2 for train, valid or test",
+            )
         if line == 1 and cells[1] == "partition":
             continue
         if cells[0] in codes:
-            raise DataError(f"{path}:{line}: {cells[0]} is listed twice")
+            raise DataError(f"{path}:{line}: {cells[0]} is listed twice", hint=_TWICE_HINT)
         codes[cells[0]] = split_code(cells[1], f"{path}:{line}")
     try:
         return np.array([codes[name] for name in file_names], np.uint8)

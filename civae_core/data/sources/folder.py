@@ -33,10 +33,15 @@ def folder_source(
         raise DataError(f"{folder} is not a folder", hint="SOURCE is a folder or synthetic:faces")
     path = table or find_table(folder)
     if path.exists() and not path.is_file():
-        raise DataError(f"{path} is not a regular file", hint="the table is read more than once")
+        raise DataError(
+            f"{path} is not a regular file", hint="copy the table to a file first; it is read more than once"
+        )
     read = read_table(path)
     if read.splits_N is not None and seed is not None:
-        raise UsageError(f"--seed {seed} has no effect: {path.name} has a column {SPLIT_COLUMN}")
+        raise UsageError(
+            f"--seed {seed} has no effect: {path.name} has a column {SPLIT_COLUMN}",
+            hint=f"leave --seed out, or rename that column to have the images split by --seed {seed}",
+        )
     splits_N = read.splits_N if read.splits_N is not None else hashed_splits(read.file_names, seed or 0)
     preprocessing = Preprocessing(size=size, channels=channels, crop=crop)
     return Source(

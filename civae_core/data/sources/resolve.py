@@ -16,7 +16,7 @@ from civae_core.data.sources.faces import (
 )
 from civae_core.data.sources.folder import folder_source
 from civae_core.data.sources.truths import parse_truths
-from civae_core.errors import DataError, UsageError
+from civae_core.errors import DataError, UsageError, flag_as_typed
 from civae_core.synthetic import attributes_of, roots_of
 
 SYNTHETIC = "synthetic:faces"
@@ -47,9 +47,15 @@ def open_source(named: str, options: SourceOptions) -> Source:
         DataError: the source is not there or is damaged.
     """
     if not SMALLEST <= options.size <= LARGEST:
-        raise UsageError(f"--size {options.size} is not within {SMALLEST} to {LARGEST}")
+        raise UsageError(
+            f"--size {options.size} is not within {SMALLEST} to {LARGEST}", hint="64 pixels, if left out"
+        )
     if options.crop is not None and options.crop < 1:
-        raise UsageError(f"--crop {options.crop} is not a number of pixels")
+        raise UsageError(
+            f"--crop {options.crop} is not a number of pixels",
+            hint="1 or more, the side of the centred square that is kept; left out, the largest that fits, "
+            "of CelebA its usual 150",
+        )
     if named.startswith("synthetic:"):
         return _open_faces(named, options)
     _refuse(
@@ -92,7 +98,8 @@ def _open_faces(named: str, options: SourceOptions) -> Source:
         )
     if not SMALLEST_FACE <= options.size <= LARGEST_FACE:
         raise UsageError(
-            f"--size {options.size} is not within {SMALLEST_FACE} to {LARGEST_FACE}, as {named} are drawn"
+            f"--size {options.size} is not within {SMALLEST_FACE} to {LARGEST_FACE}, as {named} are drawn",
+            hint="64 pixels, if left out",
         )
     _refuse(
         "synthetic faces are drawn, to size",
@@ -114,4 +121,5 @@ def _open_faces(named: str, options: SourceOptions) -> Source:
 def _refuse(why: str, given: dict[str, object]) -> None:
     for flag, value in given.items():
         if value is not None:
-            raise UsageError(f"{flag} has no effect here: {why}", hint=f"leave {flag} out")
+            typed = flag_as_typed(flag, value)
+            raise UsageError(f"{typed} has no effect here: {why}", hint=f"leave {flag} out")

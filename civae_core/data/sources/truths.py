@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Sequence
 
-from civae_core.assignments import Intervention, parse_treatments
+from civae_core.assignments import do_text, parse_treatments
 from civae_core.attributes import Attribute
 from civae_core.data.sources.base import TruthSpec
 from civae_core.errors import UsageError
@@ -45,12 +45,6 @@ def parse_truths(
                     hint=f"for several questions repeat {FLAG}",
                 )
         for do in parse_treatments(parts, kinds, continuous, FLAG):
-            found.setdefault(truth_name(do), TruthSpec(truth_name(do), do))
+            name = do_text(do, ",")  # what dataset.yml calls it
+            found.setdefault(name, TruthSpec(name, do))
     return list(found.values())
-
-
-def truth_name(do: Intervention) -> str:
-    """What a truth is called in dataset.yml, as `Young=flip,Male=1`."""
-    return ",".join(
-        f"{name}={value if isinstance(value, str) else f'{value:g}'}" for name, value in do.items()
-    )

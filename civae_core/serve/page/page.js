@@ -187,7 +187,8 @@ function slider(attribute) {
     make("div", { class: "slider-head" }, make("label", { for: id }, attribute.name), make("output", { for: id })),
     input, marks,
     make("p", { id: `${id}-note`, class: "small" },
-      `Training saw ${short(attribute.low)} to ${short(attribute.high)}, the coloured part; the rest is extrapolation.`));
+      `Training saw ${short(attribute.low)} to ${short(attribute.high)}, the coloured part; the rest is ${
+        attribute.kind === "binary" ? "extrapolation" : "answered as at the nearer end of it"}.`));
 }
 
 function showSlider(attribute, value) {
@@ -195,7 +196,9 @@ function showSlider(attribute, value) {
   const box = input.closest(".slider");
   const beyond = isBeyond(attribute, value);
   input.value = value;
-  const text = shown(attribute, value) + (beyond ? ", extrapolated" : "");
+  const nearest = short(value < attribute.low ? attribute.low : attribute.high);
+  const how = attribute.kind === "binary" ? "extrapolated" : `answered as ${nearest}`;
+  const text = shown(attribute, value) + (beyond ? `, ${how}` : "");
   box.querySelector("output").textContent = text;
   input.setAttribute("aria-valuetext", text);
   box.classList.toggle("beyond", beyond);

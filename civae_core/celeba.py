@@ -1,4 +1,7 @@
-"""What is known about CelebA: its attributes in their order, and which of them a treatment brings about."""
+"""What is known about CelebA: its portraits' size, its attributes in order, and which of them a treatment causes."""
+
+WIDTH, HEIGHT = 178, 218
+"""Pixels of its aligned portraits."""
 
 ATTRIBUTES: tuple[str, ...] = (
     "5_o_Clock_Shadow", "Arched_Eyebrows", "Attractive", "Bags_Under_Eyes", "Bald", "Bangs", "Big_Lips",
