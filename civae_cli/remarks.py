@@ -1,4 +1,4 @@
-"""What `civae counterfactual` says of its answers beside the pictures: of the first few at once, in sum at the end."""
+"""What `civae counterfactual` says beside its pictures: of the first few answers at once, of all in the end."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
