@@ -3,7 +3,8 @@
 The files under `formats` were written by the versions of their time: the built-in faces at 32 px (`prepare-data
 synthetic:faces --n 24`), and runs of 16 images on them with the smallest of networks, of which the last checkpoint is
 kept. What they must give was computed by those versions too. The ONNX export was written by the version that first
-answered through one.
+answered through one; that of format 2 by the first whose draws turn noise, of the model of format 3 with a rotation
+that shows.
 """
 
 import json
@@ -19,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from civae_core.config.schema import Config
 from civae_core.counterfactual import abduct, predict
 from civae_core.data import PreparedData
+from civae_core.draws import decode_prior
 from civae_core.engine.onnx_engine import OnnxEngine
 from civae_core.errors import DataError
 from civae_core.model.stored import load_model
@@ -46,6 +48,9 @@ READ = [
     [0.04262986, 0.09030072, -0.09363000],
 ]
 """What the scorer of format 1 makes of their Male, Smiling and Skin_Tone; its weights are a pattern, not learned."""
+
+DRAWN = {"own": [0.5236585, 0.5216376], "turned": [0.5215209, 0.5218512]}
+"""Means of two people whom the export of format 2 draws under t = 1, whose own is that, and whose own is 0."""
 
 
 @pytest.fixture
@@ -140,6 +145,20 @@ def test_an_onnx_export_of_format_1_answers_as_the_model_beside_it(data: Prepare
     found = engine.predict(abducted, 1 - t_BT.numpy(), noise=1, strength=1)
     assert abducted.reconstruction_BCHW.mean(axis=(1, 2, 3)).tolist() == pytest.approx(MEANS[1], abs=1e-5)
     assert found.image_BCHW == pytest.approx(wanted.image_BCHW.numpy(), abs=1e-4)
+
+
+def test_an_onnx_export_of_format_2_turns_noise_as_the_model_beside_it() -> None:
+    pytest.importorskip("onnxruntime")
+    file = FORMATS / "export-2" / "model.safetensors"
+    engine = OnnxEngine.open(file.with_name("model-onnx"), file)
+    assert json.loads((engine.folder / "card.json").read_text())["format"] == 2
+    model = load_model(file).model
+    x_BX, t_BT = torch.tensor([[0.0], [1.0]]), torch.ones(2, 1)
+    eta_BZ = torch.linspace(-2, 2, 2 * model.latent).reshape(2, -1)
+    for own, own_BT in (("own", t_BT), ("turned", 1 - t_BT)):
+        drawn_BCHW = engine.draw(x_BX.numpy(), t_BT.numpy(), eta_BZ.numpy(), own_BT.numpy())
+        assert drawn_BCHW == pytest.approx(decode_prior(model, x_BX, t_BT, eta_BZ, own_BT).numpy(), abs=1e-4)
+        assert drawn_BCHW.mean(axis=(1, 2, 3)).tolist() == pytest.approx(DRAWN[own], abs=1e-5)
 
 
 @pytest.mark.parametrize("number", [1, 2])
