@@ -13,11 +13,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from civae_core.balance.imbalance import imbalance, largest
 from civae_core.balance.propensity import Kind, cross_fit
 from civae_core.balance.verdict import Level, verdict
 from civae_core.balance.weights import effective_sample_size, training_weights
 from civae_core.errors import DataError
-from civae_core.ranking import auc
 
 BINS = 20
 EXTREME = (0.05, 0.95)
@@ -31,11 +31,7 @@ MAX_JOINT_COVARIATES = 6
 
 @dataclass(frozen=True)
 class CovariateBalance:
-    """One covariate's imbalance without and with inverse weights; None where it is undefined.
-
-    Binary treatment: standardised mean difference (mean_1 − mean_0) / sqrt((var_1 + var_0)/2), with the
-    unweighted variances both times. Continuous treatment: correlation with the treatment.
-    """
+    """One covariate's imbalance without and with inverse weights, as in `imbalance`; None where it is undefined."""
 
     covariate: str
     before: float | None
@@ -67,7 +63,10 @@ class OverlapReport:
     arms: dict[str, int] = field(default_factory=dict)
     """Images with treatment 0 and 1 (binary treatments)."""
     auc: float | None = None
-    """Held-out AUC of the propensity (binary): 0.5 is a randomised treatment, 1 no overlap at all."""
+    """Held-out AUC of the propensity (binary): 0.5 is a randomised treatment, 1 no overlap at all.
+
+    The mean over folds, each ranked by a model of its own; None in the tiniest tables.
+    """
     r_squared: float | None = None
     """Held-out share of the treatment's variance that the covariates explain (continuous)."""
     share_extreme: float | None = None
@@ -76,7 +75,10 @@ class OverlapReport:
     histogram: dict[str, list[int]] = field(default_factory=dict)
     """Images per bin of the held-out propensity, by arm (binary)."""
     effective_sample_share: float | None = None
-    """Kish's effective sample size of the capped inverse weights, as a share of n."""
+    """Kish's effective sample size of the capped inverse weights, as a share of n.
+
+    It is high, too, where no weights can make the arms alike: see `after` in `balance`.
+    """
     balance_measure: Literal["standardised mean difference", "correlation"] = "standardised mean difference"
     balance: list[CovariateBalance] = field(default_factory=list)
     """Covariates, the most imbalanced first."""
@@ -99,7 +101,8 @@ def overlap_report(
     """Diagnoses the overlap of one treatment given covariates.
 
     Args:
-        x_NC: covariates [N, C], NaN where a label is missing; C may be 0.
+        x_NC: covariates [N, C], NaN where a label is missing; C may be 0. Where several treatments are set one
+            at a time, the others are covariates of each: they keep what a subject has.
         t_N: the treatment [N], 0/1 if binary, NaN where missing.
         covariate_names: C names.
         treatment_name: the treatment's name.
@@ -120,22 +123,34 @@ def overlap_report(
             hint=f"it takes rows that know {treatment_name} and every covariate: complete the table, or name fewer",
         )
     known: dict[str, Any] = {}
+    remaining: tuple[str, float] | None = None
     if t_N.unique().numel() > 1:
-        predicted_N = cross_fit(x_NC, t_N[:, None], [kind]).mean(x_NC)
+        fitted = cross_fit(x_NC, t_N[:, None], [kind])
+        predicted_N = fitted.mean(x_NC)
         w_N = training_weights(x_NC, t_N[:, None], [kind], "inverse", WEIGHT_CAP)
         known["effective_sample_share"] = effective_sample_size(w_N) / len(t_N)
-        describe = _describe_binary if kind == "binary" else _describe_continuous
-        known |= describe(x_NC, t_N, predicted_N, w_N.to(torch.float64), covariate_names)
+        if kind == "binary":
+            known |= _describe_binary(predicted_N, t_N, fitted.auc(x_NC, t_N))
+        else:
+            known |= _describe_continuous(predicted_N, t_N)
+        before_C, after_C = (
+            imbalance(x_NC, t_N, weights_N, kind)
+            for weights_N in (torch.ones_like(t_N), w_N.to(torch.float64))
+        )
+        known["balance"] = _balance(covariate_names, before_C, after_C)
+        remaining = largest(covariate_names, after_C)
     if kind == "binary":
         known["arms"] = {str(arm): int((t_N == arm).sum()) for arm in (0, 1)}
         known["cells"] = smallest_cells(x_NC, t_N, covariate_names, treatment_name, covariate_is_binary)
     level, sentence = verdict(
         treatment_name,
+        kind=kind,
         has_covariates=bool(len(covariate_names)),
         auc=known.get("auc"),
         r_squared=known.get("r_squared"),
         share_extreme=known.get("share_extreme"),
         effective_sample_share=known.get("effective_sample_share"),
+        remaining=remaining,
         smallest=((known["cells"][0].values, known["cells"][0].count) if known.get("cells") else None),
     )
     return OverlapReport(
@@ -180,59 +195,22 @@ def smallest_cells(
     return sorted(cells, key=lambda cell: (cell.count, -cell.group))[:CELLS_LISTED]
 
 
-def _describe_binary(
-    x_NC: Tensor, t_N: Tensor, e_N: Tensor, w_N: Tensor, covariate_names: Sequence[str]
-) -> dict[str, Any]:
+def _describe_binary(e_N: Tensor, t_N: Tensor, held_out_auc: float | None) -> dict[str, Any]:
     edges = torch.linspace(0.0, 1.0, BINS + 1, dtype=torch.float64)
     low, high = EXTREME
     arms = {str(arm): torch.histc(e_N[t_N == arm], BINS, 0.0, 1.0).to(torch.int64).tolist() for arm in (0, 1)}
-
-    def mean(arm: int, weights_N: Tensor) -> Tensor:
-        of_arm_N = weights_N * (t_N == arm)
-        return (of_arm_N / of_arm_N.sum()) @ x_NC
-
-    def mean_difference(weights_N: Tensor) -> Tensor:
-        return mean(1, weights_N) - mean(0, weights_N)
-
-    def variance(arm: int) -> Tensor:
-        """NaN for an empty arm; a column at a time, for a second table would take much memory."""
-        columns = (x_N[t_N == arm] for x_N in x_NC.T)
-        return x_NC.new_tensor([(x_M - x_M.mean()).square().mean() for x_M in columns])
-
-    scale_C = ((variance(0) + variance(1)) / 2).sqrt()
-    before_C, after_C = mean_difference(torch.ones_like(w_N)), mean_difference(w_N)
     return {
-        "auc": auc(e_N, t_N),
+        "auc": held_out_auc,
         "share_extreme": float(((e_N < low) | (e_N > high)).double().mean()),
         "histogram_edges": [round(edge, 4) for edge in edges.tolist()],
         "histogram": arms,
         "balance_measure": "standardised mean difference",
-        "balance": _balance(covariate_names, _ratio(before_C, scale_C), _ratio(after_C, scale_C)),
     }
 
 
-def _describe_continuous(
-    x_NC: Tensor, t_N: Tensor, predicted_N: Tensor, w_N: Tensor, covariate_names: Sequence[str]
-) -> dict[str, Any]:
-    def correlation(weights_N: Tensor) -> list[float | None]:
-        share_N = weights_N / weights_N.sum()
-        centred_NC, centred_N = x_NC - share_N @ x_NC, t_N - share_N @ t_N
-        covariance_C = (share_N * centred_N) @ centred_NC
-        scale_C = ((share_N @ centred_NC.square()) * (share_N @ centred_N.square())).sqrt()
-        return _ratio(covariance_C, scale_C)
-
+def _describe_continuous(predicted_N: Tensor, t_N: Tensor) -> dict[str, Any]:
     unexplained = (t_N - predicted_N).square().sum() / (t_N - t_N.mean()).square().sum()
-    return {
-        "r_squared": float(1.0 - unexplained),
-        "balance_measure": "correlation",
-        "balance": _balance(covariate_names, correlation(torch.ones_like(w_N)), correlation(w_N)),
-    }
-
-
-def _ratio(numerator_C: Tensor, scale_C: Tensor) -> list[float | None]:
-    """Quotients; where nothing varies, 0 if the arms do not differ either and None (undefined) if they do."""
-    pairs = zip(numerator_C.tolist(), scale_C.tolist(), strict=True)
-    return [n / s if s > 1e-12 else (0.0 if abs(n) < 1e-12 else None) for n, s in pairs]
+    return {"r_squared": float(1.0 - unexplained), "balance_measure": "correlation"}
 
 
 def _balance(

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from civae_core.balance.design import ROWS_AT_ONCE, Design, fit_design
 from civae_core.errors import DataError
+from civae_core.ranking import auc
 
 Kind = Literal["binary", "continuous"]
 
@@ -83,6 +84,20 @@ class CrossFit:
             values_N[rows_M] = model.mean(x_NC[rows_M])
         return values_N
 
+    def auc(self, x_NC: Tensor, t_N: Tensor) -> float | None:
+        """The AUC within folds of the first treatment, binary, a mean over pairs of rows; None without a pair.
+
+        Pooled over folds it would fall below 0.5 for a randomised treatment: a fold with many treated rows leaves
+        few to its own model, which then expects few.
+        """
+        total, pairs = 0.0, 0
+        for rows_M, model in self.folds:
+            t_M = t_N[rows_M]
+            ones = int((t_M > 0.5).sum())
+            if count := ones * (len(t_M) - ones):
+                total, pairs = total + count * auc(model.mean(x_NC[rows_M]), t_M), pairs + count
+        return total / pairs if pairs else None
+
 
 def fit_propensity(x_NC: Tensor, t_NT: Tensor, kinds: Sequence[Kind], *, ridge: float = 1.0) -> Propensity:
     """Fits p(t|x) by the chain rule.
@@ -111,11 +126,14 @@ def cross_fit(
 ) -> CrossFit:
     """Fits one propensity for each of `folds` random parts of the table, on the rows outside it.
 
+    Where the first treatment is binary, each part has its share of either arm.
     A table of fewer than two rows is its own fold. Arguments and errors as for `fit_propensity`.
     """
     x_NC, t_NT = checked_table(x_NC, t_NT, kinds)
     order_N = torch.randperm(len(t_NT), generator=torch.Generator().manual_seed(seed))
-    parts = order_N.chunk(folds) if len(order_N) > 1 else (order_N,)
+    if kinds[0] == "binary":
+        order_N = order_N[t_NT[order_N, 0].argsort(stable=True)]
+    parts = [order_N[first::folds] for first in range(min(folds, len(order_N)))]
     if len(parts) == 1:
         return CrossFit(((order_N, fit_propensity(x_NC, t_NT, kinds)),))
     fitted = []

@@ -3,46 +3,70 @@
 from collections.abc import Mapping
 from typing import Literal
 
+from civae_core.balance.imbalance import LARGE_IMBALANCE, LITTLE_IMBALANCE, largest_text
+from civae_core.balance.propensity import Kind
+
 Level = Literal["good", "moderate", "poor", "unknown"]
 
 GOOD_SAMPLE, MODERATE_SAMPLE = 0.8, 0.4
 GOOD_EXTREME, MODERATE_EXTREME = 0.05, 0.30
 """Conventions of this project, not of the literature. At these bounds weighting costs a fifth (three fifths)
 of the images' information; one in twenty (three in ten) subjects has practically no counterpart."""
+GOOD_R_SQUARED, MODERATE_R_SQUARED = 0.25, 0.5
+"""From the first on, uncapped weights of a Gaussian treatment and covariate have no finite variance; beyond the
+second, the covariates settle more of the treatment than they leave open."""
 
 
 def verdict(
     treatment: str,
     *,
+    kind: Kind,
     has_covariates: bool,
     auc: float | None,
     r_squared: float | None,
     share_extreme: float | None,
     effective_sample_share: float | None,
+    remaining: tuple[str, float] | None,
     smallest: tuple[Mapping[str, int], int] | None,
 ) -> tuple[Level, str]:
     """Grades the overlap and says why.
 
     Args:
         treatment: the treatment's name.
+        kind: of the treatment.
         has_covariates: whether any covariate was given.
         auc: held-out AUC of a binary treatment.
         r_squared: held-out R² of a continuous treatment.
         share_extreme: share of images with a held-out propensity outside [0.05, 0.95] (binary only).
-        effective_sample_share: of the inverse weights.
+        effective_sample_share: of the inverse weights. It is high, too, where no weights can make the arms alike.
+        remaining: the covariate whose imbalance after weighting is largest, and its size, ∞ where undefined.
         smallest: the values and the count of the smallest cell, where cells are known.
     """
     if effective_sample_share is None:
         return "poor", f"All images have the same value of {treatment}: there is nothing to compare."
     if not has_covariates:
         return "unknown", f"No covariates are given, so nothing can be said about who gets {treatment}."
-    extreme = share_extreme or 0.0
+    assert remaining is not None, "covariates have an imbalance"
+    extreme, explained, apart = share_extreme or 0.0, r_squared or 0.0, remaining[1]
     level: Level = "poor"
-    if effective_sample_share >= GOOD_SAMPLE and extreme <= GOOD_EXTREME:
+    if (
+        effective_sample_share >= GOOD_SAMPLE
+        and extreme <= GOOD_EXTREME
+        and explained <= GOOD_R_SQUARED
+        and apart <= LITTLE_IMBALANCE
+    ):
         level = "good"
-    elif effective_sample_share >= MODERATE_SAMPLE and extreme <= MODERATE_EXTREME:
+    elif (
+        effective_sample_share >= MODERATE_SAMPLE
+        and extreme <= MODERATE_EXTREME
+        and explained <= MODERATE_R_SQUARED
+        and apart <= LARGE_IMBALANCE
+    ):
         level = "moderate"
-    reasons = [f"weighting leaves {effective_sample_share:.0%} of the images' information"]
+    makes = "makes" if apart <= LITTLE_IMBALANCE else "does not make"
+    alike = "the groups alike" if kind == "binary" else f"{treatment} unrelated to them"
+    balanced = f"weighting {makes} {alike} ({largest_text(kind, *remaining)})"
+    reasons = [f"{balanced} and leaves {effective_sample_share:.0%} of the images' information"]
     if auc is not None:
         reasons.insert(
             0, f"the covariates predict {treatment} with an AUC of {auc:.2f} (0.5 is chance, 1 is certain)"

@@ -3,8 +3,9 @@
 Inverse weights aim at the whole population; overlap weights at the subjects who could have been in any arm.
 
 The propensity behind the weights is fitted on the rows it weights, not out of fold: a fitted propensity also
-takes out the chance imbalance of the sample (overlap weights balance the means of the features exactly), and
-it measured better in both balance and effective sample size. Diagnostics, in contrast, are out of fold.
+takes out the chance imbalance of the sample (overlap weights balance the means of the features nearly, and exactly
+without ridge and cap), and it measured better in both balance and effective sample size. Diagnostics, in contrast,
+are out of fold.
 """
 
 from collections.abc import Sequence

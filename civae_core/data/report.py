@@ -160,7 +160,9 @@ def label_facts(data: PreparedData, question: Question) -> dict[str, Any]:
 
 def _overlap(data: PreparedData, rows: torch.Tensor, treatment: str, question: Question) -> dict[str, Any]:
     names = [attribute.name for attribute in data.attributes]
-    columns = [names.index(name) for name in question.covariates]
+    # do(treatment) leaves the other treatments as they are: they are covariates of this one.
+    others = [name for name in question.treatment if name != treatment]
+    columns = [names.index(name) for name in (*question.covariates, *others)]
     covariates = [data.attributes[column] for column in columns]
     report = overlap_report(
         data.table_NA[rows[:, None], torch.tensor(columns, dtype=torch.int64)].double(),

@@ -2,8 +2,12 @@
 
 The images are resampled, not the pixels: an interval says how far the number would move with other test images
 of the same kind. It does not cover another training seed.
+
+Shares have score intervals instead: resampling what was seen 500 times of 500 finds it always, and would say that the
+share is 1 for certain.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
@@ -12,6 +16,8 @@ from torch import Tensor
 
 RESAMPLES = 1000
 LEVEL = 0.95
+HALF_WIDTH = 1.959964
+"""Of a 95 % interval, in standard deviations of a normal distribution."""
 _INDICES_AT_ONCE = 100_000
 
 
@@ -71,3 +77,49 @@ def bootstrap_ratio(numerator_N: Tensor, denominator_N: Tensor, *, seed: int = 0
     tail = (1.0 - LEVEL) / 2.0
     lo, hi = ratio_R.quantile(torch.tensor([tail, 1.0 - tail], dtype=torch.float64)).tolist()
     return Interval(float(sums_2[0] / sums_2[1]), lo, hi)
+
+
+def share_interval(is_so_N: Tensor) -> Interval:
+    """The share of 1 among values [N] that are 0 or 1, with Wilson's interval, which is never empty.
+
+    Raises:
+        ValueError: there are no values, or others.
+    """
+    _require_among((0, 1), is_so_N)
+    share = float(is_so_N.double().mean())
+    return Interval(share, *wilson_interval(share, len(is_so_N)))
+
+
+def share_change_interval(change_N: Tensor) -> Interval:
+    """The difference of two shares of the same images, with Bonett and Price's (2012) interval, which is never empty.
+
+    Args:
+        change_N: by image 1 (only the first is so), −1 (only the second) or 0 (both or neither).
+
+    Raises:
+        ValueError: there are no values, or others.
+    """
+    _require_among((-1, 0, 1), change_N)
+    change = float(change_N.double().mean())
+    # One image of each kind, and so two in all, are added to those seen.
+    count = len(change_N) + 2
+    gained, lost = (((change_N == way).sum().item() + 1) / count for way in (1, -1))
+    centre = gained - lost
+    half = HALF_WIDTH * math.sqrt((gained + lost - centre**2) / count)
+    return Interval(change, max(-1.0, min(change, centre - half)), min(1.0, max(change, centre + half)))
+
+
+def wilson_interval(share: float, count: float) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share observed in `count` cases; sensible at shares 0 and 1 too."""
+    shrink = 1 + HALF_WIDTH**2 / count
+    centre = (share + HALF_WIDTH**2 / (2 * count)) / shrink
+    half = HALF_WIDTH / shrink * math.sqrt(share * (1 - share) / count + HALF_WIDTH**2 / (4 * count**2))
+    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
+
+
+def _require_among(allowed: tuple[int, ...], values_N: Tensor) -> None:
+    known = torch.tensor(allowed, dtype=torch.float64)
+    if not len(values_N) or not bool(torch.isin(values_N.detach().cpu().double(), known).all()):
+        raise ValueError(
+            f"an interval of a share needs values of at least one image among {allowed}, not {values_N}"
+        )

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from civae_core.attributes import Attribute
 from civae_core.data import PreparedData
 from civae_core.data.labelled import LabelledRows
+from civae_core.evaluation.bootstrap import HALF_WIDTH, wilson_interval
 from civae_core.evaluation.kept import KeptRows
 from civae_core.figures.calibration import Reliability
 from civae_core.inference.plausible import SURE
@@ -23,8 +24,6 @@ from civae_core.yardstick.quality import score_quality
 BATCH = 64
 BINS = 10
 CHANCE_DRAWS = 200
-_Z = 1.959964
-"""Half width of a 95 % interval, in standard deviations."""
 
 
 def reliability(name: str, probability_N: Tensor, label_N: Tensor, bins: int = BINS) -> Reliability:
@@ -67,14 +66,6 @@ def _edges(bins: int) -> Tensor:
 def _bin_of(probability_N: Tensor, bins: int = BINS) -> Tensor:
     """Numbers of bins. Upper edges are part of the bin above, as in numpy's digitize; only the last bin is closed."""
     return torch.bucketize(probability_N.contiguous(), _edges(bins)[1:-1], right=True)
-
-
-def wilson_interval(share: float, count: float) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share observed in `count` cases; sensible at shares 0 and 1 too."""
-    shrink = 1 + _Z**2 / count
-    centre = (share + _Z**2 / (2 * count)) / shrink
-    half = _Z / shrink * math.sqrt(share * (1 - share) / count + _Z**2 / (4 * count**2))
-    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
 
 
 @torch.no_grad()
@@ -172,7 +163,11 @@ def _of_quantity(
     sd = card.spreads.get(attribute.name)
     if sd is None:
         return found | {"nll": found["nll_uncalibrated"]}
-    return found | {"nll": nll(sd), "sd": sd, "within_95": float((error_M1.abs() <= _Z * sd).double().mean())}
+    return found | {
+        "nll": nll(sd),
+        "sd": sd,
+        "within_95": float((error_M1.abs() <= HALF_WIDTH * sd).double().mean()),
+    }
 
 
 def calibration(

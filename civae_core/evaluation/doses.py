@@ -23,7 +23,7 @@ from civae_core.attributes import Attribute, AttributeRoles
 from civae_core.data import PreparedData
 from civae_core.data.labelled import LabelledRows, evenly_spread
 from civae_core.evaluation.asked import Asked, Method
-from civae_core.evaluation.bootstrap import bootstrap_mean, bootstrap_ratio
+from civae_core.evaluation.bootstrap import bootstrap_mean, bootstrap_ratio, share_interval
 from civae_core.evaluation.question import KnownTruth, direction, find_rows
 from civae_core.progress import progress
 from civae_core.yardstick import Yardstick
@@ -212,8 +212,8 @@ def _entry(known: KnownDoses, found: dict[str, Tensor], seed: int) -> dict[str, 
     beyond_N = monotone_N & _rises(found["response"], slack_S)
     entry: dict[str, Any] = {
         "n": len(finite_N),
-        "monotone": bootstrap_mean(monotone_N.double(), seed=seed).to_dict(),
-        "monotone_beyond": bootstrap_mean(beyond_N.double(), seed=seed).to_dict(),
+        "monotone": share_interval(monotone_N).to_dict(),
+        "monotone_beyond": share_interval(beyond_N).to_dict(),
         "true_monotone": float(_rises(found["true_response"][:, inside]).double().mean()),
         "finite": float(finite_N.double().mean()),
     }

@@ -37,11 +37,19 @@ class MeanEffectTally:
         self._groups = groups
         self._truth = truth
         self._means = GroupMeans(members(groups), len(truth.count_KG))
+        self._apart = KeptRows()
         self._added = 0
 
     def add(self, asked: Asked, answer: Answer, seen: Seen | None = None) -> None:
+        """
+        Raises:
+            ValueError: the truth is not known.
+        """
+        if asked.truth_BCHW is None:
+            raise ValueError("errors of mean effects need the truth")
         estimate_BCHW = answer.with_noise_BCHW.clamp(0.0, 1.0)
         self._means.add(self._added, raising(asked, estimate_BCHW - asked.y_BCHW))
+        self._apart.add(apart_from(estimate_BCHW, asked.truth_BCHW))
         self._added += len(asked.y_BCHW)
 
     def per_image(self) -> dict[str, Tensor]:
@@ -51,10 +59,13 @@ class MeanEffectTally:
         """What cannot be told, as of a true mean effect that is nil, is absent.
 
         - `ate_error`: ‖mean − true mean‖ / ‖true mean‖ of everyone's effect images, a number, and
-          `ate_error_interval`, the same with its interval over subjects {"mean", "lo", "hi"};
-        - `cate_error`: {"mean", "lo", "hi", "worst", "groups"} of the groups by covariate.
+          `ate_error_interval`, the same with its interval over subjects {"mean", "lo", "hi", "chance", "corrected"};
+        - `cate_error`: {"mean", "lo", "hi", "chance", "corrected", "worst", "groups"} of the groups by covariate.
+
+        Answers that are right on average but not for each subject do not score 0 but about `chance`, which falls
+        with the root of the number of subjects; `corrected` is without it (see `MeanErrors.mean`).
         """
-        errors = MeanErrors.of(self._means, self._truth)
+        errors = MeanErrors.of(self._means, self._truth, self._apart.all)
         entries: dict[str, Any] = {}
         if errors.known([0]):
             everyone = errors.mean([0])
@@ -90,7 +101,7 @@ def prior_effect_scores(
 
     For each test subject one is drawn from p(z|x,t) with its covariates and doses. Since the true mean is that of
     the test subjects, whose own noise the prior does not know, a faultless prior does not score 0 but about
-    `chance`, which the entries give beside {"mean", "lo", "hi"}.
+    `chance`, which the entries give beside {"mean", "lo", "hi"}, as those from photographs do.
     """
     known = groups_and_truth(question, data, method.stored.card.roles.covariates, device)
     if known is None:

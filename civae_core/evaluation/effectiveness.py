@@ -8,7 +8,7 @@ from torch import Tensor
 
 from civae_core.attributes import Attribute
 from civae_core.evaluation.asked import Answer, Asked, Seen
-from civae_core.evaluation.bootstrap import bootstrap_mean
+from civae_core.evaluation.bootstrap import bootstrap_mean, share_interval
 from civae_core.evaluation.kept import KeptRows
 from civae_core.ranking import auc
 from civae_core.yardstick import Yardstick
@@ -110,16 +110,16 @@ class EffectivenessTally:
             if judged_N.any():
                 seen_M, intended_M = seen_NT[judged_N, place], intended_NT[judged_N, place]
                 if attribute.kind == "binary":
-                    scores[attribute.name] = _binary(seen_M, intended_M, seed)
+                    scores[attribute.name] = _binary(seen_M, intended_M)
                 else:
                     truth_M = self._all("seen_truth").double()[judged_N, place] if self._has_truth else None
                     scores[attribute.name] = _continuous(seen_M, intended_M, truth_M, attribute, seed)
         return scores
 
 
-def _binary(logit_M: Tensor, intended_M: Tensor, seed: int) -> dict[str, Any]:
+def _binary(logit_M: Tensor, intended_M: Tensor) -> dict[str, Any]:
     meant_M, found_M = intended_M > 0.5, logit_M > 0
-    entry: dict[str, Any] = {"accuracy": bootstrap_mean((meant_M == found_M).double(), seed=seed).to_dict()}
+    entry: dict[str, Any] = {"accuracy": share_interval(meant_M == found_M).to_dict()}
     if meant_M.any() and not meant_M.all():
         hits = int((meant_M & found_M).sum())
         entry["f1"] = 2 * hits / (int(meant_M.sum()) + int(found_M.sum()))

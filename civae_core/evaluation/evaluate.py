@@ -180,16 +180,26 @@ def predictor_scores(
 
 
 def overlap_by_treatment(data: PreparedData, roles: AttributeRoles) -> dict[str, Any]:
-    """The overlap diagnostics of each treatment on the training split (METHOD 6); none where it has no images."""
+    """The overlap diagnostics of each treatment on the training split (METHOD 6); none where it has no images.
+
+    The other treatments are covariates of each, for do(treatment) leaves them as they are.
+    """
     if not len(data.rows("train")):
         return {}
     train = labelled_rows(data, roles, "train")
-    names = [a.name for a in roles.covariates]
-    is_binary = [a.kind == "binary" for a in roles.covariates]
-    return {
-        a.name: overlap_report(train.x_NX, train.t_NT[:, i], names, a.name, a.kind, is_binary).to_dict()
-        for i, a in enumerate(roles.treatments)
-    }
+    reports = {}
+    for i, treatment in enumerate(roles.treatments):
+        others = [j for j in range(len(roles.treatments)) if j != i]
+        given = [*roles.covariates, *(roles.treatments[j] for j in others)]
+        reports[treatment.name] = overlap_report(
+            torch.cat([train.x_NX, train.t_NT[:, others]], dim=1),
+            train.t_NT[:, i],
+            [a.name for a in given],
+            treatment.name,
+            treatment.kind,
+            [a.kind == "binary" for a in given],
+        ).to_dict()
+    return reports
 
 
 def _score_question(

@@ -93,15 +93,15 @@ class MeanErrors:
     without_KG: Tensor | None
     """The same without one block of subjects each; None of means that were not kept by blocks."""
     chance_G: Tensor | None = None
-    """What an estimate from other subjects makes of this by chance, were it right on average; see `of`."""
+    """What so few subjects make of this by chance, were the estimate right on average; see `of`."""
 
     @classmethod
     def of(cls, estimate: GroupMeans, truth: GroupMeans, apart_N: Tensor | None = None) -> "MeanErrors":
         """
         Args:
-            apart_N: ‖estimate − truth‖² of each subject, where the estimate is of other subjects that only share
-                covariates. Both means then have sampling errors of their own, and so a distance of
-                √(variance of the difference / subjects) that no estimate can avoid.
+            apart_N: ‖estimate − truth‖² of each subject. An estimate that is right on average but not for each
+                subject, as one of other subjects with the same covariates, then has a distance of
+                √(variance of the difference / subjects) that more subjects would make smaller, and only they.
         """
         blocks = len(truth.count_KG)
         return cls(
@@ -113,12 +113,15 @@ class MeanErrors:
     def mean(self, groups: Sequence[int]) -> dict[str, float]:
         """The mean of some groups' errors, with its 95 % interval over subjects, {"mean", "lo", "hi"}.
 
-        An interval that cannot be told, since a block holds all of a group, is absent. Beside them `chance`, where
-        that is known.
+        An interval that cannot be told, since a block holds all of a group, is absent. Where chance is known, beside
+        them are `chance`, and `corrected`, the mean of √max(0, error² − chance²): chance adds to the square of an
+        error, and its interval is as far too high as the error is.
         """
         found = {"mean": float(self.error_G[groups].mean())}
         if self.chance_G is not None and bool(self.chance_G[groups].isfinite().all()):
-            found["chance"] = float(self.chance_G[groups].mean())
+            error_G, chance_G = self.error_G[groups], self.chance_G[groups]
+            found["chance"] = float(chance_G.mean())
+            found["corrected"] = float((error_G.square() - chance_G.square()).clamp(min=0).sqrt().mean())
         if self.without_KG is None:
             return found
         without_K = self.without_KG[:, groups].mean(dim=1)

@@ -17,7 +17,6 @@ from civae_core.data import PreparedData
 from civae_core.data.labelled import LabelledRows, evenly_spread
 from civae_core.evaluation.kept import KeptRows
 from civae_core.evaluation.methods import TrainedModel
-from civae_core.ranking import auc
 
 MOST_IMAGES = 4_000
 BATCH = 64
@@ -37,7 +36,9 @@ def latent_balance(
     """The entry `balance` of one binary treatment; empty where an arm has fewer than 30 images more than covariates.
 
     `auc_x` is the held-out AUC of the treatment from the covariates, `auc_x_and_z` from covariates and η together,
-    `difference` the second minus the first: 0 is ideal, below 0 is the cost of fitting more inputs.
+    `difference` the second minus the first: 0 is ideal, below 0 is the cost of fitting more inputs. The classifier is
+    linear in η, the same for every x (no products of x and η): a lower bound of what η tells, lower still at few
+    images and many dimensions.
     `kl_between_arms` is the symmetrised divergence of the two arms' η given x, in nats, as in `kl_between_arms`.
 
     Args:
@@ -125,4 +126,6 @@ def _held_out_auc(inputs_NC: Tensor, t_N: Tensor, seed: int) -> float:
     # With this many inputs the propensity adds no products of its own; constant ones it drops.
     padding = max(MAX_INPUTS_FOR_PRODUCTS + 1 - inputs_NC.shape[1], 0)
     inputs_NC = torch.nn.functional.pad(inputs_NC, (0, padding))
-    return auc(cross_fit(inputs_NC, t_N[:, None], ["binary"], seed=seed).mean(inputs_NC), t_N)
+    found = cross_fit(inputs_NC, t_N[:, None], ["binary"], seed=seed).auc(inputs_NC, t_N)
+    assert found is not None, "an arm has more than a handful of images"
+    return found

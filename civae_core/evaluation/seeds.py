@@ -17,8 +17,8 @@ def summarise(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     groups by their names. A number that some runs lack is summarised over those that have it. Counts and words are
     kept as they are where all runs agree, and dropped where they do not.
 
-    Where runs name different attributes as their worst, their magnitudes are averaged, since leaks of opposite signs
-    must not cancel, and all the names are given.
+    Where runs name different attributes as their worst, or one with both signs, their magnitudes are averaged, since
+    leaks of opposite signs must not cancel, and all the names are given. A sign that all runs share is kept.
 
     Args:
         entries: the runs' entries in `evaluate --json`, in the order of the runs.
@@ -49,7 +49,9 @@ def _merged(values: list[Any]) -> Any:
 def _measure(values: list[Mapping[str, Any]]) -> dict[str, Any]:
     """A number with its interval, labels and counts."""
     names = {key: _distinct(values, key) for key in LABELS if any(key in value for value in values)}
-    if any(len(distinct) > 1 for distinct in names.values()):
+    if any(len(distinct) > 1 for distinct in names.values()) or (
+        "attribute" in names and _signs_differ(values)
+    ):
         values = [_magnitude(value) for value in values]
     found = _spread([value["mean"] for value in values])
     if all(_is_number(value.get("lo")) and _is_number(value.get("hi")) for value in values):
@@ -60,6 +62,10 @@ def _measure(values: list[Mapping[str, Any]]) -> dict[str, Any]:
         for value in values
     ]
     return found | summarise(rest) | {key: " or ".join(distinct) for key, distinct in names.items()}
+
+
+def _signs_differ(values: list[Mapping[str, Any]]) -> bool:
+    return min(value["mean"] for value in values) < 0 < max(value["mean"] for value in values)
 
 
 def _magnitude(value: Mapping[str, Any]) -> dict[str, Any]:

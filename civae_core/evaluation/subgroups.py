@@ -1,4 +1,8 @@
-"""Who is served worst? The same scores within groups of subjects, and the gap between the worst and the best."""
+"""Who is served worst? The same scores within groups of subjects, and the gap between the worst and the best.
+
+The worst of several groups is worse than all together by chance too, and there is a gap where all are served
+alike. How wide that would be is estimated by giving the groups' labels to other subjects.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,10 +12,13 @@ import torch
 from torch import Tensor
 
 from civae_core.attributes import AttributeRoles
-from civae_core.evaluation.bootstrap import Interval, bootstrap_mean, bootstrap_ratio
+from civae_core.evaluation.bootstrap import Interval, bootstrap_mean, bootstrap_ratio, share_interval
+from civae_core.randomness import generator_for
 
 FEWEST = 30
 """Images that a group needs for its score to say anything."""
+PERMUTATIONS = 100
+"""Of the groups' labels."""
 MOST_JOINT = 6
 """With more binary covariates, groups are those of each covariate alone."""
 
@@ -54,6 +61,10 @@ def groups_of(
 def subgroup_scores(per_image: Mapping[str, Tensor], groups: Sequence[Group], seed: int) -> dict[str, Any]:
     """The entry `subgroups` of a method: by measure its worst and best group, their gap, and all groups.
 
+    Beside `gap` stands `gap_by_chance`: the mean gap where the subjects in the groups are shuffled, so that they keep
+    their scores and groups their sizes. It is what so small groups differ by if all are served alike, and far less
+    than the gap where they are not.
+
     Measures: `relative_effect_error` (within a group, Σ error / Σ size of the effect), `effectiveness` (share seen as
     intended) and `leak` (of the attribute that leaks most in that group, in standard deviations). What `per_image`
     has no values for is absent.
@@ -70,12 +81,12 @@ def subgroup_scores(per_image: Mapping[str, Tensor], groups: Sequence[Group], se
         touched = [group for group in groups if float(size_N[group.members_N].sum()) > 0.0]
         found["relative_effect_error"] = _compared(
             touched, lambda m: bootstrap_ratio(error_N[m], size_N[m], seed=seed), worst_is_high=True
-        )
+        ) | _by_chance(touched, torch.stack([error_N, size_N], dim=1), _ratio, seed)
     if "effective" in per_image:
         right_N = per_image["effective"]
         found["effectiveness"] = _compared(
-            groups, lambda m: bootstrap_mean(right_N[m], seed=seed), worst_is_high=False
-        )
+            groups, lambda m: share_interval(right_N[m]), worst_is_high=False
+        ) | _by_chance(groups, right_N[:, None], lambda sums_GV, count_G: sums_GV[:, 0] / count_G, seed)
     leaks = {
         name.removeprefix("leak."): values for name, values in per_image.items() if name.startswith("leak.")
     }
@@ -102,7 +113,38 @@ def _leaks_compared(groups: Sequence[Group], leaks: Mapping[str, Tensor], seed: 
         interval = bootstrap_mean(leak_NA[group.members_N, worst], seed=seed)
         rows.append({**_row(group, interval), "attribute": names[worst]})
     ranked = sorted(rows, key=lambda row: -abs(row["mean"]))
-    return _summary(ranked, abs(ranked[0]["mean"]) - abs(ranked[-1]["mean"]))
+    return _summary(ranked, abs(ranked[0]["mean"]) - abs(ranked[-1]["mean"])) | _by_chance(
+        groups, leak_NA, lambda sums_GA, count_G: (sums_GA / count_G[:, None]).abs().amax(dim=1), seed
+    )
+
+
+def _ratio(sums_G2: Tensor, count_G: Tensor) -> Tensor:
+    return sums_G2[:, 0] / sums_G2[:, 1]
+
+
+def _by_chance(
+    groups: Sequence[Group], values_NV: Tensor, score: Callable[[Tensor, Tensor], Tensor], seed: int
+) -> dict[str, float]:
+    """`gap_by_chance`; nothing without groups.
+
+    Args:
+        values_NV: what is summed within groups.
+        score: of groups [G], from their sums [G, V] and sizes [G]; one that is not finite takes no part.
+    """
+    if not groups:
+        return {}
+    member_GN = torch.stack([group.members_N for group in groups])
+    in_any_N = member_GN.any(dim=0)
+    member_GM, values_MV = member_GN[:, in_any_N].double(), values_NV[in_any_N].double()
+    count_G = member_GM.sum(dim=1)
+    generator = generator_for(seed, "gap between groups by chance")
+    gaps = []
+    for _ in range(PERMUTATIONS):
+        shuffled_M = torch.randperm(len(values_MV), generator=generator)
+        score_G = score(member_GM @ values_MV.index_select(0, shuffled_M), count_G)
+        score_G = score_G[score_G.isfinite()]
+        gaps.append(float(score_G.max() - score_G.min()))
+    return {"gap_by_chance": sum(gaps) / PERMUTATIONS}
 
 
 def _summary(ranked: list[dict[str, Any]], gap: float) -> dict[str, Any]:

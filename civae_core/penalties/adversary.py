@@ -4,7 +4,8 @@
     adversary      min over a   E[ −log p(t|η,x) ]                     g fixed
     encoder        min          E[ log p(t|η,x) − log p(t|x) ]         a and g fixed: the reversed gradient
 
-The encoder's part is a lower bound of the information I(η; t | x) in nats as the adversary converges. η is z
+The encoder's part is a lower bound of the information I(η; t | x) in nats, tight as the adversary converges, provided
+that g gives the true p(t|x). A worse g leaves to a what x alone tells, which then counts as told by η. η is z
 standardised under the prior at the factual t, what a counterfactual keeps of its subject (M5). With `prior: x` or
 N(0,I), η says what z says; with `prior: xt`, z itself may tell t, through h(x,t).
 """

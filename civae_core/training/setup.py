@@ -1,17 +1,19 @@
 """Before the loop: data opened and checked, roles assigned, weights fitted, the learner built."""
 
 import logging
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from civae_core.attributes import AttributeRoles
 from civae_core.balance import effective_sample_size, training_weights
+from civae_core.balance.imbalance import LITTLE_IMBALANCE, imbalance, largest, largest_text
 from civae_core.config import Config
 from civae_core.config.effects import within_parts, without_effect
 from civae_core.data import PreparedData
 from civae_core.data.batches import Batch, TrainingBatches
-from civae_core.data.labelled import evenly_spread, labelled_rows, partly_labelled_rows
+from civae_core.data.labelled import LabelledRows, evenly_spread, labelled_rows, partly_labelled_rows
 from civae_core.data.splits import Split
 from civae_core.model import IntactVAE
 from civae_core.model.stored import ModelCard
@@ -86,6 +88,8 @@ def make_batches(
         log.info("weights: %s, effective sample size %.0f %%", config.loss.weights, 100 * share)
         if share < 0.2:
             log.warning("little overlap: few images carry most of the weight; see the data's report.html")
+        for text in _left_apart(roles, chosen, weights_N):
+            log.warning("%s", text)
     return TrainingBatches(
         data,
         chosen.rows_N,
@@ -167,6 +171,22 @@ def make_feed(batches: TrainingBatches, partly: TrainingBatches | None, compute:
         return Fed(batches.at(images_seen), partly_at(partly, images_seen, batches))
 
     return Feed(make, lane_of(compute.device))
+
+
+def _left_apart(roles: AttributeRoles, chosen: LabelledRows, weights_N: Tensor) -> Iterator[str]:
+    """A sentence for each treatment with which a covariate still goes once images are weighted."""
+    names = [covariate.name for covariate in roles.covariates]
+    x_NX, w_N = chosen.x_NX.double(), weights_N.double()
+    for column, treatment in enumerate(roles.treatments):
+        t_N = chosen.t_NT[:, column].double()
+        if t_N.unique().numel() < 2:
+            continue
+        worst = largest(names, imbalance(x_NX, t_N, w_N, treatment.kind))
+        if worst is not None and worst[1] > LITTLE_IMBALANCE:
+            yield (
+                f"little overlap: the weights do not balance the covariates of {treatment.name} "
+                f"({largest_text(treatment.kind, *worst)}); see the data's report.html"
+            )
 
 
 def _fate_of_lacking(roles: AttributeRoles, lacking: int, partly: int, full: int, predictor: bool) -> str:

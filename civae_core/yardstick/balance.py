@@ -2,10 +2,12 @@
 
 In confounded data a scorer learns that old people are men. It would then see a change of Male in every faultless
 counterfactual of age, and report a leak that is not there. So each attribute is learned in a population where it is
-independent of the others, by inverse-propensity weights as in training (METHOD 4.1).
+independent of the others, as far as overlap and the cap allow, by inverse-propensity weights as in training
+(METHOD 4.1).
 """
 
 import logging
+import math
 from collections.abc import Sequence
 
 import torch
@@ -13,6 +15,7 @@ from torch import Tensor
 
 from civae_core.attributes import Attribute, AttributeRoles
 from civae_core.balance import training_weights
+from civae_core.balance.imbalance import LITTLE_IMBALANCE, MEASURE, imbalance
 from civae_core.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -82,6 +85,46 @@ def balanced_weights(
         w_M = training_weights(x_MC, t_M1, [attribute.kind], "inverse", cap)
         weights_NA[rows_N, column] = _equal_classes(w_M, t_M1[:, 0]) if attribute.kind == "binary" else w_M
     return weights_NA
+
+
+def warn_of_association(
+    labels_NA: Tensor, weights_NA: Tensor, attributes: Sequence[Attribute], roles: AttributeRoles
+) -> None:
+    """Says which treatment and covariate the weights leave together most, where it is more than a little.
+
+    Both what a treatment is learned with and what a covariate is learned with are looked at: either can be read off
+    the other. The measure is that of `imbalance`, by the attribute that is learned.
+
+    Args:
+        labels_NA: labels in raw units, NaN where missing.
+        weights_NA: of `balanced_weights`.
+        attributes: what the columns are.
+    """
+    treatments = {attribute.name for attribute in roles.treatments}
+    covariates = {attribute.name for attribute in roles.covariates}
+    found: list[tuple[float, str, str, str]] = []
+    for a, learned in enumerate(attributes):
+        for b, other in enumerate(attributes):
+            pair = {learned.name, other.name}
+            if not (pair & treatments and pair & covariates):
+                continue
+            known_N = labels_NA[:, [a, b]].isfinite().all(dim=1)
+            label_M, other_M1 = labels_NA[known_N, a].double(), labels_NA[known_N][:, [b]].double()
+            if label_M.unique().numel() < 2:
+                continue
+            (left,) = imbalance(other_M1, label_M, weights_NA[known_N, a].double(), learned.kind)
+            found.append(
+                (math.inf if left is None else abs(left), learned.name, other.name, MEASURE[learned.kind])
+            )
+    size, learned_name, other_name, measure = max(found, default=(0.0, "", "", ""))
+    if size > LITTLE_IMBALANCE:
+        log.warning(
+            "what the scorer learns %s from still goes with %s (weighted %s %.2f): it may read one off the other",
+            learned_name,
+            other_name,
+            measure,
+            size,
+        )
 
 
 def _equal_classes(weights_M: Tensor, labels_M: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from civae_core.progress import progress
 from civae_core.randomness import generator_for, seed_for
 from civae_core.training.optimizers import AdamW
 from civae_core.training.schedules import learning_rate
-from civae_core.yardstick.balance import balanced_weights, learnable
+from civae_core.yardstick.balance import balanced_weights, learnable, warn_of_association
 from civae_core.yardstick.degrade import degraded, mirrored
 from civae_core.yardstick.instrument import Networks, Yardstick, YardstickCard
 from civae_core.yardstick.networks import LATENT
@@ -80,10 +80,12 @@ def train_yardstick(
     columns = learnable(data.attributes, data.table_NA[rows_N])
     attributes = tuple(data.attributes[column] for column in columns)
     labels_NA = data.table_NA[rows_N][:, columns]
+    weights_NA = balanced_weights(labels_NA, attributes, roles, RECIPE.weight_cap)
+    warn_of_association(labels_NA, weights_NA, attributes, roles)
     lessons = _Lessons(
         rows_N,
         targets(labels_NA, attributes),
-        balanced_weights(labels_NA, attributes, roles, RECIPE.weight_cap),
+        weights_NA,
         torch.tensor([attribute.kind == "binary" for attribute in attributes]),
     )
     with torch.random.fork_rng(devices=[]):

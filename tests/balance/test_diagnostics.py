@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from civae_core.balance.diagnostics import OverlapReport, overlap_report, smallest_cells
+from civae_core.balance.verdict import verdict
+from civae_core.data.sources.faces import faces_source
 from civae_core.errors import DataError
 
 NAMES = ["Male", "Glasses", "Pose"]
@@ -119,4 +121,91 @@ def test_a_covariate_that_is_the_treatment_stays_valid_json() -> None:
     found = overlap_report(t_N[:, None], t_N, ["Copy"], "Young", "binary", [True])
     assert found.balance[0].before is None
     assert found.auc == 1.0
+    assert found.level == "poor" and "(Copy alone tells them apart)" in found.verdict
     json.dumps(found.to_dict(), allow_nan=False)
+
+
+def pair(kind: str, count: int = 4_000) -> tuple[Tensor, Tensor]:
+    """A covariate [N, 1] and a treatment [N] that it settles, wholly or mostly."""
+    generator = torch.Generator().manual_seed(0)
+    x_N = torch.randn(count, generator=generator)
+    uniform_N = torch.rand(count, generator=generator)
+    noise_N = torch.randn(count, generator=generator)
+    female_N = (x_N > 0).float()
+    return {
+        "copy": (x_N[:, None], x_N),
+        "two ranges": (female_N[:, None], 20 + 30 * female_N + 10 * uniform_N),
+        "nearly a copy": (x_N[:, None], x_N + 0.1 * uniform_N),
+        "half noise": (x_N[:, None], x_N + noise_N),
+        "a threshold": (x_N[:, None], female_N),
+        "at random": (x_N[:, None], noise_N),
+    }[kind]
+
+
+@pytest.mark.parametrize(
+    ("kind", "explained", "left"),
+    [("copy", 1.0, 1.0), ("two ranges", 0.96, 0.97), ("nearly a copy", 1.0, 1.0), ("half noise", 0.5, 0.21)],
+)
+def test_a_dose_that_a_covariate_settles_is_poor_however_large_the_effective_sample(
+    kind: str, explained: float, left: float
+) -> None:
+    found = overlap_report(*pair(kind), ["X"], "Age", "continuous", [kind == "two ranges"])
+    assert found.effective_sample_share is not None and found.effective_sample_share > 0.4
+    assert found.r_squared == pytest.approx(explained, abs=0.02)
+    assert abs(found.balance[0].after or 0.0) == pytest.approx(left, abs=0.02)
+    assert found.level == "poor"
+    after = abs(found.balance[0].after or 0.0)
+    assert f"does not make Age unrelated to them (largest correlation {after:.2f}, of X)" in found.verdict
+
+
+def test_a_threshold_of_a_covariate_is_poor_and_what_weighting_leaves_apart_is_said() -> None:
+    found = overlap_report(*pair("a threshold"), ["X"], "Old", "binary", [False])
+    assert found.level == "poor" and (found.effective_sample_share or 0.0) > 0.9
+    assert "does not make the groups alike (largest standardised difference 2." in found.verdict
+
+
+def test_a_dose_at_random_is_good_and_weighting_makes_it_unrelated() -> None:
+    found = overlap_report(*pair("at random"), ["X"], "Age", "continuous", [False])
+    assert found.level == "good" and "makes Age unrelated to them (largest correlation 0.0" in found.verdict
+
+
+@pytest.mark.parametrize(
+    ("r_squared", "left", "level"),
+    [
+        (0.1, 0.1, "good"),
+        (0.1, 0.11, "moderate"),
+        (0.1, 0.26, "poor"),
+        (0.3, 0.0, "moderate"),
+        (0.6, 0.0, "poor"),
+    ],
+)
+def test_what_is_left_apart_and_explained_bounds_the_level(r_squared: float, left: float, level: str) -> None:
+    found, _ = verdict(
+        "Age",
+        kind="continuous",
+        has_covariates=True,
+        auc=None,
+        r_squared=r_squared,
+        share_extreme=None,
+        effective_sample_share=0.9,
+        remaining=("X", left),
+        smallest=None,
+    )
+    assert found == level
+
+
+@pytest.mark.parametrize(("overlap", "level"), [(1.0, "good"), (0.5, "good"), (0.2, "poor")])
+def test_the_built_in_faces_overlap_as_they_say(overlap: float, level: str) -> None:
+    source = faces_source(count=2_000, seed=0, overlap=overlap, truths=(), size=32, channels=1)
+    table_NA = torch.tensor(source.table.values_NA[source.splits_N == 0])
+    names, kinds = source.table.names, source.table.kinds
+    columns = [names.index(name) for name in source.question.covariates]
+    found = overlap_report(
+        table_NA[:, columns],
+        table_NA[:, names.index("Young")],
+        source.question.covariates,
+        "Young",
+        "binary",
+        [kinds[column] == "binary" for column in columns],
+    )
+    assert found.level == level

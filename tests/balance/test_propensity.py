@@ -145,3 +145,29 @@ def test_missing_labels_and_wrong_values_are_named() -> None:
         fit_propensity(torch.zeros(4, 1), torch.full((4, 1), -1.0), ["binary"])
     with pytest.raises(DataError, match="no rows"):
         fit_propensity(torch.zeros(0, 1), torch.zeros(0, 1), ["binary"])
+
+
+@pytest.mark.parametrize(("count", "covariates", "seeds"), [(100, 0, 5), (500, 0, 5), (400, 1, 40)])
+def test_the_held_out_auc_of_a_randomised_treatment_is_a_half_on_average(
+    count: int, covariates: int, seeds: int
+) -> None:
+    found = []
+    for seed in range(seeds):
+        generator = torch.Generator().manual_seed(seed)
+        x_NC = torch.randn(count, covariates, generator=generator)
+        t_N = (torch.rand(count, generator=generator) < 0.5).double()
+        found.append(cross_fit(x_NC, t_N[:, None], ["binary"], seed=seed).auc(x_NC, t_N))
+    assert sum(value or 0.0 for value in found) / len(found) == pytest.approx(0.5, abs=0.01)
+
+
+def test_every_fold_has_its_share_of_a_rare_arm() -> None:
+    x_NC, t_N = torch.randn(103, 1, generator=torch.Generator().manual_seed(0)), torch.zeros(103)
+    t_N[:10] = 1.0
+    fitted = cross_fit(x_NC, t_N[:, None], ["binary"])
+    assert [int(t_N[rows_M].sum()) for rows_M, _ in fitted.folds] == [2] * 5
+    assert sorted(len(rows_M) for rows_M, _ in fitted.folds) == [20, 20, 21, 21, 21]
+
+
+def test_a_table_whose_folds_hold_one_arm_each_has_no_auc() -> None:
+    x_NC, t_N = torch.zeros(2, 1), torch.tensor([0.0, 1.0])
+    assert cross_fit(x_NC, t_N[:, None], ["binary"]).auc(x_NC, t_N) is None

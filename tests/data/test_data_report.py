@@ -146,3 +146,15 @@ def test_the_heat_map_shows_each_difference_in_its_cell(count: int) -> None:
 def test_one_attribute_goes_together_with_nothing() -> None:
     picture = imbalance_figure(["alone"], [[None]])
     assert (np.asarray(picture) == 0xD8).all(axis=2).any()
+
+
+def test_other_treatments_are_covariates_of_each(confounded: Source, tmp_path: Path) -> None:
+    values_NA = confounded.table.values_NA.copy()
+    values_NA[:, 1] = values_NA[:, 0]
+    table = replace(confounded.table, values_NA=values_NA)
+    facts, _ = write(
+        replace(confounded, table=table, question=Question(("Old", "Male"), ("Age",))), tmp_path / "out"
+    )
+    old, male = facts["overlap"]
+    assert (old["covariates"], male["covariates"]) == (["Age", "Male"], ["Age", "Old"])
+    assert old["level"] == male["level"] == "poor" and old["auc"] == 1.0

@@ -5,7 +5,14 @@ import math
 import pytest
 import torch
 
-from civae_core.evaluation.bootstrap import Interval, bootstrap_mean, bootstrap_ratio
+from civae_core.evaluation.bootstrap import (
+    Interval,
+    bootstrap_mean,
+    bootstrap_ratio,
+    share_change_interval,
+    share_interval,
+    wilson_interval,
+)
 
 
 def test_interval_of_a_mean_has_the_textbook_width() -> None:
@@ -25,7 +32,7 @@ def test_coverage_is_near_its_level() -> None:
         error_N = size_N * 0.3 + 0.2 * torch.randn(80, generator=generator)
         found = bootstrap_ratio(error_N, size_N)
         hits += found.lo <= 0.3 <= found.hi
-    assert 0.88 <= hits / 100 <= 1.0
+    assert 0.88 <= hits / 100 <= 0.96
 
 
 def test_a_ratio_is_one_of_sums_not_a_mean_of_ratios() -> None:
@@ -56,3 +63,40 @@ def test_edge_cases() -> None:
 
 def test_map_keeps_the_order() -> None:
     assert Interval(4.0, 1.0, 9.0).map(math.sqrt) == Interval(2.0, 1.0, 3.0)
+
+
+def test_a_share_of_all_or_none_is_not_certain() -> None:
+    everyone, nobody = share_interval(torch.ones(500)), share_interval(torch.zeros(500, dtype=torch.bool))
+    assert (everyone.mean, everyone.hi) == (1.0, 1.0) and everyone.lo == pytest.approx(0.9924, abs=1e-4)
+    assert (nobody.mean, nobody.lo) == (0.0, 0.0) and nobody.hi == pytest.approx(1 - everyone.lo)
+    half = share_interval(torch.arange(100) % 2)
+    assert (half.lo, half.hi) == pytest.approx((0.4038, 0.5962), abs=1e-4)
+    assert wilson_interval(0.5, 100) == (half.lo, half.hi)
+
+
+def test_a_share_that_never_changed_may_change_elsewhere() -> None:
+    still = share_change_interval(torch.zeros(500))
+    assert still.mean == 0.0 and still.lo == pytest.approx(-still.hi) and 0.004 < still.hi < 0.008
+    all_lost = share_change_interval(-torch.ones(30))
+    assert (all_lost.mean, all_lost.lo) == (-1.0, -1.0) and -0.95 < all_lost.hi < -0.7
+    # Bonett and Price: (2 − 6) / 102 ± 1.96 √((8/102 − (4/102)²) / 102), of 5 lost and 1 gained among 100.
+    some = share_change_interval(torch.tensor([-1.0] * 5 + [1.0] + [0.0] * 94))
+    assert (some.mean, some.lo, some.hi) == pytest.approx((-0.04, -0.0930, 0.0146), abs=1e-4)
+
+
+def test_intervals_of_rare_changes_hold_about_as_often_as_they_say() -> None:
+    generator = torch.Generator().manual_seed(5)
+    uniform_RN = torch.rand(400, 100, generator=generator)
+    held = 0
+    for uniform_N in uniform_RN:
+        found = share_change_interval((uniform_N < 0.01).double() - (uniform_N > 0.97).double())
+        held += found.lo <= -0.02 <= found.hi
+    assert held / 400 > 0.93
+
+
+def test_what_is_no_share_has_no_interval_of_one() -> None:
+    for bad in (torch.tensor([0.5, 1.0]), torch.tensor([-1.0]), torch.empty(0), torch.tensor([torch.nan])):
+        with pytest.raises(ValueError, match="share"):
+            share_interval(bad)
+    with pytest.raises(ValueError, match="share"):
+        share_change_interval(torch.tensor([2.0]))

@@ -1,6 +1,7 @@
 """Composition and reversibility against hand-written rounds, and the trivial case."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -8,6 +9,8 @@ import torch
 from civae_core.counterfactual import abduct, predict
 from civae_core.data import PreparedData
 from civae_core.data.labelled import labelled_rows
+from civae_core.evaluation import cycles
+from civae_core.evaluation.asked import Asked
 from civae_core.evaluation.cycles import cycle_scores
 from civae_core.evaluation.methods import TrainedModel
 from civae_core.evaluation.metrics import ssim
@@ -58,6 +61,27 @@ def test_composition_at_noise_1_is_nothing_and_says_that_it_is_trivial(
         assert found["noise_1"]["trivial"] is True and "trivial" not in found["noise_0"]
         assert found["noise_1"]["l1_10"]["mean"] == pytest.approx(0.0, abs=1e-6)
         assert found["noise_0"]["l1_1"]["mean"] > 0.01
+
+
+def test_of_many_subjects_some_take_part_that_are_evenly_spread(
+    make_stored: MakeStored, faces: PreparedData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cycles, "MOST_IMAGES", 4)
+    stored = make_stored()
+    roles = stored.card.roles
+    (whole,) = ask(faces, roles, labelled_rows(faces, roles, "test"))
+    asked: list[int] = []
+    batch = Question.batch
+
+    def noted(self: Question, *of: Any) -> Asked:
+        found = batch(self, *of)
+        asked.extend(found.rows_B.tolist())
+        return found
+
+    monkeypatch.setattr(Question, "batch", noted)
+    cycle_scores(TrainedModel("ours", stored), faces, whole, CPU, seed=0)
+    places = torch.tensor([0, 10, 19, 29])
+    assert len(whole.chosen) == 30 and set(asked) == set(whole.chosen.rows_N[places].tolist())
 
 
 def test_perceptual_distances_are_taken_where_their_network_is_at_hand(

@@ -189,6 +189,26 @@ def test_flips_of_both_kinds_do_not_cancel_in_the_average_effect() -> None:
     assert error(mixed, mixed.abs(), share=0.5) == {}, "the mean effect is nil, and with it the question"
 
 
+def test_answers_that_miss_each_subject_but_not_the_mean_score_chance(cohort: Cohort) -> None:
+    def missed(x_BX: Tensor) -> Tensor:
+        """Skin tone, which is unrelated to the effect and uniform, moves the answer up or down."""
+        return true_effect(x_BX) + (x_BX[:, 1, None, None, None] - covariates()[:, 1].mean()) * FOR_ALL
+
+    found = scored(cohort, [Adds("missed", missed), CopyInput()])
+    everyone = found["missed"]["ate_error_interval"]
+    assert everyone["mean"] == found["missed"]["ate_error"]
+    # Both have the spread of a uniform number over the root of so many subjects, but for men's larger effect.
+    size = float(FOR_ALL.norm() / (FOR_ALL + men_share() * FOR_MEN).norm())
+    assert everyone["chance"] == pytest.approx(size / (12 * COUNT) ** 0.5, rel=0.1)
+    assert everyone["corrected"] <= everyone["mean"]
+    entry = found["missed"]["cate_error"]
+    assert all({"chance", "corrected"} <= set(row) for row in (entry, entry["worst"], *entry["groups"]))
+    chance = {row["group"]: row["chance"] for row in entry["groups"]}
+    assert chance["Male = 1"] > everyone["chance"] / size, "of fewer subjects"
+    copy = found["copy"]["ate_error_interval"]
+    assert copy["corrected"] == pytest.approx(1.0, abs=0.01), "a bias is not put down to chance"
+
+
 def test_an_effect_that_is_right_on_average_only_is_found_out_by_group(cohort: Cohort) -> None:
     found = scored(cohort, [Adds("average", average_for_all)])["average"]
     # Both arms have their own share of men, and the noise of rounding is left.

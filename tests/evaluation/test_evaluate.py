@@ -11,7 +11,7 @@ from torch import Tensor
 
 from civae_core.attributes import AttributeRoles
 from civae_core.data import PreparedData
-from civae_core.data.labelled import evenly_spread, labelled_rows
+from civae_core.data.labelled import labelled_rows
 from civae_core.data.pack import MaxBad
 from civae_core.data.prepare import prepare
 from civae_core.data.sources.base import TruthSpec
@@ -133,11 +133,15 @@ def test_the_schema(faces: PreparedData, make_stored: MakeStored) -> None:
         assert set(methods[name]) == COUNTERFACTUAL | MODEL
         for key, entry in methods[name].items():
             if key not in ("ate_error", "composition", "reversibility", "samples"):
-                extra = {"chance"} if key == "ate_error_prior" else set()
+                of_means = ("ate_error_prior", "ate_error_interval")
+                extra = {"chance", "corrected"} if key in of_means else set()
                 assert set(entry) == {"mean", "lo", "hi"} | extra
                 assert entry["lo"] <= entry["mean"] <= entry["hi"]
         assert all(number == number for number in numbers_of(methods[name]))
     assert set(found["overlap"]) == {"Young"} and found["overlap"]["Young"]["verdict"]
+    assert found["overlap"]["Young"]["n"] == len(faces.rows("train")), (
+        "whose treatment the model learned from"
+    )
 
 
 def test_pictures_show_truth_and_every_method(faces: PreparedData, make_stored: MakeStored) -> None:
@@ -199,6 +203,9 @@ def test_every_known_intervention_is_scored_the_first_where_it_always_was(
     data = prepare(source, tmp_path / "data", workers=1, max_bad=MaxBad.parse("0")).data
     found = evaluate([make_stored(treatments=("Male", "Young"), covariates=())], data)
     assert found.numbers["do"] == {"Young": "flip"}
+    # Each is asked about with the other as it is: what tells them apart is the other.
+    assert found.numbers["overlap"]["Young"]["covariates"] == ["Male"]
+    assert found.numbers["overlap"]["Male"]["covariates"] == ["Young"]
     (other,) = found.numbers["other_interventions"]
     assert (other["do"], other["n"]) == ({"Male": "flip"}, 4), "Smiling is no treatment"
     assert set(other["methods"]) == {"copy", "ours"}
@@ -259,16 +266,24 @@ def test_data_without_a_training_split_says_nothing_of_overlap(
     render_evaluation(found, [])
 
 
-def test_limit_spreads_over_the_split(faces: PreparedData, make_stored: MakeStored) -> None:
+def test_limit_spreads_over_the_split(
+    faces: PreparedData, make_stored: MakeStored, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stored = make_stored()
-    assert score([stored], faces, limit=5)["n"] == 5
     assert score([stored], faces, limit=1)["n"] == 1
     whole = score([stored], faces)
     assert score([stored], faces, limit=10_000) == whole
-    chosen = labelled_rows(faces, stored.card.roles, "test")
-    rows = chosen[evenly_spread(len(chosen), 4)].rows_N
-    test = faces.rows("test")
-    assert len(rows.unique()) == 4 and rows[0] == test[0] and rows[-1] == test[-1]
+    asked: list[int] = []
+    answer = TrainedModel.answer
+
+    def noted(self: TrainedModel, batch: Asked) -> Answer:
+        asked.extend(batch.rows_B.tolist())
+        return answer(self, batch)
+
+    monkeypatch.setattr(TrainedModel, "answer", noted)
+    assert score([stored], faces, limit=4)["n"] == 4
+    assert len(faces.rows("test")) == 30
+    assert asked == faces.rows("test")[torch.tensor([0, 10, 19, 29])].tolist()
 
 
 def test_images_pass_through_in_batches(
@@ -292,9 +307,16 @@ def test_the_same_seed_gives_the_same_numbers(faces: PreparedData, make_stored: 
     stored = make_stored()
     first = score([stored], faces, seed=1)
     assert score([stored], faces, seed=1) == first
-    other = score([stored], faces, seed=2)["methods"]["ours"]["relative_effect_error"]
-    ours = first["methods"]["ours"]["relative_effect_error"]
-    assert other["mean"] == ours["mean"] and other["lo"] != ours["lo"], "the seed is of the resampling"
+    ours, other = first["methods"]["ours"], score([stored], faces, seed=2)["methods"]["ours"]
+    for name, is_drawn in (
+        ("relative_effect_error", False),
+        ("bits_per_dim", True),
+        ("ate_error_prior", True),
+    ):
+        assert (other[name]["mean"] != ours[name]["mean"]) == is_drawn, (
+            "draws from posterior and prior differ"
+        )
+        assert other[name]["lo"] != ours[name]["lo"], "and so does the resampling"
 
 
 def test_data_that_does_not_fit_the_model_is_refused(faces: PreparedData, make_stored: MakeStored) -> None:

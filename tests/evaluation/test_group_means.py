@@ -98,6 +98,26 @@ def test_chance_is_what_an_estimate_from_other_subjects_cannot_avoid() -> None:
     assert set(alone) == {"mean"}, "of one subject nothing can be told"
 
 
+def test_without_a_bias_the_corrected_error_is_near_0_and_the_error_near_chance() -> None:
+    """Answers about 100 subjects that are right on average; then some with a bias as large as chance."""
+    everyone_GN, per_pixel = torch.ones(1, 100, dtype=torch.bool), 0.3 / 10
+    truth = streamed(everyone_GN, torch.ones(100, 3, 4, 4), batch=100)
+    squares = []
+    for seed, bias in [(seed, bias) for seed in range(60) for bias in (0.0, per_pixel)]:
+        wrong_NCHW = 0.3 * torch.randn(100, 3, 4, 4, generator=torch.Generator().manual_seed(seed))
+        answer_NCHW = 1 + bias + wrong_NCHW
+        apart_N = apart_from(answer_NCHW, torch.ones(100, 3, 4, 4))
+        found = MeanErrors.of(streamed(everyone_GN, answer_NCHW, batch=100), truth, apart_N).mean([0])
+        squares.append([found[key] ** 2 for key in ("mean", "chance", "corrected")])
+    error, chance, corrected = np.sqrt(np.reshape(squares, (60, 2, 3)).mean(axis=0)).T
+    assert error[0] == pytest.approx(per_pixel, rel=0.05) and chance == pytest.approx(
+        [per_pixel] * 2, rel=0.05
+    )
+    assert corrected[0] < 0.4 * error[0]
+    assert error[1] == pytest.approx(math.sqrt(2) * per_pixel, rel=0.05), "the bias and chance"
+    assert corrected[1] == pytest.approx(per_pixel, rel=0.05), "the bias alone"
+
+
 def test_groups_are_ranked_and_those_without_an_effect_are_passed_over() -> None:
     member_GN = torch.arange(90) % 3 == torch.arange(3)[:, None]
     truth_NCHW = torch.tensor([1.0, 2.0, 0.0]).repeat(30)[:, None, None, None]

@@ -52,9 +52,24 @@ def test_worst_leaks_of_different_attributes_do_not_cancel() -> None:
     found = summarise([{"worst_leak": one}, {"worst_leak": other}])["worst_leak"]
     assert (found["mean"], found["lo"], found["hi"]) == (0.5, 0.25, 0.875)
     assert found["attribute"] == "Male or Smiling"
-    # Of one attribute the sign means something, and may well cancel.
-    same = summarise([{"worst_leak": one}, {"worst_leak": {**other, "attribute": "Male"}}])["worst_leak"]
-    assert (same["mean"], same["attribute"]) == (0.0, "Male")
+
+
+def test_worst_leaks_of_one_attribute_with_both_signs_do_not_cancel() -> None:
+    def run(leak: float) -> dict[str, object]:
+        worst = {"attribute": "Male", "mean": leak, "lo": leak - 0.05, "hi": leak + 0.05}
+        row = {**worst, "group": "Hat = 1", "n": 30}
+        return {"worst_leak": worst, "subgroups": {"leak": {"worst": row, "best": row, "groups": [row]}}}
+
+    found = summarise([run(leak) for leak in (0.12, -0.11, 0.10)])
+    leaks = found["subgroups"]["leak"]
+    for entry in (found["worst_leak"], leaks["worst"], leaks["best"], leaks["groups"][0]):
+        assert entry["attribute"] == "Male" and entry["mean"] == pytest.approx(0.11)
+        assert entry["sd"] == pytest.approx(0.01)
+        assert (entry["lo"], entry["hi"]) == pytest.approx((0.06, 0.16))
+    same = summarise([run(-0.12), run(-0.10)])["worst_leak"]
+    assert same["mean"] == pytest.approx(-0.11), "a sign that all runs share is kept"
+    plain = summarise([{"leak": {"Male": {"mean": leak}}} for leak in (0.12, -0.12)])["leak"]["Male"]
+    assert plain["mean"] == 0.0, "of an attribute that was not chosen, the sign means something"
 
 
 def test_groups_are_matched_by_name() -> None:

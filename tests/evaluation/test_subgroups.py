@@ -111,3 +111,39 @@ def test_one_group_is_no_comparison_and_what_was_not_measured_is_absent() -> Non
     assert subgroup_scores({}, [whole, whole], seed=0) == {}
     untouched = {"error": torch.ones(4), "size": torch.zeros(4)}
     assert subgroup_scores(untouched, [whole, whole], seed=0) == {}
+
+
+def alike(count: int, ways: int) -> list[Group]:
+    return [Group(str(way), torch.arange(count) % ways == way) for way in range(ways)]
+
+
+def test_the_gap_by_chance_is_that_of_groups_served_alike() -> None:
+    generator = torch.Generator().manual_seed(1)
+    right_RN = (torch.rand(2_000, 480, generator=generator) < 0.95).double()
+    share_RG = right_RN.view(2_000, 30, 16).mean(dim=1)
+    expected = float((share_RG.amax(dim=1) - share_RG.amin(dim=1)).mean())  # .13, of 16 groups of 30
+    assert expected == pytest.approx(0.13, abs=0.005) and float(share_RG.amin(dim=1).mean()) < 0.88
+    typical_N = right_RN[(right_RN.mean(dim=1) - 0.95).abs().argmin()]
+    found = subgroup_scores({"effective": typical_N}, alike(480, 16), seed=0)["subgroups"]["effectiveness"]
+    assert found["gap_by_chance"] == pytest.approx(expected, abs=0.015)
+    again = subgroup_scores({"effective": typical_N}, alike(480, 16), seed=0)["subgroups"]["effectiveness"]
+    assert again == found
+
+
+def test_a_gap_that_is_there_is_far_beyond_chance_in_every_measure() -> None:
+    count = 240
+    generator = torch.Generator().manual_seed(2)
+    served_N = (torch.arange(count) % 4 > 0).double()
+    error_N = 1.2 - served_N + 0.1 * torch.rand(count, generator=generator, dtype=torch.float64)
+    leak_N = 2 * (1 - served_N) + torch.randn(count, generator=generator, dtype=torch.float64)
+    per_image = {"error": error_N, "size": torch.ones(count), "effective": served_N, "leak.Male": leak_N}
+    found = subgroup_scores(per_image, alike(count, 4), seed=0)["subgroups"]
+    assert set(found) == {"relative_effect_error", "effectiveness", "leak"}
+    for entry in found.values():
+        assert 0.0 < entry["gap_by_chance"] < 0.35 * entry["gap"]
+
+
+def test_groups_without_an_effect_take_no_part_in_the_gap_by_chance() -> None:
+    per_image = {"error": torch.tensor([0.5, 0.5, 0.0, 0.0]), "size": torch.tensor([1.0, 0.0, 0.0, 0.0])}
+    entry = subgroup_scores(per_image, alike(4, 4), seed=0)["subgroups"]["relative_effect_error"]
+    assert entry["gap"] == entry["gap_by_chance"] == 0.0

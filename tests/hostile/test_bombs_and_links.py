@@ -159,18 +159,18 @@ def test_a_member_that_unpacks_to_gigabytes_is_left_packed(tmp_path: Path, metho
 
 @pytest.mark.parametrize(
     "name",
-    ["../escaped.txt", "/tmp/civae-escaped.txt", "..\\escaped.txt", "a/../../escaped.txt", "x/\0y", "é.txt"],
+    ["../escaped.txt", "HERE/escaped.txt", "..\\escaped.txt", "a/../../escaped.txt", "x/\0y", "é.txt"],
 )
 def test_members_named_outside_the_archive_write_nothing(tmp_path: Path, name: str) -> None:
     inside = tmp_path / "in"
     inside.mkdir()
+    name = name.replace("HERE", str(tmp_path))
     celeba = archive(inside / "celeba.zip", **celeba_members(), **{name: b"gotcha"})
     before = set(tmp_path.rglob("*"))
     code, errors = prepare(celeba, tmp_path / "out")
     assert code == 0, errors
     new = set(tmp_path.rglob("*")) - before
     assert all(path.is_relative_to(tmp_path / "out") for path in new)
-    assert not Path("/tmp/civae-escaped.txt").exists()
 
 
 def hostile_list(prefix: str) -> Callable[[dict[str, bytes]], dict[str, bytes]]:

@@ -145,6 +145,15 @@ def test_a_holder_touches_its_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             time.sleep(0.01)
 
 
+def test_beats_and_patience_are_those_of_the_docs() -> None:
+    page = Path(__file__).parents[2] / "docs" / "reliability.md"
+    said = r"watched for at most (\d+) s: it gives a sign of life every (\d+) s"
+    (found,) = re.findall(said, page.read_text(encoding="utf-8"))
+    assert tuple(map(float, found)) == (locks.PATIENCE_SECONDS, locks.BEAT_SECONDS)
+    assert locks.BEAT_SECONDS * 6 <= locks.PATIENCE_SECONDS, "a busy disk may lose some"
+    assert locks.POLL_SECONDS < locks.BEAT_SECONDS
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"pid": 1}', b"\xff"])
 @pytest.mark.usefixtures("impatient")
 def test_an_unreadable_lock_is_watched_and_then_taken(tmp_path: Path, content: bytes) -> None:

@@ -7,11 +7,14 @@ import pytest
 import torch
 
 from civae_core.config.schema import Config
+from civae_core.counterfactual import Prediction, abduct, predict, predict_as_original
 from civae_core.data import PreparedData
 from civae_core.data.labelled import labelled_rows
 from civae_core.model import familiar
 from civae_core.model.familiar import Familiarity
 from civae_core.model.stored import load_model
+from civae_core.objective import negative_elbo
+from civae_core.randomness import generator_for
 from civae_core.training import heldout
 from civae_core.training.heldout import HeldOut
 from civae_core.training.loop import train
@@ -58,6 +61,64 @@ def test_a_single_image_is_still_shown_changed(
         ours.save_grid(load_model(trained).model, RunFolder(tmp_path), 0)
         columns = dict(sheets[0])
         assert not torch.equal(columns["Young changed, τ=1"], columns["original"])
+
+
+@pytest.mark.parametrize(("objective", "predicts"), [("intact", predict), ("original", predict_as_original)])
+def test_a_sample_grid_shows_what_the_objective_predicts_without_and_with_pixel_noise(
+    faces: PreparedData,
+    tiny_config: MakeConfig,
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    objective: str,
+    predicts: Callable[..., Prediction],
+) -> None:
+    sheets: list[list[tuple[str, torch.Tensor]]] = []
+    monkeypatch.setattr(heldout, "image_grid", lambda columns: sheets.append(columns))
+    monkeypatch.setattr(heldout, "write_png", lambda *_: None)
+    model, found = load_model(trained).model, held_out(faces, tiny_config({"objective": objective}), 8)
+    found.save_grid(model, RunFolder(tmp_path), 0)
+    columns = dict(sheets[0])
+    y, x, t = found.shown.read(faces, torch.device("cpu"))
+    abduction = abduct(model, y, x, t)
+    wanted = {
+        "original": y,
+        "reconstruction": abduction.reconstruction.mean_BCHW,
+        "Young changed, τ=0": predicts(model, abduction, 1 - t, noise=0.0).image_BCHW,
+        "Young changed, τ=1": predicts(model, abduction, 1 - t, noise=1.0).image_BCHW,
+    }
+    assert list(columns) == list(wanted)
+    for name, image_BCHW in wanted.items():
+        assert torch.equal(columns[name], image_BCHW), name
+
+
+@torch.no_grad()
+def test_the_validation_loss_is_the_mean_over_single_images_at_full_beta(
+    faces: PreparedData, tiny_config: MakeConfig, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reference takes them one by one, with the noise that each had in its batch."""
+    monkeypatch.setattr(heldout, "BATCH", 7)
+    model = load_model(trained).model
+    found = held_out(faces, tiny_config({"loss.beta_warmup": 64, "loss.beta": 3.0}), 16)
+    assert len(found.validated) == 16, "the last batch is smaller"
+    noise_NZ = torch.cat(
+        [
+            torch.randn(min(7, 16 - start), model.latent, generator=generator_for(0, "validation", start))
+            for start in (0, 7, 14)
+        ]
+    )
+    y, x, t = found.validated.read(faces, torch.device("cpu"))
+    terms = []
+    for i in range(16):
+        one = slice(i, i + 1)
+        output = model(y[one], x[one], t[one], noise_NZ[one])
+        terms.append(negative_elbo(y[one], output, 3.0))
+    means = {
+        "valid_loss": torch.stack([term.loss for term in terms]).mean().item(),
+        "valid_kl": torch.stack([term.kl for term in terms]).mean().item(),
+        "valid_mse": torch.stack([term.squared_error for term in terms]).mean().item(),
+    }
+    assert found.loss(model) == pytest.approx(means, rel=1e-5)
 
 
 def test_without_a_valid_split_others_are_watched_and_it_is_said(

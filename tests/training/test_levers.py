@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from learners import assert_near, gradients_of
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -101,6 +102,29 @@ def test_each_lever_alone_is_reported_and_moves_the_model(
     moved = {key.split(".")[0] for key in model if not torch.equal(model[key], other[key])}
     assert moved >= ({"prior"} if name == "arm_balance" else {"encoder", "prior"})
     assert "predictor" not in moved, "it learns from photographs and labels only"
+
+
+def test_what_is_minimised_adds_each_lever_by_its_weight_and_that_of_each_image(
+    make_learner: MakeLearner, make_batch: MakeBatch, roles: AttributeRoles
+) -> None:
+    """The reference is the loss written out: bound and penalties per number of an image, predictor, critics."""
+    learner, reference, batch = make_learner(**ALL), make_learner(**ALL), make_batch()
+    assert batch.weights_B.std() > 0.1
+    values = learner._add_gradients(batch, 0, None, 1)
+
+    found = reference.pass_through(batch.y_BCHW, batch.x_BX, batch.t_BT, batch.noise_BZ, batch.weights_B)
+    output, weights_B, dimensions = found.output, batch.weights_B, 3 * 16**2
+    labels_BA = torch.cat([batch.t_BT, batch.x_BX], dim=1)
+    total = negative_elbo(batch.y_BCHW, output, 5.0, weights_B).loss / dimensions
+    total = total + predictor_loss(output.predicted_BA, labels_BA, roles.inputs)
+    for key, weight in ALL.items():
+        total = total + weight * (weights_B * found.penalties[key]).mean() / dimensions
+    for own_B in found.own_losses.values():
+        total = total + (weights_B * own_B).mean()
+    total.backward()
+    assert_near(gradients_of(learner), gradients_of(reference))
+    for key, value_B in (found.penalties | found.own_losses).items():
+        torch.testing.assert_close(values[key], (weights_B * value_B).mean().detach())
 
 
 def test_critics_learn_beside_the_model_and_stay_out_of_it(

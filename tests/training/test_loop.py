@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from civae_core.config.schema import Config
 from civae_core.data.pack import MaxBad
@@ -91,6 +92,23 @@ def test_a_validation_loss_that_is_no_number_is_never_the_best(
     train(tiny_config(SHORT | {"train.images": 32}), tmp_path / "run", device="cpu")
     assert not (tmp_path / "run" / "checkpoints" / "best").exists()
     assert lines_of(tmp_path / "run")[-2]["valid_loss"] is None, "JSON has no NaN"
+
+
+@pytest.mark.usefixtures("no_sample_grids")
+def test_the_best_checkpoint_is_that_of_the_lowest_validation_loss(
+    tiny_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of a run that was stopped and resumed since, and it is kept though others are dropped."""
+    losses = iter([3.0, 1.0, 2.0, 1.5])
+    monkeypatch.setattr(HeldOut, "loss", lambda *_: {"valid_loss": next(losses)})
+    counts = {"train.checkpoint_every": 16, "train.keep": 1}
+    config = tiny_config(SHORT | counts | {"model.pairing": "none"})
+    train(config, tmp_path / "run", device="cpu", stop_at=48)
+    train(config, tmp_path / "run", device="cpu")
+    assert next(losses, None) is None
+    checkpoints = tmp_path / "run" / "checkpoints"
+    assert load_model(checkpoints / "best").card.images_seen == 32
+    assert load_model(checkpoints / "last").card.images_seen == 64
 
 
 # Each objective, prior, σ, kind of treatment and weight, precision and layout appears at least once.
@@ -217,9 +235,18 @@ def test_a_preview_measures_and_writes_nothing(
     tiny_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    found = preview(tiny_config(), tmp_path / "run", device="cpu")
+    saved: dict[int, int] = {}
+
+    def noted(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        saved[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(noted, lambda tensor: tensor):
+        found = preview(tiny_config(), tmp_path / "run", device="cpu")
     assert (found.training_images, found.validation_images) == (240, 16)
     assert found.parameters > 10_000 < found.predictor_parameters
-    assert found.memory_estimate_mib > 1
+    for_backward = sum(saved.values()) / 2**20
+    assert for_backward < found.memory_estimate_mib < 1.5 * for_backward, "weights and gradients are few here"
     assert found.loss is not None
     assert list(tmp_path.iterdir()) == []

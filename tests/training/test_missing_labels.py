@@ -238,3 +238,15 @@ def test_images_that_it_learned_from_calibrate_nothing(
         assert (held.calibration(stored.model) != UNCALIBRATED) == fitted
     stored.model.predictor = None
     assert held.calibration(stored.model) == UNCALIBRATED
+
+
+def test_weights_that_leave_a_covariate_apart_are_said(
+    faces: PreparedData, tiny_config: MakeConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A cap of 1 makes all weights equal: a large effective sample, and nothing balanced."""
+    for cap, said in ((1.0, True), (20.0, False)):
+        caplog.clear()
+        chosen = tiny_config({"loss.weights": "inverse", "loss.weight_cap": cap, "data.covariates": ["Male"]})
+        make_batches(chosen, assign_roles(chosen, faces), faces, CPU, Processes())
+        assert ("the weights do not balance the covariates of Young" in caplog.text) is said
+        assert ("of Male); see the data's report.html" in caplog.text) is said

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from civae_core.attributes import AttributeRoles
 from civae_core.config import Config
-from civae_core.counterfactual import Abduction, abduct
+from civae_core.counterfactual import Abduction, abduct, predict
 from civae_core.data import PreparedData
 from civae_core.data.labelled import labelled_rows
 from civae_core.errors import PreemptedError
@@ -150,6 +150,36 @@ def test_a_rotation_that_takes_the_effect_is_not_kept(
     )
 
 
+@pytest.mark.parametrize(
+    ("lost", "won", "is_kept"),
+    [(0, 0, True), (3, 2, True), (4, 0, True), (5, 0, False), (20, 10, True), (20, 9, False), (0, 9, True)],
+)
+def test_a_rotation_is_dropped_if_more_is_lost_than_chance_would_take(
+    make_model: Callable[..., IntactVAE],
+    photos: Callable[..., tuple[Tensor, Tensor, Tensor]],
+    roles: AttributeRoles,
+    monkeypatch: pytest.MonkeyPatch,
+    lost: int,
+    won: int,
+    is_kept: bool,
+) -> None:
+    """Of photographs that are as asked either with the rotation or without; chance: two standard deviations."""
+    model = make_model(perturbed=True).requires_grad_(False)
+    assert model.pairing is not None
+    angles = model.pairing.free_TLL.clone()
+    assert angles.any()
+
+    def seen(model: IntactVAE, abduction: Abduction, *_: Any) -> Tensor:
+        assert model.pairing is not None
+        position_B = torch.arange(len(abduction.t_BT))
+        is_lost_B, is_won_B = position_B < lost, (position_B >= lost) & (position_B < lost + won)
+        return ~is_lost_B if model.pairing.free_TLL.any() else ~is_won_B
+
+    monkeypatch.setattr(pairing, "seen_as_asked", seen)
+    pairing._forget_if_it_takes_the_effect(model, [photos(32)], roles.treatments)
+    assert torch.equal(model.pairing.free_TLL, angles if is_kept else torch.zeros_like(angles))
+
+
 def test_it_is_said_where_nothing_checks_the_rotation(
     make_model: Callable[..., IntactVAE], faces: PreparedData, in_full: None, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -186,9 +216,16 @@ def test_the_predictor_reads_what_was_asked_of_each_image(
             told = always.clone()
             if flipped is not None:
                 told[flipped] *= -1
-            model.predictor.forward = lambda _, told=told: told
-            wanted = torch.arange(16) != (-1 if flipped is None else flipped)
-            assert torch.equal(seen_as_asked(model, abduct(model, y, x, t), roles.treatments), wanted)
+            looked_at: list[Tensor] = []
+            model.predictor.forward = lambda image, told=told, at=looked_at: at.append(image) or told
+            wanted, abduction = (
+                torch.arange(16) != (-1 if flipped is None else flipped),
+                abduct(model, y, x, t),
+            )
+            assert torch.equal(seen_as_asked(model, abduction, roles.treatments), wanted)
+            (image,) = looked_at
+            assert torch.equal(image, predict(model, abduction, t_new).image_BCHW)
+            assert not torch.allclose(image, y, atol=1e-3), "which is not the photograph"
 
 
 def test_a_run_ends_with_noises_paired_and_says_so(tiny_config: MakeConfig, tmp_path: Path) -> None:

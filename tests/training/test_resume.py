@@ -1,5 +1,6 @@
 """A run that was stopped and continued equals one that was not, bit for bit on the CPU."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,29 @@ def test_with_a_constant_rate_a_longer_run_continues_a_shorter_one(
     train(short, tmp_path / "raised", device="cpu")
     train(long, tmp_path / "raised", device="cpu")
     assert_same_bits(tmp_path / "long", tmp_path / "raised")
+
+
+def test_a_run_that_is_started_from_another_one_s_checkpoint_continues_it(
+    tiny_config: MakeConfig, tmp_path: Path
+) -> None:
+    """Also where that checkpoint lies amid a line of metrics: the new run measures its own images only."""
+    constant = SHORT | {"train.lr_decay": "none", "train.images": 64}
+    sums_under_way = {"train.images": 48, "train.log_every": 64, "train.checkpoint_every": 32}
+    train(tiny_config(constant | sums_under_way), tmp_path / "other", device="cpu")
+    config = tiny_config(constant | {"train.log_every": 32})
+    train(config, tmp_path / "whole", device="cpu")
+    begin = str(tmp_path / "other" / "checkpoints" / "step-000000032")
+    train(config, tmp_path / "run", device="cpu", resume=begin)
+    assert_same_bits(tmp_path / "whole", tmp_path / "run")
+
+    measured: dict[str, list[dict[str, Any]]] = {}
+    for run in ("whole", "run"):
+        text = (tmp_path / run / "metrics.jsonl").read_text(encoding="utf-8")
+        lines = [json.loads(line) for line in text.splitlines()]
+        timeless = [{k: v for k, v in line.items() if "second" not in k} for line in lines]
+        measured[run] = [line for line in timeless if line["images"] > 32]
+    assert measured["run"][0]["images"] == 64
+    assert measured["run"] == measured["whole"]
 
 
 def test_the_comparison_can_fail(tiny_config: MakeConfig, tmp_path: Path) -> None:

@@ -1,9 +1,14 @@
 """A run's folder: what it holds, whom it belongs to, and what --resume means."""
 
 import json
+import re
+import shlex
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,8 +22,9 @@ from civae_core.data.pack import MaxBad
 from civae_core.data.prepare import prepare
 from civae_core.data.sources.faces import faces_source
 from civae_core.errors import CivaeError, UsageError
+from civae_core.training import run_folder
 from civae_core.training.loop import train
-from civae_core.training.run_folder import RunFolder, environment
+from civae_core.training.run_folder import FREE_TO_CHANGE, RunFolder, environment, flat
 
 MakeConfig = Callable[..., Config]
 
@@ -39,7 +45,6 @@ def test_a_run_holds_what_it_was_told_and_where_it_ran(
     trained: Path, tiny_config: MakeConfig, faces: PreparedData
 ) -> None:
     assert load_config([trained / "config.yml"]) == tiny_config()
-    assert (trained / "command.txt").read_text(encoding="utf-8").strip()
     facts = json.loads((trained / "env.json").read_text(encoding="utf-8"))
     assert facts["civae"] == __version__
     assert facts["torch"] == torch.__version__
@@ -57,9 +62,35 @@ def test_sample_grids_are_pictures(trained: Path) -> None:
         assert picture.height > 8 * 32
 
 
-def test_the_git_revision_is_this_source_s_or_none() -> None:
-    found = environment()["git"]
-    assert found is None or len(found.removesuffix("+changes")) == 40
+def test_the_command_can_be_given_to_a_shell_again(
+    tiny_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = ["civae", "train", "--out", "my runs/it's", "--set", "data.treatment=[Young, Male]", ""]
+    monkeypatch.setattr(sys, "argv", given)
+    RunFolder(tmp_path).write_description(tiny_config(), {})
+    assert shlex.split((tmp_path / "command.txt").read_text(encoding="utf-8")) == given
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_the_git_revision_is_the_source_s_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def git(*words: str) -> str:
+        who = ["-c", "user.name=a", "-c", "user.email=a@example.com"]
+        command = ["git", *who, *words]
+        return subprocess.run(
+            command, cwd=tmp_path, check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    git("init")
+    git("commit", "--allow-empty", "-m", "nothing of ours")
+    source = tmp_path / "run_folder.py"
+    source.write_text("one\n", encoding="utf-8")
+    monkeypatch.setattr(run_folder, "__file__", str(source))
+    assert environment()["git"] is None, "it lies in somebody else's repository"
+    git("add", ".")
+    git("commit", "-m", "source")
+    assert environment()["git"] == git("rev-parse", "HEAD")
+    source.write_text("two\n", encoding="utf-8")
+    assert environment()["git"] == git("rev-parse", "HEAD") + "+changes"
 
 
 @pytest.mark.usefixtures("no_sample_grids")
@@ -91,6 +122,34 @@ def test_another_config_is_refused_key_by_key(tiny_config: MakeConfig, finished:
     assert "model.latent (16 → 8)" in caught.value.message
     assert "train.keep" not in caught.value.message, "which is free to change"
     assert contents(finished) == before
+
+
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
+def test_only_what_the_docs_name_may_differ_when_a_run_goes_on(
+    tiny_config: MakeConfig, tmp_path: Path
+) -> None:
+    folder, config = RunFolder(tmp_path), tiny_config()
+    folder.write_description(config, {})
+    refused = []
+    for key in flat(config.model_dump()):
+        section, _, name = key.rpartition(".")
+        # Not validated: any difference will do.
+        changes: dict[str, Any] = {name: "something else"}
+        if section:
+            changes = {section: getattr(config, section).model_copy(update=changes)}
+        try:
+            folder.require_same(config.model_copy(update=changes))
+        except UsageError as error:
+            assert f"another config: {key} (" in error.message
+            refused.append(key)
+    assert len(refused) > 50
+    assert set(flat(config.model_dump())) - set(refused) == FREE_TO_CHANGE
+
+    page = (Path(__file__).parents[2] / "docs" / "running.md").read_text(encoding="utf-8")
+    promise = page.partition("Only these may differ when it is continued: ")[2].partition(
+        "Any other difference"
+    )[0]
+    assert set(re.findall(r"`([a-z_.]+)`", promise)) == FREE_TO_CHANGE
 
 
 def test_a_run_on_other_data_is_refused(tiny_config: MakeConfig, finished: Path, tmp_path: Path) -> None:

@@ -345,6 +345,16 @@ def test_trackers_are_named_from_a_list_without_repeats(tiny_config: MakeConfig,
 
 
 def test_nothing_is_told_once_all_are_closed() -> None:
-    opened = Trackers({"one": lambda: Breaking(takes=0)})
-    opened.close()
+    told: list[str] = []
+    recording = SimpleNamespace(
+        line=lambda _: told.append("line"),
+        picture=lambda *_: told.append("picture"),
+        close=lambda _: told.append("close"),
+    )
+    opened = Trackers({"one": lambda: recording})
     opened.line({"images": 1})
+    opened.close()
+    opened.line({"images": 2})
+    opened.picture(Path("grid.png"), 2)
+    opened.close()
+    assert told == ["line", "close"]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from civae_core.attributes import Attribute, AttributeRoles
 from civae_core.errors import DataError
-from civae_core.yardstick.balance import balanced_weights, learnable
+from civae_core.yardstick.balance import balanced_weights, learnable, warn_of_association
 
 YOUNG, MALE, GRAY, TONE = (
     Attribute("Young", "binary"),
@@ -117,3 +117,22 @@ def test_what_does_not_vary_is_dropped_and_said(caplog: pytest.LogCaptureFixture
         learnable(TABLE, torch.zeros(50, 4))
     with pytest.raises(DataError):
         learnable(TABLE, torch.zeros(0, 4))
+
+
+def test_a_treatment_that_weights_cannot_part_from_a_covariate_is_said_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    labels_NA = confounded()
+    weights_NA = balanced_weights(labels_NA, TABLE, ROLES, 20.0)
+    warn_of_association(labels_NA, weights_NA, TABLE, ROLES)
+    assert not caplog.text, "Gray goes with Young, but a descendant may"
+    labels_NA[:, 0] = 1 - labels_NA[:, 1]
+    labels_NA[:40, 0] = 1 - labels_NA[:40, 0]  # hardly any old woman or young man
+    warn_of_association(labels_NA, balanced_weights(labels_NA, TABLE, ROLES, 2.0), TABLE, ROLES)
+    (record,) = caplog.records
+    assert "still goes with" in record.message and "standardised difference" in record.message
+    assert {"Young", "Male"} <= set(record.message.replace(",", "").split())
+    caplog.clear()
+    labels_NA[:, 0] = labels_NA[:, 1]
+    warn_of_association(labels_NA, balanced_weights(labels_NA, TABLE, ROLES, 20.0), TABLE, ROLES)
+    assert len(caplog.records) == 1, "also where one is the other"
