@@ -306,6 +306,7 @@ def delimited_rows(lines: Iterable[tuple[int, str]], path: Path) -> Iterator[tup
         for number, text in lines:  # noqa: B007  (number is read by the outer loop)
             yield text
 
+    csv.field_size_limit(LONGEST_LINE)  # of a cell, which may be a line's only one, or go over several
     reader = csv.reader(texts(), delimiter=_delimiter(path, first[1]), strict=True)
     try:
         header = [" ".join(name.split()) for name in next(reader)]

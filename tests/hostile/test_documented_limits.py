@@ -117,6 +117,14 @@ def test_a_line_of_a_mebibyte_is_read_and_no_longer_one(tmp_path: Path) -> None:
         read_table(path)
 
 
+def test_a_cell_may_be_as_long_as_a_line(tmp_path: Path) -> None:
+    cell = " " * (2**20 - 100) + "1"
+    assert read_table(table(tmp_path, f"file_name,Age\na.jpg,{cell}\n")).values_NA[:, 0].tolist() == [1.0]
+    long = "file_name,Age\na.jpg," + "\n".join(['"' + " " * 2**19, " " * 2**19, ' "']) + "\n"
+    with pytest.raises(DataError, match="field larger than field limit"):
+        read_table(table(tmp_path, long))
+
+
 def test_10_000_columns_are_read_and_no_more(tmp_path: Path) -> None:
     for count in (10_000, 10_001):
         names = ",".join(f"c{n}" for n in range(count))
