@@ -5,7 +5,7 @@ Every count of training progress is in images, so that a batch size can change w
 
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -43,12 +43,14 @@ def _auto_if_none(value: object) -> object:
 
 _NAMES_SCHEMA = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
 Names = Annotated[list[str], BeforeValidator(_one_or_many), WithJsonSchema(_NAMES_SCHEMA)]
-_TRACKERS_SCHEMA = {"type": "array", "items": {"enum": ["tensorboard", "wandb"]}, "uniqueItems": True}
+Tracker = Literal["tensorboard", "wandb"]
+_TRACKER_SCHEMA = {"enum": list(get_args(Tracker))}
+_TRACKERS_SCHEMA = {"type": "array", "items": _TRACKER_SCHEMA, "uniqueItems": True}
 Trackers = Annotated[
-    list[Literal["tensorboard", "wandb"]],
+    list[Tracker],
     BeforeValidator(_one_or_many),
     AfterValidator(_no_name_twice),
-    WithJsonSchema({"anyOf": [{"enum": ["tensorboard", "wandb"]}, _TRACKERS_SCHEMA]}),
+    WithJsonSchema({"anyOf": [_TRACKER_SCHEMA, _TRACKERS_SCHEMA]}),
 ]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(gt=0, le=10**15)]
