@@ -8,13 +8,13 @@ COMMAND = "python -m benchmarks.performance"
 HEAD = """\
 # What it costs
 
-Written by the commands below out of [performance.json](performance.json); nothing here is typed by hand.
+The commands below generate this page from [performance.json](performance.json). Nothing on it is typed by hand.
 """
 READING = """\
-A ratio tells how many times as fast something is as what it stands against, image by image: above 1 is faster. Both
-were timed in turn in one process (commands: in processes of their own), in an order that moves on with every round.
-Given are the median of the rounds' ratios and, in brackets, the lowest and highest. The images are drawn faces, as
-JPEGs of CelebA's size.
+A ratio compares a row with its baseline, image by image: it says how many times as fast the row is, so above 1 is
+faster. Both were timed in turn in one process (commands in processes of their own), in an order that moves on with
+every round. The table gives the median of the rounds' ratios and, in brackets, the lowest and the highest. The images
+are drawn faces, as JPEGs of CelebA's size.
 """
 
 
@@ -31,7 +31,7 @@ def as_page(numbers: Mapping[str, Any]) -> str:
 
 
 def _timing(timing: Mapping[str, Any]) -> list[str]:
-    head = ("what", "against", "ratio", "images/s", "the other's", "goal")
+    head = ("what", "baseline", "ratio", "images/s", "baseline's", "goal")
     table: list[Sequence[str]] = []
     section = ""
     for row in timing["rows"]:
@@ -84,11 +84,11 @@ def _goal(row: Mapping[str, Any]) -> str:
 def _profile(found: Mapping[str, Any]) -> list[str]:
     share, speed = found["share_of_peak"], found["gflops"]
     text = (
-        f"One step of {found['network']}, {found['images']} images, {found['computed']}: {found['gflop']:.1f} GFLOP "
-        f"in {1e3 * statistics.median(found['seconds']):.0f} ms, {_number(speed['median'])} GFLOP/s. That is "
-        f"{share['median']:.0%} ({share['low']:.0%} to {share['high']:.0%}) of what large matrices come to here, "
-        f"{_number(found['peak_gflops'])} GFLOP/s in the {found['peak_from']}. The five largest costs, by operators' "
-        "own time:\n"
+        f"One step of {found['network']} with {found['images']} images ({found['computed']}) computes "
+        f"{found['gflop']:.1f} GFLOP in {1e3 * statistics.median(found['seconds']):.0f} ms, which is "
+        f"{_number(speed['median'])} GFLOP/s. That is {share['median']:.0%} ({share['low']:.0%} to "
+        f"{share['high']:.0%}) of the {_number(found['peak_gflops'])} GFLOP/s that the {found['peak_from']} reaches "
+        "here. These are the five most expensive operators, by their own time:\n"
     )
     rows = [
         (f"`{cost['operator']}`", f"{cost['share']:.0%}", f"{cost['milliseconds']:.1f}", f"{cost['calls']:,}")
@@ -102,11 +102,13 @@ def _profile(found: Mapping[str, Any]) -> list[str]:
 
 
 def _memory(memory: Mapping[str, Any]) -> list[str]:
-    head = ("what", "against", "ratio", "MiB", "the other's", "with pages of files", "the other's", "goal")
+    head = ("what", "baseline", "ratio", "MiB", "baseline's", "with pages of files", "baseline's", "goal")
     text = (
-        "Most memory that a process of its own had allocated, read every 5 ms, and most that was resident, pages of "
-        "mapped files included, which the system takes back when it needs them. Of one training step: most bytes of "
-        "tensors made in it, without what operators use inside.\n"
+        "Each command runs in a process of its own, whose memory is read every 5 ms. *MiB* is the most that the "
+        "process had allocated. *With pages of files* is the most that was resident, including pages of mapped "
+        "files, which the system takes back when it needs them. For one training step, *MiB* is the peak size of "
+        "the tensors made in it, without what operators use internally. The ratio is of *MiB*: below 1 is less "
+        "memory.\n"
     )
     rows = []
     for row in memory["rows"]:
