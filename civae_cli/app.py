@@ -31,13 +31,14 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def civae(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit."),
     ] = False,
 ) -> None:
     """Counterfactual images, fairly: how would this photo look if one attribute were different?
 
-    Results go to stdout, all else to stderr; --json makes a result one JSON object. COMMAND --help has examples.
-    The shell completes commands, runs, attributes and values once --install-completion has told it how.
+    Results go to stdout, everything else to stderr; --json prints the result as one JSON object. COMMAND --help shows
+    examples. --install-completion sets up the shell to complete commands, runs, attributes and values.
 
     \b
     Examples:

@@ -25,16 +25,17 @@ from civae_cli.terminal import terminal
 def benchmark(
     context: typer.Context,
     config: Annotated[
-        Path, typer.Argument(metavar="CONFIG", help="A benchmark file, or a config of `civae train`.")
+        Path, typer.Argument(metavar="CONFIG", help="A benchmark file, or a config for `civae train`.")
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for everything.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Output folder.")],
     set_: BenchmarkSetOption = None,
     only: Annotated[
         list[str] | None,
         typer.Option("--only", metavar="METHOD", help="Train and score only this method; repeatable."),
     ] = None,
     seeds: Annotated[
-        str | None, typer.Option("--seeds", metavar="0-2", help="Seeds of training, in place of the file's.")
+        str | None,
+        typer.Option("--seeds", metavar="0-2", help="Training seeds, in place of those in the file."),
     ] = None,
     jobs: Annotated[
         int,
@@ -43,7 +44,7 @@ def benchmark(
             "-j",
             min=1,
             metavar="N",
-            help="Processes, which share the cores.",
+            help="Number of processes, which share the cores.",
             rich_help_panel=COMPUTING,
         ),
     ] = 1,
@@ -56,11 +57,11 @@ def benchmark(
     quiet: QuietFlag = False,
     verbose: VerboseFlag = False,
 ) -> None:
-    """Train ours and the baselines with one budget and score them in one table.
+    """Train our method and the baselines with the same budget, and score them in one table.
 
-    Each method is trained with each seed on each data set. The same command again goes on where it stopped; a
-    training that fails does not keep the others from going on. One scorer judges all: with --scorer auto that of
-    the data with the most overlap.
+    Each method is trained with each seed on each data set. Run the same command again to continue where it stopped;
+    if one training fails, the others go on. One scorer judges all methods; with --scorer auto, it is the scorer of
+    the data set with the most overlap.
 
     \b
     Examples:

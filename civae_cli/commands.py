@@ -17,24 +17,23 @@ COMMANDS = {
     "Start here": {"quickstart": "Try everything on built-in faces, in minutes."},
     "Data and training": {
         "prepare-data": "Pack photographs and their attributes for training, and report on them.",
-        "train": "Train a model; the same command again continues where it stopped.",
+        "train": "Train a model; run the same command again to continue where it stopped.",
     },
     "Ask a trained model": {
         "counterfactual": "Show pictures as they would have looked under another treatment.",
         "sample": "Draw images from the learned prior.",
-        "effects": "Show what a treatment does on average: mean images and effect maps of everyone and by covariate.",
+        "effects": "Show the average effect of a treatment: mean images and effect maps, overall and by covariate.",
         "serve": "Show trained models as a web page: a photo, sliders, and what changes.",
     },
     "Measure": {
-        "evaluate": "Score models, or other programs' images, on held-out images, against the truth where it is "
+        "evaluate": "Score models, or the images of other programs, on held-out data, against the truth where it is "
         "known.",
-        "benchmark": "Train ours and the baselines with one budget and score them in one table.",
-        "train-scorer": "Train an independent scorer of every attribute, for `evaluate` to judge counterfactuals "
-        "with.",
+        "benchmark": "Train our method and the baselines with the same budget, and score them in one table.",
+        "train-scorer": "Train an independent scorer of all attributes, by which `evaluate` judges images.",
     },
-    "Share": {"export": "Write a model for other programs, checked against the original."},
-    "Look after": {
-        "info": "Describe prepared data, a run, a checkpoint, a model file or a scorer of `train-scorer`.",
+    "Share": {"export": "Export a model for other programs."},
+    "Inspect and configure": {
+        "info": "Describe prepared data, a run, a checkpoint, a model file or a scorer made by `train-scorer`.",
         "doctor": "Check this machine: packages, devices, disk.",
         "config": "Write, show, check and convert configs.",
     },

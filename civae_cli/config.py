@@ -22,7 +22,9 @@ app = typer.Typer(
 
 FilesArgument = Annotated[
     list[Path] | None,
-    typer.Argument(metavar="[FILE]...", help="YAML configs, later ones win.", show_default=False),
+    typer.Argument(
+        metavar="[FILE]...", help="YAML configs; later ones override earlier ones.", show_default=False
+    ),
 ]
 
 
@@ -30,7 +32,7 @@ FilesArgument = Annotated[
 def init(json: JsonFlag = False, quiet: QuietFlag = False, verbose: VerboseFlag = False) -> None:
     """Print a commented config to start from.
 
-    Every key stands at its default.
+    Every key has its default value, except for the examples under `data`.
 
     \b
     Example:
@@ -53,7 +55,7 @@ def show(
 ) -> None:
     """Print the resolved config.
 
-    Defaults are overridden by files in their order, these by --set.
+    Files override the defaults, later files override earlier ones, and --set overrides the files.
 
     \b
     Example:
@@ -77,7 +79,7 @@ def validate(
 ) -> None:
     """Check configs.
 
-    Reports every problem at once, each with its line, and exits with 2 if there is any.
+    Reports all problems at once, each with its line number, and exits with code 2 if there are any.
 
     \b
     Example:
@@ -111,7 +113,7 @@ def schema(json: JsonFlag = False, quiet: QuietFlag = False, verbose: VerboseFla
 def convert(
     old: Annotated[Path, typer.Argument(metavar="OLD.yml", help="config.yml of the original project.")],
     images_per_epoch: Annotated[
-        int, typer.Option(min=1, help="Training images that its nepoch went through; CelebA's by default.")
+        int, typer.Option(min=1, help="Number of training images in one of its epochs; by default CelebA's.")
     ] = 162_770,
     json: JsonFlag = False,
     quiet: QuietFlag = False,
@@ -119,7 +121,7 @@ def convert(
 ) -> None:
     """Translate the original project's config.
 
-    What was assumed or lost stands in comments.
+    Comments in the new config say what was assumed and what was lost.
 
     \b
     Example:

@@ -40,7 +40,7 @@ def counterfactual(
         typer.Option(
             "--attrs",
             metavar="TABLE",
-            help="CSV, TSV or JSONL: file_name and factual attribute values.",
+            help="CSV, TSV or JSONL table with a column file_name and factual attribute values.",
             rich_help_panel=ASKING,
         ),
     ] = None,
@@ -60,7 +60,7 @@ def counterfactual(
             "--strength",
             min=0.0,
             max=1000.0,
-            help="Factor of the effect; 1 is the model's estimate.",
+            help="Factor by which the effect is multiplied; 1 is the model's estimate.",
             rich_help_panel=ASKING,
         ),
     ] = 1.0,
@@ -73,20 +73,23 @@ def counterfactual(
     native: Annotated[
         bool,
         typer.Option(
-            "--native", help="Write photographs of their own size, the effect carried to their own pixels."
+            "--native",
+            help="Write photographs at their own size, with the effect carried to their own pixels.",
         ),
     ] = False,
     align: Annotated[
         Align,
         typer.Option(
             "--align",
-            help="Bring faces to where CelebA has them. auto: of models trained on its portraits, where needed.",
+            help="Find faces and align them as in CelebA. auto: where needed, for models of aligned portraits.",
         ),
     ] = Align.AUTO,
     face: Annotated[
         str,
         typer.Option(
-            "--face", metavar="WHICH", help="Of several faces: largest, all, or a number from the left."
+            "--face",
+            metavar="WHICH",
+            help="Which of several faces to use: largest, all, or a number counted from the left.",
         ),
     ] = "largest",
     engine: EngineOption = "auto",
@@ -97,8 +100,8 @@ def counterfactual(
 ) -> None:
     """Show pictures as they would have looked under another treatment.
 
-    Everything that the treatment does not cause stays. Prints one JSON line per picture written; with --json one
-    object that holds them all.
+    Everything that the treatment does not cause stays as it is. Prints one JSON line per picture written; with
+    --json, one object that holds them all.
 
     \b
     Examples:

@@ -11,7 +11,7 @@ from civae_cli.terminal import terminal
 def doctor(json: JsonFlag = False, quiet: QuietFlag = False, verbose: VerboseFlag = False) -> None:
     """Check this machine: packages, devices, disk.
 
-    Exits with 1 if something essential is broken, and says what `--device auto` would choose.
+    Says what `--device auto` would choose, and exits with code 1 if something essential is broken.
 
     \b
     Examples:

@@ -30,12 +30,15 @@ def effects(
             metavar="NAME",
             autocompletion=complete_covariate,
             rich_help_panel=ASKING,
-            help="Covariate to compare groups by, a continuous one by halves; repeatable [default: all binary ones].",
+            help="Covariate that defines groups, a continuous one by halves; repeatable [default: all binary ones].",
         ),
     ] = None,
     source: Annotated[
         Literal["posterior", "prior", "both"],
-        typer.Option("--from", help="From the photographs, from subjects drawn from the prior, or both."),
+        typer.Option(
+            "--from",
+            help="Estimate from the photographs (posterior), from subjects drawn from the prior, or from both.",
+        ),
     ] = "both",
     data: Annotated[
         str | None,
@@ -43,15 +46,17 @@ def effects(
             "--data",
             metavar="DATA",
             help="Prepared images: DATA#test, DATA#test[0:500], or DATA, which means its test split "
-            "[default: what the model was trained on].",
+            "[default: the data that the model was trained on].",
         ),
     ] = None,
     limit: Annotated[
-        int | None, typer.Option("--limit", min=1, metavar="N", help="Take at most N images.")
+        int | None, typer.Option("--limit", min=1, metavar="N", help="Use at most N images.")
     ] = None,
     draws: Annotated[
         int,
-        typer.Option("--draws", min=1, max=1000, metavar="N", help="Draws from the prior for each image."),
+        typer.Option(
+            "--draws", min=1, max=1000, metavar="N", help="Number of draws from the prior for each image."
+        ),
     ] = 4,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the draws from the prior.")] = 0,
     out: Annotated[
@@ -62,11 +67,11 @@ def effects(
     quiet: QuietFlag = False,
     verbose: VerboseFlag = False,
 ) -> None:
-    """Show what a treatment does on average: mean images and effect maps of everyone and by covariate.
+    """Show the average effect of a treatment: mean images and effect maps, overall and by covariate.
 
-    Covers the images that the intervention changes; NAME=flip compares the higher with the lower value in all of
-    them. Writes a sheet and its arrays for each intervention, and prints one JSON line a group; where the data knows
-    the truth, with the error of the mean effect relative to the true one.
+    Only images that the intervention changes take part; NAME=flip compares the higher with the lower value in all of
+    them. Writes a sheet and its arrays for each intervention, and prints one JSON line per group. Where the truth is
+    known, the line also gives the error of the mean effect, relative to the true mean effect.
 
     \b
     Examples:

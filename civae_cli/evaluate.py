@@ -52,7 +52,7 @@ def evaluate(
         typer.Option(
             "--data",
             metavar="DATA",
-            help="Prepared data [default: what the model was trained on].",
+            help="Prepared data [default: the data that the model was trained on].",
             autocompletion=complete_data,
         ),
     ] = None,
@@ -61,7 +61,7 @@ def evaluate(
         typer.Option(
             "--against",
             metavar="RUN2",
-            help="Another run to compare; repeatable.",
+            help="Another run to compare with; repeatable.",
             autocompletion=complete_model,
         ),
     ] = None,
@@ -70,7 +70,7 @@ def evaluate(
         typer.Option(
             "--images",
             metavar="DIR",
-            help="Counterfactuals of any other program, with counterfactuals.csv; alone, or beside a RUN.",
+            help="Folder of another program's counterfactuals, with counterfactuals.csv; alone, or beside a RUN.",
         ),
     ] = None,
     questions: Annotated[
@@ -78,7 +78,7 @@ def evaluate(
         typer.Option(
             "--questions",
             metavar="DIR",
-            help="Write the questions for another program there (sources and counterfactuals.csv); score nothing.",
+            help="Only write the questions for another program to this folder: sources and counterfactuals.csv.",
         ),
     ] = None,
     config: ConfigOption = None,
@@ -87,28 +87,32 @@ def evaluate(
     descendant: DescendantOption = None,
     split: Annotated[
         Literal["train", "valid", "test"] | None,
-        typer.Option("--split", help="Images to score [default: test]."),
+        typer.Option("--split", help="Split whose images are scored [default: test]."),
     ] = None,
     limit: LimitOption = None,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of bootstrap and posterior draws.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", help="Seed of the bootstrap and of the posterior draws.")
+    ] = 0,
     scorer: ScorerOption = "auto",
     scorer_images: ScorerImagesOption = None,
     extractor: ExtractorOption = "auto",
     report: Annotated[
-        Path | None, typer.Option("--report", help="Page to write [default: report.html in the run].")
+        Path | None, typer.Option("--report", help="HTML page to write [default: report.html in the run].")
     ] = None,
     figures: Annotated[
-        Path | None, typer.Option("--figures", metavar="DIR", help="Write the page's pictures there, too.")
+        Path | None,
+        typer.Option("--figures", metavar="DIR", help="Also write the page's pictures to this folder."),
     ] = None,
     device: DeviceOption = "auto",
     json: JsonFlag = False,
     quiet: QuietFlag = False,
     verbose: VerboseFlag = False,
 ) -> None:
-    """Score models, or other programs' images, on held-out images, against the truth where it is known.
+    """Score models, or the images of other programs, on held-out data, against the truth where it is known.
 
-    Writes evaluation.json and report.html into the run, or beside --report. Copying the input is always among the
-    methods. Runs that differ in nothing but their seed are summarised as one method.
+    Writes report.html and evaluation.json into the run; with --report, writes that page, and evaluation.json beside
+    it. Copying the input is always one of the methods. Runs that differ only in their seed are summarised as one
+    method.
 
     \b
     Examples:

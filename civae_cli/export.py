@@ -34,7 +34,7 @@ def export(
             "--out",
             "-o",
             metavar="DIR",
-            help="Folder [default: model-onnx or model-hf beside the model file].",
+            help="Output folder [default: model-onnx or model-hf beside the model file].",
         ),
     ] = None,
     title: Annotated[
@@ -50,13 +50,15 @@ def export(
     quiet: QuietFlag = False,
     verbose: VerboseFlag = False,
 ) -> None:
-    """Write a model for other programs, checked against the original.
+    """Export a model for other programs.
 
-    onnx: encoder, decoder, prior and predictor, and the whole counterfactual, as graphs for any batch size. Beside
-    the model file, `civae counterfactual` and `civae sample` find and use them, and start in a fraction of the time.
+    onnx: writes the encoder, decoder, prior, predictor and the whole counterfactual as graphs for any batch size,
+    each compared with torch before it is kept. If they lie beside the model file, `civae counterfactual` and `civae
+    sample` find and use them, and start in a fraction of the time.
 
-    hf: model.safetensors, config.json and README.md, a card with data, roles, overlap, leaks and limits, ready to be
-    uploaded. Paths of this machine are left out. Its figures are those of the run's evaluation.
+    hf: writes model.safetensors, config.json and README.md, ready to be uploaded. README.md is a model card with
+    data, roles, overlap, leaks and limits; its figures are those of the run's evaluation. Paths of this machine are
+    left out.
 
     \b
     Examples:

@@ -33,10 +33,10 @@ def info(
     quiet: QuietFlag = False,
     verbose: VerboseFlag = False,
 ) -> None:
-    """Describe prepared data, a run, a checkpoint, a model file or a scorer of `train-scorer`.
+    """Describe prepared data, a run, a checkpoint, a model file or a scorer made by `train-scorer`.
 
-    Of a model it shows the card: data, roles, overlap, measured errors and leaks, how well it reads labels, limits.
-    Figures are those of `civae evaluate`, if it was this very model that was evaluated.
+    For a model, shows its card: data, roles, overlap, measured errors and leaks, how well it reads labels, and
+    limits. The figures are those of `civae evaluate`, if exactly this model was evaluated.
 
     \b
     Examples:

@@ -18,17 +18,19 @@ JsonFlag = Annotated[
 ]
 QuietFlag = Annotated[
     bool,
-    typer.Option("--quiet", "-q", help="Say nothing but warnings and errors.", rich_help_panel=TELLING),
+    typer.Option(
+        "--quiet", "-q", help="Print only the result, warnings and errors.", rich_help_panel=TELLING
+    ),
 ]
 VerboseFlag = Annotated[
-    bool, typer.Option("--verbose", "-v", help="Say more, tracebacks included.", rich_help_panel=TELLING)
+    bool, typer.Option("--verbose", "-v", help="Print more, including tracebacks.", rich_help_panel=TELLING)
 ]
 DeviceOption = Annotated[
     str,
     typer.Option(
         "--device",
         metavar="auto|cpu|cuda|cuda:N|mps",
-        help="Where to compute; a device that is not there is refused.",
+        help="Device to compute on; one that is not available is refused.",
         rich_help_panel=COMPUTING,
     ),
 ]
@@ -37,7 +39,8 @@ EngineOption = Annotated[
     typer.Option(
         "--engine",
         metavar="auto|torch|onnx",
-        help="What computes: torch, the ONNX export beside the model, or that where there is one and no GPU.",
+        help="Compute with torch, or with the ONNX export beside the model; auto takes the export if there is one "
+        "and no GPU.",
         rich_help_panel=COMPUTING,
     ),
 ]
@@ -47,7 +50,7 @@ ConfigOption = Annotated[
         "--config",
         "-c",
         metavar="FILE",
-        help="YAML config; repeatable, later files win.",
+        help="YAML config; repeatable, later files override earlier ones.",
         rich_help_panel=SETTINGS,
     ),
 ]
@@ -57,7 +60,7 @@ def _setting(example: str) -> Any:
     return typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help=f"One setting, such as {example}; repeatable, wins over files.",
+        help=f"One setting, such as {example}; repeatable, overrides files.",
         rich_help_panel=SETTINGS,
     )
 
@@ -104,8 +107,8 @@ ScorerOption = Annotated[
     typer.Option(
         "--scorer",
         metavar="auto|none|FILE",
-        help="Independent network that judges the images: trained once per data and question and cached, none, or "
-        "a file of `civae train-scorer`.",
+        help="Independent network that judges the images. auto: trained once per data set and question, and cached. "
+        "FILE: written by `civae train-scorer`.",
         rich_help_panel=JUDGING,
     ),
 ]
@@ -116,7 +119,7 @@ def _images_learned_from(flag: str) -> Any:
         flag,
         min=1,
         metavar="N",
-        help="Images that the scorer is shown in training [default: 24000].",
+        help="Number of images shown to the scorer in training [default: 24000].",
         rich_help_panel=JUDGING,
     )
 
@@ -129,7 +132,7 @@ ExtractorOption = Annotated[
         "--extractor",
         metavar="auto|scorer|inception|none|FILE",
         help="Features for FID and KID: the scorer's, Inception's, none, or those of a file; auto takes Inception's "
-        "where its weights are at hand.",
+        "if its weights are available.",
         rich_help_panel=JUDGING,
     ),
 ]

@@ -49,13 +49,13 @@ def prepare_data(
             show_default=False,
         ),
     ] = None,
-    grey: Annotated[bool, typer.Option("--grey", help="Grey images with one channel.")] = False,
+    grey: Annotated[bool, typer.Option("--grey", help="Make grey images with one channel.")] = False,
     align: Annotated[
         bool,
         typer.Option(
             "--align",
-            help="Of an image folder: cut each photograph to its largest face, placed as in CelebA's portraits; "
-            "those without one are left out.",
+            help="For an image folder: cut each photograph to its largest face, placed as in CelebA's portraits; "
+            "photographs without a face are left out.",
         ),
     ] = False,
     table: Annotated[
@@ -67,13 +67,14 @@ def prepare_data(
         ),
     ] = None,
     follow_links: Annotated[
-        bool, typer.Option("--follow-links", help="Read pictures through links that leave the folder.")
+        bool,
+        typer.Option("--follow-links", help="Also read pictures through links that lead out of the folder."),
     ] = False,
     treatment: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="Report whether NAME can be changed fairly; repeatable.",
+            help="Attribute to be changed; the report says whether this data allows it; repeatable.",
             autocompletion=complete_attribute,
             rich_help_panel=ROLES,
         ),
@@ -82,7 +83,7 @@ def prepare_data(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="What the treatment does not change, for that report; repeatable.",
+            help="Attribute that the treatment does not change, for that report; repeatable.",
             autocompletion=complete_attribute,
             rich_help_panel=ROLES,
         ),
@@ -90,20 +91,22 @@ def prepare_data(
     workers: Annotated[
         int | None,
         typer.Option(
-            help="Processes that read images [default: all cores].",
+            help="Number of processes that read images [default: one per core].",
             show_default=False,
             rich_help_panel=COMPUTING,
         ),
     ] = None,
     max_bad: Annotated[
         str,
-        typer.Option("--max-bad", metavar="COUNT|SHARE", help="How many images may be unusable: 25, or 1%."),
+        typer.Option(
+            "--max-bad", metavar="COUNT|SHARE", help="How many images may be unusable, such as 25 or 1%."
+        ),
     ] = "1%",
     seed: Annotated[
         int | None,
         typer.Option(
             rich_help_panel=FACES,
-            help="Of synthetic faces, or of the split where the table has none [default: 0].",
+            help="Seed of synthetic faces, or of the split if the table has none [default: 0].",
             show_default=False,
         ),
     ] = None,
@@ -120,8 +123,8 @@ def prepare_data(
         float | None,
         typer.Option(
             rich_help_panel=FACES,
-            help="How freely the treatment of synthetic faces is assigned: 1 at random, 0.5 as in CelebA, "
-            "towards 0 by the covariates alone [default: 0.5].",
+            help="How freely the treatment of synthetic faces is assigned: 1 is at random, 0.5 as in CelebA, "
+            "near 0 almost by the covariates alone [default: 0.5].",
             show_default=False,
         ),
     ] = None,
@@ -130,9 +133,9 @@ def prepare_data(
         typer.Option(
             rich_help_panel=FACES,
             metavar="NAME=VALUE[,…]",
-            help="True counterfactual to store of synthetic validation and test faces, as Young=flip, Age=20:80:5 "
-            "or, set together, Young=flip,Male=flip; repeatable [default: Young=flip and Male=flip; of "
-            "faces-age Age=20, 35, 50, 65 and 80].",
+            help="True counterfactual to store for synthetic validation and test faces, such as Young=flip, "
+            "Age=20:80:5 or, set together, Young=flip,Male=flip; repeatable [default: Young=flip and Male=flip; "
+            "for faces-age, Age=20, 35, 50, 65 and 80].",
             show_default=False,
         ),
     ] = None,
@@ -140,12 +143,12 @@ def prepare_data(
         Literal["prepared", "celeba"],
         typer.Option(
             rich_help_panel=FACES,
-            help="What to write: data for training or, of synthetic faces, JPEGs and lists laid out as CelebA, which "
-            "prepare-data then reads as it reads CelebA: for trying that path without having CelebA.",
+            help="What to write. prepared: data for training. celeba: synthetic faces as JPEGs and lists laid out "
+            "like CelebA, which prepare-data then reads as it reads CelebA, to try that without having CelebA.",
         ),
     ] = "prepared",
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace what an earlier prepare-data left in DATA.")
+        bool, typer.Option("--overwrite", help="Replace what an earlier prepare-data wrote to DATA.")
     ] = False,
     json: JsonFlag = False,
     quiet: QuietFlag = False,
@@ -153,7 +156,8 @@ def prepare_data(
 ) -> None:
     """Pack photographs and their attributes for training, and report on them.
 
-    Interrupted, even killed, the same command continues; finished, it returns at once. Prints the folder's path.
+    If preparation is interrupted or even killed, run the same command again to continue. Once everything is prepared,
+    the command returns at once. Prints the folder's path.
 
     \b
     Examples:

@@ -11,15 +11,16 @@ from civae_cli.terminal import terminal
 
 
 def quickstart(
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for everything.")] = Path(
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Output folder.")] = Path(
         "quickstart"
     ),
     faces: Annotated[
-        int | None, typer.Option("--faces", min=100, help="Built-in faces to make [default: 10,000].")
+        int | None,
+        typer.Option("--faces", min=100, help="Number of built-in faces to make [default: 10,000]."),
     ] = None,
     images: Annotated[
         int | None,
-        typer.Option("--images", min=64, help="Images each model is trained on [default: 24,000]."),
+        typer.Option("--images", min=64, help="Images shown to each model in training [default: 24,000]."),
     ] = None,
     size: Annotated[int, typer.Option("--size", help="Side of the images in pixels, divisible by 16.")] = 64,
     device: DeviceOption = "auto",
@@ -29,9 +30,9 @@ def quickstart(
 ) -> None:
     """Try everything on built-in faces, in minutes.
 
-    Prepares the faces, trains ours, a plain CVAE and the original's way, and holds all against the true
-    counterfactuals.
-    Leaves one picture (faces.png), one page (report.html) and one table. Running it again continues.
+    Prepares the faces, trains three models (ours, a plain CVAE and the original prototype's method), and compares
+    them with the true counterfactuals. Writes one picture (faces.png) and one page (report.html), and prints one
+    table. If it is interrupted, run it again to continue.
 
     \b
     Examples:

@@ -17,7 +17,7 @@ TreatmentOption = Annotated[
     typer.Option(
         "--treatment",
         metavar="NAME",
-        help="What is intervened on, without a model or config; repeatable, wins over --config.",
+        help="Attribute to intervene on, where no model or config names it; repeatable, overrides --config.",
         autocompletion=complete_attribute,
         rich_help_panel=ROLES,
     ),
@@ -27,7 +27,7 @@ CovariateOption = Annotated[
     typer.Option(
         "--covariate",
         metavar="NAME",
-        help="What the treatment does not change; repeatable.",
+        help="Attribute that the treatment does not change; repeatable.",
         autocompletion=complete_attribute,
         rich_help_panel=ROLES,
     ),
@@ -37,7 +37,7 @@ DescendantOption = Annotated[
     typer.Option(
         "--descendant",
         metavar="NAME",
-        help="What the treatment itself may change; repeatable.",
+        help="Attribute that the treatment itself may change; repeatable.",
         autocompletion=complete_attribute,
         rich_help_panel=ROLES,
     ),

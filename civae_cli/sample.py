@@ -26,12 +26,12 @@ def sample(
             "--n",
             min=1,
             max=10_000,
-            help="How many images, or sheets with --grid: seeds 0 to N−1, or those of --seeds [default: 64, or 1].",
+            help="Number of images, or sheets with --grid: seeds 0 to N−1, or those of --seeds [default: 64, or 1].",
         ),
     ] = None,
     seeds: Annotated[
         str | None,
-        typer.Option("--seeds", metavar="0-63", help="Which seeds: numbers and ranges, as in 0-7,12."),
+        typer.Option("--seeds", metavar="0-63", help="Seeds to use: numbers and ranges, such as 0-7,12."),
     ] = None,
     attr: AttrOption = None,
     treat: Annotated[
@@ -49,7 +49,7 @@ def sample(
         typer.Option(
             "--grid",
             metavar="A=0:1:5,B=0:1:5",
-            help="Vary one or two attributes, a sheet a seed.",
+            help="Vary one or two attributes, on one sheet per seed.",
             rich_help_panel=ASKING,
         ),
     ] = None,
@@ -60,7 +60,7 @@ def sample(
             metavar="PSI",
             min=0.0,
             max=1.0,
-            help="Factor of the latent noise: below 1 people are more usual, and differ less.",
+            help="Factor of the latent noise; below 1, people are more typical and differ less.",
         ),
     ] = 1.0,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the pictures.")] = Path(
@@ -74,10 +74,10 @@ def sample(
 ) -> None:
     """Draw images from the learned prior.
 
-    --attr chooses among training subjects, whose other attributes are kept; --treat (or --attr of a treatment)
-    then sets theirs. So one seed is one subject under any treatment: what the treatment leaves alone stays, as in a
-    counterfactual.
-    --truncation 0.7 keeps to the more usual people, the truncation trick of generators.
+    Each seed draws a training subject. --attr chooses among the subjects, whose other attributes are kept; --treat
+    (or --attr of a treatment) then sets the subject's treatment. So one seed is the same subject under any treatment,
+    and what the treatment leaves alone stays, as in a counterfactual.
+    --truncation 0.7 keeps to the more typical people (the truncation trick of generative models).
 
     \b
     Examples:

@@ -24,7 +24,7 @@ def serve(
     ] = None,
     examples: Annotated[
         str | None,
-        typer.Option("--examples", metavar="DATA#test[0:24]", help="Prepared pictures to choose from."),
+        typer.Option("--examples", metavar="DATA#test[0:24]", help="Prepared images to offer as examples."),
     ] = None,
     host: Annotated[
         str,
@@ -37,23 +37,26 @@ def serve(
     ] = "127.0.0.1",
     port: Annotated[
         int,
-        typer.Option(
-            "--port", min=0, max=65535, help="Port; 0 takes one that is free.", rich_help_panel=LISTENING
-        ),
+        typer.Option("--port", min=0, max=65535, help="Port; 0 takes a free one.", rich_help_panel=LISTENING),
     ] = 8642,
     allow_host: Annotated[
         list[str] | None,
         typer.Option(
             "--allow-host",
             metavar="NAME",
-            help="A further name by which visitors may call the page; repeatable.",
+            help="Another host name under which visitors may open the page; repeatable.",
             rich_help_panel=LISTENING,
         ),
     ] = None,
     max_upload: Annotated[
         int,
         typer.Option(
-            "--max-upload", metavar="MB", min=1, max=500, help="Largest file.", rich_help_panel=LISTENING
+            "--max-upload",
+            metavar="MB",
+            min=1,
+            max=500,
+            help="Largest file that may be uploaded.",
+            rich_help_panel=LISTENING,
         ),
     ] = 30,
     engine: EngineOption = "auto",
@@ -64,7 +67,8 @@ def serve(
 ) -> None:
     """Show trained models as a web page: a photo, sliders, and what changes.
 
-    Prints the page's address and answers until Ctrl-C (exit code 130) or SIGTERM (0). Photographs stay in memory.
+    Prints the page's address and runs until Ctrl-C (exit code 130) or SIGTERM (0). Photographs are kept only in
+    memory.
 
     \b
     Examples:

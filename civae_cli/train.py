@@ -32,7 +32,7 @@ def train(
         typer.Option(
             "--data",
             metavar="DATA",
-            help="Prepared data; wins over data.path.",
+            help="Prepared data; overrides data.path.",
             autocompletion=complete_data,
             rich_help_panel=SETTINGS,
         ),
@@ -42,25 +42,28 @@ def train(
         typer.Option(
             "--resume",
             metavar="auto|must|never|PATH",
-            help="Continue the run in --out if there is one; insist on it; refuse it; or start from a checkpoint.",
+            help="auto: continue the run in --out if there is one. must: require one. never: refuse one. "
+            "PATH: start from a checkpoint.",
         ),
     ] = "auto",
     stop_at: Annotated[
         int | None,
-        typer.Option("--stop-at", min=1, metavar="IMAGES", help="Save and stop at this many images."),
+        typer.Option(
+            "--stop-at", min=1, metavar="IMAGES", help="Save and stop when this many images have been seen."
+        ),
     ] = None,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Check config, data and one batch; print sizes; write nothing."),
+        typer.Option("--dry-run", help="Check config, data and one batch, print sizes, and write nothing."),
     ] = False,
     device: DeviceOption = "auto",
     json: JsonFlag = False,
     quiet: QuietFlag = False,
     verbose: VerboseFlag = False,
 ) -> None:
-    """Train a model; the same command again continues where it stopped.
+    """Train a model; run the same command again to continue where it stopped.
 
-    Exit code 75 means stopped by SIGTERM or SIGUSR1, 130 by Ctrl-C, both after saving.
+    Exit code 75 means that SIGTERM or SIGUSR1 stopped it, 130 that Ctrl-C did, both after saving.
 
     \b
     Examples:

@@ -38,7 +38,7 @@ def train_scorer(
         typer.Option(
             "--on",
             metavar="RUN",
-            help="Try the scorer on this model's reconstructions too; repeatable.",
+            help="Also test the scorer on this model's reconstructions; repeatable.",
             autocompletion=complete_model,
         ),
     ] = None,
@@ -47,11 +47,11 @@ def train_scorer(
     quiet: QuietFlag = False,
     verbose: VerboseFlag = False,
 ) -> None:
-    """Train an independent scorer of every attribute, for `evaluate` to judge counterfactuals with.
+    """Train an independent scorer of all attributes, by which `evaluate` judges images.
 
-    Each attribute is learned as if it were independent of all that the treatment does not cause, so that the
-    scorer does not read one off another. Without treatment and descendants all attributes are treated alike. Prints
-    the file's path; how well the scorer reads held-out images goes to stderr, and into the file.
+    Each attribute is learned as if it were independent of all that the treatment does not cause, so that the scorer
+    does not infer one attribute from another. Without a treatment and descendants, all attributes are treated alike.
+    Prints the file's path; how well the scorer reads held-out images is printed to stderr and stored in the file.
 
     \b
     Example:

@@ -35,7 +35,7 @@ OVERLAP = 0.5
 OBJECTIVES = {name: cast(Objective, objective) for objective, name in OBJECTIVE_NAMES.items()}
 """What each model learns by."""
 NETWORK = ModelConfig(width=16, stages=[1, 2, 4, 8], pairing="none")
-"""Noises are paired by contours, which so short a training leaves blurred: it measured worse (docs/levers.md)."""
+"""Noises are paired by contours, which so short a training leaves blurred: it measured worse (docs/noises.md)."""
 TRUTHS = [TruthSpec("Young=flip", {"Young": "flip"})]
 
 

@@ -1,7 +1,8 @@
 """Configs as text: YAML that loads back to the same config, a commented template, and the JSON schema."""
 
 import textwrap
-from typing import Any, Literal, get_args, get_origin
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel
@@ -57,9 +58,10 @@ def config_template() -> str:
     """
     examples = {"path": "data/faces-64", "treatment": ["Young"], "covariates": ["Male"], "descendants": []}
     header = (
-        "# What `civae train` is told. Every key but data.path and data.treatment may be left out:"
-        "\n# the values below are the defaults. Counts of training progress are in images. What is commented out"
-        "\n# has another default under `objective: cvae` and `objective: original`.\n"
+        "# A config for `civae train`. Only data.path and data.treatment are required. The values below are the"
+        "\n# defaults, except for the example path and attributes under `data`. Training progress is counted in"
+        "\n# images. A key that is commented out has a default of its own under `objective: cvae`, under"
+        "\n# `objective: original`, or under both.\n"
     )
     parts = [header]
     for name, field in Config.model_fields.items():
@@ -91,8 +93,9 @@ def _comment(text: str) -> str:
 
 
 def _choices(annotation: Any) -> list[str]:
-    """The words that a Literal, or a Literal | None, allows."""
-    for option in (annotation, *get_args(annotation)):
-        if get_origin(option) is Literal:
-            return [str(word) for word in get_args(option)]
+    """The words of a Literal, or of a Literal | None; none where other values are allowed as well."""
+    options = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    words = [option for option in options if option is not type(None)]
+    if len(words) == 1 and get_origin(words[0]) is Literal:
+        return [str(word) for word in get_args(words[0])]
     return []

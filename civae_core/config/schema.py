@@ -75,7 +75,7 @@ class Section(BaseModel):
 
 
 class DataConfig(Section):
-    """Which prepared images, and what each attribute means."""
+    """The prepared images, and the role of each attribute."""
 
     path: str
     """Folder written by `civae prepare-data`."""
@@ -84,13 +84,13 @@ class DataConfig(Section):
     covariates: Names = []
     """Attributes that the treatment does not change and that the model conditions on."""
     descendants: Names = []
-    """Attributes that the treatment itself may change; never a model input, reported, allowed to move."""
+    """Attributes that the treatment itself may change. Never a model input; reported, and free to change."""
     flip: bool = True
     """Mirror training images at random."""
     cache: Literal["mmap", "ram", "device"] = "mmap"
-    """Read images through the page cache, or first copy the training split into memory or onto the device."""
+    """Read images through the page cache, or first copy the training split into RAM or onto the device."""
     shuffle: Literal["full", "blocks"] = "full"
-    """Order of an epoch: any image after any, or mixed in stretches of 65,536, which suits data beyond memory."""
+    """Order of an epoch: fully shuffled, or shuffled within windows of 65,536 images, for data larger than memory."""
 
     @model_validator(mode="after")
     def _roles_are_disjoint(self) -> "DataConfig":
@@ -124,68 +124,68 @@ class ModelConfig(Section):
     """The network: encoder, decoder and prior (docs/method.md)."""
 
     network: Literal["residual", "original"] = "residual"
-    """Our encoder and decoder, or the original project's: attributes as planes beside the image, t beside z."""
+    """Our encoder and decoder, or the original project's: attributes are planes beside the image, t is beside z."""
     prior: Literal["xt", "x", "standard"] = "xt"
-    """Learned p(z|x,t), balanced p(z|x), or N(0,I); the baselines' objectives have N(0,I)."""
+    """The prior of z: learned p(z|x,t), balanced p(z|x), or N(0,I). The baselines' objectives require N(0,I)."""
     latent: Units = 64
-    """Dimensions of z. Where there are scales, of its vector."""
+    """Dimensions of z. With `scales`, dimensions of its vector only."""
     scales: (
         Annotated[list[Annotated[int, Field(gt=0, le=4_096)]], Field(min_length=1, max_length=4)] | None
     ) = None
-    """Sides of the scales of z, a vector and then grids, as in [1, 4, 8]; left out, z is the vector alone."""
+    """Side lengths of the scales of z: 1 for the vector, then grids, as in [1, 4, 8]. Default: the vector alone."""
     scale_latents: Annotated[int, Field(gt=0, le=1_024)] = 4
-    """Latents at each place of a grid of `scales`."""
+    """Number of latents at each position of a grid of `scales`."""
     width: Annotated[int, Field(gt=0, le=4_096)] = 32
-    """Channels of the first stage."""
+    """Base number of channels, which `stages` multiplies."""
     stages: Annotated[list[Annotated[int, Field(gt=0, le=256)]], Field(min_length=1, max_length=10)] = [
         1,
         2,
         4,
         4,
     ]
-    """Channel multiple of each stage; every stage halves the resolution, ours first by space-to-depth."""
+    """Channel multiplier of each stage. Every stage halves the resolution, in our network first by space-to-depth."""
     blocks: Annotated[int, Field(gt=0, le=64)] = 1
-    """Residual blocks in each stage; of the original's network, at its lowest resolution only."""
+    """Residual blocks in each stage; with `network: original`, at the lowest resolution only."""
     block: Literal["basic", "inverted"] = "basic"
-    """Two 3×3 convolutions, or 1×1 to twice the width, depthwise 3×3, 1×1 back: a third fewer parameters."""
+    """Two 3×3 convolutions, or 1×1 to twice the width, depthwise 3×3, 1×1 back, with fewer parameters."""
     deep: bool = False
-    """One more residual block at each resolution of `network: original` (its deep_model)."""
+    """Add a residual block at each resolution of `network: original` (its deep_model)."""
     norm: Literal["group", "batch", "none"] = "group"
     """Normalisation inside the residual blocks."""
     activation: Literal["silu", "elu", "relu"] = "silu"
     """Non-linearity."""
     treatment_input: Literal["film", "concat"] = "film"
-    """How t enters the decoder: scale and shift in every block, or scalars beside z (the original's way)."""
+    """How t enters the decoder: as scale and shift in every block, or as scalars beside z, as in the original."""
     decoder: Literal["direct", "layered"] = "layered"
-    """What paints the image: a network given t, or layers whose places know no t and whose looks do."""
+    """What paints the image: a network given t, or layers whose looks depend on t and whose places do not."""
     layers: Annotated[int, Field(ge=2, le=256)] = 12
-    """Layers of a layered decoder."""
+    """Number of layers of a layered decoder."""
     layer_grid: Annotated[int, Field(gt=0, le=64)] = 4
-    """Side of the grid of colours that each layer is painted with; a fine one can draw what should be a layer."""
+    """Side length of each layer's grid of colours. A fine grid can draw what should be a layer of its own."""
     place_latents: Annotated[int, Field(ge=0)] | None = None
-    """Dimensions of z that only place a decoder's layers, read off contours; 0 is none, left out it is half of z."""
+    """Dimensions of z, read off contours, that only place a decoder's layers; 0: none. Default: half of `latent`."""
     x_in_decoder: bool = True
-    """Give the covariates to the decoder too, p(y|z,t,x): a departure from (M2)."""
+    """Also give the covariates to the decoder, p(y|z,t,x), which departs from (M2)."""
     prior_hidden: Units = 128
     """Hidden units of the prior's network."""
     prior_structure: Literal["free", "additive", "low_rank"] = "free"
-    """How p(z|x,t) joins x and t: freely, as the sum of a part of each, or that sum and an interaction of rank 2."""
+    """How p(z|x,t) combines x and t: freely, as a sum of one part each, or as that plus an interaction of rank 2."""
     sigma: Literal["scalar", "channel", "pixel", "fixed"] = "scalar"
-    """Scale of the decoder's Gaussian: one learned number, one per channel, a learned map, or a constant."""
+    """σ of the decoder's Gaussian: one learned number, one per channel, a learned map over pixels, or a constant."""
     sigma_init: Annotated[float, Field(ge=0.005, le=2.0)] = 0.1
-    """Initial (or fixed) σ, in units of images in [0,1]; σ never leaves 0.005 to 2."""
+    """Initial (or fixed) σ, in units of [0,1] images. σ always stays between 0.005 and 2."""
     noise_mask: NoiseMask = "fade"
     """Whether a counterfactual's pixel noise fades where the treatment changes the image (m of M6)."""
     mask_width: Positive = 0.08
-    """Change, in units of [0,1] images, at which most of the noise has faded."""
+    """Image change, in units of [0,1] images, at which most of the pixel noise has faded."""
     latent_mask_width: Positive | None = 4.0
-    """Shift of the prior by the treatment, in standard deviations, at which most of a latent noise has faded."""
+    """Shift of the prior due to t, in standard deviations, at which a latent noise has mostly faded; null: never."""
     looks_mask_width: Positive | None = 0.6
-    """Change, in units of [0,1] images, at which looks' noise has mostly given way to their mean; null keeps it."""
+    """Image change, in units of [0,1] images, at which looks' noise has mostly faded to its mean; null: no fading."""
     pairing: Literal["none", "contours"] = "contours"
-    """Latent noises of two treatments as they come, or turned so that counterfactuals keep contours (`prior: xt`)."""
+    """Latent noises of two treatments as they are, or rotated so that counterfactuals keep contours (`prior: xt`)."""
     predictor: bool = True
-    """Train an attribute predictor p(x,t|y) beside the model, for photographs without labels."""
+    """Train an attribute predictor p(x,t|y) alongside the model, for photographs without labels."""
 
     @model_validator(mode="before")
     @classmethod
@@ -238,27 +238,27 @@ class LossConfig(Section):
     """The objective's settings (M4)."""
 
     beta: NonNegative = 5.0
-    """Weight of the KL term, nats against nats; left out, 1 for `cvae`, and kl_scale 1e-4 for `original`."""
+    """Weight of the KL term (both terms in nats). Default for `cvae`: 1; for `original`, as kl_scale: 1e-4."""
     beta_grids: NonNegative = 0.5
-    """β of the latents on the grids of `model.scales`: detail that costs `beta` is not worth coding."""
+    """β of the latents on the grids of `model.scales`; at the full `beta`, detail would not be worth coding."""
     beta_warmup: CountOrZero = 0
     """Images over which β rises linearly from zero."""
     weights: Literal["none", "inverse", "overlap"] = "none"
-    """Weights of training images: none, stabilised inverse propensity (capped), or overlap; baselines: none."""
+    """Weights of training images: none, stabilised inverse propensity (capped), or overlap. Baselines: none."""
     weight_cap: Annotated[float, Field(ge=1)] = 10.0
     """Largest weight, as a multiple of the mean weight."""
     adversary: NonNegative = 0.0
-    """Weight of what an adversary reads of t in the latent noise beyond x, log p(t|η,x)/p(t|x), in nats."""
+    """Weight of what an adversary can tell about t from the latent noise beyond x: log p(t|η,x)/p(t|x), in nats."""
     hsic: NonNegative = 0.0
-    """Weight of the kernel dependence of the latent noise on t − E[t|x], jointly with x; between −1 and 1."""
+    """Weight of the kernel dependence (between −1 and 1) of the latent noise, jointly with x, on t − E[t|x]."""
     arm_balance: NonNegative = 0.0
-    """Weight of the symmetric KL between p(z|x,t) and p(z|x,t') of another arm: pulls `prior: xt` towards `x`."""
+    """Weight of the symmetric KL between p(z|x,t) and p(z|x,t') of another arm. Pulls `prior: xt` towards `x`."""
     reencode: NonNegative = 0.0
-    """Weight of KL(q(z'|x,y',t') ‖ the latent predicted for y'): a counterfactual reads as what it was made of."""
+    """Weight of KL(q(z'|x,y',t') ‖ the latent predicted for y'): y' should encode to what it was made from."""
     guidance: NonNegative = 0.0
     """Weight of what the model's own attribute predictor finds wrong in a counterfactual, beyond its usual error."""
     free_bits: NonNegative = 0.0
-    """Nats of each latent dimension, on the average of a batch, that the KL term does not charge."""
+    """Nats per latent dimension, averaged over a batch, that the KL term does not charge."""
 
 
 LEVERS = ("adversary", "hsic", "arm_balance", "reencode", "guidance", "free_bits")
@@ -272,35 +272,35 @@ class TrainConfig(Section):
     """Budget, optimiser and bookkeeping."""
 
     images: Count = 500_000
-    """Length of training: images shown in all."""
+    """Length of training: total number of images shown."""
     pairing_images: Count | None = None
-    """Images by which noises are paired once all else has learned; left out, as many as `images`, at most 12,800."""
+    """Images for pairing the noises, once all else has learned. Default: as many as `images`, at most 12,800."""
     batch_size: Annotated[int, Field(gt=0, le=2**20)] = 64
-    """Images in an optimiser step, over all processes."""
+    """Images per optimiser step, over all processes."""
     accumulate: Literal["auto"] | Annotated[int, Field(gt=0, le=2**20)] = 1
-    """Parts in which a process computes its batch: the same step in less memory; auto: few, but fitting a GPU."""
+    """Parts in which a process computes its batch: the same step in less memory. auto: as few as the GPU can take."""
     checkpoint_activations: bool = False
-    """Compute activations twice instead of keeping them for backward: the same step, slower, in less memory."""
+    """Recompute activations in the backward pass instead of keeping them: the same step, slower, in less memory."""
     lr: Positive = 1e-3
     """Peak learning rate of AdamW."""
     lr_warmup: CountOrZero = 2_000
     """Images over which the learning rate rises linearly."""
     lr_decay: Literal["cosine", "none"] = "cosine"
-    """Fall of the learning rate towards the end of training; `none` keeps a run extensible bit for bit."""
+    """Decay of the learning rate towards the end of training. With `none`, a run can be extended bit for bit."""
     weight_decay: NonNegative = 0.01
     """AdamW's decoupled weight decay."""
     grad_clip: Positive = 1.0
-    """Largest gradient norm, of the loss in nats per pixel and channel."""
+    """Maximum gradient norm, for the loss in nats per pixel and channel."""
     ema_halflife: NonNegative = 20_000
-    """Half-life of the weights' moving average; it grows into this from the start. 0 turns it off."""
+    """Half-life of the moving average of the weights, shorter at the start of training. 0 turns averaging off."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Autocast precision; auto takes bf16 where the GPU has it, fp32 on the CPU."""
+    """Autocast precision. auto: bf16 where the GPU supports it, otherwise fp32."""
     channels_last: Annotated[Literal["auto"] | bool, BeforeValidator(_auto_if_none)] = "auto"
-    """Memory layout of images, channels innermost; auto where the GPU computes it fast, not on the CPU."""
+    """Store images with channels innermost. auto: where the GPU computes that fast, not on the CPU."""
     compile: bool | Literal["graphs"] = False
-    """Run the network through torch.compile; graphs: and replay its kernels as CUDA graphs, for small networks."""
+    """Run the network through torch.compile. graphs: also replay its kernels as CUDA graphs, for small networks."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    """Seed of weights, order, flips and noise."""
+    """Seed of the initial weights, the order of images, flips and noise."""
     log_every: Count = 2_000
     """Images between lines of metrics.jsonl."""
     checkpoint_every: Count = 50_000
@@ -308,11 +308,11 @@ class TrainConfig(Section):
     sample_every: Count = 50_000
     """Images between sample grids."""
     validate_images: Count = 1_000
-    """Held-out images that a validation loss is averaged over, at most."""
+    """Maximum number of held-out images over which a validation loss is averaged."""
     keep: Count = 3
-    """How many of the latest checkpoints stay, beside the best."""
+    """Number of latest checkpoints to keep, besides the best one."""
     trackers: Trackers = []
-    """Where else metrics and sample grids go, `tensorboard`, `wandb` or both; each is an extra of its name."""
+    """Also send metrics and sample grids to `tensorboard`, `wandb` or both; each needs the extra of its name."""
 
     @property
     def images_to_pair(self) -> int:
@@ -336,10 +336,10 @@ BASELINE_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
 
 
 class Config(Section):
-    """A whole training run."""
+    """The config of one training run."""
 
     objective: Objective = "intact"
-    """Ours (M4); the same with N(0,I) in place of the prior; or the original project's loss and inference."""
+    """Ours (M4), the same with N(0,I) in place of the prior, or the original project's loss and inference."""
     data: DataConfig
     model: ModelConfig = ModelConfig()
     loss: LossConfig = LossConfig()

@@ -5,7 +5,7 @@
 Counterfactuals of training images should keep the contours of their reconstructions; c is how strong an edge is,
 whichever side of it is lighter (`model.contours`), and r the posterior's mean. Only the rotation R of (M6) learns
 from P, and only once all else has: the rest of the model, asked for the same, would rather have no effect at all, and
-a rotation that follows it about while it learns ends far from the one that suits it (measured: docs/levers.md).
+a rotation that follows it about while it learns ends far from the one that suits it (measured: docs/noises.md).
 
 A model that has learned little draws contours that say little, and loses of its effect by following them. So the
 rotation is kept only where the model's own predictor sees as many counterfactuals as asked with it as without. Where

@@ -1,5 +1,6 @@
 """Configs as text load back to what they were."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
@@ -48,6 +49,29 @@ def test_the_schema_describes_every_key_and_allows_a_single_name() -> None:
         for key, entry in sections[name]["properties"].items():
             assert entry.get("description"), f"{name}.{key} has no description"
     assert {"type": "string"} in sections["DataConfig"]["properties"]["treatment"]["anyOf"]
+
+
+def test_the_template_lists_words_only_where_nothing_else_is_allowed() -> None:
+    """`accumulate: 1`, `channels_last: true` and `compile: false` are values beside the words that they take."""
+    about = {
+        line.strip("# ").split(":")[0]: comments
+        for comments, line in _commented(config_template().splitlines())
+    }
+    assert about["norm"].endswith("One of: group, batch, none.")
+    for key in ("accumulate", "channels_last", "compile", "trackers", "scales"):
+        assert about[key] and "One of:" not in about[key], key
+
+
+def _commented(lines: list[str]) -> Iterator[tuple[str, str]]:
+    """Each key's line of a template whose keys are all at their default, with the comment above it."""
+    comments: list[str] = []
+    for line in map(str.strip, lines):
+        if line.startswith("#"):
+            comments.append(line.strip("# "))
+        elif line:
+            yield " ".join(comments), line
+        if not line.startswith("#"):
+            comments = []
 
 
 def test_one_line_makes_the_template_a_plain_cvae(tmp_path: Path) -> None:

@@ -187,7 +187,7 @@ function slider(attribute) {
     make("div", { class: "slider-head" }, make("label", { for: id }, attribute.name), make("output", { for: id })),
     input, marks,
     make("p", { id: `${id}-note`, class: "small" },
-      `Training saw ${short(attribute.low)} to ${short(attribute.high)}, the coloured part; the rest is ${
+      `The coloured part, ${short(attribute.low)} to ${short(attribute.high)}, was seen in training; the rest is ${
         attribute.kind === "binary" ? "extrapolation" : "answered as at the nearer end of it"}.`));
 }
 
@@ -329,7 +329,7 @@ function summary(answer) {
     });
   const what = set.length ? set.join(", ") : "Nothing changed";
   if (answer.largest_difference === 0) return `${what}; the same pixels as the original.`;
-  return `${what}; pixels differ by ${answer.mean_difference} of 255 levels on average, at most ${answer.largest_difference}.`;
+  return `${what}; pixels differ by ${answer.mean_difference} of 255 levels on average, and by at most ${answer.largest_difference}.`;
 }
 
 function frame(number) {
