@@ -369,7 +369,7 @@ def into_page(page: str, name: str, tables: str) -> str:
     begin, end = f"<!-- measured: {name} -->\n", f"<!-- end: {name} -->"
     page = page or f"{begin}{end}\n"
     if begin not in page or end not in page:
-        raise SystemExit(f"the page has no marks for the tables: {begin.strip()} and {end}")
+        raise SystemExit(f"the page has no markers for the tables: {begin.strip()} and {end}")
     before, _, rest = page.partition(begin)
     return f"{before}{begin}\n{tables}\n{end}{rest.partition(end)[2]}"
 
@@ -433,7 +433,7 @@ def main() -> None:
     for worker in workers:
         worker.join()
     if failed := [worker.name for worker in workers if worker.exitcode]:
-        raise SystemExit(f"{' and '.join(failed)} did not finish; run the same command again to go on")
+        raise SystemExit(f"{' and '.join(failed)} did not finish; run the same command again to continue")
     about = {"data": data.name, "scored": options.limit, "images": images, "load": list(os.getloadavg())}
     numbers = summarised(options.out, about)
     print(as_markdown(numbers))

@@ -42,7 +42,7 @@ def main() -> None:
     scorer = None if args.scorer is None else load_yardstick(args.scorer)
     found = known_doses(data, roles, labelled_rows(data, roles, args.split), args.limit)
     if not found:
-        parser.error(f"{data.path} does not know two doses of a treatment of {args.run}")
+        parser.error(f"{data.path} has no known truth at two doses of a treatment of {args.run}")
     for known in found:
         for method in (TrainedModel("model", stored), CopyInput()):
             entry = dose_scores(method, known, data, torch.device("cpu"), 0, scorer)

@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=64)
     options = parser.parse_args()
     if options.draws < 2:
-        parser.error(f"--draws {options.draws}: a variance over draws takes at least 2")
+        parser.error(f"--draws {options.draws}: a variance over draws needs at least 2")
 
     process = FaceProcess(size=options.size)
     subjects = process.subjects(HELD_OUT, options.subjects, randomised=True)

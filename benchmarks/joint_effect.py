@@ -60,9 +60,7 @@ def main() -> None:
     rows = labelled_rows(data, roles, args.split)
     found = triples(ask(data, roles, rows[evenly_spread(len(rows), args.limit)]))
     if not found:
-        parser.error(
-            f"{data.path} knows no joint truth together with its two single ones, of the same subjects"
-        )
+        parser.error(f"{data.path} has no joint truth together with both single ones for the same subjects")
     for both, first, second in found:
         report(both, first, second, model, data)
 

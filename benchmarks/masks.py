@@ -146,7 +146,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", type=Path)
-    parser.add_argument("--data", type=Path, help="prepared images; left out, those it was trained on")
+    parser.add_argument("--data", type=Path, help="prepared images [default: those it was trained on]")
     parser.add_argument("--split", default="valid")
     parser.add_argument("--images", type=int, default=500, help="scored; as many others fit the learned gate")
     options = parser.parse_args()

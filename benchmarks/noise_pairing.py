@@ -104,7 +104,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", type=Path)
-    parser.add_argument("--data", type=Path, help="prepared images; left out, those it was trained on")
+    parser.add_argument("--data", type=Path, help="prepared images [default: those it was trained on]")
     parser.add_argument(
         "--images", type=int, default=400, help="scored; the others of the split are fitted on"
     )
@@ -116,7 +116,7 @@ def main() -> None:
     data = default_data(stored) if options.data is None else PreparedData.open(options.data)
     question = next((q for q in ask(data, roles, labelled_rows(data, roles, "valid")) if q.truth), None)
     if question is None:
-        parser.error(f"{data.path} knows no true counterfactuals")
+        parser.error(f"{data.path} has no true counterfactuals")
     count = len(question.chosen)
     images = min(options.images, count // 2)
     parts = (slice(images, count), slice(images))

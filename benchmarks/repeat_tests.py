@@ -111,10 +111,10 @@ def main() -> None:
     parser.add_argument("given", nargs="*", metavar="WHAT PYTEST IS GIVEN")
     options = parser.parse_args()
     if options.times < 1:
-        parser.error("--times: at least 1")
+        parser.error(f"--times {options.times}: must be at least 1")
     repeats = repeats_in(options.out)
     if others := {line["tree"] for line in repeats} - {tree()}:
-        parser.error(f"{options.out} is of another tree ({min(others)[:12]}); name another file")
+        parser.error(f"{options.out} belongs to another tree ({min(others)[:12]}); name another file")
     options.out.write_text("".join(json.dumps(line) + "\n" for line in repeats), encoding="utf-8")
     for number in range(len(repeats) + 1, options.times + 1):
         repeats.append(run_once(number, options.processes, options.given))

@@ -101,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     stored = load_model(options.run)
     known = stored.card.familiarity
     if known is None or stored.card.preprocessing["channels"] != 3:
-        parser.error(f"{options.run}: knows nothing of held-out images, or has no colours")
+        parser.error(f"{options.run}: stores no errors of held-out images, or is grey")
     print(f"{known.images} {known.split} images: median {known.median:.5f}, limit {known.limit:.5f}")
     engine, data = TorchEngine(stored), default_data(stored)
     rows = data.rows("test")[: options.n]

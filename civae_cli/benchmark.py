@@ -97,7 +97,7 @@ def benchmark(
     if found.failed:
         raise CivaeError(
             f"{len(found.failed)} of {found.worked_on} cells failed: {describe_failures(found.failed)}",
-            hint="the others are kept; run the same command again to try these once more",
+            hint="the other cells are kept; run the same command again to retry the failed ones",
         )
 
 

@@ -142,7 +142,9 @@ def counterfactual(
         aligner=aligner_for(shape, align, face),
     )
     if align is Align.AUTO and pictures.has_photos and lacks_aligner(shape):
-        voice.say(f"photographs are taken as aligned portraits; to find faces in others: {install('align')}")
+        voice.say(
+            f"photographs are assumed to be aligned portraits; to find faces in others: {install('align')}"
+        )
     for flag, wants_photos in (
         ("--native", native),
         ("--align always", align is Align.ALWAYS),

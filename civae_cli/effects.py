@@ -123,10 +123,12 @@ def effects(
         for text in cautions(stated, roles):
             voice.warn(f"--treat {text}")
         if subjects.unmoved:
-            voice.say(f"{subjects.unmoved:,} of {len(chosen):,} images have that already and are left out")
+            voice.say(
+                f"{subjects.unmoved:,} of {len(chosen):,} images already have this treatment and are left out"
+            )
         if 0 < subjects.with_truth < len(subjects):
             voice.warn(
-                f"the truth is known of only {subjects.with_truth:,} of {len(subjects):,} images; not compared"
+                f"the truth is known for only {subjects.with_truth:,} of {len(subjects):,} images and is not compared"
             )
         groups = groups_by(subjects, covariates, roles)
         sources = ("posterior", "prior") if source == "both" else (source,)

@@ -57,7 +57,7 @@ class CivaeGroup(TyperGroup):
             raise typer.Exit(1) from error
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
-            hint = hint_on(error) or (None if verbose else "run it again with -v to see what was being done")
+            hint = hint_on(error) or (None if verbose else "run it again with -v to see the traceback")
             report(f"{where}{error.strerror or error}", hint, verbose)
             raise typer.Exit(1) from error
         except Exception as error:

@@ -145,7 +145,9 @@ def evaluate(
         require_comparable(models, prepared)
         roles = models[0].card.roles
     elif data is None:
-        raise UsageError("--data is not given", hint="name the prepared data that the images answer")
+        raise UsageError(
+            "--data is not given", hint="name the prepared data that the questions are drawn from"
+        )
     else:
         prepared = PreparedData.open(data)
         roles = stated_roles(prepared, config, treatment, covariate, descendant)
@@ -183,12 +185,12 @@ def _refuse_what_is_idle(
         UsageError: an option would do nothing beside another, or nothing is named that could be scored.
     """
     if paths:
-        refuse_idle(context, _ROLES, f"beside {paths[0]}: the roles are those that it was trained with")
+        refuse_idle(context, _ROLES, f"with {paths[0]}: the roles are those it was trained with")
     if questions is not None:
-        hint = "write the questions first, then score their answers with --images"
+        hint = "write the questions first, then score the answers with --images"
         refuse_idle(context, _SCORING, "with --questions: nothing is scored", hint=hint)
     elif images is not None:
-        refuse_idle(context, _CHOOSING, "with --images: its table says what is scored")
+        refuse_idle(context, _CHOOSING, "with --images: its table lists what is scored")
     elif not paths:
         raise UsageError("nothing to score", hint="name a RUN, or --images DIR")
     refuse_idle_scorer_images(context, scorer)
@@ -205,5 +207,5 @@ def _write_questions(
     from civae_core.evaluation.foreign import write_split_questions
 
     table = write_split_questions(data, roles, folder, split=split or "test", limit=limit)
-    voice.say(f"wrote {table}; fill its answers in and score them with --images {folder}")
+    voice.say(f"wrote {table}; fill in the answers and score them with --images {folder}")
     voice.result({"questions": str(table)}, str(table))

@@ -28,7 +28,7 @@ def refuse_idle(context: typer.Context, names: Collection[str], why: str, *, hin
         if parameter.name in names and is_given(context, parameter.name):
             flag = parameter.opts[0]
             typed = flag_as_typed(flag, context.params.get(parameter.name))
-            raise UsageError(f"{typed} has no effect {why}", hint=hint or f"leave {flag} out")
+            raise UsageError(f"{typed} has no effect {why}", hint=hint or f"omit {flag}")
 
 
 def refuse_idle_scorer_images(context: typer.Context, scorer: str) -> None:

@@ -162,7 +162,7 @@ def _model_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
             from civae_core.overfitting import Overfit
 
             told = Overfit(**facts["overfit"]).describe()
-            rows.append(("overfitted", f"{told}; checkpoints/best is from before"))
+            rows.append(("overfitted", f"{told}; checkpoints/best was saved before that"))
         if facts["last_metrics"]:
             numbers = {name: finite_number(value) for name, value in facts["last_metrics"].items()}
             shown = (f"{name} {number:.6g}" for name, number in numbers.items() if number is not None)
@@ -197,7 +197,7 @@ def _scorer_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("images", _size(facts["preprocessing"])),
         ("network", f"{facts['weights']:,} weights"),
     ]
-    rows.append(("reads rightly", "share, and AUC; of a continuous attribute R²"))
+    rows.append(("reads correctly", "share, and AUC; of a continuous attribute R²"))
     tried = {"photographs": facts["photos"], "blurred": facts["blurred"], **facts["reconstructions"]}
     for number, attribute in enumerate(facts["attributes"]):
         found = "; ".join(

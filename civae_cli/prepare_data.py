@@ -180,7 +180,7 @@ def prepare_data(
     if workers is not None and workers < 1:
         raise UsageError(
             f"--workers {workers} is not a number of processes",
-            hint="1 or more; left out, there is one for each core",
+            hint="give 1 or more; the default is one per core",
         )
     limit = MaxBad.parse(max_bad)
     channels = 1 if grey else 3
@@ -237,12 +237,12 @@ def _write_tree(
     if source != SYNTHETIC:
         raise UsageError(
             f"--layout celeba is for {SYNTHETIC}, not for {source}",
-            hint="leave --layout out to pack photographs",
+            hint="omit --layout to pack photographs",
         )
     refuse_idle(
         context,
         _SHAPE_PREPARED_DATA,
-        "with --layout celeba: it is for the prepare-data that reads the tree",
+        "with --layout celeba: it applies when prepare-data reads the tree",
     )
     tree = write_celeba_tree(
         out,

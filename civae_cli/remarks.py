@@ -36,8 +36,8 @@ class Remarks:
         picture, view = found.picture, found.picture.view
         if view and view.of > 1 and self._largest:
             self._voice.warn(
-                f"{picture.name}: the largest of {view.of} faces is taken; "
-                f"--face all, or --face 1 to {view.of} from the left, takes others"
+                f"{picture.name}: the largest of {view.of} faces is used; "
+                f"choose others with --face all, or --face 1 to {view.of} from the left"
             )
         if picture.faceless:
             self._faceless.append(picture.name)
@@ -71,11 +71,13 @@ class Remarks:
             first, *others = self._faceless
             warn(f"{first}{f', and {len(others)} more' if others else ''}: {FACELESS}")
         if self._unsure > _TOLD:
-            warn(f"unsure of {self._unsure - _TOLD} more pictures; `unsure` in their records names what")
+            warn(f"unsure of {self._unsure - _TOLD} more pictures; see `unsure` in their records")
         if self._unchanged > _TOLD:
-            warn(f"nothing is changed in {self._unchanged - _TOLD} more pictures: predicted to be so already")
+            warn(
+                f"nothing is changed in {self._unchanged - _TOLD} more pictures: already predicted to be as asked"
+            )
         if self._unsure:
-            say("hint: what you know, state with --attr NAME=VALUE or --attrs TABLE")
+            say("hint: state what you know with --attr NAME=VALUE or --attrs TABLE")
         if self._unfamiliar:
             warn(describe_unfamiliar(self._unfamiliar, self._answered))
             say(f"hint: {HINT}")
@@ -95,7 +97,7 @@ class Remarks:
         if not written:
             raise DataError(f"none of {self._pictures} pictures could be used", hint=_way_out(self.failures))
         raise DataError(
-            f"{len(self.failures)} of {self._pictures} pictures could not be used; the others are written",
+            f"{len(self.failures)} of {self._pictures} pictures could not be used; the others were written",
             hint=_way_out(self.failures),
         )
 
@@ -104,4 +106,4 @@ def _way_out(failures: Sequence[CivaeError]) -> str:
     """What to do about several pictures: what is to be done about each, if that is the same."""
     hints = {failure.hint for failure in failures}
     same = hints.pop() if len(hints) == 1 else None
-    return same or "what is wrong with each stands in its own line above; repair these, or leave them out"
+    return same or "repair these pictures, or omit them; the lines above say what is wrong with each"

@@ -94,13 +94,15 @@ def sample(
     count = n or (64 if grid is None else 1)
     numbers = parse_seeds(seeds) if seeds is not None else list(range(count))
     if n is not None and n != len(numbers):
-        raise UsageError(f"--n {n}: --seeds {seeds} names {len(numbers)}, not {n}", hint="give one of them")
+        raise UsageError(
+            f"--n {n}: --seeds {seeds} names {len(numbers)}, not {n}", hint="give only one of the two"
+        )
     opened = open_engine(run, engine, device)
     roles = opened.roles
     stated = parse_values(treat or [], [a.name for a in roles.treatments], flag="--treat")
     factual = parse_values(attr or [], [a.name for a in roles.inputs])
     for name in stated.keys() & factual.keys():
-        raise UsageError(f"--attr {name}: is already given by --treat", hint="give each attribute once")
+        raise UsageError(f"--attr {name}: is already set by --treat", hint="set each attribute once")
     stated |= factual
     for text in cautions(stated, roles):
         voice.warn(text)
@@ -108,7 +110,7 @@ def sample(
         varied = parse_grid(grid, [a.name for a in roles.inputs])
         for name, values in varied.axes.items():
             if name in stated:
-                raise UsageError(f"--grid {grid}: {name} is also set to one value", hint="give it once")
+                raise UsageError(f"--grid {grid}: {name} is also set to one value", hint="set it only once")
             for value in sorted({min(values), max(values)}):
                 for text in cautions({name: value}, roles):
                     voice.warn(f"--grid {text}")

@@ -102,10 +102,10 @@ def serve(
     url = url_of(host, listening)
     if not is_local(host):
         voice.warn(
-            f"--host {host}: whoever reaches this machine may use the page, and photographs travel unencrypted"
+            f"--host {host}: anyone who can reach this machine can use the page, and photographs travel unencrypted"
         )
     app = make_app(studio, (*LOCAL, host, *(allow_host or ())), any_address=is_everywhere(host))
     models = [model.name for model in studio.models]
     voice.result({"url": url, "models": models, "examples": len(studio.examples)}, url)
-    voice.say(f"showing {', '.join(models)}; Ctrl-C ends it")
+    voice.say(f"showing {', '.join(models)}; press Ctrl-C to stop")
     run(app, listening, limits)

@@ -110,6 +110,6 @@ def _require_writable(out: Path) -> None:
             read_yardstick_card(out)
         except DataError as error:
             raise UsageError(
-                f"--out {out}: exists and is no scorer", hint="name another file, or delete that one"
+                f"--out {out}: exists and is not a scorer", hint="name another file, or delete this one"
             ) from error
     make_folder(out.parent)

@@ -40,7 +40,7 @@ def _message(said: str, typed: Sequence[str], possible: Sequence[str] | None) ->
     if found := re.match(r"Option '([^']*)' requires an argument", said):
         return f"{found[1]} needs a value"
     if found := re.match(r"Got unexpected extra arguments?(?:\(s\))? \((.*)\)", said):
-        return f"{found[1]}: more than is asked for"
+        return f"{found[1]}: too many arguments"
     return _plain(said)
 
 

@@ -79,7 +79,9 @@ def parse_values(texts: Sequence[str], known: Iterable[str], flag: str = "--attr
         if first == "flip" or len(assignment.values) > 1 or ":" in text.partition("=")[2]:
             raise UsageError(f"{flag} {text}: needs a single number", hint=f"for example {assignment.name}=1")
         if assignment.name in values:
-            raise UsageError(f"{flag} {text}: {assignment.name} is already given", hint="give each once")
+            raise UsageError(
+                f"{flag} {text}: {assignment.name} is already given", hint="give each attribute once"
+            )
         values[assignment.name] = first
     return values
 
@@ -166,16 +168,20 @@ def _number(text: str, where: str) -> float:
         value = float(text)
     except ValueError as error:
         near = nearest(text, ["flip"])
-        hint = f"did you mean {near}?" if near else "a number such as 0 or 1.5, in the attribute's own units"
+        hint = (
+            f"did you mean {near}?"
+            if near
+            else "give a number such as 0 or 1.5, in the attribute's own units"
+        )
         raise UsageError(f"{where}: {text!r} is not a number", hint=hint) from error
     if not math.isfinite(value):
         raise UsageError(
             f"{where}: {text!r} is not a finite number",
-            hint="a value in the attribute's own units, such as 0 or 1.5",
+            hint="give a number such as 0 or 1.5, in the attribute's own units",
         )
     if abs(value) > LARGEST_VALUE:
         raise UsageError(
-            f"{where}: {text!r} is beyond {LARGEST_VALUE:.2g}, the largest number of a model",
+            f"{where}: {text!r} is beyond {LARGEST_VALUE:.2g}, the largest number that a model takes",
             hint="`civae info RUN` shows the range of each attribute in training",
         )
     return value

@@ -147,8 +147,8 @@ def beyond_training(values: Mapping[str, float], attributes: Iterable[Attribute]
 def with_care(names: Iterable[str], treatments: Iterable[Attribute]) -> str:
     """What to say of answers to treatments `names` that were set beyond training."""
     held = [a.name for a in treatments if a.kind == "continuous" and a.name in set(names)]
-    edge = f"{', '.join(held)} is answered as at the nearest dose that it saw; " if held else ""
-    return f"{edge}judge with care"
+    edge = f"{', '.join(held)} is answered as at the nearest dose seen in training; " if held else ""
+    return f"{edge}interpret with care"
 
 
 def cautions(values: Mapping[str, float], roles: AttributeRoles) -> list[str]:

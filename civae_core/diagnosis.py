@@ -27,8 +27,8 @@ REQUIRED = {
 SLOW = {"torchmetrics": "torchmetrics"}
 """Required as well, but only looked for: importing it takes longer than all the rest."""
 FASTER = {
-    "simplejpeg": "JPEGs are read in twice the time",
-    "cykooz-resizer": "photographs are resized in five times the time",
+    "simplejpeg": "reading JPEGs takes twice as long",
+    "cykooz-resizer": "resizing photographs takes five times as long",
 }
 """Packages in whose place Pillow does."""
 _LITTLE_SPACE = 2e9
@@ -67,9 +67,9 @@ def diagnose() -> dict[str, Any]:
     free = shutil.disk_usage(Path.cwd()).free
     facts["free_bytes"] = free
     if free < _LITTLE_SPACE:
-        facts["advice"].append(f"only {free / 1e9:.1f} GB are free in this folder")
+        facts["advice"].append(f"only {free / 1e9:.1f} GB is free in this folder")
     if not os.access(Path.cwd(), os.W_OK):
-        facts["advice"].append("this folder is not writable; give --out elsewhere")
+        facts["advice"].append("this folder is not writable; choose an --out elsewhere")
     facts["nvidia_driver"] = nvidia_driver()
     if "torch" in facts["packages"]:
         _diagnose_torch(facts)
@@ -99,7 +99,7 @@ def _diagnose_torch(facts: dict[str, Any]) -> None:
     elif facts["nvidia_driver"]:
         built = f"for CUDA {facts['cuda']}" if facts["cuda"] else "without CUDA"
         facts["advice"].append(
-            f"an NVIDIA driver {facts['nvidia_driver']} is there, but this torch, built {built}, sees no GPU"
+            f"NVIDIA driver {facts['nvidia_driver']} is installed, but this torch, built {built}, sees no GPU"
         )
     device = choose_device("auto")
     compute = Compute.choose(device)

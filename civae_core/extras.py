@@ -17,12 +17,12 @@ EXTRAS = {
 """By extra its requirements, each with the module that it brings; a test compares them with pyproject.toml."""
 PURPOSES = {
     "align": "finds faces",
-    "onnx": "answers without torch",
+    "onnx": "inference without torch",
     "serve": "the page in the browser",
     "lpips": "LPIPS",
     "inception": "FID over Inception",
-    "tensorboard": "trainings in TensorBoard",
-    "wandb": "trainings in Weights & Biases",
+    "tensorboard": "training curves in TensorBoard",
+    "wandb": "training curves in Weights & Biases",
 }
 """What an extra is for, in the words of `civae doctor`."""
 

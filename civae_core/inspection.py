@@ -43,7 +43,8 @@ def _inspect(path: Path, verify: bool) -> dict[str, Any]:
         return _inspect_data(path, verify)
     if verify:
         raise UsageError(
-            f"--verify: {path} is not prepared data", hint="a model file is checked as it is read"
+            f"--verify: {path} is not prepared data",
+            hint="omit --verify; other files are checked as they are read",
         )
     from civae_core.yardstick.stored import holds_yardstick
 
@@ -161,7 +162,7 @@ def count_weights(file: Path) -> int:
     except (SafetensorError, OSError) as error:
         raise DataError(
             f"{file}: not a readable safetensors file ({error})",
-            hint=hint_on_reading(error, "copy it again, or take another checkpoint"),
+            hint=hint_on_reading(error, "copy it again, or use another checkpoint"),
         ) from error
     total = 0
     for shape in shapes:

@@ -109,10 +109,12 @@ class Lock:
             return
         if not self.path.parent.is_dir():
             raise vanished(self.path.parent)
-        by = f"by {found}" if found is not None else f"by hand: {self.path.name} is gone"
+        lost = (
+            f"taken over by {found}" if found is not None else f"its {self.path.name} was removed or replaced"
+        )
         raise CivaeError(
-            f"{self.path.parent}: taken over {by}, while this process was writing it",
-            hint="what was saved until then is intact; let one process go on",
+            f"{self.path.parent}: {lost} while this process was writing to it",
+            hint="what was saved up to then is intact; let only one process continue",
         )
 
     def beat(self) -> None:
@@ -182,8 +184,8 @@ def require_unheld(folder: Path) -> "Left | None":
         alive = _watch(folder, left)
     if alive:
         raise CivaeError(
-            f"{folder}: {left} is writing it",
-            hint="wait for it or stop it, or name another folder; two at once would spoil each other's work",
+            f"{folder}: {left} is writing to it",
+            hint="wait for it, stop it, or name another folder; two writers at once would damage each other's work",
         )
     return left
 
@@ -205,7 +207,7 @@ class Left:
         return self.path.with_name(f"{self.path.name}.after-{_token(self.holder)}")
 
     def __str__(self) -> str:
-        return str(self.holder) if self.holder is not None else "an unnamed process"
+        return str(self.holder) if self.holder is not None else "an unknown process"
 
 
 def _newest(path: Path) -> Left | None:
@@ -227,13 +229,13 @@ def _take_over(lock: Lock, left: Left | None) -> bool:
         left.successor.unlink(missing_ok=True)
         return False
     left.successor.replace(lock.path)
-    log.warning("%s: taken over from %s, which has gone", lock.path.parent, left)
+    log.warning("%s: taken over from %s, which is gone", lock.path.parent, left)
     return True
 
 
 def _watch(folder: Path, left: Left) -> bool:
     """Whether a lock is touched, or gives way to another, before patience ends."""
-    log.warning("%s: held by %s; watching up to %.0f s for a sign of life", folder, left, PATIENCE_SECONDS)
+    log.warning("%s: held by %s; waiting up to %.0f s for a sign of life", folder, left, PATIENCE_SECONDS)
     seen, end = _beats(left.path), time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < end:
         time.sleep(POLL_SECONDS)

@@ -27,12 +27,12 @@ def read_header(file: Path) -> dict[str, Any]:
                 raise ValueError(f"a header of {length:,} bytes")
             header = json.loads(opened.read(length))
         if not isinstance(header, dict):
-            raise ValueError("its header is no object")
+            raise ValueError("its header is not an object")
         return header
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(
             f"{file}: not a readable safetensors file ({error})",
-            hint=hint_on_reading(error, "copy it again, or take another checkpoint"),
+            hint=hint_on_reading(error, "copy it again, or use another checkpoint"),
         ) from error
 
 
@@ -51,7 +51,7 @@ def read_roles(file: Path) -> dict[str, list[dict[str, Any]]]:
                     raise TypeError("an attribute's name is no text")
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise DataError(
-            f"{file}: not a model of civae",
+            f"{file}: not a civae model",
             hint="name a run, or the model.safetensors of a checkpoint of one",
         ) from error
     return roles

@@ -32,7 +32,7 @@ def find_model_file(path: Path) -> Path:
         if candidate.is_file():
             return candidate
     raise DataError(
-        f"{path}: holds no {FILE_NAME} and no checkpoints/last",
+        f"{path}: contains no {FILE_NAME} and no checkpoints/last",
         hint="name a run folder that has a checkpoint",
     )
 
@@ -57,14 +57,14 @@ def newest_run(
         if not follow(path).exists():
             raise UsageError(
                 f"$CIVAE_MODEL {named}: no such run, checkpoint or model file",
-                hint=f"{hint}, or set the variable to a run that there is",
+                hint=f"{hint}, or set the variable to an existing run",
             )
         return path
     links = {run: follow(run / "checkpoints" / "last") / FILE_NAME for run in folder.glob("*")}
     written = {run: file.stat().st_mtime for run, file in links.items() if file.is_file()}
     if not written:
         raise UsageError(
-            f"{missing}, $CIVAE_MODEL is not set and {folder}/ holds no trained run",
+            f"{missing}, $CIVAE_MODEL is not set and {folder}/ contains no trained run",
             hint=f"{hint}, or train one with `civae train`",
         )
     return max(written, key=lambda run: written[run])

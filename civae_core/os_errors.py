@@ -2,22 +2,22 @@
 
 import errno
 
-SPELLING = "is its name right? Relative names begin at the folder where civae is started"
+SPELLING = "check the spelling; relative paths start at the folder where civae was started"
 """About a file that is not there."""
 
 _EITHER = {
-    errno.EMFILE: "a process may open too few files here: raise the limit, as with `ulimit -n 4096`",
+    errno.EMFILE: "the limit on open files is too low: raise it, for example with `ulimit -n 4096`",
     errno.ENFILE: "this machine has too many files open: end other programs, then run the same command again",
     errno.EIO: "the disk or its connection failed; use another disk, or try again once it works",
 }
 _READING = {
     errno.ENOENT: SPELLING,
     errno.ENOTDIR: SPELLING,
-    errno.EACCES: "allow yourself to read it, as with `chmod u+r`, or copy it to where you may",
-    errno.EPERM: "allow yourself to read it, as with `chmod u+r`, or copy it to where you may",
+    errno.EACCES: "make it readable, for example with `chmod u+r`, or use a copy that you can read",
+    errno.EPERM: "make it readable, for example with `chmod u+r`, or use a copy that you can read",
     errno.EISDIR: "name a file, not a folder",
-    errno.EINVAL: "copy it to a regular file first, and name that",
-    errno.EFBIG: "no file of this kind is that large; is it another file?",
+    errno.EINVAL: "copy it to a regular file first, and use that",
+    errno.EFBIG: "no file of this kind is that large; check that it is the right file",
 }
 _WRITING = {
     errno.ENOSPC: "free some space, or write to another disk",
@@ -27,17 +27,17 @@ _WRITING = {
     errno.EROFS: "the file system is read-only; choose another folder",
     errno.ENOENT: "was its folder moved or deleted, or its disk unmounted?",
 }
-_SPACE = "then run the same command again; a preparation or a training goes on where it stopped"
+_SPACE = "then run the same command again; preparing data and training continue where they stopped"
 _ANY = {
     errno.ENOSPC: f"free some space, {_SPACE}",
-    errno.EDQUOT: f"your disk quota is used up: delete what you need no more, {_SPACE}",
+    errno.EDQUOT: f"your disk quota is used up: delete what you no longer need, {_SPACE}",
     errno.EACCES: "choose a file or folder that you may read and write, or change its permissions",
     errno.EPERM: "choose a file or folder that you may read and write, or change its permissions",
     errno.EROFS: "the file system is read-only; choose a folder that you may write to",
     errno.ENOENT: SPELLING,
     errno.ENOTDIR: SPELLING,
     errno.EISDIR: "name a file, not a folder",
-    errno.EEXIST: "choose another name, or move away what is there",
+    errno.EEXIST: "choose another name, or move what is already there",
 }
 
 

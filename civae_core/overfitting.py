@@ -33,8 +33,8 @@ class Overfit:
     def describe(self) -> str:
         """One sentence for whoever is about to use the run's last checkpoint."""
         return (
-            f"after {self.last_images:,} images held-out ones are predicted worse than after {self.best_images:,} "
-            f"(valid_loss {self.last_loss:,.0f}, then {self.best_loss:,.0f}): it learns its own images by heart"
+            f"after {self.last_images:,} images, held-out ones are predicted worse than after {self.best_images:,} "
+            f"(valid_loss {self.last_loss:,.0f} against {self.best_loss:,.0f}): it memorises its training images"
         )
 
 
@@ -65,7 +65,7 @@ def overfit_of(run: Path) -> Overfit | None:
 def warn_if_overfit(run: Path) -> None:
     """Says, where a run's name means a last checkpoint that fell behind its best, how to have the other one."""
     if found := overfit_of(run):
-        log.warning("%s: %s; %s is from before", run, found.describe(), run / "checkpoints" / "best")
+        log.warning("%s: %s; %s was saved before that", run, found.describe(), run / "checkpoints" / "best")
 
 
 def too_long(images: int, photographs: int) -> str | None:
@@ -81,7 +81,7 @@ def too_long(images: int, photographs: int) -> str | None:
     usual = float(f"{USUAL_TIMES * photographs:.2g}")
     return (
         f"train.images {images:,}: each of {photographs:,} training images is shown {times:,.0f} times, and "
-        f"so few are learned by heart; begin with some {USUAL_TIMES} times, train.images={usual:.0f}"
+        f"so few are memorised; start with about {USUAL_TIMES} times, train.images={usual:.0f}"
     )
 
 

@@ -73,7 +73,7 @@ def quickstart(
     if size % stride or not SMALLEST_FACE <= size <= LARGEST_FACE:
         raise UsageError(
             f"--size {size}: must be a multiple of {stride} from {SMALLEST_FACE} to {LARGEST_FACE}",
-            hint="64 is what the settings are made for",
+            hint="use 64, which the settings are made for",
         )
     log.info("1/5 making %s faces of %d px", f"{faces:,}", size)
     source = faces_source(count=faces, seed=0, overlap=OVERLAP, truths=TRUTHS, size=size, channels=3)

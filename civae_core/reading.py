@@ -113,4 +113,4 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _too_large(path: Path | str, most: int) -> OSError:
-    return OSError(errno.EFBIG, f"larger than the {most:,} bytes that are read", str(path))
+    return OSError(errno.EFBIG, f"larger than the {most:,} bytes that are allowed", str(path))

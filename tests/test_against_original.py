@@ -105,7 +105,7 @@ def test_tables_go_between_the_marks_of_their_name(script: Any) -> None:
     assert filled.endswith("<!-- measured: two -->\n<!-- end: two -->\n") and "old" not in filled
     assert script.into_page(filled, "one", "new") == filled
     assert script.into_page(script.into_page("", "one", "old"), "one", "new").count("new") == 1
-    with pytest.raises(SystemExit, match="no marks for the tables: <!-- measured: one -->"):
+    with pytest.raises(SystemExit, match="no markers for the tables: <!-- measured: one -->"):
         script.into_page("somebody's page", "one", "new")
 
 

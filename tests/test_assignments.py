@@ -65,10 +65,10 @@ def test_spaces_and_exponents_are_understood() -> None:
         ("Young=0:1:1", "--treat Young=0:1:1: a sweep takes 2 to 1000 steps, not 1"),
         ("Young=0:1:1001", "--treat Young=0:1:1001: a sweep takes 2 to 1000 steps, not 1001"),
         ("Young=0:inf:3", "--treat Young=0:inf:3: 'inf' is not a finite number"),
-        ("Young=1e39", "--treat Young=1e39: '1e39' is beyond 3.4e+38, the largest number of a model"),
+        ("Young=1e39", "--treat Young=1e39: '1e39' is beyond 3.4e+38, the largest number that a model takes"),
         (
             "Young=0:-1e308:3",
-            "--treat Young=0:-1e308:3: '-1e308' is beyond 3.4e+38, the largest number of a model",
+            "--treat Young=0:-1e308:3: '-1e308' is beyond 3.4e+38, the largest number that a model takes",
         ),
         ("Age=flip", "--treat Age=flip: Age is continuous, so it has no other value to flip to"),
     ],
@@ -120,13 +120,13 @@ def test_a_models_treatments_say_what_may_be_asked_of_it() -> None:
 
 def test_only_a_continuous_treatment_is_said_to_be_held_at_its_edge() -> None:
     young, age = Attribute("Young", "binary"), Attribute("Age", "continuous", low=18, high=85)
-    assert with_care(["Young"], [young, age]) == "judge with care"
-    held = "Age is answered as at the nearest dose that it saw; judge with care"
+    assert with_care(["Young"], [young, age]) == "interpret with care"
+    held = "Age is answered as at the nearest dose seen in training; interpret with care"
     assert with_care(["Young", "Age"], [young, age]) == held
     roles = AttributeRoles((young, age), (Attribute("Skin", "continuous"),))
     assert cautions({"Young": 1.0, "Age": 90.0, "Skin": 2.0}, roles) == [
         f"Age=90 (training saw 18 to 85); {held}",
-        "Skin=2 (training saw 0 to 1); judge with care",
+        "Skin=2 (training saw 0 to 1); interpret with care",
     ], "a covariate is not held"
 
 

@@ -89,13 +89,13 @@ def test_who_asks_such_a_run_is_told_how_to_ask_its_best(
         for model, told in ((overfitted, True), (best, False)):
             done = CliRunner().invoke(app, [*words[:1], *words[1:], str(model)])
             assert done.exit_code == 0, (words, done.stderr)
-            assert (f"{best} is from before" in done.stderr) is told, words
+            assert (f"{best} was saved before that" in done.stderr) is told, words
 
 
 def test_the_card_of_a_run_says_so(overfitted: Path) -> None:
     shown = CliRunner().invoke(app, ["info", str(overfitted)]).stdout
     assert (
-        "after 192 images held-out ones are predicted worse than after 128 (valid_loss -868, then -900)"
+        "after 192 images, held-out ones are predicted worse than after 128 (valid_loss -868 against -900)"
         in shown
     )
     told = json.loads(CliRunner().invoke(app, ["info", str(overfitted), "--json"]).stdout)
@@ -130,4 +130,4 @@ def test_it_is_said_before_anything_is_trained(
     words = ["train", "--config", str(tmp_path / "c.yml"), "--out", str(tmp_path / "run"), "--dry-run"]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.stderr
-    assert ("learned by heart" in done.stderr) is told
+    assert ("are memorised" in done.stderr) is told

@@ -78,5 +78,5 @@ def test_faces_half_made_otherwise_are_refused_with_a_hint_that_helps(tmp_path: 
     with pytest.raises(UsageError) as caught:
         quickstart(tmp_path / "out", faces=100, size=32, device="cpu")
     folder = tmp_path / "out" / "data"
-    assert caught.value.message == f"{folder} holds another preparation, half done"
+    assert caught.value.message == f"{folder} holds another, unfinished preparation"
     assert caught.value.hint == f"name another --out, or delete {folder}"

@@ -66,7 +66,7 @@ def main() -> None:
     if options.section and "timing" not in parts:
         parser.error("--section: only timing has sections")
     if options.quick and options.out is None:
-        parser.error("--quick needs --out: its figures do not belong into docs")
+        parser.error("--quick needs --out: its figures do not belong in docs")
     out = options.out or ROOT / "docs" / "performance"
     set_quiet(True)
     file = out.with_suffix(".json")

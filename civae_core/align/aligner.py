@@ -17,7 +17,7 @@ from civae_core.native.placement import Placement
 
 __all__ = ["FACELESS", "Aligner", "Look", "View", "aligner_for", "lacks_aligner"]
 
-FACELESS = "no face found; the centred square is taken as it is"
+FACELESS = "no face found; the centred square is used as it is"
 """What is said where `auto` looked for faces in vain."""
 
 
@@ -61,8 +61,8 @@ class Aligner:
     def __init__(self, preprocessing: Preprocessing, faces: str, *, only_where_needed: bool) -> None:
         if faces not in ("largest", "all") and not (faces.isdecimal() and int(faces) > 0):
             raise UsageError(
-                f"--face {faces}: neither largest, all nor a number from 1",
-                hint="--face 2 takes the second face from the left; left out, it is the largest",
+                f"--face {faces}: expected largest, all or a number from 1",
+                hint="--face 2 takes the second face from the left; the default is the largest",
             )
         self.preprocessing, self.faces, self.only_where_needed = preprocessing, faces, only_where_needed
         self._finder = FaceFinder()
@@ -90,7 +90,7 @@ class Aligner:
         if not found:
             raise DataError(
                 f"{source_name(source)}: no face found",
-                hint="--align never takes the centred square as it is",
+                hint="--align never uses the centred square as it is",
             )
         crop = Placement.of_crop(self.preprocessing, *image.size)
         views = []
@@ -114,8 +114,8 @@ class Aligner:
             return [max(ordered, key=lambda entry: entry[1].size)]
         if int(self.faces) > len(ordered):
             raise DataError(
-                f"{name}: --face {self.faces}, but {len(ordered)} found",
-                hint="they are counted from the left",
+                f"{name}: --face {self.faces}, but only {len(ordered)} found",
+                hint="faces are counted from the left",
             )
         return [ordered[int(self.faces) - 1]]
 
@@ -132,8 +132,8 @@ def aligner_for(preprocessing: Preprocessing, align: Align, faces: str) -> Align
     if align == Align.NEVER:
         if faces != "largest":
             raise UsageError(
-                f"--face {faces} and --align never do not go together",
-                hint=f"leave one of them out: --face {faces} alone looks for faces",
+                f"--face {faces} and --align never cannot be combined",
+                hint=f"omit one of them: --face {faces} alone looks for faces",
             )
         return None
     if align == Align.AUTO and faces == "largest" and not (_of_portraits(preprocessing) and is_installed()):

@@ -62,7 +62,7 @@ class FaceFinder:
     def __init__(self) -> None:
         if not is_installed():
             raise UsageError(
-                "faces cannot be looked for: the extra `align` is not installed", hint=install("align")
+                "faces cannot be detected: the extra `align` is not installed", hint=install("align")
             )
         from onnxruntime import InferenceSession, SessionOptions
 

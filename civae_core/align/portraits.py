@@ -23,8 +23,8 @@ def as_portraits(source: Source) -> Source:
     reader = source.reader
     if source.identity["kind"] != "folder" or not isinstance(reader, FileReader):
         raise UsageError(
-            f"--align has no effect here: in {source.name} faces lie where they should",
-            hint="leave --align out",
+            f"--align has no effect here: the faces of {source.name} are already aligned",
+            hint="omit --align",
         )
     before = source.preprocessing
     shape = replace(before, crop=before.crop or CROP, crop_of=WIDTH)

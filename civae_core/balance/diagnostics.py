@@ -120,7 +120,8 @@ def overlap_report(
     if not len(t_N):
         raise DataError(
             f"overlap of {treatment_name}: no row has all its labels",
-            hint=f"it takes rows that know {treatment_name} and every covariate: complete the table, or name fewer",
+            hint=f"rows are needed where {treatment_name} and every covariate are known: complete the table, or "
+            "name fewer covariates",
         )
     known: dict[str, Any] = {}
     remaining: tuple[str, float] | None = None

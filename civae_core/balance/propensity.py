@@ -155,7 +155,8 @@ def checked_table(x_NC: Tensor, t_NT: Tensor, kinds: Sequence[Kind]) -> tuple[Te
     if not len(t_NT):
         raise DataError(
             "the propensity cannot be fitted: the table has no rows",
-            hint="it takes rows that know all treatments and covariates: complete the table, or name fewer of them",
+            hint="rows are needed where all treatments and covariates are known: complete the table, or name fewer "
+            "of them",
         )
     for name, table in (("covariates", x_NC), ("treatments", t_NT)):
         if bool(table.sum().isfinite()):  # as nearly always, and told without a second table
@@ -164,13 +165,13 @@ def checked_table(x_NC: Tensor, t_NT: Tensor, kinds: Sequence[Kind]) -> tuple[Te
         if missing:
             raise DataError(
                 f"the propensity cannot be fitted: {missing} rows have missing or non-finite {name}",
-                hint="leave rows with missing labels out, or complete the table",
+                hint="omit rows with missing labels, or complete the table",
             )
     for j, kind in enumerate(kinds):
         if kind == "binary" and not bool(((t_NT[:, j] == 0) | (t_NT[:, j] == 1)).all()):
             raise DataError(
-                f"the propensity cannot be fitted: binary treatment {j} has values beside 0 and 1",
-                hint="write it as 0 and 1, or take it as continuous",
+                f"the propensity cannot be fitted: binary treatment {j} has values other than 0 and 1",
+                hint="write it as 0 and 1, or treat it as continuous",
             )
     return x_NC, t_NT
 

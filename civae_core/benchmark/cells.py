@@ -132,7 +132,7 @@ def is_trained(cell: Cell, data: PreparedData) -> bool:
     card = read_card(find_model_file(checkpoint))
     if card.data["fingerprint"] != data.fingerprint:
         raise UsageError(
-            f"{cell.run}: holds a run on other images than {data.path}", hint="name another --out"
+            f"{cell.run}: holds a run on images other than those of {data.path}", hint="name another --out"
         )
     settings = cell.config.train
     if card.images_seen >= settings.images + settings.batch_size:

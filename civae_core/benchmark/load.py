@@ -35,7 +35,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 _ROLES = ("treatment", "covariates", "descendants")
 _SHARED = {
     ("data", "path"): "all methods share one data set",
-    ("train", "seed"): "seeds stand in `seeds`",
+    ("train", "seed"): "list the seeds in `seeds`",
     **{("data", role): "all methods answer one question" for role in _ROLES},
 }
 
@@ -75,9 +75,7 @@ def load_benchmark(file: Path, sets: Sequence[str] = ()) -> Benchmark:
     return Benchmark(configs, _changes(checked), tuple(dict.fromkeys(seeds)), checked.faces)
 
 
-_HINT = (
-    "configs/benchmark.yml shows the form; under `base` and in methods stand the keys of `civae config init`"
-)
+_HINT = "see configs/benchmark.yml for the form; `base` and the methods take the keys of `civae config init`"
 
 
 def _with_base(document: Document, file: Path) -> Document:
@@ -119,7 +117,7 @@ def _method_configs(merged: Document, checked: BenchmarkFile) -> tuple[dict[str,
 
     if checked.faces is not None:
         if "path" in _section(base.tree, "data"):
-            message = "cannot stand beside `faces`, which are made and found by the benchmark"
+            message = "cannot be combined with `faces`, which the benchmark makes itself"
             report(Problem(base.keys[("data", "path")], "base.data.path", message))
         _use_faces(base)
     configs: dict[str, Config] = {}
@@ -203,19 +201,19 @@ def _beyond_faces(name: str, role: str, order: int) -> str | None:
     if role != "treatment":
         return None
     if name not in kinds:
-        return f"{name} follows from other attributes, so it cannot be set; one of {', '.join(kinds)}"
+        return f"{name} follows from other attributes, so it cannot be set; choose one of {', '.join(kinds)}"
     if order == 0 and kinds[name] == "continuous":
         binary = ", ".join(root for root, kind in kinds.items() if kind == "binary")
-        return f"{name} is continuous, and the truth is that of the first treatment flipped; one of {binary}"
+        return f"{name} is continuous, but the truth is that of the first treatment flipped; choose one of {binary}"
     return None
 
 
 def _name_problems(name: str, place: Place | None) -> list[Problem]:
     key = f"methods.{name}"
     if name in RESERVED:
-        return [Problem(place, key, "the name stands for what every evaluation adds by itself")]
+        return [Problem(place, key, "the name is reserved for what every evaluation adds by itself")]
     if not _NAME.fullmatch(name):
-        message = "names a folder, so it takes letters, digits and . _ + - only"
+        message = "names a folder, so only letters, digits and . _ + - are allowed"
         return [Problem(place, key, message)]
     return []
 

@@ -54,7 +54,7 @@ def _here(cells: Sequence[Cell], run: Run, done: Done) -> None:
 
 def _stopped(reason: int) -> CivaeError:
     kind = InterruptedRunError if reason == INTERRUPTED else PreemptedError
-    return kind("stopped; what was done is kept", hint="run the same command again to continue")
+    return kind("stopped; finished work is kept", hint="run the same command again to continue")
 
 
 def _attempt(cell: Cell, run: Run) -> str | None:
@@ -118,8 +118,8 @@ def _result_of(process: SpawnProcess, receiving: connection.Connection) -> str |
     if said is not None:
         return said[0]
     if process.exitcode == -9:
-        return "its process was killed; often memory ran out (use fewer --jobs)"
-    return f"its process ended with code {process.exitcode} and no result"
+        return "its process was killed, possibly because memory ran out (use fewer --jobs)"
+    return f"its process exited with code {process.exitcode} and no result"
 
 
 def _stop(processes: Sequence[SpawnProcess]) -> None:

@@ -51,11 +51,11 @@ _ELSEWHERE = {
     "dataset_root": "`civae prepare-data` reads the images once; training reads what it wrote",
     "save_dir": "give `civae train --out RUN`",
     "model_name": "give `civae train --out RUN`",
-    "gpu_index": "give `civae train --device cuda:N`; left out, a GPU is used if there is one",
-    "device_index": "give `civae train --device cuda:N`; left out, a GPU is used if there is one",
+    "gpu_index": "give `civae train --device cuda:N`; by default, a GPU is used if there is one",
+    "device_index": "give `civae train --device cuda:N`; by default, a GPU is used if there is one",
     "load_checkpoint": "running the same `civae train` again resumes; checkpoints of the original cannot be read",
     "feature_scale": "there is no perceptual loss here",
-    "labels": "names stand for themselves; no table of indices is needed",
+    "labels": "attributes are given by name; no table of indices is needed",
 }
 
 
@@ -86,7 +86,7 @@ def convert_file(path: Path, images_per_epoch: int = celeba.TRAINING_IMAGES) -> 
     """
     document = read_file(path)
     if not document.problems and not ORIGINAL_KEYS & document.tree.keys():
-        message = "holds none of the original project's keys (norm_type, nepoch, kl_scale, …)"
+        message = "has none of the original project's keys (norm_type, nepoch, kl_scale, …)"
         document.problems.append(Problem(document.values.get(()), "", message))
     if document.problems:
         raise ConfigError(document.problems, hint="`civae config validate` checks a config of civae's own")
@@ -114,7 +114,9 @@ class _Old:
         """The value of `key`, or the shipped one; one that does not fit is a problem."""
         if key not in self.tree:
             if key != "batch_size":
-                self.remarks.append(f"{key}: not given; assumed {_SHIPPED[key]}, which the original ships")
+                self.remarks.append(
+                    f"{key}: not given; assumed {_SHIPPED[key]}, as shipped with the original"
+                )
             return _SHIPPED[key]
         value = self.tree[key]
         if not fits(value):
@@ -171,10 +173,10 @@ def _translate(old: _Old, name: str, images_per_epoch: int) -> Converted | None:
         },
     }
     comments = {
-        "objective": "the original trained against N(0,I): its learned prior got no gradient; to repeat "
+        "objective": "the original trained against N(0,I): its learned prior got no gradient; to reproduce "
         "that, write `objective: original` and put kl_scale into loss.beta",
         "data.path": f"civae prepare-data CELEBA --out data/celeba-{size} --size {size}",
-        "model.network": "the original's encoder and decoder; ours is what civae is made with, and "
+        "model.network": "the original's encoder and decoder; civae's own network is the default, and "
         "`civae config init` shows its keys",
         "model.blocks": "num_res_blocks: at the lowest resolution",
         "model.deep": "deep_model: one more block at each resolution" if deep else "",
@@ -226,8 +228,8 @@ def _roles(old: _Old) -> dict[str, list[str]]:
     descendants = [name for name in labels if name in caused]
     if descendants:
         old.remarks.append(
-            f"model_labels: {treatment} itself changes {', '.join(descendants)}; given to the model they would "
-            "hide its effect, so they are descendants now"
+            f"model_labels: {treatment} itself changes {', '.join(descendants)}; as model inputs they would "
+            "hide its effect, so they are now descendants"
         )
     return {
         "treatment": [treatment],
@@ -251,7 +253,7 @@ def _names(old: _Old, key: str) -> list[str]:
             old.problem(key, f"should give CelebA indices from 0 to 39, not {index!r}")
             continue
         if index is not None and name not in (None, celeba.ATTRIBUTES[index]):
-            old.remarks.append(f"{key}: {name} stood for index {index}, which is {celeba.ATTRIBUTES[index]}")
+            old.remarks.append(f"{key}: {name} was given index {index}, which is {celeba.ATTRIBUTES[index]}")
         found = celeba.ATTRIBUTES[index] if index is not None else name
         if not isinstance(found, str):
             old.problem(key, f"should name attributes, not {found!r}")
@@ -265,10 +267,10 @@ def _note_the_rest(old: _Old) -> None:
         if key in _ELSEWHERE:
             old.remarks.append(f"{key}: {_ELSEWHERE[key]}")
         elif key not in _SHIPPED and key != "treatment":
-            old.remarks.append(f"{key}: not a key of the original that is known here; dropped")
+            old.remarks.append(f"{key}: not a key of the original that civae knows; dropped")
     old.remarks.append(
-        "what the original fixed in its code of training (Adam without decay or warm-up, no average of weights, no "
-        "attribute predictor) is left at civae's defaults; configs/original-128.yml has it as it was"
+        "what the original fixed in its training code (Adam without decay or warm-up, no averaging of weights, no "
+        "attribute predictor) is left at civae's defaults; configs/original-128.yml has the original's settings"
     )
 
 

@@ -43,7 +43,7 @@ def without_effect(config: Config) -> list[str]:
             "model",
             "looks_mask_width",
             config.model.looks is None,
-            "it masks looks told from places, under `model.prior: xt`",
+            "it masks looks that are separate from places, under `model.prior: xt`",
         ),
         ("loss", "beta_grids", not config.model.grids, "model.scales has no grid"),
         ("train", "pairing_images", not config.model.turned, "no latent noises are paired"),
@@ -68,10 +68,12 @@ def within_parts(config: Config) -> list[str]:
             "loss.hsic is measured within each part of a batch (train.accumulate), not over all of it"
         )
     if config.loss.free_bits:
-        found.append("loss.free_bits averages each part of a batch (train.accumulate), not all of it")
+        found.append(
+            "loss.free_bits averages over each part of a batch (train.accumulate), not over all of it"
+        )
     found += [
-        f"loss.{name} asks each part of a batch (train.accumulate) about other treatments by itself: of several "
-        "treatments, or a continuous one, by the place in the part"
+        f"loss.{name} chooses other treatments within each part of a batch (train.accumulate): which of several "
+        "changes, and what a continuous one becomes, depend on the place in the part"
         for name in ("arm_balance", "reencode", "guidance")
         if getattr(config.loss, name)
     ]

@@ -33,7 +33,7 @@ def _one_or_many(value: object) -> object:
 def _no_name_twice(names: list[str]) -> list[str]:
     for name in names:
         if names.count(name) > 1:
-            raise ValueError(f"{name!r} stands twice")
+            raise ValueError(f"{name!r} appears twice")
     return names
 
 
@@ -106,7 +106,7 @@ class DataConfig(Section):
         for role, names in roles.items():
             for name in names:
                 if seen.get(name) == role:
-                    yield f"{name!r} stands twice in {role}"
+                    yield f"{name!r} appears twice in {role}"
                 elif name in seen:
                     yield f"{name!r} cannot be both in {seen[name]} and in {role}"
                 seen.setdefault(name, role)
@@ -369,7 +369,7 @@ class Config(Section):
     def _not_of_the_objective(self) -> Iterator[str]:
         if self.objective != "intact" and self.model.prior != "standard":
             yield (
-                f"objective {self.objective!r} is defined by N(0,I): "
+                f"objective {self.objective!r} is defined with the prior N(0,I): "
                 f"model.prior cannot be {self.model.prior!r}"
             )
         if self.objective == "original" and self.loss.weights != "none":
@@ -389,15 +389,16 @@ class Config(Section):
         if self.model.places >= self.model.latent:
             yield (
                 f"model.place_latents {self.model.place_latents}: "
-                f"none of model.latent {self.model.latent} is left for looks"
+                f"leaves none of model.latent {self.model.latent} for looks"
             )
         if self.model.decoder == "layered" and self.model.treatment_input == "concat":
             yield (
-                "model.treatment_input 'concat' is for model.decoder 'direct': in a layered one only looks are told t"
+                "model.treatment_input 'concat' is for model.decoder 'direct': a layered one gives t only to looks"
             )
         if self.train.accumulate != "auto" and self.train.batch_size % self.train.accumulate:
             yield (
-                f"train.accumulate: {self.train.accumulate} even parts do not make {self.train.batch_size} images"
+                f"train.accumulate: {self.train.accumulate} equal parts cannot be made of "
+                f"{self.train.batch_size} images"
             )
         if self.train.checkpoint_activations and self.model.norm == "batch":
             yield (
@@ -407,15 +408,15 @@ class Config(Section):
         yield from self._not_with_scales()
         yield from self._penalties_out_of_place()
         if self.loss.weights == "overlap" and len(self.data.treatment) > 8:
-            yield "loss.weights: overlap weights enumerate the arms; at most 8 treatments"
+            yield "loss.weights: overlap weights enumerate the arms, so at most 8 treatments are allowed"
 
     def _not_of_the_network(self) -> Iterator[str]:
         """The original's network has one way for each of these; only ours has others."""
         if self.model.network != "original":
             return
         reasons = {
-            "decoder": "paints pixels",
-            "treatment_input": "is given t beside z",
+            "decoder": "paints pixels directly",
+            "treatment_input": "is given t alongside z",
             "x_in_decoder": "gives its decoder no covariates",
         }
         for key, reason in reasons.items():
@@ -431,7 +432,7 @@ class Config(Section):
     def _not_with_scales(self) -> Iterator[str]:
         scales = self.model.scales or [1]
         if scales[0] != 1:
-            yield f"model.scales {scales}: begins with 1, the vector"
+            yield f"model.scales {scales}: must begin with 1, the vector"
         grids = self.model.grids
         if grids and self.objective == "original":
             yield (
@@ -439,12 +440,12 @@ class Config(Section):
             )
         if grids and self.model.decoder == "layered" and self.model.norm == "batch":
             yield (
-                "model.scales: what grids are read off is decoded first, which would count the batch statistics of "
+                "model.scales: encoding the grids decodes first, which would count the batch statistics of "
                 "model.norm 'batch' twice"
             )
         for coarse, fine in itertools.pairwise(grids):
             if fine <= coarse or fine % coarse or (fine // coarse).bit_count() != 1:
-                yield f"model.scales {scales}: {fine} is not {coarse} doubled once or more often"
+                yield f"model.scales {scales}: {fine} is not {coarse} doubled one or more times"
         if grids and self.model.prior_structure != "free":
             yield (
                 f"model.prior_structure {self.model.prior_structure!r} is for a z that is a vector: "
@@ -453,7 +454,7 @@ class Config(Section):
         if self.model.dimensions > MOST_DIMENSIONS:
             yield (
                 f"model.scales {scales}: with model.scale_latents {self.model.scale_latents} z has "
-                f"{self.model.dimensions:,} dimensions, at most {MOST_DIMENSIONS:,}"
+                f"{self.model.dimensions:,} dimensions, more than {MOST_DIMENSIONS:,}"
             )
 
     def _penalties_out_of_place(self) -> Iterator[str]:
@@ -462,10 +463,10 @@ class Config(Section):
             for name in on:
                 yield f"objective {self.objective!r} is a baseline: loss.{name} cannot be on"
         if "guidance" in on and not self.model.predictor:
-            yield "loss.guidance: asks the attribute predictor, and model.predictor is false"
+            yield "loss.guidance: uses the attribute predictor, but model.predictor is false"
         for name in ("reencode", "guidance"):
             if name in on and self.model.norm == "batch":
                 yield (
-                    f"loss.{name}: decodes counterfactuals while training, which would mix into the batch statistics "
+                    f"loss.{name}: decodes counterfactuals during training, which would enter the batch statistics "
                     "of model.norm 'batch'"
                 )

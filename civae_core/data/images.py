@@ -34,7 +34,7 @@ MAX_BYTES = 6 * MAX_PIXELS + 2**20
 LARGEST_SIDE = 4096
 """Of the square that a picture becomes; a model from a stranger may ask for any."""
 
-_DAMAGED_HINT = "copy or download it again; if another program shows it, save it anew from there"
+_DAMAGED_HINT = "copy or download it again; if another program can open it, save it again from there"
 _ORIENTATION = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -193,9 +193,7 @@ def opened(data: bytes, name: str, most_pixels: int = MAX_PIXELS) -> Iterator[Im
                     raise DataError(f"{name}: damaged image (it has no pixels)", hint=_DAMAGED_HINT)
                 yield image
         except Image.UnidentifiedImageError as error:
-            raise DataError(
-                f"{name}: not an image", hint="JPEG, PNG, WebP, TIFF, BMP and GIF are read"
-            ) from error
+            raise DataError(f"{name}: not an image", hint="use JPEG, PNG, WebP, TIFF, BMP or GIF") from error
         except Image.DecompressionBombError as error:
             raise _too_many_pixels(name, "its", most_pixels) from error
         except _DECODER_ERRORS as error:
@@ -219,8 +217,8 @@ def source_name(source: Path | str | bytes) -> str:
 
 def _not_understood(values: Mapping[str, Any]) -> DataError:
     return DataError(
-        f"preprocessing {dict(values)!r} is not understood",
-        hint="what it belongs to is damaged, or was written by another version of civae; take another copy",
+        f"preprocessing {dict(values)!r} is not valid",
+        hint="the file that holds it is damaged, or was written by another version of civae; use another copy",
     )
 
 

@@ -52,7 +52,7 @@ def labelled_rows(
     if not known_N.any():
         raise DataError(
             f"{data.path}: the {split} split has no image whose treatment and covariates are all known",
-            hint="see the data's report.html, or prepare it with other splits",
+            hint="see the data's report.html, or prepare the data with other splits",
         )
     missing = int((~known_N).sum())
     if missing and warn:

@@ -81,7 +81,7 @@ class Manifest(_Part):
     def _makes_sense(self) -> "Manifest":
         names = [attribute.name for attribute in self.table]  # itself checks each of them
         if not names or len(set(names)) < len(names):
-            raise ValueError("attributes: none, or one twice")
+            raise ValueError("attributes: none, or one listed twice")
         if Preprocessing.from_dict(self.preprocessing).to_dict() != self.preprocessing:
             raise ValueError("preprocessing: a key is missing")
         return self
@@ -118,7 +118,7 @@ def read_manifest(folder: Path) -> Manifest:
         if (folder / PARTIAL).is_dir():
             raise DataError(
                 f"{folder} is only half prepared",
-                hint="run the same prepare-data command again; it continues",
+                hint="run the same prepare-data command again to continue",
             ) from error
         raise DataError(f"{folder} is not prepared data: it has no {MANIFEST}", hint=hint) from error
     except (OSError, UnicodeDecodeError) as error:
@@ -149,4 +149,4 @@ def read_manifest(folder: Path) -> Manifest:
 
 def prepare_anew(folder: Path) -> str:
     """What to do about a prepared folder that is damaged; true of every command, most of which prepare nothing."""
-    return f"copy {folder} again, or delete it and prepare the data anew"
+    return f"copy {folder} again, or delete it and prepare the data again"

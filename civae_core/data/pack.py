@@ -53,7 +53,7 @@ class MaxBad:
         except ValueError:
             pass  # told below, with the value
         raise UsageError(
-            f"--max-bad {text!r} is not a limit", hint="a count such as 25, or a share such as 1%"
+            f"--max-bad {text!r} is not a limit", hint="give a count such as 25, or a percentage such as 1%"
         )
 
     def allowed(self, images: int) -> int:
@@ -151,7 +151,8 @@ def pack(
     if not len(packed.kept):
         raise DataError(
             f"none of the {layout.rows} images can be used ({_examples(source, packed.rejected)})",
-            hint=f"names in the table start at the image folder; repair what is wrong, delete {out} and try again",
+            hint=f"names in the table are relative to the image folder; fix what is wrong, delete {out} "
+            "and try again",
         )
     _write_attributes(source, out, ordered, packed)
     return packed

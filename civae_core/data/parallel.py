@@ -61,7 +61,7 @@ def run_jobs(
                 yield future.result()
     except BrokenProcessPool as error:
         raise CivaeError(
-            "a worker process died", hint=f"often memory ran out: use fewer than --workers {workers}"
+            "a worker process died", hint=f"it may have run out of memory: lower --workers {workers}"
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

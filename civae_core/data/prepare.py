@@ -125,11 +125,12 @@ def check_question(source: Source, question: Question) -> None:
         if name in question.covariates:
             raise UsageError(
                 f"{name!r} cannot be both --treatment and --covariate",
-                hint=f"leave --covariate {name} out to ask what changing {name} does",
+                hint=f"omit --covariate {name} to ask what changing {name} does",
             )
     if question.covariates and not question.treatment:
         raise UsageError(
-            f"--covariate {question.covariates[0]} needs a --treatment", hint="name what is to be changed"
+            f"--covariate {question.covariates[0]} needs a --treatment",
+            hint="add --treatment with the attribute to change",
         )
 
 
@@ -138,7 +139,7 @@ def _describe(source: Source, out: Path, packed: Packed, preparation: str) -> Ma
     counts = {split: int((splits_N == code).sum()) for code, split in enumerate(SPLITS)}
     for split, count in counts.items():
         if not count:
-            _log.warning("no image is in the %s split", split)
+            _log.warning("the %s split has no images", split)
     files = {}
     number = 0
     while (path := out / shard_name(number)).exists():

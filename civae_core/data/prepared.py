@@ -82,14 +82,14 @@ class PreparedData:
         count = manifest.images
         if len(self._shards) != count:
             raise DataError(
-                f"{path}: the shards hold {len(self._shards):,} images, dataset.yml says {count:,}",
+                f"{path}: the shards hold {len(self._shards):,} images, but dataset.yml says {count:,}",
                 hint=prepare_anew(path),
             )
         self.table_NA = _checked_table(file, "attributes", count, self.attributes)
         self._splits = file.array("split", np.uint8, (count,))
         if self._splits.max() >= len(SPLITS):
             raise DataError(
-                f"{file.path}: holds a split {self._splits.max()}, and there are {len(SPLITS)}",
+                f"{file.path}: has a split {self._splits.max()}, but there are only {len(SPLITS)}",
                 hint=prepare_anew(path),
             )
         self._name_bytes = file.array("file_names", np.uint8, (None,))
@@ -195,7 +195,7 @@ def _open_listed(folder: Path, manifest: Manifest, name: str) -> TensorFile:
     file = TensorFile(folder / name)
     if file.size != entry.bytes:
         raise DataError(
-            f"{folder / name} has {file.size:,} bytes, dataset.yml says {entry.bytes:,}",
+            f"{folder / name} has {file.size:,} bytes, but dataset.yml says {entry.bytes:,}",
             hint=prepare_anew(folder),
         )
     return file
@@ -216,7 +216,7 @@ def _checked_table(file: TensorFile, name: str, count: int, attributes: Sequence
         if not fits_N.all():
             row = int(np.flatnonzero(~fits_N)[0])
             raise DataError(
-                f"{file.path}: {attribute.kind} {attribute.name} of image {row} is {values_N[row]:g}",
+                f"{file.path}: {attribute.kind} attribute {attribute.name} of image {row} is {values_N[row]:g}",
                 hint=prepare_anew(file.path.parent),
             )
     return torch.from_numpy(table_NA.copy())

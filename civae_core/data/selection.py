@@ -64,5 +64,7 @@ def parse_selection(text: str) -> Selection | None:
         return Selection(path, split, start, start + 1)
     stop = int(match["last"]) if match["last"] else None
     if stop is not None and stop <= start:
-        raise UsageError(f"{text}: selects nothing", hint="the second number is the first one left out")
+        raise UsageError(
+            f"{text}: selects nothing", hint="make the second number larger; the range ends before it"
+        )
     return Selection(path, split, start, stop)

@@ -28,7 +28,7 @@ def split_code(cell: object, where: str) -> int:
     """
     code = _CODES.get(str(cell).strip().casefold())
     if code is None:
-        raise DataError(f"{where}: split is {cell!r}", hint="a split is train, valid or test")
+        raise DataError(f"{where}: split is {cell!r}", hint="write train, valid or test")
     return code
 
 

@@ -29,7 +29,7 @@ SPLIT_COLUMN = "split"
 LONGEST_LINE = 2**20
 MOST_COLUMNS = 10_000
 
-_JSON_HINT = f'each line is like {{"{FILE_COLUMN}": "17.jpg", "Young": 1}}, without a comma at its end'
+_JSON_HINT = f'write each line like {{"{FILE_COLUMN}": "17.jpg", "Young": 1}}, without a comma at the end'
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _MISSING = {"", "na", "n/a", "nan", "null", "none"}
@@ -101,15 +101,16 @@ def find_table(folder: Path) -> Path:
         return found[0]
     if found:
         listed = ", ".join(path.name for path in found[:5])
-        raise DataError(f"{folder} holds several tables ({listed})", hint="choose one with --table")
+        raise DataError(f"{folder} contains several tables ({listed})", hint="choose one with --table")
     if not any(folder.iterdir()):
         raise DataError(
             f"{folder} is empty",
-            hint=f"it should hold images and a table metadata.csv with a column {FILE_COLUMN}",
+            hint=f"it should contain images and a table metadata.csv with a column {FILE_COLUMN}",
         )
     raise DataError(
-        f"{folder} holds no table of attributes",
-        hint=f"add metadata.csv with a column {FILE_COLUMN} and one column per attribute, or name it with --table",
+        f"{folder} has no table of attributes",
+        hint=f"add metadata.csv with a column {FILE_COLUMN} and one column per attribute, or name a "
+        "table with --table",
     )
 
 
@@ -141,7 +142,7 @@ def read_table(path: Path) -> Table:
         if name in lines_by_name:
             raise DataError(
                 f"{path}:{line}: {name} is already in line {lines_by_name[name]}",
-                hint="an image has one line; delete one of the two",
+                hint="each image has one line; delete one of the two",
             )
         lines_by_name[name] = line
         file_names.append(name)
@@ -178,7 +179,7 @@ def _usable(column: _Column, path: Path, notes: list[str]) -> bool:
                 f"{path}:{line}: {column.name} is {text!r}, not a number",
                 hint="attributes are numbers, true/false or yes/no; leave unknown values empty",
             )
-        notes.append(f"Column {column.name} was left out: it holds text, such as {text!r} in line {line}.")
+        notes.append(f"Column {column.name} was left out: it contains text, such as {text!r} in line {line}.")
         return False
     if not labelled:
         notes.append(f"Column {column.name} was left out: it is empty.")
@@ -194,8 +195,8 @@ def _kind(column: _Column, notes: list[str]) -> Literal["binary", "continuous"]:
     if len(column.seen) <= 2:
         values = " and ".join(f"{value:g}" for value in sorted(column.seen))
         notes.append(
-            f"Column {column.name} only holds {values} and was taken as a continuous quantity; "
-            "write 0 and 1 for a yes/no attribute."
+            f"Column {column.name} contains only {values} and was treated as continuous; "
+            "write 0 and 1 for a binary attribute."
         )
     return "continuous"
 
@@ -224,8 +225,8 @@ def check_columns(names: Sequence[str], path: Path) -> None:
     for name in names:
         if not is_attribute_name(name):
             raise DataError(
-                f"{path}:1: {name!r} is no name for an attribute",
-                hint=f"names are up to {LONGEST_NAME} characters that can be shown",
+                f"{path}:1: {name!r} is not a valid attribute name",
+                hint=f"use at most {LONGEST_NAME} printable characters",
             )
 
 
@@ -235,7 +236,7 @@ def safe_name(cell: Cell, path: Path, line: int) -> str:
         return cell  # without the paths below, a million rows take half the time
     if cell is not None and not isinstance(cell, str):
         raise DataError(
-            f"{path}:{line}: {FILE_COLUMN} is {cell!r}, not a text",
+            f"{path}:{line}: {FILE_COLUMN} is {cell!r}, not text",
             hint='write the name in quotes, as in "17.jpg"',
         )
     if not cell or not cell.strip():
@@ -245,13 +246,13 @@ def safe_name(cell: Cell, path: Path, line: int) -> str:
     if not cell.isascii() and any("\ud800" <= letter <= "\udfff" for letter in cell):
         raise DataError(
             f"{path}:{line}: {FILE_COLUMN} {cell!r} is not Unicode text",
-            hint="rename the image, in plain letters and digits",
+            hint="rename the image, using plain letters and digits",
         )
     name = PurePosixPath(cell.strip().replace("\\", "/"))
     if name.is_absolute() or PureWindowsPath(name).drive or ".." in name.parts or "\0" in cell:
         raise DataError(
             f"{path}:{line}: {FILE_COLUMN} {cell!r} leaves the image folder",
-            hint="names are relative to the folder and stay inside it",
+            hint="use names that are relative to the folder and stay inside it",
         )
     return str(name)
 
@@ -280,7 +281,7 @@ def numbered_lines(file: IO[bytes], path: Path) -> Iterator[tuple[int, str]]:
             if len(text) > LONGEST_LINE:
                 raise DataError(
                     f"{path}:{line}: the line is longer than {LONGEST_LINE:,} characters",
-                    hint="is it a table of text, with one line for each image?",
+                    hint="is it a text table with one line for each image?",
                 )
             yield line, text
     except UnicodeDecodeError as error:
@@ -316,15 +317,15 @@ def delimited_rows(lines: Iterable[tuple[int, str]], path: Path) -> Iterator[tup
                 continue
             if len(cells) != len(header):
                 raise DataError(
-                    f"{path}:{number}: {len(cells)} cells under {len(header)} columns",
-                    hint="leave unknown values empty between their separators; a text that holds one stands in "
-                    "double quotes",
+                    f"{path}:{number}: {len(cells)} cells for {len(header)} columns",
+                    hint="leave unknown values empty between the separators; put text that contains a separator "
+                    "in double quotes",
                 )
             yield number, dict(zip(header, cells, strict=True))
     except csv.Error as error:
         raise DataError(
             f"{path}:{number}: {error}",
-            hint="close each double quote in its own line, and double one within a text",
+            hint="close each double quote on its own line, and write a double quote within text twice",
         ) from error
 
 
@@ -363,7 +364,7 @@ def jsonl_rows(path: Path) -> Iterator[tuple[int, dict[str, Cell]]]:
         for name, cell in row.items():
             if isinstance(cell, dict | list):
                 raise DataError(
-                    f"{path}:{number}: {name} is not a number, a text or null",
+                    f"{path}:{number}: {name} is not a number, text or null",
                     hint="give each of its parts a key of its own",
                 )
         header = set(row) if header is None else header

@@ -25,7 +25,7 @@ _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 _LONGEST_HEADER = 2**24
 _MOST_DIMENSIONS, _MOST_NUMBERS = 8, 2**60
 _FOREIGN_HINT = "name a folder or file that civae wrote"
-_DAMAGED_HINT = "copy the prepared data again, or delete it and prepare it anew"
+_DAMAGED_HINT = "copy the prepared data again, or delete it and prepare it again"
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class TensorFile:
         """
         entry = self.entries.get(name)
         if entry is None:
-            raise DataError(f"{self.path} holds no tensor {name!r}", hint=_FOREIGN_HINT)
+            raise DataError(f"{self.path} has no tensor {name!r}", hint=_FOREIGN_HINT)
         fits = len(entry.shape) == len(shape) and all(
             want in (None, have) for want, have in zip(shape, entry.shape, strict=True)
         )
@@ -169,7 +169,7 @@ def _entry(fields: Mapping[str, Any], start: int) -> Entry:
     """One tensor of a header; ValueError where a number is none, or no memory could hold the shape."""
     shape, offsets = tuple(fields["shape"]), tuple(fields["data_offsets"])
     if any(type(n) is not int or n < 0 for n in shape + offsets) or len(offsets) != 2:
-        raise ValueError("a shape or an offset is no whole number")
+        raise ValueError("a shape or an offset is not a whole number")
     if len(shape) > _MOST_DIMENSIONS or math.prod(max(n, 1) for n in shape) > _MOST_NUMBERS:
         raise ValueError("a shape is absurd")
     return Entry(_DTYPES[fields["dtype"]], shape, start + offsets[0], start + offsets[1])

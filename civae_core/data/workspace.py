@@ -65,7 +65,7 @@ def finished(out: Path, preparation: str, *, overwrite: bool) -> Manifest | None
         is_whole = (out / MANIFEST).exists()
         if not is_whole and not plan.exists():
             raise OccupiedError(
-                out, "is not empty, and not written by prepare-data", hint="name a new or empty folder"
+                out, "is not empty and was not written by prepare-data", hint="name a new or empty folder"
             )
         if overwrite:
             return None
@@ -74,8 +74,8 @@ def finished(out: Path, preparation: str, *, overwrite: bool) -> Manifest | None
         if _planned(plan) != preparation:
             raise OccupiedError(
                 out,
-                "holds another preparation, half done",
-                hint="repeat that command to finish it, choose another folder, or start over with --overwrite",
+                "holds another, unfinished preparation",
+                hint="run its command again to finish it, choose another folder, or start over with --overwrite",
                 deletable=str(out),
             )
     return None
@@ -142,7 +142,7 @@ def _require_same(out: Path, preparation: str) -> Manifest:
         raise OccupiedError(
             out,
             f"is not empty: {error.message}",
-            hint="name a new folder, or replace this with --overwrite",
+            hint="name a new folder, or replace this one with --overwrite",
             deletable=str(out),
         ) from error
     if manifest.preparation != preparation:

@@ -119,13 +119,13 @@ def verified(folder: Path, model_file: Path | None) -> ExportCard:
     card = read_card(folder)
     if model_file is not None and sha256_of(model_file) != card.model_sha256:
         raise DataError(
-            f"{folder}: the export of another model than {model_file} now is",
+            f"{folder}: this export does not match {model_file} as it is now",
             hint=f"export it again: civae export {model_file}",
         )
     wanted = {entry.file: entry.sha256 for entry in card.graphs.values()} | {WEIGHTS: card.weights_sha256}
     for name, digest in wanted.items():
         if Path(name).name != name:
-            raise _damaged(folder, f"{CARD} names {name!r}, which is not a file of the folder")
+            raise _damaged(folder, f"{CARD} names {name!r}, which is not a file in the folder")
         try:
             found = sha256_of(folder / name)
         except OSError as error:

@@ -277,7 +277,7 @@ def require_comparable(models: Sequence[StoredModel], data: PreparedData) -> lis
     if missing:
         raise DataError(
             f"--data {data.path}: has no column {missing[0]}, which the model was trained with",
-            hint=f"its columns are those that `civae info {data.path}` lists; name data that has the model's",
+            hint=f"`civae info {data.path}` lists its columns; name data that has the model's",
         )
     return methods
 

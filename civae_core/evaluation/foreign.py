@@ -128,8 +128,8 @@ def open_foreign(folder: Path, data: PreparedData, treatments: Sequence[str]) ->
     learned = int(torch.isin(rows_N, data.rows("train")).sum())
     if learned:
         log.warning(
-            "%s: %d of %d answers are about images of the train split: of a program that was trained on "
-            "them, they say little",
+            "%s: %d of %d answers are about images of the train split: they say little about a program "
+            "that was trained on them",
             path,
             learned,
             len(keys),
@@ -165,20 +165,20 @@ def foreign_questions(foreign: ForeignImages, data: PreparedData, roles: Attribu
         (first,) = described_rows([int(rows_N[unknown_N][0])], data)
         raise DataError(
             f"--images {foreign.folder}: {first} lacks a treatment or covariate in {data.path}; "
-            f"so do the sources of {int(unknown_N.sum()):,} of {len(rows_N):,} answers",
-            hint="complete the table and prepare the data anew, or leave the lines of these sources out",
+            f"in all, the sources of {int(unknown_N.sum()):,} of {len(rows_N):,} answers do",
+            hint="complete the table and prepare the data again, or delete the lines of these sources",
         )
     changed_N = (t_new_NT != t_NT).any(dim=1)
     if not changed_N.any():
         raise DataError(
-            f"--images {foreign.folder}: no row intends a change: {', '.join(foreign.treatments)} is what the "
-            "source has already",
+            f"--images {foreign.folder}: no row intends a change: the sources already have the intended "
+            f"values of {', '.join(foreign.treatments)}",
             hint="a treatment's column holds the value that was set, not the subject's own",
         )
     asked = int(changed_N.sum())
     if asked < len(rows_N):
         log.warning(
-            "%s: %d of %d answers intend no change and are left out: what is set is what the source has already",
+            "%s: %d of %d answers intend no change and are left out: their sources already have the intended values",
             foreign.folder,
             len(rows_N) - asked,
             len(rows_N),
@@ -194,7 +194,7 @@ def foreign_questions(foreign: ForeignImages, data: PreparedData, roles: Attribu
     known = sum(len(question.chosen) for question in questions if question.truth is not None)
     if 0 < known < asked:
         log.warning(
-            "%s: the truth is known of %d of %d answers; the others are judged apart, without it",
+            "%s: the truth is known for %d of %d answers; the others are scored separately, without it",
             foreign.folder,
             known,
             asked,
@@ -221,7 +221,7 @@ def write_split_questions(
         UsageError: the folder holds a table already.
     """
     if (folder / TABLE).exists():
-        raise UsageError(f"--questions {folder}: holds {TABLE} already", hint="name a new folder")
+        raise UsageError(f"--questions {folder}: already holds {TABLE}", hint="name a new folder")
     question = ask(data, roles, labelled_rows(data, roles, split), limit)[0]
     return write_questions(data, question, roles, folder)
 
@@ -269,11 +269,11 @@ def _require_origin(folder: Path, data: PreparedData) -> None:
         origin = read_json(path)
         fingerprint = origin["fingerprint"]
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise DataError(f"{path} is damaged", hint="write the questions again, or remove it") from error
+        raise DataError(f"{path} is damaged", hint="write the questions again, or delete it") from error
     if fingerprint != data.fingerprint:
         raise DataError(
             f"{path}: the questions are about other data ({origin.get('data')}) than {data.path}",
-            hint="name with --data what they were written from",
+            hint="use --data to name the data that they were written from",
         )
 
 
@@ -282,7 +282,7 @@ def _by_method(listed: Sequence[Listed], path: Path) -> dict[str, dict[Key, List
     for row in listed:
         if row.method in MEANINGS:
             raise DataError(
-                f"{path}:{row.line}: {row.method!r} is what a method of civae itself is called",
+                f"{path}:{row.line}: {row.method!r} is the name of one of civae's own methods",
                 hint="name the program in a column `method`",
             )
         answers = found.setdefault(row.method, {})
@@ -290,8 +290,8 @@ def _by_method(listed: Sequence[Listed], path: Path) -> dict[str, dict[Key, List
         earlier = answers.setdefault((row.row, row.values), row)
         if earlier is not row:
             raise DataError(
-                f"{path}:{row.line}: {row.method} has answered this already in line {earlier.line}",
-                hint="delete one of the two lines, or tell two programs apart in a column `method`",
+                f"{path}:{row.line}: {row.method} already answers this in line {earlier.line}",
+                hint="delete one of the two lines, or distinguish two programs in a column `method`",
             )
         if (row.reconstruction is None) != (first.reconstruction is None):
             raise DataError(
@@ -312,9 +312,9 @@ def _require_same_questions(
             if missing:
                 asked = _key_text(missing[0], treatments, data)
                 raise DataError(
-                    f"{path}: {who} has no answer for {asked}, as line {has[missing[0]].line} has; "
+                    f"{path}: {who} has no answer for {asked}, which line {has[missing[0]].line} answers; "
                     f"it lacks {len(missing):,} in all",
-                    hint="all methods of a table answer the same questions",
+                    hint="let all methods of a table answer the same questions",
                 )
 
 
@@ -324,8 +324,8 @@ def _intended(foreign: ForeignImages, data: PreparedData, roles: AttributeRoles)
     for name in foreign.treatments:
         if name not in names:
             raise UsageError(
-                f"--images {foreign.folder}: {name} has intended values, but is no treatment",
-                hint=f"leave its column out; the treatments are {', '.join(names)}",
+                f"--images {foreign.folder}: {name} has intended values, but is not a treatment",
+                hint=f"omit its column; the treatments are {', '.join(names)}",
             )
     t_new_NT = data.columns(names)[foreign.rows_N]
     for column, name in enumerate(foreign.treatments):

@@ -106,7 +106,7 @@ def read_answers(
     if not listed:
         raise DataError(
             f"{path}: has no rows",
-            hint="it takes a line for each picture, as `civae evaluate --questions` writes them",
+            hint="add a line for each picture, as `civae evaluate --questions` writes them",
         )
     return chosen, listed
 
@@ -132,7 +132,7 @@ def require_pictures(path: Path, folder: Path, listed: Iterable[Listed], data: P
                     raise DataError(f"there is no file {file}", hint="add the picture, or delete its line")
                 if not file.resolve().is_relative_to(inside):
                     raise DataError(
-                        f"{file} is a link that leaves the folder",
+                        f"{file} is a link that points outside the folder",
                         hint="put the picture itself into the folder",
                     )
                 read_picture(file, data)
@@ -156,7 +156,7 @@ def read_picture(file: Path, data: PreparedData) -> torch.Tensor:
         width, height = picture.size
     if (width, height) != (data.size, data.size):
         raise DataError(
-            f"{file}: {width}×{height} pixels, the prepared images have {data.size}×{data.size}",
+            f"{file}: {width}×{height} pixels, but the prepared images have {data.size}×{data.size}",
             hint="save the counterfactuals at the size of their sources, as `civae evaluate --questions` writes them",
         )
     return pixels_CHW
@@ -187,7 +187,9 @@ class _Sources:
         except UsageError:
             selection = None
         if selection is None or selection.stop != selection.start + 1:
-            raise DataError(f"{where}: source {source!r} is no image of {self._data.path}", hint=SOURCE_HINT)
+            raise DataError(
+                f"{where}: source {source!r} is not an image of {self._data.path}", hint=SOURCE_HINT
+            )
         rows = self._splits[selection.split]
         if selection.start >= len(rows):
             count = f"{selection.split} has {len(rows):,} images, numbered from 0"
@@ -215,7 +217,7 @@ def _treatment_columns(
     known = {FILE_COLUMN, SOURCE, RECONSTRUCTION, METHOD, SOURCE_IMAGE, *found}
     ignored = [name for name in cells if name and name not in known and not name.startswith(FACTUAL)]
     if ignored:
-        log.warning("%s: not read: %s; treatments: %s", path, ", ".join(ignored), ", ".join(found))
+        log.warning("%s: ignored columns: %s; treatments: %s", path, ", ".join(ignored), ", ".join(found))
     return found
 
 
@@ -234,11 +236,11 @@ def _number(cells: Mapping[str, Cell], column: str, where: str) -> float:
     except ValueError as error:
         raise DataError(
             f"{where}: {column} is {text!r}, not a number",
-            hint="write the value that was set, in the prepared data's units; 0 or 1 for a yes/no attribute",
+            hint="write the value that was set, in the prepared data's units; 0 or 1 for a binary attribute",
         ) from error
     if not math.isfinite(value) or abs(value) > torch.finfo(torch.float32).max:
         raise DataError(
-            f"{where}: {column} is {text}, which is no value that can be intended",
+            f"{where}: {column} is {text}, which is not a value that can be intended",
             hint="write the value that was set, in the prepared data's units",
         )
     return value
@@ -251,7 +253,7 @@ def _other_file(folder: Path, cell: Cell, path: Path, line: int) -> Path | None:
         return folder / safe_name(cell, path, line)
     except DataError as error:
         raise DataError(
-            f"{path}:{line}: {RECONSTRUCTION} {cell!r} names no file in the folder", hint=error.hint
+            f"{path}:{line}: {RECONSTRUCTION} {cell!r} does not name a file in the folder", hint=error.hint
         ) from error
 
 

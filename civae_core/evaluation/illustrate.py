@@ -258,7 +258,7 @@ def prior_figure(method: TrainedModel, question: Question, device: torch.device,
     return Picture(
         "prior",
         "Subjects from the prior",
-        f"People that never were, drawn from the prior of {method.name}. Each row keeps its latent noise, "
+        f"People who never existed, drawn from the prior of {method.name}. Each row keeps its latent noise, "
         "turned as counterfactuals turn it, and a held-out subject's attributes but for those that the columns set. "
         "From left to right only what these attributes bring about should change.",
         image_grid(

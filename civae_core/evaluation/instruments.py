@@ -62,8 +62,8 @@ def choose_instruments(
         card = yardstick.card
         if (card.size, card.channels) != (data.size, data.channels):
             raise UsageError(
-                f"--scorer {scorer}: looks at images of {card.channels}×{card.size}×{card.size}, "
-                f"those of {data.path} are {data.channels}×{data.size}×{data.size}",
+                f"--scorer {scorer}: takes images of {card.channels}×{card.size}×{card.size}, "
+                f"but those of {data.path} are {data.channels}×{data.size}×{data.size}",
                 hint="train one on this data with `civae train-scorer`",
             )
         if card.data["fingerprint"] != data.fingerprint:

@@ -86,7 +86,7 @@ def _require_one_question(models: Sequence[StoredModel]) -> None:
         for what, value in _question_of(stored).items():
             if value != wanted[what]:
                 raise UsageError(
-                    f"{stored.path}: its {what} is {value}, but {wanted[what]} in {models[0].path}",
+                    f"{stored.path}: its {what} is {value}, but that of {models[0].path} is {wanted[what]}",
                     hint="compare models trained for the same question",
                 )
 

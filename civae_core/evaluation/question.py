@@ -114,7 +114,7 @@ def ask(
     question = about_changed(chosen, act(chosen.t_NT, do, roles.treatments), do, None, limit)
     if question is None:
         raise DataError(
-            f"{data.path}: do({do_text(do)}) changes none of the {len(chosen):,} images, who all have that already",
+            f"{data.path}: do({do_text(do)}) changes none of the {len(chosen):,} images, which all have it already",
             hint="prepare data whose subjects differ in their treatment",
         )
     return [question]

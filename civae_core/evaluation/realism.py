@@ -114,7 +114,7 @@ def _inception(weights: Path, device: torch.device) -> Extractor:
         reason = str(error).partition("\n")[0]
         raise DataError(
             f"{weights}: not the weights of torch-fidelity's Inception v3 ({reason})",
-            hint="take torch-fidelity's own file, weights-inception-2015-12-05-6726825d.pth",
+            hint="use torch-fidelity's own file, weights-inception-2015-12-05-6726825d.pth",
         ) from error
     network = network.to(device).eval().requires_grad_(False)
 

@@ -82,7 +82,7 @@ def leak_facts(method: Mapping[str, Any]) -> Facts:
         return Facts("Leak", "Not measured.")
     against = "what the true counterfactual moves" if method.get("leak_reference") == "truth" else "no change"
     about = (
-        "How far an independent scorer's mean logit of an attribute moves that the treatment should leave alone, "
+        "How far the treatment moves an independent scorer's mean logit of attributes that it should leave alone, "
         f"against {against}; 0 is ideal."
     )
     if runs := _trained(found.values()):
@@ -108,10 +108,10 @@ def reading_facts(objective: str, evaluation: Mapping[str, Any] | None) -> Facts
         if isinstance(entry, Mapping)
     ]
     about = (
-        "A small network predicts them. Share of held-out images read rightly (of a continuous attribute R²), and "
+        "A small network predicts them. Share of held-out images read correctly (of a continuous attribute R²), and "
         "how far its probabilities are off (expected calibration error), beside what chance alone would give."
     )
-    return Facts(title, about, ("attribute", "read rightly", "calibration error", "by chance"), rows)
+    return Facts(title, about, ("attribute", "read correctly", "calibration error", "by chance"), rows)
 
 
 def part_of(evaluation: Mapping[str, Any] | None, part: str, objective: str) -> Mapping[str, Any]:

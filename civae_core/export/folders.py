@@ -24,7 +24,7 @@ def replaced(folder: Path, marks: tuple[str, ...], kind: str) -> Iterator[Path]:
         CivaeError: it cannot be written, or the disk is full.
     """
     if folder.exists() and not all((folder / mark).is_file() for mark in marks):
-        raise UsageError(f"{folder}: exists and is no {kind}", hint="name another folder with --out")
+        raise UsageError(f"{folder}: exists and is not {kind}", hint="name another folder with --out")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))

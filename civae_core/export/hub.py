@@ -48,10 +48,12 @@ def export_hub(
         CivaeError: the folder cannot be written.
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9.\-]*", licence):
-        raise UsageError(f"--licence {licence}: not an abbreviation", hint="for example mit or cc-by-nc-4.0")
+        raise UsageError(
+            f"--licence {licence}: not a licence identifier", hint="for example mit or cc-by-nc-4.0"
+        )
     folder = folder or stored.path.with_name(f"{stored.path.stem}-hf")
     card = published(stored.card)
-    with replaced(folder, (CONFIG, FILE_NAME), "model for a hub") as temporary:
+    with replaced(folder, (CONFIG, FILE_NAME), "a model for a hub") as temporary:
         save_model(stored.model, card, temporary / FILE_NAME)
         sync(temporary / FILE_NAME)
         facts = {key: value for key, value in json.loads(card.to_json()).items() if key != "subjects"}
@@ -108,9 +110,11 @@ def find_evaluation(model_file: Path, card: ModelCard) -> tuple[dict[str, Any] |
         raise DataError(f"{path}: not an evaluation ({error})", hint="run civae evaluate again") from error
     if seen is None:
         others = ", ".join(evaluated) or "no model"
-        return None, f"{path}: is of {others}, not of this model; the card has no figures"
+        return None, f"{path}: describes {others}, not this model; the card has no figures"
     if seen != card.images_seen:
-        reason = f"is of a model that had seen {seen} images, not {card.images_seen}; the card has no figures"
+        reason = (
+            f"describes a model that had seen {seen} images, not {card.images_seen}; the card has no figures"
+        )
         return None, f"{path}: {reason}"
     result: dict[str, Any] = found
     if name != own:

@@ -24,7 +24,7 @@ LIMITS = """\
   labels is part of it.
 - Attributes that are not stated are predicted from the picture, and may be wrong; the output says which, and how sure
   the prediction is.
-- Beyond what training saw, a yes/no treatment is extrapolated, and a dose is answered as at the nearest one seen.
+- Beyond what training saw, a binary treatment is extrapolated, and a dose is answered as at the nearest one seen.
   The output says so (`in_range`).
 - Not for decisions about people, for identifying them, or for passing an answer off as a photograph."""
 
@@ -100,7 +100,7 @@ def _data(card: ModelCard, data_licence: str | None) -> str:
     if data_licence is None and name in BUILT_IN:
         data_licence = "none needed: the faces are rendered by civae, and show nobody"
     licence = data_licence or (
-        "**not stated**. Find it out before you use or pass on this model: many sets of faces allow research only"
+        "**not stated**. Find out before you use or share this model: many sets of faces allow research only"
     )
     rows = [
         ("training images", name),

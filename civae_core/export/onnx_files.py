@@ -54,14 +54,14 @@ def export_onnx(stored: StoredModel, folder: Path | None = None) -> tuple[Path, 
     _require_packages()
     folder = folder or export_folder(stored.path)
     functions = functions_of(stored.model, stored.card.config.objective)
-    with replaced(folder, (CARD,), "ONNX export") as temporary:
+    with replaced(folder, (CARD,), "an ONNX export") as temporary:
         card = _written(stored, functions, temporary)
         differences = largest_differences(stored, functions, OnnxEngine(temporary, card))
         worst = max(differences, key=lambda name: (math.isnan(differences[name]), differences[name]))
         if not differences[worst] <= TOLERANCE:
             raise CivaeError(
                 f"{folder}: graph {worst!r} differs from torch by {differences[worst]:.2g}, more than {TOLERANCE:g}",
-                hint="please report it, with the model's config; --engine torch is not concerned",
+                hint="report this with the model's config; --engine torch is not affected",
             )
         entries = {
             name: GraphEntry(e.file, e.sha256, e.inputs, e.outputs, differences[name])

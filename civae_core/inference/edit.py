@@ -219,9 +219,11 @@ def _without_image(
     shared = _farthest({**stated, **{n: v for n, v in intervention.items() if v != "flip"}}, roles)
     for row in np.flatnonzero(~np.isfinite(image_BCHW).all(axis=(1, 2, 3))).tolist():
         set_, factual = do_text(intervention), do_text(abducted.labels.factual(row, roles))
-        message = f"{pictures[row].name}: no picture comes out under {set_} with the factual {factual}"
+        message = (
+            f"{pictures[row].name}: the model gives no finite image under {set_} with the factual {factual}"
+        )
         own = {name: value for name, value in pictures[row].known.items() if name not in stated}
-        hint = "some value is too far beyond what training saw"
+        hint = "choose values closer to what training saw"
         if _farthest(own, roles) <= shared:
             raise UsageError(message, hint=hint)
         yield row, DataError(message, hint=hint)

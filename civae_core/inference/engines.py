@@ -52,7 +52,7 @@ def _opened(path: Path, engine: str, device: str) -> Engine:
             try:
                 return OnnxEngine.open(folder, file)
             except DataError as error:
-                log.warning("%s; computing with torch (%s)", error.message, error.hint)
+                log.warning("%s; using torch instead (%s)", error.message, error.hint)
     return _open_torch(file, device)
 
 
@@ -69,7 +69,9 @@ def _open_export(folder: Path, engine: str, device: str) -> Engine:
 
 def _require_cpu(device: str) -> None:
     if device not in ("auto", "cpu"):
-        raise UsageError(f"--device {device}: the onnx engine computes on the CPU", hint="use --engine torch")
+        raise UsageError(
+            f"--device {device}: the onnx engine runs only on the CPU", hint="use --engine torch"
+        )
 
 
 def _open_torch(file: Path, device: str) -> Engine:

@@ -155,7 +155,7 @@ def describe_unsure(name: str, unsure: Unsure, predicted: Mapping[str, float | N
         over = f"the mean over {unsure.combinations} plausible combinations"
         texts.append(f"{name}: unsure of {said(unsure.averaged)}; the answer is {over}")
     if unsure.taken:
-        texts.append(f"{name}: unsure of {said(unsure.taken)}; taken as what is likelier")
+        texts.append(f"{name}: unsure of {said(unsure.taken)}; the likelier value is used")
     return texts
 
 
@@ -175,11 +175,9 @@ def describe_unchanged(
     guessed = {treatment for treat in interventions for treatment in treat if treatment in predicted}
     if not guessed or any(treat[n] != factual[n] for treat in interventions for n in treat):
         return []
-    said = " and ".join(f"{n} to be {factual[n]:g}" for n in sorted(guessed))
+    said = " and ".join(f"{n} is predicted to be {factual[n]:g}" for n in sorted(guessed))
     other = " ".join(f"--attr {n}=…" for n in sorted(guessed))
-    return [
-        f"{name}: predicted {said} already, so nothing is changed; if that is wrong, state it with {other}"
-    ]
+    return [f"{name}: {said} already, so nothing is changed; if that is wrong, correct it with {other}"]
 
 
 def _guess(

@@ -46,7 +46,9 @@ class EditWriter:
         treatments: Sequence[Attribute],
     ) -> None:
         if strip and native:
-            raise UsageError("--strip and --native do not go together", hint="a strip shows the model's size")
+            raise UsageError(
+                "--strip and --native cannot be combined", hint="omit one: a strip has the model's size"
+            )
         self.folder, self.noise, self.strength, self.strip = folder, noise, strength, strip
         self.native, self.treatments = native, treatments
         self.left_range: set[str] = set()

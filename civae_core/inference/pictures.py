@@ -82,11 +82,11 @@ class Pictures:
         for argument in arguments:
             self._add(argument, stdin)
         if not self.entries:
-            raise UsageError("-: standard input names no picture", hint="give one path a line")
+            raise UsageError("-: standard input names no picture", hint="give one path per line")
         if table and not any(self._known(Path(e)) for e in self.entries if isinstance(e, str)):
             raise UsageError(
                 f"--attrs {table}: names none of the pictures",
-                hint="its file_name is a picture's path as given, relative to the table, or its bare name",
+                hint="file_name must be a picture's path as given, its path relative to the table, or its bare name",
             )
 
     def __len__(self) -> int:
@@ -135,7 +135,7 @@ class Pictures:
                 data, split, number, _ = entry
                 raise UsageError(
                     f"{flag}: {data.path}#{split}[{number}] is prepared data, which has no photograph",
-                    hint="name the photographs' own files",
+                    hint="name the photographs' own files instead",
                 )
 
     def beyond_training(self, attributes: Sequence[Attribute], stated: Iterable[str] = ()) -> dict[str, str]:
@@ -186,7 +186,7 @@ class Pictures:
             if not files:
                 raise UsageError(
                     f"{argument}: no file matches this pattern",
-                    hint="* stands for any part of a name, ** for folders below; a folder can be named, too",
+                    hint="* matches any part of a name, ** any folders below; you can also name a folder",
                 )
             self.entries.extend(map(str, files))
         else:
@@ -234,8 +234,8 @@ def _labels_by_file(path: Path, attributes: Sequence[str] | None) -> dict[str, d
     table = read_table(path)
     if attributes is not None and not set(table.names) & set(attributes):
         raise UsageError(
-            f"--attrs {path}: its columns ({', '.join(table.names)}) are none of the model's attributes",
-            hint=f"the model takes {', '.join(attributes)}",
+            f"--attrs {path}: none of its columns ({', '.join(table.names)}) is an attribute of the model",
+            hint=f"the model's attributes are {', '.join(attributes)}",
         )
     labels: dict[str, dict[str, float]] = {}
     for row, file_name in enumerate(table.file_names):

@@ -59,7 +59,7 @@ def sample_images(
         mean_BCHW = engine.draw(x_BX, t_BT, np.float32(truncation) * noise_NZ[rows], own_NT[rows])
         if not np.isfinite(mean_BCHW).all():
             raise UsageError(
-                "no picture comes out under the stated values: some are too far beyond what training saw",
+                "the model gives no finite image under the stated values: some are too far beyond what training saw",
                 hint="see the warnings",
             )
         images.append(as_uint8(mean_BCHW))

@@ -36,8 +36,8 @@ def parse_seeds(text: str) -> list[int]:
         low, high = int(first), int(last) if dash else int(first)
         if high < low or len(seeds) + high - low >= MOST_SEEDS or high >= 2**63:
             raise UsageError(
-                f"--seeds {text}: {part.strip()!r} is empty or too long a range",
-                hint=f"the smaller number first, as in 0-7,12, and at most {MOST_SEEDS:,} seeds in all",
+                f"--seeds {text}: {part.strip()!r} is an empty or too long range",
+                hint=f"put the smaller number first, as in 0-7,12, and give at most {MOST_SEEDS:,} seeds in all",
             )
         seeds.extend(range(low, high + 1))
     return seeds

@@ -16,9 +16,7 @@ import numpy as np
 
 LEVEL = 0.99
 """Share of new pictures of the same kind that stay within the limit."""
-HINT = (
-    "crop pictures like those of training, or find faces with --align always; other kinds need another model"
-)
+HINT = "crop pictures like the training images, or find faces with --align always; other kinds need another model"
 
 
 @dataclass(frozen=True)

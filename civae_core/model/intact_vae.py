@@ -63,9 +63,9 @@ class IntactVAE(nn.Module):
         sides = [size // 2**n for n in range(len(config.stages), 0, -1)]
         if unfit := [side for side in config.grids if side not in sides]:
             raise UsageError(
-                f"model.scales: {unfit[0]} is no resolution of this network, whose {len(config.stages)} stages bring "
-                f"{size} px to {', '.join(map(str, sides))}",
-                hint="choose scales among these, or other stages",
+                f"model.scales: {unfit[0]} is not a resolution of this network, whose {len(config.stages)} "
+                f"stages reduce {size} px to {', '.join(map(str, sides))}",
+                hint="choose from these, or change model.stages",
             )
         treatments, covariates = len(roles.treatments), len(roles.covariates)
         self.size, self.channels, self.latent = size, channels, config.dimensions

@@ -212,7 +212,7 @@ def load_weights(model: torch.nn.Module, tensors: dict[str, torch.Tensor], file:
     _require_fit(model, {name: list(tensor.shape) for name, tensor in tensors.items()}, file)
     for name, wanted in model.state_dict().items():
         if tensors[name].is_floating_point() != wanted.is_floating_point():
-            raise _does_not_fit(file, f"{name} holds {tensors[name].dtype}, the model {wanted.dtype}")
+            raise _does_not_fit(file, f"{name} has type {tensors[name].dtype}, the model's is {wanted.dtype}")
     model.load_state_dict(tensors)
 
 
@@ -288,7 +288,7 @@ def _parse_card(metadata: dict[str, str], file: Path) -> ModelCard:
         raise DataError(
             f"{file}: written in format {values['format']}, whose grids of latents placed layers; "
             "they paint detail now",
-            hint="train it again, or without model.scales",
+            hint="train it again, with or without model.scales",
         )
     return card
 
@@ -305,7 +305,7 @@ def _require_sense(card: ModelCard) -> None:
     named = (card.config.data.treatment, card.config.data.covariates)
     roles = ([a.name for a in card.roles.treatments], [a.name for a in card.roles.covariates])
     if named != roles:
-        raise ValueError("its config and its roles name other attributes")
+        raise ValueError("its config and its roles name different attributes")
     if type(card.images_seen) is not int or card.images_seen < 0:
         raise ValueError(f"images_seen {card.images_seen!r}")
     numbers = [value for row in card.subjects for value in row]
@@ -315,13 +315,13 @@ def _require_sense(card: ModelCard) -> None:
 
 def _damaged(file: Path, error: Exception) -> DataError:
     reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-    return DataError(f"{file}: its metadata is damaged ({reason})", hint="take another checkpoint")
+    return DataError(f"{file}: its metadata is damaged ({reason})", hint="use another checkpoint")
 
 
 def _unreadable(file: Path, error: object) -> DataError:
     return DataError(
         f"{file}: not a readable safetensors file ({error})",
-        hint="it may be truncated or of another kind; take another checkpoint, or train again",
+        hint="it may be truncated or of another kind; use another checkpoint, or train again",
     )
 
 

@@ -126,7 +126,7 @@ def _require_editable(image: Image.Image, name: str) -> None:
     ]
     if image.mode not in _WIDE_GREY and any(";16" in raw for raw in raw_modes):
         raise DataError(
-            f"{name}: 16 bits a channel in colour cannot be changed in place",
+            f"{name}: 16-bit colour cannot be changed in place",
             hint="convert it to 8-bit RGB first",
         )
 

@@ -27,7 +27,7 @@ def assumptions(roles: AttributeRoles) -> str:
     treatments = " or ".join(a.name for a in roles.treatments)
     covariates = ", ".join(a.name for a in roles.covariates)
     return (
-        f"estimated under these assumptions: nothing but {covariates or 'chance'} bears both on the picture and on "
+        f"estimated under these assumptions: nothing but {covariates or 'chance'} affects both the picture and "
         f"{treatments}, and the model describes such pictures well"
     )
 

@@ -77,14 +77,14 @@ def subjects_of(
     """
     if len(intervention) > 1 and "flip" in intervention.values():
         raise UsageError(
-            f"--treat {do_text(intervention)}: a mean over flips of both directions needs one treatment only",
-            hint="state the values of all treatments",
+            f"--treat {do_text(intervention)}: a mean over flips in both directions needs a single treatment",
+            hint="give a value for every treatment",
         )
     t_new_NT = act(chosen.t_NT, intervention, roles.treatments)
     moved_N = (t_new_NT != chosen.t_NT).any(dim=1)
     if not moved_N.any():
         raise DataError(
-            f"--treat {do_text(intervention)}: changes none of the {len(chosen):,} images, who all have that already",
+            f"--treat {do_text(intervention)}: changes none of the {len(chosen):,} images, which all have it already",
             hint="set another value, or name other images with --data",
         )
     rows_N, t_new_NT = chosen.rows_N[moved_N], t_new_NT[moved_N]
@@ -109,7 +109,7 @@ def covariates_by_name(names: Sequence[str], roles: AttributeRoles) -> list[Attr
     for name in names:
         if name in {a.name for a in roles.treatments}:
             raise UsageError(
-                f"--by {name}: is what is changed, not a covariate",
+                f"--by {name}: is a treatment, not a covariate",
                 hint=f"covariates of this model: {', '.join(by_name) or 'none'}",
             )
         require_name(name, by_name, "--by")

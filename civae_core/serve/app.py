@@ -94,14 +94,14 @@ class _Page:
         face = request.query_params.get("face", "largest")
         if align not in tuple(Align):
             raise RefusedError(
-                400, f"align {align!r}: neither auto, always nor never", hint="left out, it is auto"
+                400, f"align {align!r}: expected auto, always or never", hint="the default is auto"
             )
         if face != "largest" and not (face.isdecimal() and len(face) <= 4):
             raise RefusedError(
-                400, f"face {face!r}: neither largest nor a number", hint="left out, it is the largest"
+                400, f"face {face!r}: expected largest or a number", hint="the default is largest"
             )
         if self._uploads >= self.limits.uploads_at_once:
-            raise RefusedError(503, "others are uploading", hint="try again in a moment", retry_after=1)
+            raise RefusedError(503, "too many uploads at once", hint="try again in a moment", retry_after=1)
         self._uploads += 1
         try:
             data = await read_body(request, self.limits.upload_bytes, self.limits)
@@ -150,7 +150,7 @@ class _Page:
         """
         if self._waiting >= self.limits.waiting:
             raise RefusedError(
-                503, "too many questions are waiting", hint="try again in a moment", retry_after=1
+                503, "too many requests are waiting", hint="try again in a moment", retry_after=1
             )
         self._waiting += 1
         try:
@@ -161,7 +161,7 @@ class _Page:
     def _example_number(self, request: Request) -> int:
         number: int = request.path_params["number"]
         if number >= len(self.studio.examples):
-            raise RefusedError(404, f"there is no example {number}", hint="load the page again")
+            raise RefusedError(404, f"there is no example {number}", hint="reload the page")
         return number
 
 

@@ -28,7 +28,7 @@ async def read_body(request: Request, most: int, limits: Limits) -> bytes:
                     raise _too_long(most)
     except TimeoutError as error:
         raise RefusedError(
-            408, "the upload took too long", hint="send it again, or a smaller photograph"
+            408, "the upload took too long", hint="try again, or send a smaller photograph"
         ) from error
     return bytes(data)
 

@@ -87,14 +87,16 @@ class Guard:
         name = _name_of(host)
         if name not in self.hosts and not (self.any_address and _is_address(name)):
             return RefusedError(
-                421, f"this page is not called {host!r}", hint="civae serve --allow-host NAME would allow it"
+                421,
+                f"this page is not served as {host!r}",
+                hint="allow the name with civae serve --allow-host NAME",
             )
         origin = headers.get("origin")
         if origin is not None and scope["method"] not in ("GET", "HEAD") and _place_of(origin) != host:
             return RefusedError(
                 403,
                 f"requests from {origin} are not answered",
-                hint="open the page itself, by its own address",
+                hint="open the page at its own address",
             )
         return None
 
@@ -117,7 +119,7 @@ def refusal(error: Exception) -> JSONResponse:
     else:
         log.error("internal error: %s: %s", type(error).__name__, error)
         log.debug("traceback", exc_info=error)
-        return JSONResponse({"error": "internal error; the terminal of civae serve says more"}, 500)
+        return JSONResponse({"error": "internal error; see the terminal of civae serve"}, 500)
     headers = {}
     if isinstance(error, RefusedError):
         if error.retry_after is not None:

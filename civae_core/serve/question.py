@@ -11,7 +11,7 @@ from civae_core.errors import UsageError
 from civae_core.reading import parse_json
 
 MOST_MODELS = 2
-_HINT = "load the page again; it may be of another version of civae than what answers it"
+_HINT = "reload the page; it may be from another version of civae than the server"
 _Number = Annotated[float, Field(allow_inf_nan=False, ge=-LARGEST_VALUE, le=LARGEST_VALUE)]
 _Values = Annotated[dict[str, _Number], Field(max_length=200)]
 
@@ -46,7 +46,7 @@ def parse_question(text: bytes) -> Question:
         where = ".".join(str(part) for part in first["loc"])
         raise UsageError(f"{where or 'question'}: {first['msg']}", hint=_HINT) from error
     except ValueError as error:
-        raise UsageError(f"the question is no JSON: {error}", hint=_HINT) from error
+        raise UsageError(f"the question is not JSON: {error}", hint=_HINT) from error
 
 
 def of_model(

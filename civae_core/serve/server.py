@@ -19,10 +19,10 @@ SEND_BUFFER = 2**17
 """Bytes of an answer that the system holds for a client. It would choose megabytes, and an answer that is fetched
 slowly would seem to stand still until a good part of them is gone."""
 
-_ADDRESSES = "127.0.0.1 is this machine alone, 0.0.0.0 all addresses that it has"
+_ADDRESSES = "use 127.0.0.1 for this machine alone, or 0.0.0.0 for all its addresses"
 _LISTENING = {
-    errno.EADDRINUSE: "--port 0 takes one that is free",
-    errno.EACCES: "ports below 1024 are the administrator's; --port 0 takes one that is free",
+    errno.EADDRINUSE: "use --port 0 for a free port",
+    errno.EACCES: "ports below 1024 need administrator rights; use --port 0 for a free port",
 }
 
 
@@ -100,7 +100,7 @@ def run(app: ASGIApp, listening: socket.socket, limits: Limits) -> None:
     try:
         server_of(app, limits).run(sockets=[listening])
     except KeyboardInterrupt as error:
-        raise InterruptedRunError("stopped; the photographs are forgotten") from error
+        raise InterruptedRunError("stopped; no photographs are kept") from error
     finally:
         signal.signal(signal.SIGTERM, before)
         listening.close()

@@ -107,7 +107,7 @@ class Studio:
         """
         if number >= len(self.models):
             raise UsageError(
-                f"models: there is no model {number}", hint=f"there are {len(self.models)}, from 0 on"
+                f"models: there is no model {number}", hint=f"there are {len(self.models)}, numbered from 0"
             )
         if number not in sitting.subjects:
             sitting.subjects[number] = Subject(
@@ -148,7 +148,7 @@ class Studio:
             return png_of(Photo(found.edits[0].image_CHW.transpose(1, 2, 0)), said)
         if sitting.example is not None:
             raise UsageError(
-                "an example is prepared data, which has no photograph of another size",
+                "an example is prepared data, which has no photograph in its own size",
                 hint="download it in the model's size, or choose a photograph of your own",
             )
         shape = self.models[number].shape
@@ -258,7 +258,7 @@ def _answer(model: ServedModel, found: EditedPicture, limit: float) -> dict[str,
         notes.append(describe_unfamiliar([(THIS, found.unfamiliar)], 1))
     if edit.beyond:
         notes.append(
-            f"{', '.join(edit.beyond)} set beyond training; {with_care(edit.beyond, roles.treatments)}"
+            f"{', '.join(edit.beyond)} set beyond what training saw; {with_care(edit.beyond, roles.treatments)}"
         )
     return {
         "original": _inline(found.picture.pixels_CHW),

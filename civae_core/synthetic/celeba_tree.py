@@ -116,7 +116,7 @@ def _claim(folder: Path, facts: dict[str, Any], *, overwrite: bool) -> bool:
         before = _read_facts(folder)
         if before is None:
             raise UsageError(
-                f"--out {folder} is not empty, and not a tree of faces written by prepare-data",
+                f"--out {folder} is not empty and not a tree of faces written by prepare-data",
                 hint="name a new or empty folder",
             )
         if overwrite:

@@ -13,7 +13,7 @@ def split_sizes(count: int) -> tuple[int, int, int]:
         UsageError: fewer than 10 faces.
     """
     if count < 10:
-        raise UsageError(f"--n {count} is too few", hint="at least 10, so that each split has an image")
+        raise UsageError(f"--n {count} is too few", hint="use at least 10, so that each split has an image")
     held_out = count // 10
     return count - 2 * held_out, held_out, held_out
 
@@ -23,7 +23,7 @@ def require_overlap(overlap: float) -> None:
     if not 0 < overlap <= 1:
         raise UsageError(
             f"--overlap {overlap:g} is outside (0, 1]",
-            hint="1 randomises the treatment, 0.5 resembles CelebA, towards 0 it follows the covariates",
+            hint="1 randomises the treatment, 0.5 resembles CelebA, and near 0 it follows the covariates",
         )
 
 

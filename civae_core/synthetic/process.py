@@ -224,12 +224,12 @@ class FaceProcess:
         self, overlap: float = 0.5, seed: int = 0, size: int = 64, ageing: Ageing = IN_TWO_CLASSES
     ) -> None:
         if not 0.0 <= overlap <= 1.0:
-            raise UsageError(f"overlap: {overlap} is not within 0 to 1", hint="0.5 is like CelebA")
+            raise UsageError(f"overlap: {overlap} is not between 0 and 1", hint="0.5 is like CelebA")
         if not 32 <= size <= 256:
-            raise UsageError(f"size: {size} is not within 32 to 256", hint="64 is usual")
+            raise UsageError(f"size: {size} is not between 32 and 256", hint="64 is usual")
         if seed < 0:
             raise UsageError(
-                f"seed: {seed} is negative", hint="any number from 0 on; another one is other people"
+                f"seed: {seed} is negative", hint="use 0 or more; another seed gives other people"
             )
         self.overlap = overlap
         self.seed = seed
@@ -245,7 +245,7 @@ class FaceProcess:
         if start < 0 or count < 0:
             raise UsageError(
                 f"subjects: start {start} and count {count} must not be negative",
-                hint="subjects count from 0",
+                hint="subjects are numbered from 0",
             )
         noise_NK = noise.draw(self.seed, int(randomised), start, count)
         roots = _roots(noise_NK, randomised)

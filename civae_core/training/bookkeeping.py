@@ -81,7 +81,7 @@ class Bookkeeper:
             raise DivergedError(
                 f"training diverged: {in_a_row} steps in a row had a non-finite loss or gradient at {seen:,} images"
                 + (again if self.counters.setbacks else ""),
-                hint="the last checkpoint is intact; start anew with a lower train.lr or train.precision fp32",
+                hint="the last checkpoint is intact; start again with a lower train.lr, or in train.precision fp32",
             )
         return means
 

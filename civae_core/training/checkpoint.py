@@ -106,7 +106,7 @@ def restore_checkpoint(folder: Path, learner: Learner) -> Counters:
     state_file, model_file = folder / STATE_NAME, find_model_file(folder)
     if not state_file.is_file():
         raise DataError(
-            f"{folder}: has no {STATE_NAME}, so training cannot go on from it",
+            f"{folder}: has no {STATE_NAME}, so training cannot continue from it",
             hint="a model file alone is enough to use a model, not to resume its training",
         )
     _require_same_inputs(read_card(model_file).roles, learner.roles, model_file)
@@ -203,8 +203,8 @@ def _require_same_inputs(saved: AttributeRoles, wanted: AttributeRoles, file: Pa
 
     if names(saved) != names(wanted):
         raise DataError(
-            f"{file}: its treatments and covariates are {_listed(saved)}, the config's are {_listed(wanted)}",
-            hint="a checkpoint goes on with the attributes it was trained with",
+            f"{file}: its treatments and covariates are {_listed(saved)}, but the config's are {_listed(wanted)}",
+            hint="continue with the attributes that the checkpoint was trained with",
         )
 
 
@@ -249,7 +249,7 @@ def _state_metadata(learner: Learner, counters: Counters) -> dict[str, str]:
 def _no_state(file: Path, error: Exception) -> DataError:
     return DataError(
         f"{file}: not a training state of this version ({error})",
-        hint=f"copy it again, take the civae that wrote it, or delete {file.parent} to go on from the one before",
+        hint=f"copy it again, use the civae that wrote it, or delete {file.parent} to continue from the one before",
     )
 
 
@@ -283,7 +283,7 @@ def _read_state(file: Path, learner: Learner) -> dict[str, Tensor]:
     most = MOST_NUMBERS_PER_WEIGHT * sum(tensor.numel() for tensor in own.values()) + MOST_NUMBERS_BESIDE
     if numbers > most:
         raise DataError(
-            f"{file}: holds {numbers:,} numbers, a training state of this config at most {most:,}",
+            f"{file}: holds {numbers:,} numbers, but a training state of this config has at most {most:,}",
             hint="name a checkpoint of the same run",
         )
     return read_tensors(file, wanted)

@@ -60,7 +60,7 @@ class Processes:
         if refused is not None:
             raise refused
         if code:
-            ended = CivaeError("the first process could not begin", hint="it says why")
+            ended = CivaeError("the first process could not start", hint="see its error message")
             ended.exit_code = code
             raise ended
 
@@ -78,14 +78,14 @@ class Processes:
         """
         if batch_size % self.world_size:
             raise UsageError(
-                f"train.batch_size: {batch_size} images cannot be shared evenly by {self.world_size} processes",
+                f"train.batch_size: {batch_size} images cannot be divided evenly among {self.world_size} processes",
                 hint=f"for example --set train.batch_size={-(-batch_size // self.world_size) * self.world_size}",
             )
         share = batch_size // self.world_size
         if share % parts:
             fewer = max(n for n in range(1, min(parts, share) + 1) if share % n == 0)
             raise UsageError(
-                f"train.accumulate: {parts} even parts do not make the {share} images of "
+                f"train.accumulate: {parts} equal parts cannot be made of the {share} images of "
                 f"each of {self.world_size} processes",
                 hint=f"for example --set train.accumulate={fewer}",
             )
@@ -106,7 +106,7 @@ def joined(device_name: str) -> Iterator[Processes]:
     if device_name.startswith("cuda:"):
         raise UsageError(
             f"--device {device_name}: {os.environ['WORLD_SIZE']} processes cannot share one GPU",
-            hint="leave --device at auto: each process takes the GPU of its number on its host",
+            hint="use --device auto: each process then takes the GPU of its local rank",
         )
     on_gpu = device_name in ("auto", "cuda") and torch.cuda.is_available()
     if on_gpu:
@@ -122,8 +122,8 @@ def joined(device_name: str) -> Iterator[Processes]:
         if not _is_lost_contact(error):
             raise
         raise CivaeError(
-            "lost contact with another of the processes that train together",
-            hint="it failed or was killed, and may say why; run the same command again to go on",
+            "lost contact with another training process",
+            hint="it failed or was killed, and its output may say why; run the same command again to continue",
         ) from error
     finally:
         dist.destroy_process_group()

@@ -133,8 +133,8 @@ def _loop(
         if not _pairing_is_due(config, learner, counters):
             log.info("nothing to do: %s images are done", f"{counters.images_seen:,}")
         return
-    begun = f"continuing at {counters.images_seen:,}" if counters.images_seen else "training"
-    log.info("%s, to %s images, on %s", begun, f"{limit:,}", learner.compute.describe())
+    begun = f"continuing from {counters.images_seen:,}" if counters.images_seen else "training"
+    log.info("%s to %s images on %s", begun, f"{limit:,}", learner.compute.describe())
     means: dict[str, float] = {}
     with progress("train", limit, start=counters.images_seen, enabled=processes.is_first) as bar:
         while counters.images_seen < limit:

@@ -103,7 +103,7 @@ def fit_pairing(
         model.pairing.forget()
         return None
     if not model.pairing.free_TLL.isfinite().all():
-        log.warning("the pairing of latent noises became non-finite: they stay as they come")
+        log.warning("the pairing of latent noises became non-finite: the noises are left unpaired")
         model.pairing.forget()
     else:
         with torch.no_grad():
@@ -145,7 +145,7 @@ def _forget_if_it_takes_the_effect(
     """Leaves the rotation out if, by more than chance, fewer counterfactuals are seen as asked with it."""
     assert model.pairing is not None
     if model.predictor is None or all(treatment.kind != "binary" for treatment in treatments):
-        log.info("latent noises are paired unchecked: no yes/no treatment is predicted")
+        log.info("latent noises are paired without a check: no binary treatment is predicted")
         return
     angles_TLL = model.pairing.free_TLL.clone()
     abductions = [abduct(model, *batch) for batch in batches]
@@ -155,7 +155,8 @@ def _forget_if_it_takes_the_effect(
     lost, won = int((without_N & ~with_it_N).sum()), int((with_it_N & ~without_N).sum())
     if lost - won > 2 * math.sqrt(lost + won):  # two standard deviations, were either as likely
         log.warning(
-            "with latent noises paired %d of %d counterfactuals look as asked, without %d: they stay as they come",
+            "with paired latent noises %d of %d counterfactuals look as asked, without pairing %d: "
+            "the noises are left unpaired",
             *(int(with_it_N.sum()), len(with_it_N), int(without_N.sum())),
         )
     else:

@@ -42,10 +42,10 @@ class Preview:
 
     def _span(self) -> str:
         done = f"{self.images_from:,} are done"
-        then = f", then pairing noises by {self.pairing_images:,}" if self.pairing_images else ""
+        then = f", then pairing noises on {self.pairing_images:,}" if self.pairing_images else ""
         if self.images_from >= self.images_to:
             return done + then if then else f"nothing to do: {done}"
-        begun = f"continuing at {self.images_from:,}, " if self.images_from else ""
+        begun = f"continuing from {self.images_from:,} " if self.images_from else ""
         return f"{begun}to {self.images_to:,}{then}"
 
     def describe(self) -> str:

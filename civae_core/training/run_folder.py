@@ -64,7 +64,7 @@ class RunFolder:
         foreign = sorted(p.name for p in self.path.iterdir() if not _is_ours(p))
         if foreign:
             raise UsageError(
-                f"--out {self.path}: is not empty and not a run (it holds {foreign[0]})",
+                f"--out {self.path}: is neither empty nor a run (it holds {foreign[0]})",
                 hint="name a new or empty folder",
             )
 
@@ -136,8 +136,8 @@ class RunFolder:
         if changed:
             listed = ", ".join(f"{key} ({before.get(key)} → {now[key]})" for key in changed)
             raise UsageError(
-                f"--out {self.path}: holds a run with another config: {listed}",
-                hint="name another --out, or give the settings it was started with",
+                f"--out {self.path}: holds a run with a different config: {listed}",
+                hint="name another --out, or use the settings that the run was started with",
             )
         if before["train.images"] != now["train.images"] and now["train.lr_decay"] != "none":
             log.warning(

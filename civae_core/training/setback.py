@@ -52,7 +52,7 @@ def set_back(
         facts = {"event": "diverged", "back_to": counters.images_seen, "rate_factor": learner.rate_factor}
         folder.record({"images": diverged_at} | facts)
     log.warning(
-        "training diverged at %s images: back to %s, with the learning rate at %.0f %%",
+        "training diverged at %s images: going back to %s, with the learning rate at %.0f %%",
         f"{diverged_at:,}",
         f"{counters.images_seen:,}",
         100 * learner.rate_factor,

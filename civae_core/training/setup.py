@@ -47,7 +47,7 @@ def validation_split(data: PreparedData) -> Split:
         return "valid"
     instead: Split = "test" if len(data.rows("test")) else "train"
     log.warning(
-        "%s: no image is in the valid split; the validation loss is that of %s images", data.path, instead
+        "%s: the valid split has no images; the validation loss is that of %s images", data.path, instead
     )
     return instead
 
@@ -192,9 +192,11 @@ def _left_apart(roles: AttributeRoles, chosen: LabelledRows, weights_N: Tensor) 
 def _fate_of_lacking(roles: AttributeRoles, lacking: int, partly: int, full: int, predictor: bool) -> str:
     names = ", ".join(a.name for a in roles.inputs)
     share = f"{lacking:,} of {lacking + full:,} training images"
-    said = f"{share} lack a label of {names}: effects are learned from the others"
+    said = f"{share} lack a label for {names}: effects are learned from the others"
     if predictor and partly:
-        said += f"; {partly:,} of them teach the attribute predictor the labels that they have"
+        said += (
+            f"; the attribute predictor also learns the labels that {partly:,} of the incomplete ones have"
+        )
     return said + ("" if predictor else " (model.predictor is off)")
 
 

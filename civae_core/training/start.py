@@ -54,7 +54,7 @@ class Start:
         if own != (self.checkpoint if self.is_own else None):
             raise CivaeError(
                 f"{folder.path}: another process has just trained this run",
-                hint="run the same command again to go on from there",
+                hint="run the same command again to continue from there",
             )
 
 
@@ -79,9 +79,7 @@ def find_start(
             )
         return Start(_other_runs_checkpoint(resume, config.train.images, stop_at), False, resume)
     if own is None and resume == "must":
-        raise UsageError(
-            f"--resume must: {folder.path} holds no checkpoint", hint="use --resume auto to start"
-        )
+        raise UsageError(f"--resume must: {folder.path} has no checkpoint", hint="use --resume auto to start")
     if own is not None and resume == "never":
         raise UsageError(
             f"--resume never: {folder.path} already holds a run",
@@ -99,7 +97,7 @@ def _other_runs_checkpoint(resume: str, images: int, stop_at: int | None) -> Pat
     if not checkpoint.is_dir():
         raise UsageError(
             f"--resume {resume}: no such run or checkpoint folder",
-            hint="name a run, or a folder below its checkpoints; auto, must and never are about the run in --out",
+            hint="name a run, or a folder in its checkpoints/; auto, must and never refer to the run in --out",
         )
     seen = read_card(find_model_file(checkpoint)).images_seen
     end = min(images, stop_at or images)
@@ -107,7 +105,7 @@ def _other_runs_checkpoint(resume: str, images: int, stop_at: int | None) -> Pat
         wanted = f"train.images is {end:,}" if end == images else f"--stop-at is {end:,}"
         raise UsageError(
             f"--resume {resume}: has seen {seen:,} images already and {wanted}, so nothing is left to train",
-            hint="the count goes on from the checkpoint's: set train.images to its images and the new ones together",
+            hint="the count continues from the checkpoint's: set train.images to its images plus the new ones",
         )
     return checkpoint
 
@@ -116,6 +114,6 @@ def _require_same_data(checkpoint: Path, data: PreparedData, folder: RunFolder) 
     before = read_card(find_model_file(checkpoint)).data
     if before["fingerprint"] != data.fingerprint:
         raise UsageError(
-            f"data.path: {data.path} holds other images than {folder.path} was trained on ({before['path']})",
-            hint="name another --out, or give the data it was started with",
+            f"data.path: {data.path} holds other images than those {folder.path} was trained on ({before['path']})",
+            hint="name another --out, or use the data that the run was started with",
         )

@@ -183,7 +183,7 @@ class WeightsAndBiases:
             try:
                 self._run = wandb.init(**settings)
             except wandb.Error as error:
-                log.warning("train.trackers: wandb goes on offline: %s", _first_line(error))
+                log.warning("train.trackers: wandb continues offline: %s", _first_line(error))
                 wandb.teardown()  # or it would still hold the id
                 self._run = wandb.init(**settings, mode="offline")
         write_text(id_file, f"{settings['id']}\n")
@@ -193,7 +193,7 @@ class WeightsAndBiases:
         self._run.define_metric("*", step_metric="images")
         self._told_to = folder.measured.dropped_to if known else 0
         if self._run.offline:
-            log.info("wandb: to be sent by: wandb sync %s", Path(self._run.dir).parent)
+            log.info("wandb: upload later with: wandb sync %s", Path(self._run.dir).parent)
         elif self._run.url:
             log.info("wandb: %s", self._run.url)
 
@@ -226,7 +226,7 @@ def _nobody_at_the_keyboard() -> Iterator[None]:
 
 
 def _warn(name: str, error: Exception) -> None:
-    log.warning("train.trackers: %s is told no more of this run: %s", name, _first_line(error))
+    log.warning("train.trackers: %s gets no further reports of this run: %s", name, _first_line(error))
 
 
 def _first_line(error: Exception) -> str:

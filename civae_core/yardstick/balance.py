@@ -41,12 +41,12 @@ def learnable(table: tuple[Attribute, ...], labels_NA: Tensor) -> list[int]:
         (kept if varies else dropped).append(column)
     if dropped:
         log.warning(
-            "too few examples to learn a scorer of: %s", ", ".join(table[column].name for column in dropped)
+            "too few examples to train a scorer of: %s", ", ".join(table[column].name for column in dropped)
         )
     if not kept:
         raise DataError(
             "no attribute of the table varies enough to train a scorer on",
-            hint=f"prepare more images: a scorer takes {FEWEST_OF_A_CLASS} of either value of an attribute",
+            hint=f"prepare more images: a scorer needs {FEWEST_OF_A_CLASS} of either value of an attribute",
         )
     return kept
 
@@ -119,7 +119,8 @@ def warn_of_association(
     size, learned_name, other_name, measure = max(found, default=(0.0, "", "", ""))
     if size > LITTLE_IMBALANCE:
         log.warning(
-            "what the scorer learns %s from still goes with %s (weighted %s %.2f): it may read one off the other",
+            "in what the scorer learns %s from, it is still associated with %s (weighted %s %.2f): "
+            "the scorer may read one off the other",
             learned_name,
             other_name,
             measure,

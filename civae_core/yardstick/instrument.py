@@ -82,7 +82,7 @@ def _require_sense(card: YardstickCard) -> None:
     ):
         value = getattr(card, key)
         if type(value) is not int or not low <= value <= high:
-            raise ValueError(f"{key} is no such number")
+            raise ValueError(f"{key} is not a valid number")
     names = [attribute.name for attribute in card.attributes]
     if card.channels not in (1, 3) or not names or len(set(names)) < len(names):
         raise ValueError("its channels or attributes make no sense")
@@ -94,22 +94,22 @@ def _require_sense(card: YardstickCard) -> None:
         raise ValueError("it does not say which roles it was balanced for")
     for roles in card.roles.values():
         if type(roles) is not list or not all(map(is_attribute_name, roles)):
-            raise ValueError("a role is no list of attributes")
+            raise ValueError("a role is not a list of attributes")
     if type(card.reconstructions) is not dict:
-        raise ValueError("reconstructions are of no run")
+        raise ValueError("its reconstructions are not listed by run")
     for quality in (card.photos, card.blurred, *card.reconstructions.values()):
         _require_quality(quality)
 
 
 def _require_quality(quality: Any) -> None:
     if type(quality) is not dict or not all(type(found) is dict for found in quality.values()):
-        raise ValueError("a quality is of no attribute")
+        raise ValueError("a quality is not listed by attribute")
     for found in quality.values():
         for name, value in found.items():
             if type(value) not in (int, float) or not abs(value) <= LARGEST:
-                raise ValueError(f"{name} is no measure")
+                raise ValueError(f"{name} is not a valid number")
         if "n" not in found:
-            raise ValueError("a quality is of no number of images")
+            raise ValueError("a quality lacks its number of images")
 
 
 class Networks(nn.Module):

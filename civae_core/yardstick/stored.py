@@ -56,7 +56,7 @@ def read_yardstick_card(path: Path) -> YardstickCard:
     metadata = read_metadata(path)
     if _KEY not in metadata:
         raise DataError(
-            f"{path}: a safetensors file, but not a scorer's", hint="train one with `civae train-scorer`"
+            f"{path}: a safetensors file, but not a scorer", hint="train one with `civae train-scorer`"
         )
     try:
         newer = int(metadata[_FORMAT_KEY]) > FORMAT

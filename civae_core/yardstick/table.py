@@ -20,7 +20,7 @@ def quality_table(card: YardstickCard) -> Table:
     table = Table(
         title=Text(f"scorer of {escaped(card.data['name'])}, {_count(card)} held-out images"),
         title_justify="left",
-        caption="share read rightly · AUC; of a continuous attribute R²\n"
+        caption="share read correctly · AUC; of a continuous attribute R²\n"
         "worst group: smallest share within one label and treatment arm",
         caption_justify="left",
         box=box.SIMPLE_HEAD,

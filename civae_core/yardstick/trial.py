@@ -32,7 +32,7 @@ def split_rows(data: PreparedData) -> tuple[Tensor, Tensor]:
     if not len(train_N):
         train_N, valid_N = valid_N, train_N
     if not len(valid_N) and len(train_N) > 1:
-        log.warning("%s: no valid split; the scorer is tried on a tenth of the images set aside", data.path)
+        log.warning("%s: no valid split; the scorer is tested on a tenth of the images, set aside", data.path)
         aside_N = torch.zeros(len(train_N), dtype=torch.bool)
         aside_N[::10] = True
         train_N, valid_N = train_N[~aside_N], train_N[aside_N]
@@ -85,7 +85,7 @@ def require_same_format(stored: StoredModel, data: PreparedData) -> None:
     if (wants["size"], wants["channels"]) != (data.size, data.channels):
         raise UsageError(
             f"{stored.path}: takes images of {wants['channels']}×{wants['size']}×{wants['size']}, "
-            f"those of {data.path} are {data.channels}×{data.size}×{data.size}",
+            f"but those of {data.path} are {data.channels}×{data.size}×{data.size}",
             hint="name a run that was trained on images of that format, or the data that it was trained on",
         )
     known = [attribute.name for attribute in data.attributes]

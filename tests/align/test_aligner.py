@@ -80,7 +80,7 @@ def test_faces_are_numbered_from_the_left(
     assert [view.face[0] for view in views["all"]] == sorted(round(face.box[0]) for face in found)
     assert [(view.number, view.of) for view in views["largest"]] == [(2, 3)]
     assert [view.number for view in views["3"]] == [3]
-    with pytest.raises(DataError, match="--face 4, but 3 found"):
+    with pytest.raises(DataError, match="--face 4, but only 3 found"):
         Aligner(CELEBA, "4", only_where_needed=False).views(group)
 
 

@@ -141,7 +141,7 @@ def test_missing_labels_and_wrong_values_are_named() -> None:
     x_NC[2] = torch.nan
     with pytest.raises(DataError, match="1 rows have missing or non-finite covariates"):
         fit_propensity(x_NC, torch.ones(4, 1), ["binary"])
-    with pytest.raises(DataError, match="values beside 0 and 1"):
+    with pytest.raises(DataError, match="values other than 0 and 1"):
         fit_propensity(torch.zeros(4, 1), torch.full((4, 1), -1.0), ["binary"])
     with pytest.raises(DataError, match="no rows"):
         fit_propensity(torch.zeros(0, 1), torch.zeros(0, 1), ["binary"])

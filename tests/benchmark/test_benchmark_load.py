@@ -104,7 +104,7 @@ def test_faces_bring_their_roles_and_refuse_a_path(tmp_path: Path) -> None:
     given = load_benchmark(write(tmp_path, "base: {data: {treatment: Male}}\nfaces: {}\n"))
     assert given.methods["ours"].data.covariates == []
     (line,) = problems(tmp_path, "faces: {}\nbase: {data: {path: d, treatment: Young}}\n")
-    assert line.startswith("bench.yml:2:15: base.data.path: cannot stand beside `faces`")
+    assert line.startswith("bench.yml:2:15: base.data.path: cannot be combined with `faces`")
 
 
 def test_roles_that_the_faces_cannot_play_are_named_at_their_place(tmp_path: Path) -> None:
@@ -118,14 +118,14 @@ methods: {cvae: {objective: cvae}, ours: {}}
 """
     roots = "Young, Male, Smiling, Eyeglasses, Blond_Hair, Blue_Eyes, Skin_Tone"
     have = f"the faces have {roots}, Beard, Gray_Hair, Receding_Hairline, Wrinkles"
-    follows = f"Gray_Hair follows from other attributes, so it cannot be set; one of {roots}"
+    follows = f"Gray_Hair follows from other attributes, so it cannot be set; choose one of {roots}"
     assert problems(tmp_path, text) == [
         f"bench.yml:4:17: base.data.treatment: {follows}",
         f"bench.yml:4:28: base.data.treatment: unknown attribute 'Hat'; {have}",
         f"bench.yml:5:18: base.data.covariates: unknown attribute 'Mael' (did you mean Male?); {have}",
     ]
     (line,) = problems(tmp_path, "faces: {}\nbase: {data: {treatment: Skin_Tone}}\n")
-    assert line.startswith("bench.yml:2:26: base.data.treatment: Skin_Tone is continuous, and")
+    assert line.startswith("bench.yml:2:26: base.data.treatment: Skin_Tone is continuous, but")
     (line,) = problems(tmp_path, "faces: {}\nbase: {}\n", "base.data.treatment=Wrinkles")
     assert line.startswith("--set base.data.treatment=Wrinkles: base.data.treatment: Wrinkles follows from")
     # A second treatment is not flipped for a truth; given data may have any attributes.
@@ -163,9 +163,9 @@ methods:
         "bench.yml:3:11: base.model.stagse: unknown key (did you mean model.stages?)",
         "bench.yml:3:31: base.model.width: should be greater than 0, not -3",
         "bench.yml:5:10: methods.cvae.objctive: unknown key (did you mean objective?)",
-        "bench.yml:6:3: methods.copy: the name stands for what every evaluation adds by itself",
-        "bench.yml:7:3: methods.a/b: names a folder, so it takes letters, digits and . _ + - only",
-        "bench.yml:7:19: methods.a/b.train.seed: cannot differ by method: seeds stand in `seeds`",
+        "bench.yml:6:3: methods.copy: the name is reserved for what every evaluation adds by itself",
+        "bench.yml:7:3: methods.a/b: names a folder, so only letters, digits and . _ + - are allowed",
+        "bench.yml:7:19: methods.a/b.train.seed: cannot differ by method: list the seeds in `seeds`",
         "bench.yml:8:17: methods.ours.data.path: cannot differ by method: all methods share one data set",
         "bench.yml:8:43: methods.ours.loss.weights: should be one of 'none', 'inverse' or 'overlap', not 'fair'",
     ]

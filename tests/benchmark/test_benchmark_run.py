@@ -264,7 +264,7 @@ def test_a_run_with_another_config_or_budget_is_never_taken_for_the_cell(
     assert civae(file, "--out", out, "--only", "ours")[0] == 0
     before = checkpoints(out)
     for change, sentence in (
-        ("base.train.lr=1e-2", "another config: train.lr"),
+        ("base.train.lr=1e-2", "different config: train.lr"),
         ("base.train.images=32", "has seen 64 images, more than train.images 32"),
     ):
         code, _, stderr = civae(file, "--out", out, "--only", "ours", "--set", change)
@@ -296,7 +296,7 @@ def test_faces_half_made_for_another_benchmark_are_refused_with_a_hint_that_help
     plan.write_text('{"preparation": "another"}')
     code, _, stderr = civae(file, "--out", out)
     assert code == 2 and "--overwrite" not in stderr
-    assert f"error: {plan.parents[1]} holds another preparation, half done" in stderr
+    assert f"error: {plan.parents[1]} holds another, unfinished preparation" in stderr
     assert f"hint: name another --out, or delete {plan.parents[1]}\n" in stderr
 
 

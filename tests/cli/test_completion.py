@@ -142,7 +142,7 @@ def test_a_file_of_somebody_else_is_told(tmp_path: Path) -> None:
     header = json.dumps({"__metadata__": {"format": "pt"}}).encode()
     file = tmp_path / "theirs.safetensors"
     file.write_bytes(len(header).to_bytes(8, "little") + header)
-    with pytest.raises(DataError, match="not a model of civae"):
+    with pytest.raises(DataError, match="not a civae model"):
         read_roles(file)
 
 

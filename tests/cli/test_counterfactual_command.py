@@ -225,7 +225,7 @@ def test_pictures_come_from_files_folders_patterns_and_standard_input(
         (["*.jpg"], "*.jpg: no file matches this pattern", ""),
         (["hollow"], "hollow: a folder without images", ".jpeg"),
         (["holl*"], "holl*: no file matches this pattern", ""),
-        (["-"], "-: standard input names no picture", "one path a line"),
+        (["-"], "-: standard input names no picture", "one path per line"),
     ],
 )
 def test_arguments_that_name_no_picture_are_refused(
@@ -248,7 +248,7 @@ def test_arguments_that_name_no_picture_are_refused(
     ("arguments", "message"),
     [
         (("--treat", "Young=1e39"), "--treat Young=1e39: '1e39' is beyond 3.4e+38"),
-        (("--treat", "Young=1e30"), "no picture comes out under Young=1e+30"),
+        (("--treat", "Young=1e30"), "the model gives no finite image under Young=1e+30"),
         (("--treat", "Young=0", "--attr", "Male=-1e39"), "--attr Male=-1e39: '-1e39' is beyond"),
         (("--treat", "Young=0", "--strength", "inf"), "--strength"),
         (("--treat", "Young=0", "--strength", "1001"), "--strength"),
@@ -358,7 +358,7 @@ def test_the_default_model_is_the_environments_or_the_newest_run(
     monkeypatch.delenv("CIVAE_MODEL", raising=False)
     arguments = (photo_files / "0.png", "--treat", "Young=flip")
     code, stdout, stderr = civae(*arguments)
-    assert (code, stdout) == (2, "") and "$CIVAE_MODEL is not set and runs/ holds no trained run" in stderr
+    assert (code, stdout) == (2, "") and "$CIVAE_MODEL is not set and runs/ contains no trained run" in stderr
     assert "hint: name a run with --model" in stderr
     for age, name in enumerate(("newer", "older")):
         folder = tmp_path / "runs" / name / "checkpoints" / "last"
@@ -387,7 +387,8 @@ def test_a_corrupt_picture_among_good_ones_costs_only_itself(
     assert code == 3
     assert f"warning: skipped {photo_files / '1.png'}: damaged image" in stderr
     assert (
-        "error: 1 of 3 pictures could not be used; the others are written\n\nhint: copy or download" in stderr
+        "error: 1 of 3 pictures could not be used; the others were written\n\nhint: copy or download"
+        in stderr
     )
     if as_json:
         result = json.loads(stdout)

@@ -38,7 +38,11 @@ def test_a_table_states_the_values_of_many_photos(trained: Path, photo_files: Pa
 @pytest.mark.parametrize(
     ("text", "message", "hint"),
     [
-        ("file_name,Mail\n0.png,1\n", "columns (Mail) are none of the model's attributes", "Male, Skin_Tone"),
+        (
+            "file_name,Mail\n0.png,1\n",
+            "none of its columns (Mail) is an attribute of the model",
+            "Male, Skin_Tone",
+        ),
         ("file_name,Male\nelsewhere.png,1\n", "names none of the pictures", "relative to the table"),
     ],
 )
@@ -61,7 +65,7 @@ def test_factual_values_beyond_training_are_warned_of(
     arguments = ("--model", trained, "--treat", "Young=flip", "--out", tmp_path / "out", "--attr", "Male=-1")
     code, _, stderr = civae(photo_files / "0.png", *arguments)
     assert code == 0
-    assert stderr == "warning: --attr Male=-1 (training saw 0 to 1); judge with care\n"
+    assert stderr == "warning: --attr Male=-1 (training saw 0 to 1); interpret with care\n"
 
 
 def test_a_table_s_values_beyond_training_are_warned_of(
@@ -83,7 +87,7 @@ def test_a_table_s_values_beyond_training_are_warned_of(
     code, _, stderr = civae(photo_files, *arguments)
     assert code == 0
     assert stderr.startswith(f"warning: --attrs {photo_files / '0.png'}: Skin_Tone=5 (training saw 0.")
-    assert stderr.endswith("), and 1 more; judge with care\n") and stderr.count("\n") == 1
+    assert stderr.endswith("), and 1 more; interpret with care\n") and stderr.count("\n") == 1
     assert civae(photo_files, *arguments, "--attr", "Skin_Tone=0.5")[2] == ""
 
 
@@ -97,7 +101,7 @@ def test_an_absurd_value_in_a_table_costs_only_its_picture(
         photo_files, *arguments, "--treat", "Young=0", "--treat", "Young=1", "--json"
     )
     assert code == 3
-    said = f"{photo_files / '1.png'}: no picture comes out under Young=0 with the factual "
+    said = f"{photo_files / '1.png'}: the model gives no finite image under Young=0 with the factual "
     assert f"warning: skipped {said}" in stderr and "1 of 3 pictures could not be used" in stderr
     result = json.loads(stdout)
     assert [error[: len(said)] for error in result["failed"]] == [said] and "Skin_Tone=-1e+30" in stdout
@@ -109,4 +113,7 @@ def test_an_absurd_value_in_a_table_costs_only_its_picture(
     # What is asked of all is no fault of one photo, whatever its table says.
     table.write_text("file_name,Male,Skin_Tone\n0.png,1,5\n1.png,1,5\n2.png,1,5\n")
     code, _, stderr = civae(photo_files, *arguments, "--treat", "Young=1e30")
-    assert code == 2 and f"error: {photo_files / '0.png'}: no picture comes out under Young=1e+30" in stderr
+    assert (
+        code == 2
+        and f"error: {photo_files / '0.png'}: the model gives no finite image under Young=1e+30" in stderr
+    )

@@ -99,7 +99,7 @@ def test_a_face_anywhere_in_a_photograph_is_found_and_changed_there(trained: Pat
     assert (left[:, 550:] == 0).all() and (left[100:350, 100:350] > 2).mean() > 0.3
     assert "face" not in records(civae(*arguments, "--align", "never", "--out", tmp_path / "out")[1])[0]
     code, _, stderr = civae(*aligned, "--face", "3")
-    assert code == 3 and "--face 3, but 2 found" in stderr
+    assert code == 3 and "--face 3, but only 2 found" in stderr
 
 
 def test_the_file_says_what_it_is(trained: Path, photo: Path, tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def test_a_photograph_that_is_predicted_to_be_so_already_comes_back_and_says_why
     code, stdout, stderr = civae(*arguments, "--treat", f"Young={is_:g}")
     (record,) = records(stdout)
     assert code == 0 and np.array_equal(pixels(record["output"]), pixels(photo))
-    assert f"warning: {photo}: predicted Young to be {is_:g} already, so nothing is changed" in stderr
+    assert f"warning: {photo}: Young is predicted to be {is_:g} already, so nothing is changed" in stderr
     assert "--attr Young=…" in stderr
     assert "already" not in civae(*arguments, "--treat", f"Young={other:g}")[2]
     assert "already" not in civae(*arguments, "--treat", f"Young={is_:g}", "--attr", f"Young={is_:g}")[2]
@@ -67,9 +67,7 @@ def test_no_face_is_told_of_once(
     arguments = (photo_files, "--model", trained, *STATED, "--attr", "Young=1", "--treat", "Young=0")
     code, stdout, stderr = civae(*arguments, "--out", tmp_path / "out")
     assert code == 0 and len(records(stdout)) == 3, "the centred squares are answered"
-    said = (
-        f"warning: {photo_files / '0.png'}, and 2 more: no face found; the centred square is taken as it is"
-    )
+    said = f"warning: {photo_files / '0.png'}, and 2 more: no face found; the centred square is used as it is"
     assert said in stderr and stderr.count("no face found") == 1
     assert "no face found" not in civae(*arguments, "--align", "never", "--out", tmp_path / "out")[2]
 

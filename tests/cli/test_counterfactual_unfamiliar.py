@@ -38,7 +38,7 @@ def test_one_picture_beyond_the_limit_is_named_once(
     assert (
         code == 0 and stderr.count(WARNING) == 1 and f"warning: {photo_files / '0.png'}: {WARNING}" in stderr
     )
-    assert "\nhint: crop pictures like those of training" in stderr
+    assert "\nhint: crop pictures like the training images" in stderr
     assert len(found) == 2 and found[0]["unfamiliar"] == found[1]["unfamiliar"] > 100
     assert WARNING in civae(*arguments, "--model", models["strict"], "-q")[2]
     code, stdout, stderr = civae(*arguments, "--model", models["lenient"])

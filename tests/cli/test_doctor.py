@@ -52,7 +52,7 @@ def test_doctor_warns_of_a_full_disk_a_slow_package_and_a_gpu_that_torch_cannot_
     monkeypatch.setattr(diagnosis, "FASTER", {"no-such-package": "all takes longer"})
     advice = diagnosis.diagnose()["advice"]
     assert "no-such-package is not installed: all takes longer" in advice
-    assert "only 1.0 GB are free in this folder" in advice
+    assert "only 1.0 GB is free in this folder" in advice
     assert any("550.1" in text and "sees no GPU" in text for text in advice)
 
 

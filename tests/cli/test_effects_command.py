@@ -156,7 +156,7 @@ def test_without_truth_there_is_an_answer_but_no_error(
     assert set(arrays_of(first)[0]) == {"posterior.before", "posterior.after", "posterior.effect"}
     assert (first["in_range"], last["in_range"], last["n"]) == (True, False, 20)
     assert "warning: --treat Young=-1 (training saw 0 to 1)" in stderr
-    assert f"{20 - kept} of 20 images have that already" in stderr
+    assert f"{20 - kept} of 20 images already have this treatment" in stderr
     assert found["assumptions"] in stderr and first["output"] != last["output"]
 
 
@@ -169,7 +169,12 @@ def test_without_truth_there_is_an_answer_but_no_error(
             "--by: unknown attribute 'Mael' (did you mean Male?)",
             "Skin",
         ),
-        (["--treat", "Young=0", "--by", "Young"], 2, "--by Young: is what is changed", "Male, Skin_Tone"),
+        (
+            ["--treat", "Young=0", "--by", "Young"],
+            2,
+            "--by Young: is a treatment, not a covariate",
+            "Male, Skin_Tone",
+        ),
         (["--treat", "Young=0", "--by", "Gray_Hair"], 2, "--by: unknown attribute 'Gray_Hair'", "Male"),
         (["--treat", "Male=0"], 2, "--treat Male=0: unknown attribute 'Male'", "Young"),
         ([], 2, "--treat is missing", "--treat Young=flip"),

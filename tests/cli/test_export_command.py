@@ -151,7 +151,7 @@ def test_export_says_what_it_wrote_and_replaces_what_was_there(
     ("arguments", "code", "message"),
     [
         (["--format", "tflite"], 2, "--format tflite: unknown format"),
-        (["--out", "{run}"], 2, "exists and is no ONNX export"),
+        (["--out", "{run}"], 2, "exists and is not an ONNX export"),
     ],
 )
 def test_what_cannot_be_exported_is_refused(

@@ -7,8 +7,8 @@ from civae_cli.app import app
 
 QUESTIONS = "evaluate --data faces --treatment Young --questions theirs"
 SCORED = "with --questions: nothing is scored"
-LISTED = "with --images: its table says what is scored"
-ROLES = "beside runs/young: the roles are those that it was trained with"
+LISTED = "with --images: its table lists what is scored"
+ROLES = "with runs/young: the roles are those it was trained with"
 
 
 @pytest.mark.parametrize(
@@ -60,9 +60,9 @@ ROLES = "beside runs/young: the roles are those that it was trained with"
 def test_what_would_do_nothing_is_refused(line: str, typed: str, why: str) -> None:
     done = CliRunner().invoke(app, line.split())
     hint = (
-        "write the questions first, then score their answers with --images"
+        "write the questions first, then score the answers with --images"
         if why == SCORED
-        else f"leave {typed.split()[0]} out"
+        else f"omit {typed.split()[0]}"
     )
     assert (done.exit_code, done.stdout) == (2, "")
     assert done.stderr == f"error: {typed} has no effect {why}\n\nhint: {hint}\n"

@@ -90,7 +90,7 @@ def test_a_models_card_has_the_figures_of_its_own_evaluation(model_file: Path) -
         (None, "has no evaluation"),
         (
             json.dumps(EVALUATION | {"images_seen": {"ours": 7}}),
-            "of a model that had seen 7 images, not 1200",
+            "describes a model that had seen 7 images, not 1200",
         ),
         ("{", "not an evaluation"),
     ],

@@ -145,15 +145,15 @@ def no_workers(tmp_path: Path) -> tuple[object, ...]:
     ("make", "code", "message", "hint"),
     [
         (empty, 3, "is empty", "metadata.csv"),
-        (foreign, 2, "is not empty, and not written by prepare-data", "new or empty folder"),
+        (foreign, 2, "is not empty and was not written by prepare-data", "new or empty folder"),
         (unwritable, 1, "cannot write", ""),
         (unknown_column, 2, "--treatment Mail: unknown attribute 'Mail' (did you mean Male?)", "Male, Age"),
         (nowhere, 3, "no such folder", "synthetic:faces"),
-        (no_effect, 2, "--n 100 has no effect here", "leave --n out"),
-        (tree_of_photos, 2, "--layout celeba is for synthetic:faces", "leave --layout out"),
-        (sized_tree, 2, "--size 64 has no effect with --layout celeba", "leave --size out"),
-        (tree_with_truths, 2, "--truth Young=0 has no effect with --layout celeba", "leave --truth out"),
-        (no_workers, 2, "--workers 0", "one for each core"),
+        (no_effect, 2, "--n 100 has no effect here", "omit --n"),
+        (tree_of_photos, 2, "--layout celeba is for synthetic:faces", "omit --layout"),
+        (sized_tree, 2, "--size 64 has no effect with --layout celeba", "omit --size"),
+        (tree_with_truths, 2, "--truth Young=0 has no effect with --layout celeba", "omit --truth"),
+        (no_workers, 2, "--workers 0", "one per core"),
     ],
 )
 def test_bad_input(photos: Path, tmp_path: Path, make: object, code: int, message: str, hint: str) -> None:

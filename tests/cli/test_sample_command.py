@@ -97,7 +97,7 @@ def test_a_grid_is_one_subject_over_values_in_the_order_written(trained: Path, t
 def test_values_beyond_training_are_warned_of(trained: Path, tmp_path: Path) -> None:
     arguments = ("--n", 1, "--out", tmp_path / "out", "-q")
     code, _, stderr = civae(trained, "--treat", "Young=3", *arguments)
-    assert (code, stderr) == (0, "warning: Young=3 (training saw 0 to 1); judge with care\n")
+    assert (code, stderr) == (0, "warning: Young=3 (training saw 0 to 1); interpret with care\n")
     code, _, stderr = civae(trained, "--grid", "Young=-1:2:4", *arguments)
     assert code == 0
     assert [line.split()[2] for line in stderr.splitlines()] == ["Young=-1", "Young=2"]
@@ -109,11 +109,15 @@ def test_values_beyond_training_are_warned_of(trained: Path, tmp_path: Path) -> 
         (["--attr", "Mail=1"], "--attr Mail=1: unknown attribute 'Mail' (did you mean Male?)", "Skin_Tone"),
         (["--treat", "Male=1"], "--treat Male=1: unknown attribute 'Male'", "known attributes: Young"),
         (["--treat", "Young=0:1:3"], "--treat Young=0:1:3: needs a single number", "Young=1"),
-        (["--treat", "Young=0", "--attr", "Young=1"], "--attr Young: is already given by --treat", "once"),
+        (["--treat", "Young=0", "--attr", "Young=1"], "--attr Young: is already set by --treat", "once"),
         (["--attr", "Male=1e39"], "--attr Male=1e39: '1e39' is beyond 3.4e+38, the largest number", ""),
-        (["--attr", "Skin_Tone=1e38"], "no picture comes out under the stated values", "warnings"),
-        (["--grid", "Skin_Tone=0:1e38:2"], "no picture comes out under the stated values", "warnings"),
-        (["--seeds", "7-3"], "--seeds 7-3: '7-3' is empty or too long a range", ""),
+        (["--attr", "Skin_Tone=1e38"], "the model gives no finite image under the stated values", "warnings"),
+        (
+            ["--grid", "Skin_Tone=0:1e38:2"],
+            "the model gives no finite image under the stated values",
+            "warnings",
+        ),
+        (["--seeds", "7-3"], "--seeds 7-3: '7-3' is an empty or too long range", ""),
         (["--seeds", "one"], "--seeds one: 'one' is not a seed", "0-7,12"),
         (["--seeds", "0-7", "--n", "3"], "--n 3: --seeds 0-7 names 8, not 3", "one of them"),
         (["--grid", "Young=0:1:3,Male=0:1:2,Skin_Tone=0:1:2"], "needs one or two attributes", "Young=0:1:5"),

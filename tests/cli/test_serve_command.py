@@ -18,5 +18,5 @@ def test_without_a_run_it_is_told_how_serve_is_given_one(
     done = CliRunner().invoke(app, ["serve", "--port", "0"])
     assert (done.exit_code, done.stdout) == (2, "")
     error, hint = done.stderr.split("\n\nhint: ")
-    assert error == "error: RUN is not given, $CIVAE_MODEL is not set and runs/ holds no trained run"
+    assert error == "error: RUN is not given, $CIVAE_MODEL is not set and runs/ contains no trained run"
     assert hint == "name a run, as in `civae serve runs/young`, or train one with `civae train`\n"

@@ -57,7 +57,7 @@ def test_the_run_is_named_on_stdout_and_the_rest_on_stderr(
     result = run("--config", write_config(), "--out", tmp_path / "run", "--set", "train.images=32")
     assert result.exit_code == 0
     assert result.stdout == f"{tmp_path / 'run'}\n"
-    assert "training, to 32 images, on cpu, fp32" in result.stderr
+    assert "training to 32 images on cpu, fp32" in result.stderr
     assert "train: 32/32 images (100 %)" in result.stderr
     assert "on cpu, fp32" in (tmp_path / "run" / "log.txt").read_text(encoding="utf-8")
 
@@ -223,7 +223,7 @@ def test_a_killed_process_is_continued_to_the_same_bits(
 
     result = run("--config", file, "--out", tmp_path / "killed")
     assert result.exit_code == 0
-    assert "continuing at 96" in result.stderr
+    assert "continuing from 96" in result.stderr
     assert not half_written.exists()
     run("--config", file, "--out", tmp_path / "whole")
     assert_same_bits(tmp_path / "killed", tmp_path / "whole")

@@ -73,7 +73,7 @@ def test_roles_come_from_a_config_and_flags_win(faces: PreparedData, tmp_path: P
         ),
         (["--on", "gone"], 2, "gone: no such run, checkpoint or model file"),
         (["--out", "."], 2, "--out .: is a folder"),
-        (["--out", "{}/notes.txt"], 2, "notes.txt: exists and is no scorer"),
+        (["--out", "{}/notes.txt"], 2, "notes.txt: exists and is not a scorer"),
         (["--out", "{}/notes.txt/scorer"], 1, "cannot write {}/notes.txt: File exists"),
         (["--config", "{}/gone.yml"], 2, "gone.yml"),
     ],

@@ -32,7 +32,7 @@ CASES = [
     (["counterfactal"], "counterfactal: no such command (did you mean counterfactual?)", "civae"),
     (["config", "shw"], "shw: no such command (did you mean show?)", "civae config"),
     (["train-scorer", "data"], "--out is missing", "civae train-scorer"),
-    (["info", "a", "b"], "b: more than is asked for", "civae info"),
+    (["info", "a", "b"], "b: too many arguments", "civae info"),
     (["--bogus"], "--bogus: no such option", "civae"),
 ]
 

@@ -96,7 +96,7 @@ def test_missing_keys_are_assumed_aloud(tmp_path: Path) -> None:
 def test_an_index_wins_over_a_name_that_is_not_its_own(tmp_path: Path) -> None:
     converted = convert(tmp_path, "norm_type: bn\ntreatment: {Young: 20}\n")
     assert converted.config.data.treatment == ["Male"]
-    assert any("Young stood for index 20, which is Male" in remark for remark in converted.remarks)
+    assert any("Young was given index 20, which is Male" in remark for remark in converted.remarks)
 
 
 def test_bad_values_are_reported_together_at_their_lines(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_bad_values_are_reported_together_at_their_lines(tmp_path: Path) -> None
 
 
 def test_a_config_of_ours_is_not_the_originals(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="holds none of the original project's keys"):
+    with pytest.raises(ConfigError, match="has none of the original project's keys"):
         convert(tmp_path, yaml.safe_dump({"data": {"path": "x"}}))
 
 

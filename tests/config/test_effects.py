@@ -89,7 +89,7 @@ def test_a_baseline_refuses_every_lever(objective: str, lever: str) -> None:
 
 
 def test_levers_refuse_networks_that_they_cannot_work_with() -> None:
-    with pytest.raises(ValueError, match=r"loss\.guidance: asks the attribute predictor"):
+    with pytest.raises(ValueError, match=r"loss\.guidance: uses the attribute predictor"):
         config(loss={"guidance": 1.0}, model={"predictor": False})
     for lever in ("guidance", "reencode"):
         with pytest.raises(ValueError, match=rf"loss\.{lever}: decodes counterfactuals"):

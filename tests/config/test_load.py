@@ -92,7 +92,7 @@ def test_everything_wrong_is_reported_at_once_in_reading_order(tmp_path: Path) -
         "train.yml:8:11: train.images: should be a whole number, not 1000000.0 (write 1000000)",
         "train.yml:9:3: train.lr: repeated key (first at line 7)",
         "train.yml:10:9: train.keep: should be greater than 0, not 0",
-        "train.yml:11:9: objective 'cvae' is defined by N(0,I): model.prior cannot be 'x'",
+        "train.yml:11:9: objective 'cvae' is defined with the prior N(0,I): model.prior cannot be 'x'",
         (
             "train.yml:11:25: model.norm: should be one of 'group', 'batch' or 'none', not 'bach'"
             " (did you mean batch?)"
@@ -114,13 +114,13 @@ def test_of_settings_that_do_not_go_together_each_conflict_is_reported(tmp_path:
     assert problems(tmp_path, text) == [
         "train.yml:2:56: data: 'Young' cannot be both in treatment and in covariates",
         "train.yml:2:63: data: 'Male' cannot be both in treatment and in covariates",
-        "train.yml:3:9: objective 'cvae' is defined by N(0,I): model.prior cannot be 'xt'",
+        "train.yml:3:9: objective 'cvae' is defined with the prior N(0,I): model.prior cannot be 'xt'",
         "train.yml:3:20: model.place_latents: only the layers of model.decoder 'layered' have places",
-        "train.yml:3:37: model.place_latents 99: none of model.latent 64 is left for looks",
-        "train.yml:3:56: model.scales [2, 4]: begins with 1, the vector",
+        "train.yml:3:37: model.place_latents 99: leaves none of model.latent 64 for looks",
+        "train.yml:3:56: model.scales [2, 4]: must begin with 1, the vector",
         "train.yml:4:8: objective 'cvae' is a baseline: loss.guidance cannot be on",
         "train.yml:4:21: objective 'cvae' is a baseline: loss.hsic cannot be on",
-        "train.yml:5:9: train.accumulate: 7 even parts do not make 64 images",
+        "train.yml:5:9: train.accumulate: 7 equal parts cannot be made of 64 images",
         "train.yml:5:24: train.nope: unknown key",
     ]
 

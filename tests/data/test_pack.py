@@ -169,7 +169,7 @@ def test_a_folder_of_something_else_is_left_alone(counting_source: MakeSource, t
     out.mkdir()
     (out / "thesis.tex").write_text("years of work")
     for overwrite in (False, True):
-        with pytest.raises(UsageError, match="not empty, and not written by prepare-data"):
+        with pytest.raises(UsageError, match="not empty and was not written by prepare-data"):
             run(counting_source(), out, overwrite=overwrite)
     (out / "dataset.yml").write_text("mine: too\n")
     with pytest.raises(UsageError, match="not written by"):
@@ -183,7 +183,7 @@ def test_another_preparation_needs_overwrite(counting_source: MakeSource, tmp_pa
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
         run(counting_source(300, stop_at=200), out)
-    with pytest.raises(UsageError, match="another preparation, half done"):
+    with pytest.raises(UsageError, match="another, unfinished preparation"):
         run(counting_source(200), out)
     run(counting_source(300), out)
     with pytest.raises(UsageError, match="already holds other prepared data"):
@@ -206,7 +206,7 @@ def test_a_command_that_chose_the_folder_itself_has_a_hint_of_its_own(
     delete = f"name another --out, or delete {out}"
     with pytest.raises(KeyboardInterrupt):
         run(counting_source(300, stop_at=200), out)
-    assert refused() == ("holds another preparation, half done", delete)
+    assert refused() == ("holds another, unfinished preparation", delete)
     plan = out / PARTIAL / "plan.json"
     stated = plan.read_text()
     plan.write_text("{")
@@ -221,7 +221,7 @@ def test_a_command_that_chose_the_folder_itself_has_a_hint_of_its_own(
     message, hint = refused()
     assert message.startswith("is not empty: ") and hint == delete
     (out / "dataset.yml").unlink()
-    assert refused() == ("is not empty, and not written by prepare-data", "name another --out")
+    assert refused() == ("is not empty and was not written by prepare-data", "name another --out")
 
 
 def test_a_file_as_output_is_refused(counting_source: MakeSource, tmp_path: Path) -> None:

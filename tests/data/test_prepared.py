@@ -126,7 +126,7 @@ def test_a_shard_of_another_shape_is_refused(folder: Path) -> None:
 
 def test_a_wrong_count_is_refused(folder: Path) -> None:
     edit(folder, images=49)
-    with pytest.raises(DataError, match=r"shards hold 50 images, dataset.yml says 49") as caught:
+    with pytest.raises(DataError, match=r"shards hold 50 images, but dataset.yml says 49") as caught:
         PreparedData.open(folder)
     assert str(folder) in (caught.value.hint or "")
 
@@ -138,7 +138,7 @@ def test_verify_notices_a_single_changed_byte(folder: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(DataError, match="does not match its checksum") as caught:
         PreparedData.open(folder).verify()
-    assert caught.value.hint == f"copy {folder} again, or delete it and prepare the data anew"
+    assert caught.value.hint == f"copy {folder} again, or delete it and prepare the data again"
 
 
 @pytest.mark.parametrize(

@@ -204,7 +204,7 @@ def test_an_incomplete_celeba_says_what_is_missing(
 @pytest.mark.parametrize(
     ("file", "text", "message"),
     [
-        ("list_attr_celeba.txt", "2\nMale Young\n1.jpg 1 1\n2.jpg 1\n", ":4: 1 labels under 2 attributes"),
+        ("list_attr_celeba.txt", "2\nMale Young\n1.jpg 1 1\n2.jpg 1\n", ":4: 1 labels for 2 attributes"),
         ("list_attr_celeba.txt", "2\nMale Young\n1.jpg 1 2\n", ":3: '2' is not a label"),
         ("list_attr_celeba.txt", "2\nMale Male\n1.jpg 1 1\n", "Male appears twice"),
         ("list_attr_celeba.txt", "2\nMale\n1.jpg 1\n1.jpg 1\n", ":4: 1.jpg is listed twice"),
@@ -314,7 +314,7 @@ def test_grey_faces_and_chosen_truths() -> None:
         ("synthetic:faces", {"table": Path("x.csv")}, "--table x.csv has no effect here"),
         ("synthetic:faces", {"count": 9}, "--n 9 is too few"),
         ("synthetic:faces", {"overlap": 0.0}, "--overlap 0 is outside"),
-        ("synthetic:faces", {"size": 16}, "--size 16 is not within 32 to 256"),
+        ("synthetic:faces", {"size": 16}, "--size 16 is not between 32 and 256"),
         (
             "synthetic:faces",
             {"truths": ["Yuong=flip"]},
@@ -325,7 +325,7 @@ def test_grey_faces_and_chosen_truths() -> None:
         ("photos", {"overlap": 0.5}, "--overlap 0.5 has no effect here"),
         ("photos", {"truths": ["Young=flip"]}, "--truth Young=flip has no effect here"),
         ("photos", {"seed": 1}, "--seed 1 has no effect: metadata.csv has a column split"),
-        ("photos", {"size": 4}, "--size 4 is not within 8 to 1024"),
+        ("photos", {"size": 4}, "--size 4 is not between 8 and 1024"),
         ("photos", {"crop": 0}, "--crop 0 is not a number of pixels"),
     ],
 )

@@ -87,7 +87,7 @@ def test_two_odd_values_stay_numbers_with_a_note(tmp_path: Path) -> None:
         ("file_name\n1.jpg\n", "no attribute columns"),
         ("filename,a\n1.jpg,1\n", r":1: no column file_name \(is it filename\?\)"),
         ("file_name,a,a\n1.jpg,1,0\n", ":1: column a appears twice"),
-        ("file_name,a\n1.jpg,1\n2.jpg\n", ":3: 1 cells under 2 columns"),
+        ("file_name,a\n1.jpg,1\n2.jpg\n", ":3: 1 cells for 2 columns"),
         ("file_name,a\n1.jpg,1\n1.jpg,0\n", r":3: 1.jpg is already in line 2"),
         ("file_name,a\n1.jpg,1\n./1.jpg,0\n", r":3: 1.jpg is already in line 2"),
         ("file_name,a\n../1.jpg,1\n", ":2: file_name '../1.jpg' leaves the image folder"),
@@ -116,7 +116,7 @@ def test_errors_name_file_and_line(tmp_path: Path, text: str, message: str) -> N
         ("[1]\n", ":1: not a JSON object"),
         ('{"file_name": "a", "x": 1}\n{"file_name": "b"}\n', ":2: key 'x' is not in every line"),
         ('{"file_name": "a", "x": [1]}\n', ":1: x is not a number"),
-        ('{"file_name": 3, "x": 1}\n', ":1: file_name is 3, not a text"),
+        ('{"file_name": 3, "x": 1}\n', ":1: file_name is 3, not text"),
     ],
 )
 def test_errors_in_json_lines(tmp_path: Path, text: str, message: str) -> None:
@@ -138,7 +138,7 @@ def test_finding_the_table(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is empty"):
         find_table(tmp_path)
     write(tmp_path, "x", "1.jpg")
-    with pytest.raises(DataError, match="holds no table"):
+    with pytest.raises(DataError, match="has no table"):
         find_table(tmp_path)
     other = write(tmp_path, CSV, "labels.tsv")
     assert find_table(tmp_path) == other

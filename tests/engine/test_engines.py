@@ -90,12 +90,12 @@ def test_auto_is_torch_without_an_export_or_without_onnx_runtime(
 
 def test_an_export_of_an_earlier_model_is_never_used(copied: Path, caplog: pytest.LogCaptureFixture) -> None:
     retrained(copied)
-    with pytest.raises(DataError, match="the export of another model than") as caught:
+    with pytest.raises(DataError, match="this export does not match") as caught:
         open_engine(copied, "onnx")
     assert f"civae export {copied / 'model.safetensors'}" in (caught.value.hint or "")
     with caplog.at_level(logging.WARNING, logger="civae_core"):
         assert isinstance(open_engine(copied), TorchEngine)
-    assert "export of another model" in caplog.text and "computing with torch" in caplog.text
+    assert "this export does not match" in caplog.text and "using torch instead" in caplog.text
 
 
 @pytest.mark.parametrize("name", [WEIGHTS, "predict.onnx"])
@@ -137,7 +137,7 @@ def test_a_card_cannot_name_files_outside_its_folder(copied: Path) -> None:
     values["graphs"]["abduct"]["file"] = "../model.safetensors"
     values["graphs"]["abduct"]["sha256"] = values["model_sha256"]
     card.write_text(json.dumps(values))
-    with pytest.raises(DataError, match="which is not a file of the folder"):
+    with pytest.raises(DataError, match="which is not a file in the folder"):
         open_engine(copied, "onnx")
 
 
@@ -156,7 +156,7 @@ def test_an_export_can_be_named_itself_and_travel_alone(copied: Path, tmp_path: 
 def test_what_cannot_be_followed_is_refused(exported: Path, trained: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--engine tensorflow: unknown engine"):
         open_engine(exported, "tensorflow")
-    with pytest.raises(UsageError, match="--device cuda: the onnx engine computes on the CPU"):
+    with pytest.raises(UsageError, match="--device cuda: the onnx engine runs only on the CPU"):
         open_engine(exported, "onnx", "cuda")
     with pytest.raises(DataError, match="has no ONNX export") as caught:
         open_engine(trained, "onnx")

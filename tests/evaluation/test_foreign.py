@@ -205,11 +205,11 @@ def refused(folder: Path, data: PreparedData, roles: AttributeRoles) -> CivaeErr
         ({"file_name": "/etc/passwd"}, "leaves the image folder"),
         ({"file_name": "answers/gone.png"}, "there is no file"),
         ({"source": "test[999]"}, "is outside the split"),
-        ({"source": "somebody.png"}, "is no image of"),
-        ({"source": "test"}, "is no image of"),
+        ({"source": "somebody.png"}, "is not an image of"),
+        ({"source": "test"}, "is not an image of"),
         ({"Young": "old"}, "not a number"),
-        ({"Young": "inf"}, "no value that can be intended"),
-        ({"Young": "1e39"}, "no value that can be intended"),
+        ({"Young": "inf"}, "not a value that can be intended"),
+        ({"Young": "1e39"}, "not a value that can be intended"),
         ({"Young": ""}, "Young is empty"),
     ],
 )
@@ -231,16 +231,19 @@ def test_tables_and_pictures_that_cannot_be_scored(
     answer_all(folder, copied(folder))
     rows = rows_of(folder)
     write_rows(folder, [*rows, rows[0]])
-    assert "answered this already" in refused(folder, faces, face_roles).message
+    assert "already answers this" in refused(folder, faces, face_roles).message
     write_rows(folder, [{"file_name": row["file_name"], "source": row["source"]} for row in rows])
     error = refused(folder, faces, face_roles)
     assert "which treatment was intended (Young)" in error.message and "file_name, source" in str(error.hint)
     write_rows(folder, [{**row, "method": "a" if i else "b"} for i, row in enumerate(rows)])
     message = refused(folder, faces, face_roles).message
-    assert f"a has no answer for test[0] under Young={float(rows[0]['Young']):g}, as line 2 has" in message
+    assert (
+        f"a has no answer for test[0] under Young={float(rows[0]['Young']):g}, which line 2 answers"
+        in message
+    )
     assert "it lacks 1 in all" in message
     write_rows(folder, [{**row, "method": "copy"} for row in rows])
-    assert "what a method of civae itself is called" in refused(folder, faces, face_roles).message
+    assert "is the name of one of civae's own methods" in refused(folder, faces, face_roles).message
     write_rows(
         folder, [{**row, "reconstruction": row["source_image"] if i else ""} for i, row in enumerate(rows)]
     )
@@ -260,12 +263,12 @@ def test_tables_and_pictures_that_cannot_be_scored(
     assert "000003.png" in message and message.endswith("; 2 of 12 pictures are unusable")
     (folder / rows[5]["file_name"]).write_bytes(whole)
     Image.new("RGB", (48, 48)).save(folder / rows[3]["file_name"])
-    assert "48×48 pixels, the prepared images have 32×32" in refused(folder, faces, face_roles).message
+    assert "48×48 pixels, but the prepared images have 32×32" in refused(folder, faces, face_roles).message
     secret = tmp_path / "secret.png"
     Image.new("RGB", (32, 32)).save(secret)
     (folder / rows[3]["file_name"]).unlink()
     (folder / rows[3]["file_name"]).symlink_to(secret)
-    assert "a link that leaves the folder" in refused(folder, faces, face_roles).message
+    assert "a link that points outside the folder" in refused(folder, faces, face_roles).message
     (folder / TABLE).unlink()
     assert "--questions" in str(refused(folder, faces, face_roles).hint)
 
@@ -309,7 +312,7 @@ def test_reconstructions_are_read_and_refused_as_answers_are(
     rows[7]["reconstruction"] = "../flat.png"
     write_rows(folder, rows)
     message = refused(folder, faces, face_roles).message
-    assert f"{TABLE}:9: reconstruction '../flat.png' names no file in the folder" in message
+    assert f"{TABLE}:9: reconstruction '../flat.png' does not name a file in the folder" in message
 
 
 # Tables as programs and people write them.
@@ -347,10 +350,10 @@ def test_columns_that_are_not_read_are_named(
 ) -> None:
     answer_all(folder, copied(folder))
     open_foreign(folder, faces, ["Young"])
-    assert "not read" not in caplog.text, "what we write ourselves is expected"
+    assert "ignored columns" not in caplog.text, "what we write ourselves is expected"
     write_rows(folder, [{**row, "Male": "1", "note": "a"} for row in rows_of(folder)])
     assert open_foreign(folder, faces, ["Young"]).treatments == ("Young",)
-    assert "not read: Male, note; treatments: Young" in caplog.text
+    assert "ignored columns: Male, note; treatments: Young" in caplog.text
     assert open_foreign(folder, faces, []).treatments == ("Young", "Male")
 
 

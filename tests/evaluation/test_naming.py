@@ -60,10 +60,13 @@ def test_models_of_one_objective_are_told_apart_and_none_is_lost(make_stored: Ma
 @pytest.mark.parametrize(
     ("other", "what"),
     [
-        ({"size": 16}, "image format is 3×16×16, but 3×32×32"),
-        ({"covariates": ()}, "list of covariates is empty, but Male"),
-        ({"covariates": ("Male", "Smiling")}, "list of covariates is Male, Smiling, but Male"),
-        ({"treatments": ("Young", "Male"), "covariates": ()}, "treatment is Young, Male, but Young"),
+        ({"size": 16}, "image format is 3×16×16, but that of {} is 3×32×32"),
+        ({"covariates": ()}, "list of covariates is empty, but that of {} is Male"),
+        ({"covariates": ("Male", "Smiling")}, "list of covariates is Male, Smiling, but that of {} is Male"),
+        (
+            {"treatments": ("Young", "Male"), "covariates": ()},
+            "treatment is Young, Male, but that of {} is Young",
+        ),
     ],
 )
 def test_models_of_another_question_are_refused(
@@ -72,5 +75,5 @@ def test_models_of_another_question_are_refused(
     models = [make_stored(), make_stored(path="other.safetensors", **other)]
     with pytest.raises(UsageError) as caught:
         name_methods(models)
-    assert caught.value.message == f"other.safetensors: its {what} in {models[0].path}"
+    assert caught.value.message == f"other.safetensors: its {what.format(models[0].path)}"
     assert caught.value.hint

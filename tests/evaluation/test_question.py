@@ -59,7 +59,7 @@ def test_what_changes_nobody_is_no_question(made_old: PreparedData) -> None:
     assert question.do == {"Young": "flip"} and question.truth is None and len(question.chosen) == len(old)
     tone = AttributeRoles.assign(made_old.attributes, ["Skin_Tone"], ["Male"])
     darkest = LabelledRows(old.rows_N, old.x_NX, torch.full_like(old.t_NT, tone.treatments[0].high))
-    with pytest.raises(DataError, match=rf"changes none of the {len(old)} images, who all have that already"):
+    with pytest.raises(DataError, match=rf"changes none of the {len(old)} images, which all have it already"):
         ask(made_old, tone, darkest)
 
 

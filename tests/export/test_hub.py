@@ -154,7 +154,7 @@ def test_only_an_evaluation_of_this_very_model_counts(
         assert "had seen 64 images, not 512" in caplog.text
         path.write_text(json.dumps(EVALUATION | {"images_seen": {"cvae": 512, "ours, seed 7": 512}}))
         assert evaluation_of(stored) is None
-        assert "is of cvae, ours, seed 7, not of this model" in caplog.text
+        assert "describes cvae, ours, seed 7, not this model" in caplog.text
     path.write_text(json.dumps(EVALUATION))
     assert evaluation_of(stored) == EVALUATION
     for damaged in ("{", "[]", '{"images_seen": 3}'):
@@ -194,10 +194,10 @@ def test_an_evaluation_of_several_seeds_counts_and_is_said_to_be_a_mean(
 
 
 def test_what_cannot_be_written_is_refused(stored: StoredModel, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--licence MIT License: not an abbreviation"):
+    with pytest.raises(UsageError, match="--licence MIT License: not a licence identifier"):
         export_hub(stored, tmp_path / "hub", licence="MIT License")
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(UsageError, match="exists and is no model for a hub"):
+    with pytest.raises(UsageError, match="exists and is not a model for a hub"):
         export_hub(stored, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 

@@ -302,7 +302,7 @@ def test_graphs_that_answer_otherwise_are_not_written(
 
 def test_a_folder_that_is_no_export_is_left_alone(stored: StoredModel, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(UsageError, match="exists and is no ONNX export"):
+    with pytest.raises(UsageError, match="exists and is not an ONNX export"):
         export_onnx(stored, tmp_path)
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
     assert not (tmp_path / CARD).exists()

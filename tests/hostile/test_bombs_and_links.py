@@ -152,7 +152,7 @@ def test_a_member_that_unpacks_to_gigabytes_is_left_packed(tmp_path: Path, metho
             lying = tmp_path / f"{stated}.zip"
             lying.write_bytes(data)
             with pytest.raises(
-                DataError, match=r"cannot be read|unpacks to 4,294,967,294 bytes|packed by a method"
+                DataError, match=r"cannot be read|unpacks to 4,294,967,294 bytes|packed with a method"
             ):
                 ZipFiles(lying, "").read("x.jpg")
 

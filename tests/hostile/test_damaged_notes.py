@@ -227,7 +227,7 @@ def test_a_file_that_stands_for_a_checkpoint_names_one_beside_it(named: str, tmp
     checkpoints.mkdir(parents=True)
     (checkpoints / "last").write_text(named, encoding="utf-8")
     assert follow(checkpoints / "last") == checkpoints / "last"
-    with pytest.raises(DataError, match=r"holds no model.safetensors and no checkpoints/last"):
+    with pytest.raises(DataError, match=r"contains no model.safetensors and no checkpoints/last"):
         find_model_file(tmp_path / "run")
     (checkpoints / "last").write_text("step-000000512\n", encoding="utf-8")
     assert follow(checkpoints / "last") == checkpoints / "step-000000512"
@@ -269,7 +269,7 @@ def test_a_training_state_is_read_only_if_it_can_be_of_this_network(checkpoint: 
 
     with_hole("model.more", 2**33)
     with pytest.raises(
-        DataError, match=r"state.safetensors: holds 2,\d+,\d+,\d+ numbers, a training state of this"
+        DataError, match=r"state.safetensors: holds 2,\d+,\d+,\d+ numbers, but a training state of this"
     ):
         survives("state", lambda: restore_checkpoint(checkpoint, learner), may_raise=())
     with_hole("model.more", 2**40)  # more than most machines let a file map

@@ -24,7 +24,7 @@ def test_a_file_beyond_the_limit_is_refused_before_it_is_parsed(tmp_path: Path) 
     file = tmp_path / "train.yml"
     with file.open("wb") as opened:
         opened.truncate(MOST_BYTES + 1)
-    assert refusal(file) == f"{file}: cannot read it: larger than the 262,144 bytes that are read"
+    assert refusal(file) == f"{file}: cannot read it: larger than the 262,144 bytes that are allowed"
 
 
 @pytest.mark.parametrize("section", ["", "train:\n"])

@@ -73,10 +73,10 @@ def test_neither_is_it_one_in_json(tmp_path: Path, value: str) -> None:
         ('{"file_name": "a.jpg", "Age": 1' + "0" * 400 + "}", ":1: Age is infinite or too large"),
         ('{"file_name": "a.jpg", "Age": Infinity}', ":1: Age is infinite or too large"),
         ('{"file_name": "a\\ud800.jpg", "Age": 1}', ":1: file_name 'a\\ud800.jpg' is not Unicode text"),
-        ('{"file_name": "a.jpg", "Age\\u001b[2J": 1}', ":1: 'Age\\x1b[2J' is no name for an attribute"),
+        ('{"file_name": "a.jpg", "Age\\u001b[2J": 1}', ":1: 'Age\\x1b[2J' is not a valid attribute name"),
         (
             '{"file_name": "a.jpg", "' + "A" * 201 + '": 1}',
-            ":1: '" + "A" * 201 + "' is no name for an attribute",
+            ":1: '" + "A" * 201 + "' is not a valid attribute name",
         ),
         (
             '{"file_name": "a.jpg", "Age": 1, "Age": 2}',

@@ -104,7 +104,9 @@ def test_values_under_which_no_picture_comes_out_are_refused_not_shown_in_black(
     results = edit_pictures(engine, pictures, [{"Young": 0.5}, treat], stated=stated)
     with pytest.raises(UsageError) as caught:
         list(results)
-    assert caught.value.message.startswith(f"{pictures[0].name}: no picture comes out under Young=")
+    assert caught.value.message.startswith(
+        f"{pictures[0].name}: the model gives no finite image under Young="
+    )
     assert ("Young=1e+30" in caught.value.message) == (treat["Young"] == 1e30)
     assert ("Skin_Tone=-1e+38" in caught.value.message) == bool(stated)
 

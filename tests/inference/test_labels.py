@@ -124,7 +124,7 @@ def test_the_unsure_is_told_in_sentences() -> None:
     )
     assert texts == [
         "a.png: unsure of Male (1 with probability 0.27), Age; the answer is the mean over 6 plausible combinations",
-        "a.png: unsure of Young (1 with probability 0.60); taken as what is likelier",
+        "a.png: unsure of Young (1 with probability 0.60); the likelier value is used",
     ]
     assert describe_unsure("a.png", Unsure(), {"Male": 0.99}) == []
 
@@ -156,4 +156,4 @@ def test_who_asks_for_what_is_predicted_already_is_told(
         assert texts == []
         return
     (text,) = texts
-    assert text.startswith("a.jpg: predicted Young to be 0 already") and text.endswith("--attr Young=…")
+    assert text.startswith("a.jpg: Young is predicted to be 0 already") and text.endswith("--attr Young=…")

@@ -150,5 +150,5 @@ def test_many_seeds_go_in_batches(engine: TorchEngine, monkeypatch: pytest.Monke
 
 
 def test_values_under_which_no_picture_comes_out_are_refused(engine: TorchEngine) -> None:
-    with pytest.raises(UsageError, match="no picture comes out under the stated values"):
+    with pytest.raises(UsageError, match="the model gives no finite image under the stated values"):
         sample_images(engine, [0, 1], [{}, {"Skin_Tone": 1e38}])

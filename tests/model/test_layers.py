@@ -156,8 +156,8 @@ def test_the_code_of_places_sees_contours_only() -> None:
     ("values", "said"),
     [
         ({"decoder": "direct", "place_latents": 2}, "only the layers of model.decoder 'layered' have places"),
-        ({"decoder": "layered", "latent": 4, "place_latents": 4}, "none of model.latent 4 is left"),
-        ({"treatment_input": "concat"}, "only looks are told t"),
+        ({"decoder": "layered", "latent": 4, "place_latents": 4}, "leaves none of model.latent 4 for looks"),
+        ({"treatment_input": "concat"}, "a layered one gives t only to looks"),
     ],
 )
 def test_settings_that_cannot_be_together_are_refused(values: dict[str, Any], said: str) -> None:

@@ -249,8 +249,8 @@ def test_the_network_alone_says_what_it_implies(make_config: Callable[..., Confi
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
-        ({"decoder": "layered"}, "paints pixels: model.decoder cannot be 'layered'"),
-        ({"treatment_input": "film"}, "is given t beside z: model.treatment_input cannot be 'film'"),
+        ({"decoder": "layered"}, "paints pixels directly: model.decoder cannot be 'layered'"),
+        ({"treatment_input": "film"}, "is given t alongside z: model.treatment_input cannot be 'film'"),
         ({"x_in_decoder": True}, "gives its decoder no covariates: model.x_in_decoder cannot be true"),
         ({"scales": [1, 4]}, r"has a z that is a vector: model.scales cannot be \[1, 4\]"),
         ({"place_latents": 2}, "model.place_latents: only the layers of model.decoder 'layered' have places"),

@@ -266,13 +266,13 @@ def test_one_scale_is_the_vector(make_model: Callable[..., IntactVAE]) -> None:
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"scales": [4, 8]}, "begins with 1, the vector"),
-        ({"scales": [1, 8, 4]}, "4 is not 8 doubled once or more often"),
+        ({"scales": [4, 8]}, "must begin with 1, the vector"),
+        ({"scales": [1, 8, 4]}, "4 is not 8 doubled one or more times"),
         ({"scales": [1, 4, 12]}, "12 is not 4 doubled"),
         ({"scales": [1, 4, 4]}, "4 is not 4 doubled"),
         ({"scales": []}, "at least 1 item"),
         ({"scales": [1, 2, 4, 8, 16]}, "at most 4 items"),
-        ({"scales": [1, 256]}, "262,208 dimensions, at most 65,536"),
+        ({"scales": [1, 256]}, "262,208 dimensions, more than 65,536"),
         ({"scales": [1, 4], "prior_structure": "additive"}, "'additive' is for a z that is a vector"),
         ({"scales": [1, 4], "norm": "batch"}, "count the batch statistics of model.norm 'batch' twice"),
     ],
@@ -286,7 +286,9 @@ def test_scales_that_cannot_be_are_refused(values: dict[str, Any], said: str) ->
 def test_a_scale_that_is_no_resolution_of_the_network_is_refused(
     make_model: Callable[..., IntactVAE], scales: list[int], side: int
 ) -> None:
-    with pytest.raises(UsageError, match=rf"model\.scales: {side} is no .* 2 stages bring 16 px to 4, 8$"):
+    with pytest.raises(
+        UsageError, match=rf"model\.scales: {side} is not a .* 2 stages reduce 16 px to 4, 8$"
+    ):
         make_model(scales=scales)
 
 

@@ -73,7 +73,7 @@ def test_a_model_is_named_by_run_checkpoint_or_file(trained: Path, place: str) -
 def test_a_place_without_a_model(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="nowhere: no such run, checkpoint or model file"):
         find_model_file(tmp_path / "nowhere")
-    with pytest.raises(DataError, match=r"holds no model.safetensors and no checkpoints/last"):
+    with pytest.raises(DataError, match=r"contains no model.safetensors and no checkpoints/last"):
         find_model_file(tmp_path)
 
 
@@ -82,7 +82,9 @@ def test_the_newest_run_unless_the_environment_names_one(
 ) -> None:
     monkeypatch.delenv("CIVAE_MODEL", raising=False)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UsageError, match=r"--model is not given, \$CIVAE_MODEL is not set and runs/ holds"):
+    with pytest.raises(
+        UsageError, match=r"--model is not given, \$CIVAE_MODEL is not set and runs/ contains"
+    ):
         newest_run()
     for age, name in enumerate(("newest", "older", "oldest")):
         file = tmp_path / "runs" / name / LAST

@@ -151,7 +151,7 @@ def test_sixteen_bits_a_channel_in_colour_are_refused_and_not_cut_to_eight(
     tmp_path: Path, colour_type: int, channels: int
 ) -> None:
     (tmp_path / "in.png").write_bytes(wide_png(colour_type, channels))
-    with pytest.raises(DataError, match="16 bits a channel"):
+    with pytest.raises(DataError, match="16-bit colour"):
         read_native(tmp_path / "in.png")
 
 

@@ -58,7 +58,7 @@ def test_it_goes_back_to_the_last_good_state_with_a_lower_rate(
     (event,) = [line for line in lines if "event" in line]
     # 20 steps in a row from 128 on have been skipped at 448; checkpoints after 128 are from amid them.
     assert event == {"images": 448, "event": "diverged", "back_to": 128, "rate_factor": RATE_AFTER_SETBACK}
-    assert "448 images: back to 128, with the learning rate at 25 %" in caplog.text
+    assert "448 images: going back to 128, with the learning rate at 25 %" in caplog.text
     before, after = lines[: lines.index(event)], lines[lines.index(event) + 1 :]
     assert sum(line["skipped_steps"] for line in before if "lr" in line) == 20
     trained = [line for line in after if "lr" in line]

@@ -112,7 +112,7 @@ def test_a_silent_holder_of_elsewhere_counts_as_gone(
     acquire(tmp_path).require()
     assert time.monotonic() - began >= locks.PATIENCE_SECONDS
     watched, taken = caplog.messages
-    assert str(holder) in watched and "watching up to" in watched
+    assert str(holder) in watched and "waiting up to" in watched
     assert f"taken over from {holder}" in taken
 
 
@@ -231,7 +231,7 @@ def replace_holder(lock: locks.Lock) -> None:
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
-        (lambda lock: lock.path.unlink(), "taken over by hand"),
+        (lambda lock: lock.path.unlink(), r"its \.civae-lock was removed or replaced"),
         (vanish, "the folder has vanished"),
         (replace_holder, "taken over by process 77 on elsewhere"),
     ],

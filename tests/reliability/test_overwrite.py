@@ -59,7 +59,7 @@ def test_replacing_can_end_before_any_deletion(tmp_path: Path, monkeypatch: pyte
         else:
             plan = json.loads((out / PARTIAL / "plan.json").read_text())
             if plan["preparation"] is None:
-                with pytest.raises(UsageError, match="another preparation, half done"):
+                with pytest.raises(UsageError, match="another, unfinished preparation"):
                     prepare(faces(2), out, workers=1, max_bad=NO_BAD)
         again = prepare(faces(2), out, workers=1, max_bad=NO_BAD, overwrite=True)
         assert again.data.fingerprint == new

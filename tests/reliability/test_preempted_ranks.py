@@ -125,7 +125,7 @@ def test_where_the_first_is_refused_none_waits_for_it(config_file: Path, tmp_pat
         codes, told = end_of(start_commands(training(config_file, run), 2, said), said)
     assert codes == [1, 1]
     assert f"process {os.getpid()} on " in told[0]
-    assert "the first process could not begin" in told[1]
+    assert "the first process could not start" in told[1]
 
 
 def test_where_one_is_killed_the_other_ends_too(
@@ -145,4 +145,4 @@ def test_where_one_is_killed_the_other_ends_too(
     started[1].kill()
     codes, told = end_of(started, said)
     assert codes == [1, -signal.SIGKILL], told
-    assert "error: lost contact with another of the processes" in told[0]
+    assert "error: lost contact with another training process" in told[0]

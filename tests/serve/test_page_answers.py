@@ -146,7 +146,7 @@ def test_extrapolation_is_said(visit: Visit, photograph: bytes) -> None:
     ]
     assert inside["beyond"] == [] and inside["notes"] == []
     assert beyond["beyond"] == ["Young"]
-    assert any("Young set beyond training" in note for note in beyond["notes"])
+    assert any("Young set beyond what training saw" in note for note in beyond["notes"])
     assert any("Male=3 (training saw 0 to 1)" in note for note in beyond["notes"])
 
 
@@ -204,7 +204,7 @@ def test_a_photograph_can_be_forgotten(visit: Visit, photograph: bytes) -> None:
         (b'{"treat": {"Young": 1e999}}', "treat.Young: "),
         (b'{"treat": {"Young": NaN}}', "treat.Young: "),
         (b'{"treat": {"Young": 1e300}}', "treat.Young: "),
-        (b'{"treat": {"Young": 1e30}}', "no picture comes out"),
+        (b'{"treat": {"Young": 1e30}}', "the model gives no finite image"),
         (b'{"treat": {"Young": "0"}}', "treat.Young: "),
         (b'{"models": [7]}', "there is no model 7"),
         (b'{"models": [-1]}', "models.0: "),
@@ -213,8 +213,8 @@ def test_a_photograph_can_be_forgotten(visit: Visit, photograph: bytes) -> None:
         (b'{"path": "/etc/passwd"}', "path: "),
         (b'{"noise": 1, "noise": 0}', "appears twice"),
         (b"[" * 9000, "nested too deeply"),
-        (b"\xff", "no JSON"),
-        (b"", "no JSON"),
+        (b"\xff", "not JSON"),
+        (b"", "not JSON"),
     ],
 )
 def test_questions_that_make_no_sense_are_refused_in_a_sentence(

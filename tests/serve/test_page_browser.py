@@ -78,7 +78,7 @@ def test_a_photo_is_changed_compared_and_downloaded(page: Any, photograph: bytes
     page.keyboard.press("Home")
     expect(status).to_contain_text("Young: −0.5 instead of")
     expect(slider).to_have_attribute("aria-valuetext", "−0.5, extrapolated")
-    expect(page.locator(".notes")).to_contain_text("Young set beyond training")
+    expect(page.locator(".notes")).to_contain_text("Young set beyond what training saw")
     beyond = counterfactual.get_attribute("src")
     for _ in range(25):
         page.keyboard.press("ArrowRight")
@@ -147,7 +147,7 @@ def test_what_is_wrong_is_one_sentence_and_the_page_goes_on(page: Any, photograp
 
     alert = page.get_by_role("alert")
     page.set_input_files("#file", {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"not a picture"})
-    expect(alert).to_have_text("image: not an image; JPEG, PNG, WebP, TIFF, BMP and GIF are read")
+    expect(alert).to_have_text("image: not an image; use JPEG, PNG, WebP, TIFF, BMP or GIF")
     expect(page.locator("#change")).to_be_hidden()
     page.get_by_role("button", name="Example 2").press("Enter")
     expect(page.locator("#status")).to_contain_text("Nothing changed")

@@ -152,7 +152,7 @@ def test_the_page_answers_to_its_own_names_only(
     response = visit(headers={"host": host}, any_address=any_address).get("/")
     assert response.status_code == status
     if status != 200:
-        assert response.json()["error"].startswith("this page is not called")
+        assert response.json()["error"].startswith("this page is not served as")
         assert "--allow-host NAME" in response.json()["hint"]
 
 

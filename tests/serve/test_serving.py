@@ -271,7 +271,7 @@ def test_what_cannot_be_served_is_said(
         ([str(trained), "--examples", str(tmp_path)], "without images"),
         ([str(trained), "--examples", f"{faces.path}#test[0:900]"], "outside the split"),
         ([str(trained), "--host", "no.such.host.invalid"], "--host no.such.host.invalid"),
-        ([str(trained), "--host", "192.0.2.1"], "127.0.0.1 is this machine alone"),
+        ([str(trained), "--host", "192.0.2.1"], "127.0.0.1 for this machine alone"),
     ):
         result = asked([*arguments, "--port", "0"])
         assert result.exit_code in (2, 3) and said in result.stderr, result.stderr
@@ -319,4 +319,4 @@ def test_the_process_ends_cleanly(trained: Path) -> None:
         process.send_signal(signal.SIGINT)
         assert process.wait(PATIENCE_S) == 130
         said = process.stderr.read()
-    assert said.splitlines()[-1] == "stopped; the photographs are forgotten" and "Traceback" not in said
+    assert said.splitlines()[-1] == "stopped; no photographs are kept" and "Traceback" not in said

@@ -306,7 +306,7 @@ def test_other_attributes_of_the_same_number_are_refused(
 ) -> None:
     swapped = {"data.treatment": ["Male"], "data.covariates": ["Young", "Skin_Tone"]}
     other = make_learner(tiny_config({"train.precision": "fp32"} | swapped), faces)
-    with pytest.raises(DataError, match=r"are Young \| Male, Skin_Tone, the config's are Male \| Young"):
+    with pytest.raises(DataError, match=r"are Young \| Male, Skin_Tone, but the config's are Male \| Young"):
         restore_checkpoint(copy, other)
 
 

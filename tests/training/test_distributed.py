@@ -50,7 +50,7 @@ def test_two_processes_train_what_one_does_and_one_can_go_on(
     assert codes == [0, 0], stderrs
     stdouts = [(tmp_path / f"said-{rank}.out").read_text(encoding="utf-8") for rank in range(2)]
     assert stdouts == [f"{tmp_path / 'two'}\n", ""], "only the first process speaks"
-    assert stderrs[0].count("training, to 64 images, on cpu") == 1
+    assert stderrs[0].count("training to 64 images on cpu") == 1
     assert stderrs[0].count("train: 64/64 images") == 1 and stderrs[1] == ""
 
     lines = [json.loads(line) for line in (tmp_path / "two" / "metrics.jsonl").read_text().splitlines()]
@@ -73,7 +73,7 @@ def test_two_processes_train_what_one_does_and_one_can_go_on(
 def test_batches_must_be_shared_evenly() -> None:
     Processes(rank=1, world_size=2).require_even_shares(6)
     with pytest.raises(
-        UsageError, match=r"train.batch_size: 7 images cannot be shared evenly by 2 processes"
+        UsageError, match=r"train.batch_size: 7 images cannot be divided evenly among 2 processes"
     ) as caught:
         Processes(rank=1, world_size=2).require_even_shares(7)
     assert caught.value.hint == "for example --set train.batch_size=8"
@@ -157,9 +157,13 @@ def meet_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
         (
             RuntimeError("[…/gloo/transport/tcp/pair.cc:545] Read error"),
             CivaeError,
-            "lost contact with another",
+            "lost contact with another training process",
         ),
-        (torch.distributed.DistBackendError("NCCL"), CivaeError, "lost contact with another"),
+        (
+            torch.distributed.DistBackendError("NCCL"),
+            CivaeError,
+            "lost contact with another training process",
+        ),
         (RuntimeError("shapes differ"), RuntimeError, "shapes differ"),
     ],
 )

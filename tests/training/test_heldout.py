@@ -131,7 +131,7 @@ def test_without_a_valid_split_others_are_watched_and_it_is_said(
         PreparedData, "rows", lambda self, split: whole(self, split)[: 0 if split in absent else None]
     )
     assert validation_split(faces) == "test"
-    assert "no image is in the valid split; the validation loss is that of test images" in caplog.text
+    assert "the valid split has no images; the validation loss is that of test images" in caplog.text
     absent.add("test")
     assert validation_split(faces) == "train"
 

@@ -213,7 +213,7 @@ def test_a_preview_says_how_many_images_go_at_once_and_measures_less_in_parts(
 def test_batches_of_each_process_are_cut_evenly_or_refused() -> None:
     Processes(world_size=2).require_even_shares(12, parts=3)
     with pytest.raises(
-        CivaeError, match=r"train.accumulate: 4 even parts do not make the 6 images of each of 2"
+        CivaeError, match=r"train.accumulate: 4 equal parts cannot be made of the 6 images of each of 2"
     ) as caught:
         Processes(world_size=2).require_even_shares(12, parts=4)
     assert caught.value.hint == "for example --set train.accumulate=3"

@@ -102,9 +102,9 @@ def test_what_becomes_of_them_is_said_when_training_starts(
 ) -> None:
     lacking, of = int((partly.rows("train") % 4 == 0).sum()), len(partly.rows("train"))
     preview(config(), tmp_path / "run", device="cpu")
-    said = f"{lacking} of {of} training images lack a label of Young, Male, Skin_Tone"
+    said = f"{lacking} of {of} training images lack a label for Young, Male, Skin_Tone"
     assert said in caplog.text
-    assert f"{lacking} of them teach the attribute predictor" in caplog.text
+    assert f"also learns the labels that {lacking} of the incomplete ones have" in caplog.text
     assert "train split" not in caplog.text, "and not a second time in other words"
     caplog.clear()
     preview(config(**{"model.predictor": False}), tmp_path / "run", device="cpu")

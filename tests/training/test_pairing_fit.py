@@ -141,12 +141,13 @@ def test_a_rotation_that_takes_the_effect_is_not_kept(
     }
     rows = labelled_rows(faces, face_roles, "train")
     fit_pairing(model, faces, rows, face_roles, seed=0, **settings)
-    assert model.pairing.free_TLL.any() and "stay as they come" not in caplog.text
+    assert model.pairing.free_TLL.any() and "left unpaired" not in caplog.text
     lost = 1
     fit_pairing(model, faces, rows, face_roles, seed=0, **settings)
     assert not model.pairing.free_TLL.any()
     assert (
-        "paired 248 of 256 counterfactuals look as asked, without 256: they stay as they come" in caplog.text
+        "noises 248 of 256 counterfactuals look as asked, without pairing 256: the noises are left unpaired"
+        in caplog.text
     )
 
 
@@ -196,7 +197,7 @@ def test_it_is_said_where_nothing_checks_the_rotation(
             stopped=lambda: 0,
             **settings,
         )
-    assert "paired unchecked" in caplog.text
+    assert "paired without a check" in caplog.text
 
 
 def test_the_predictor_reads_what_was_asked_of_each_image(
@@ -282,7 +283,7 @@ def test_pairing_that_was_stopped_is_begun_again_to_the_same_bits(
     assert read_card(find_model_file(tmp_path / "run")).lacks_pairing
     monkeypatch.setattr(loop, "fit_pairing", real)
     assert (
-        "96 are done, then pairing noises by 96\n"
+        "96 are done, then pairing noises on 96\n"
         in preview(config, tmp_path / "run", device="cpu").describe()
     )
     caplog.set_level(logging.INFO, "civae_core")

@@ -187,7 +187,7 @@ def test_what_differs_in_parts_is_said(
 
 
 def test_what_cannot_be_is_refused(make_config: Callable[..., Config]) -> None:
-    with pytest.raises(ValidationError, match="accumulate: 4 even parts do not make 6 images"):
+    with pytest.raises(ValidationError, match="accumulate: 4 equal parts cannot be made of 6 images"):
         make_config(train={"accumulate": 4})
     with pytest.raises(ValidationError, match=r"train.checkpoint_activations: .* model.norm 'batch' twice"):
         make_config(train={"checkpoint_activations": True}, model={"norm": "batch"})

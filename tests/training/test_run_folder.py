@@ -140,7 +140,7 @@ def test_only_what_the_docs_name_may_differ_when_a_run_goes_on(
         try:
             folder.require_same(config.model_copy(update=changes))
         except UsageError as error:
-            assert f"another config: {key} (" in error.message
+            assert f"different config: {key} (" in error.message
             refused.append(key)
     assert len(refused) > 50
     assert set(flat(config.model_dump())) - set(refused) == FREE_TO_CHANGE
@@ -155,7 +155,9 @@ def test_only_what_the_docs_name_may_differ_when_a_run_goes_on(
 def test_a_run_on_other_data_is_refused(tiny_config: MakeConfig, finished: Path, tmp_path: Path) -> None:
     source = faces_source(count=20, seed=1, overlap=0.5, truths=[], size=32, channels=3)
     prepare(source, tmp_path / "data", workers=1, max_bad=MaxBad.parse("0"))
-    with pytest.raises(UsageError, match=r"data.path: .*data holds other images than .*run was trained on"):
+    with pytest.raises(
+        UsageError, match=r"data.path: .*data holds other images than those .*run was trained on"
+    ):
         train(tiny_config({"data.path": str(tmp_path / "data")}), finished, device="cpu")
 
 
@@ -163,7 +165,7 @@ def test_a_folder_of_something_else_is_refused_untouched(tiny_config: MakeConfig
     (tmp_path / "config.yml").write_text("anybody: has one\n")
     (tmp_path / "thesis.tex").write_text("years of work")
     before = contents(tmp_path)
-    with pytest.raises(UsageError, match=r"is not empty and not a run \(it holds thesis.tex\)") as caught:
+    with pytest.raises(UsageError, match=r"is neither empty nor a run \(it holds thesis.tex\)") as caught:
         train(tiny_config(SHORT), tmp_path, device="cpu")
     assert caught.value.exit_code == 2
     assert contents(tmp_path) == before
@@ -208,7 +210,7 @@ def test_a_line_that_a_full_disk_cut_short_is_dropped(tmp_path: Path) -> None:
 
 
 def test_must_insists_on_a_checkpoint(tiny_config: MakeConfig, finished: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"--resume must: .*new holds no checkpoint"):
+    with pytest.raises(UsageError, match=r"--resume must: .*new has no checkpoint"):
         train(tiny_config(), tmp_path / "new", device="cpu", resume="must")
     assert not (tmp_path / "new").exists()
     assert train(tiny_config(), finished, device="cpu", resume="must").finished

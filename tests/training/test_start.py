@@ -71,7 +71,7 @@ def test_a_last_that_is_a_file_naming_its_checkpoint_can_be_started_from(
         ({"model.latent": 8}, "does not fit the model: "),
         (
             {"data.covariates": ["Male"]},
-            "treatments and covariates are Young | Male, Skin_Tone, the config's",
+            "treatments and covariates are Young | Male, Skin_Tone, but the config's",
         ),
     ],
 )
@@ -110,9 +110,9 @@ def test_a_dry_run_refuses_folders_that_the_run_would(
     tiny_config: MakeConfig, tmp_path: Path, trained: Path
 ) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
-    assert "is not empty and not a run" in refused(tiny_config(), tmp_path).message
+    assert "is neither empty nor a run" in refused(tiny_config(), tmp_path).message
     run = Path(shutil.copytree(trained, tmp_path / "run", symlinks=True))
-    assert "holds a run with another config" in refused(tiny_config({"train.lr": 1.0}), run).message
+    assert "holds a run with a different config" in refused(tiny_config({"train.lr": 1.0}), run).message
     assert "already holds a run" in refused(tiny_config(), run, resume="never").message
     assert "already holds a run that" in refused(tiny_config(), run, resume=str(trained)).message
 
@@ -123,11 +123,11 @@ def test_a_dry_run_says_from_where_to_where(tiny_config: MakeConfig, trained: Pa
         (line,) = (line for line in found.describe().splitlines() if line.startswith("images "))
         return found.images_from, found.images_to, " ".join(line.split()[1:])
 
-    assert span(tiny_config(), tmp_path / "run") == (0, 512, "to 512, then pairing noises by 16")
+    assert span(tiny_config(), tmp_path / "run") == (0, 512, "to 512, then pairing noises on 16")
     assert span(tiny_config({"model.pairing": "none"}), tmp_path / "run") == (0, 512, "to 512")
     assert span(tiny_config(), tmp_path / "run", stop_at=256) == (0, 256, "to 256")
     longer = tiny_config({"train.images": 640})
-    assert span(longer, trained) == (512, 640, "continuing at 512, to 640, then pairing noises by 16")
+    assert span(longer, trained) == (512, 640, "continuing from 512 to 640, then pairing noises on 16")
     assert span(tiny_config(), trained, stop_at=256) == (512, 256, "nothing to do: 512 are done")
 
 

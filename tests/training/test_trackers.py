@@ -269,7 +269,7 @@ def test_wandb_that_cannot_be_reached_is_kept_offline(
         folder.record({"images": 16, "loss": 1.0})
     assert wandb.torn_down == 1 and wandb.runs[0].given["mode"] == "offline"
     assert wandb.runs[0].logged == [{"images": 16, "loss": 1.0}]
-    assert "wandb goes on offline: no route to it" in caplog.text and "long story" not in caplog.text
+    assert "wandb continues offline: no route to it" in caplog.text and "long story" not in caplog.text
     assert f"wandb sync {tmp_path / 'wandb' / 'a'}" in caplog.text
 
 
@@ -305,7 +305,9 @@ def test_a_tracker_that_fails_is_left_out_and_costs_a_run_one_warning(
         line for line in (run / "log.txt").read_text().splitlines() if " WARNING train.trackers" in line
     ]
     (warning,) = warnings
-    assert warning.endswith("tensorboard is told no more of this run: [Errno 28] No space left on device")
+    assert warning.endswith(
+        "tensorboard gets no further reports of this run: [Errno 28] No space left on device"
+    )
     assert len([values for values in wandb.runs[0].logged if "loss" in values]) == 4, "the other goes on"
 
 
@@ -319,7 +321,7 @@ def test_a_tracker_that_cannot_be_opened_costs_a_run_one_warning(
         folder.record({"images": 16, "loss": 1.0})
         opened.picture(tmp_path / "none.png", 16)
     (warning,) = caplog.messages
-    assert "tensorboard is told no more of this run: " in warning
+    assert "tensorboard gets no further reports of this run: " in warning
 
 
 def test_processes_that_write_nothing_open_no_tracker(tiny_config: MakeConfig, tmp_path: Path) -> None:
@@ -336,7 +338,7 @@ def test_trackers_are_named_from_a_list_without_repeats(tiny_config: MakeConfig,
     for given, held in (("wandb", ["wandb"]), ("[tensorboard, wandb]", ["tensorboard", "wandb"]), ("[]", [])):
         assert load_config([base], [f"train.trackers={given}"]).train.trackers == held
     for refused, why in (
-        ("[wandb, wandb]", "'wandb' stands twice"),
+        ("[wandb, wandb]", "'wandb' appears twice"),
         ("[mlflow]", "'tensorboard' or 'wandb'"),
     ):
         with pytest.raises(ConfigError, match=why) as caught:

@@ -93,7 +93,7 @@ def test_a_model_of_other_images_or_attributes_is_refused(
     scorer: Yardstick, faces: PreparedData, trained: Path, pictures: Callable[..., Any]
 ) -> None:
     stored = load_model(trained)
-    with pytest.raises(UsageError, match="takes images of 3×32×32, those of pictures are 1×16×16"):
+    with pytest.raises(UsageError, match="takes images of 3×32×32, but those of pictures are 1×16×16"):
         quality_on_reconstructions(scorer, stored, pictures())
     other = pictures()
     other.channels, other.size = 3, 32

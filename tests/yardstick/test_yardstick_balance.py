@@ -110,7 +110,7 @@ def test_what_does_not_vary_is_dropped_and_said(caplog: pytest.LogCaptureFixture
     labels_NA[7:, 2] = torch.nan
     with caplog.at_level(logging.WARNING, "civae_core"):
         assert learnable(TABLE, labels_NA) == [1, 3]
-    assert "too few examples to learn a scorer of: Young, Gray" in caplog.text
+    assert "too few examples to train a scorer of: Young, Gray" in caplog.text
     labels_NA[:, 3] = 0.25
     assert learnable(TABLE, labels_NA) == [1]
     with pytest.raises(DataError, match="no attribute of the table varies enough"):
@@ -130,7 +130,7 @@ def test_a_treatment_that_weights_cannot_part_from_a_covariate_is_said_once(
     labels_NA[:40, 0] = 1 - labels_NA[:40, 0]  # hardly any old woman or young man
     warn_of_association(labels_NA, balanced_weights(labels_NA, TABLE, ROLES, 2.0), TABLE, ROLES)
     (record,) = caplog.records
-    assert "still goes with" in record.message and "standardised difference" in record.message
+    assert "is still associated with" in record.message and "standardised difference" in record.message
     assert {"Young", "Male"} <= set(record.message.replace(",", "").split())
     caplog.clear()
     labels_NA[:, 0] = labels_NA[:, 1]

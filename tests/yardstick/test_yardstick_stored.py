@@ -76,7 +76,7 @@ def lose_a_tensor(path: Path) -> None:
     ("spoil", "message"),
     [
         (truncate, "not a readable safetensors file"),
-        (be_foreign, "a safetensors file, but not a scorer's"),
+        (be_foreign, "a safetensors file, but not a scorer"),
         (be_newer, "written in format 99, this version reads up to 1"),
         (damage_format, "its metadata is damaged"),
         (damage_card, "its metadata is damaged"),

@@ -80,7 +80,7 @@ def celeba_source(
         missing = _ATTRIBUTES if attributes is None else _PARTITION
         raise DataError(
             f"{root}: found CelebA, but no {missing}.txt or .csv",
-            hint="needed are the aligned images, the list of attributes and the partition",
+            hint="provide the aligned images, the list of attributes and the partition",
         )
     with _reading(attributes) as lines:
         table = read_attributes(lines, attributes.path)

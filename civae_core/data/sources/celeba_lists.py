@@ -39,14 +39,14 @@ def read_attributes(lines: Lines, path: Path) -> Table:
     for line, cells in rows:
         if len(cells) != len(names) + 1:
             raise DataError(
-                f"{path}:{line}: {len(cells) - 1} labels under {len(names)} attributes", hint=_INCOMPLETE_HINT
+                f"{path}:{line}: {len(cells) - 1} labels for {len(names)} attributes", hint=_INCOMPLETE_HINT
             )
         if cells[0] in seen:
             raise DataError(f"{path}:{line}: {cells[0]} is listed twice", hint=_TWICE_HINT)
         if set("/\\\0") & set(cells[0]) or cells[0] in (".", ".."):
             raise DataError(
                 f"{path}:{line}: {cells[0]!r} is not a plain file name",
-                hint="CelebA's names have no folders; all images lie in one, img_align_celeba",
+                hint="remove the folder from the name; all images are in one folder, img_align_celeba",
             )
         try:
             labels = [_LABELS[cell] for cell in cells[1:]]
@@ -81,7 +81,7 @@ def read_partition(lines: Lines, path: Path, file_names: Iterable[str]) -> np.nd
         if len(cells) != 2:
             raise DataError(
                 f"{path}:{line}: expected an image and its partition, got {len(cells)} cells",
-                hint="each line holds a file name and 0, 1 or 2 for train, valid or test",
+                hint="write a file name and 0, 1 or 2 (train, valid or test) on each line",
             )
         if line == 1 and cells[1] == "partition":
             continue
@@ -92,7 +92,7 @@ def read_partition(lines: Lines, path: Path, file_names: Iterable[str]) -> np.nd
         return np.array([codes[name] for name in file_names], np.uint8)
     except KeyError as error:
         raise DataError(
-            f"{path} does not list {error.args[0]}", hint="the lists are of different releases"
+            f"{path} does not list {error.args[0]}", hint="use two lists from the same release"
         ) from error
 
 

@@ -102,12 +102,12 @@ def open_member(archive: Path, name: str, most: int) -> IO[bytes]:
     member = opened.getinfo(name)
     if member.file_size > most:
         raise DataError(
-            f"{name} unpacks to {member.file_size:,} bytes, more than the {most:,} that are read",
-            hint="download the archive again, from another place if need be; no list or image is that large",
+            f"{name} unpacks to {member.file_size:,} bytes, more than the limit of {most:,}",
+            hint="download the archive again, from another source if need be; no list or image is that large",
         )
     if member.compress_type not in _METHODS:
         raise DataError(
-            f"{name} is packed by a method other than deflate; pack the archive again",
+            f"{name} is packed with a method other than deflate; pack the archive again",
             hint="unpack it and name the folder, or pack it with `zip -r`",
         )
     return opened.open(member)

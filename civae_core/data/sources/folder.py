@@ -40,7 +40,7 @@ def folder_source(
     if read.splits_N is not None and seed is not None:
         raise UsageError(
             f"--seed {seed} has no effect: {path.name} has a column {SPLIT_COLUMN}",
-            hint=f"leave --seed out, or rename that column to have the images split by --seed {seed}",
+            hint=f"omit --seed, or rename that column to have the images split by --seed {seed}",
         )
     splits_N = read.splits_N if read.splits_N is not None else hashed_splits(read.file_names, seed or 0)
     preprocessing = Preprocessing(size=size, channels=channels, crop=crop)

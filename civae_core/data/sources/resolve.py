@@ -48,18 +48,18 @@ def open_source(named: str, options: SourceOptions) -> Source:
     """
     if not SMALLEST <= options.size <= LARGEST:
         raise UsageError(
-            f"--size {options.size} is not within {SMALLEST} to {LARGEST}", hint="64 pixels, if left out"
+            f"--size {options.size} is not between {SMALLEST} and {LARGEST}", hint="the default is 64 pixels"
         )
     if options.crop is not None and options.crop < 1:
         raise UsageError(
             f"--crop {options.crop} is not a number of pixels",
-            hint="1 or more, the side of the centred square that is kept; left out, the largest that fits, "
-            "of CelebA its usual 150",
+            hint="give the side of the centred square to keep, 1 or more; the default is the largest that fits, "
+            "for CelebA the usual 150",
         )
     if named.startswith("synthetic:"):
         return _open_faces(named, options)
     _refuse(
-        f"it is for {' and '.join(BUILT_IN)}",
+        f"it is only for {' and '.join(BUILT_IN)}",
         {"--n": options.count, "--overlap": options.overlap, "--truth": options.truths or None},
     )
     path = Path(named)
@@ -98,11 +98,11 @@ def _open_faces(named: str, options: SourceOptions) -> Source:
         )
     if not SMALLEST_FACE <= options.size <= LARGEST_FACE:
         raise UsageError(
-            f"--size {options.size} is not within {SMALLEST_FACE} to {LARGEST_FACE}, as {named} are drawn",
-            hint="64 pixels, if left out",
+            f"--size {options.size} is not between {SMALLEST_FACE} and {LARGEST_FACE}, the range of {named}",
+            hint="the default is 64 pixels",
         )
     _refuse(
-        "synthetic faces are drawn, to size",
+        "synthetic faces are drawn at --size, not read from files",
         {"--crop": options.crop, "--table": options.table, "--follow-links": options.follow_links or None},
     )
     roots = roots_of(BUILT_IN[named])
@@ -122,4 +122,4 @@ def _refuse(why: str, given: dict[str, object]) -> None:
     for flag, value in given.items():
         if value is not None:
             typed = flag_as_typed(flag, value)
-            raise UsageError(f"{typed} has no effect here: {why}", hint=f"leave {flag} out")
+            raise UsageError(f"{typed} has no effect here: {why}", hint=f"omit {flag}")

@@ -31,18 +31,20 @@ def parse_truths(
     for text in texts:
         parts = [part.strip() for part in text.split(",")]
         if len(parts) > 1 and not all(parts):
-            raise UsageError(f"{FLAG} {text}: has a comma too many", hint="as in Young=flip,Male=flip")
+            raise UsageError(
+                f"{FLAG} {text}: has a comma too many", hint="write it as in Young=flip,Male=flip"
+            )
         names = [part.partition("=")[0].strip() for part in parts]
         for place, name in enumerate(names):
             if name in consequences:
                 raise UsageError(
                     f"{FLAG} {text}: {name} follows from other attributes, so it cannot be set",
-                    hint=f"one of {', '.join(kinds)}",
+                    hint=f"set one of {', '.join(kinds)}",
                 )
             if name in names[:place]:
                 raise UsageError(
-                    f"{FLAG} {text}: {name} is set twice at once",
-                    hint=f"for several questions repeat {FLAG}",
+                    f"{FLAG} {text}: {name} is set twice",
+                    hint=f"to ask several questions, repeat {FLAG}",
                 )
         for do in parse_treatments(parts, kinds, continuous, FLAG):
             name = do_text(do, ",")  # what dataset.yml calls it

@@ -46,7 +46,7 @@ function say(text) { $("status").textContent = text; }
 
 function fail(error) {
   if (!(error instanceof Refused)) console.error(error);
-  const noFace = error.message.includes("no face found") ? "; set Face to “taken as it is” to use the photo anyway" : "";
+  const noFace = error.message.includes("no face found") ? "; set Face to “used as it is” to use the photo anyway" : "";
   $("error").textContent = error.message + noFace;
   $("error").hidden = false;
   say("");
