@@ -408,7 +408,10 @@ def test_pictures_that_fail_for_different_reasons_are_told_apart_above(
     bad = (photo_files / "1.png", photo_files / "2.png")
     code, stdout, stderr = civae(*bad, "--model", trained, "--treat", "Young=0", "--out", tmp_path / "out")
     assert (code, stdout) == (3, "") and stderr.count("warning: skipped") == 2
-    assert "error: none of 2 pictures could be used\n\nhint: what is wrong with each stands" in stderr
+    assert (
+        "error: none of 2 pictures could be used\n\nhint: repair these pictures, or omit them; the lines above say"
+        in stderr
+    )
 
 
 def test_prepared_images_of_another_size_are_refused(

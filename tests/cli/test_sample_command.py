@@ -119,7 +119,7 @@ def test_values_beyond_training_are_warned_of(trained: Path, tmp_path: Path) -> 
         ),
         (["--seeds", "7-3"], "--seeds 7-3: '7-3' is an empty or too long range", ""),
         (["--seeds", "one"], "--seeds one: 'one' is not a seed", "0-7,12"),
-        (["--seeds", "0-7", "--n", "3"], "--n 3: --seeds 0-7 names 8, not 3", "one of them"),
+        (["--seeds", "0-7", "--n", "3"], "--n 3: --seeds 0-7 names 8, not 3", "only one of the two"),
         (["--grid", "Young=0:1:3,Male=0:1:2,Skin_Tone=0:1:2"], "needs one or two attributes", "Young=0:1:5"),
         (
             ["--grid", "Yuong=0:1:3"],

@@ -149,7 +149,7 @@ def test_an_export_can_be_named_itself_and_travel_alone(copied: Path, tmp_path: 
     alone = Path(shutil.copytree(folder, tmp_path / "alone"))
     retrained(copied)
     assert isinstance(open_engine(alone), OnnxEngine)
-    with pytest.raises(DataError, match="the export of another model"):
+    with pytest.raises(DataError, match="this export does not match"):
         open_engine(folder)
 
 

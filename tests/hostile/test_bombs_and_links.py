@@ -289,6 +289,6 @@ def test_a_table_that_is_a_pipe_does_not_hang(folder: Path, tmp_path: Path) -> N
     (folder / "metadata.csv").unlink()
     os.mkfifo(folder / "metadata.csv")
     code, errors = prepare(folder, tmp_path / "out")
-    assert code == 3 and "holds no table" in errors
+    assert code == 3 and "has no table of attributes" in errors
     code, errors = prepare(folder, tmp_path / "out", "--table", str(folder / "metadata.csv"))
     assert code == 3 and "metadata.csv is not a regular file" in errors

@@ -179,7 +179,7 @@ def test_the_command_says_what_it_was_unsure_of_and_attr_settles_it(
     told = f"{files[2]}: unsure of Male (1 with probability {records[2]['predicted']['Male']:.2f})"
     assert f"{told}; the answer is the mean over 2 plausible combinations" in said
     assert f"{files[3]}: unsure" not in said and "unsure of 1 more pictures" in said
-    assert said.count("state with --attr") == 1
+    assert said.count("state what you know with --attr") == 1
 
     settled, said = run(str(files[0]), *common, "--attr", "Male=1", "--attr", "Young=1")
     assert "unsure" not in said + json.dumps(settled)

@@ -63,7 +63,7 @@ def test_each_subject_has_the_truth_of_its_own_intervention() -> None:
 
 
 def test_flips_are_not_mixed_with_other_treatments() -> None:
-    with pytest.raises(UsageError, match=r"Young=flip, Age=50: .* one treatment only"):
+    with pytest.raises(UsageError, match=r"Young=flip, Age=50: .* needs a single treatment"):
         subjects_of(ROWS, {"Young": "flip", "Age": 50.0}, data_with(), ROLES)
     assert len(subjects_of(ROWS, {"Young": "flip"}, data_with(), ROLES)) == 5
 

@@ -139,6 +139,6 @@ def test_what_is_said_before_there_is_a_folder_stands_in_its_log(
     train(config, tmp_path / "run", device="cpu")
     logged = (tmp_path / "run" / "log.txt").read_text(encoding="utf-8")
     assert logged.count("INFO weights: inverse, effective sample size") == 1
-    assert logged.index("weights: ") < logged.index("training, to 16 images")
+    assert logged.index("weights: ") < logged.index("training to 16 images")
     train(config, tmp_path / "run", device="cpu")
     assert (tmp_path / "run" / "log.txt").read_text(encoding="utf-8").startswith(logged), "and it grows"
