@@ -1,17 +1,18 @@
-"""Ours and the original project's preset, side by side: how good is either after how much computing?
+"""Compare our network with the original project's preset: how good is each after how much computing?
 
     python benchmarks/against_original.py --data DATA --out OUT [--write docs/against-original]
 
-Trains `configs/original-64.yml` and `configs/quickstart.yml` on the same prepared faces, each in a process of its own
-with one thread, at the same time, and stops either at several points to score held-out images: mean squared error and
-PSNR of reconstructions (τ = 0), and the relative effect error (τ = 1) where the data knows the truth. Time is CPU
-time of training, its start and validation included, scoring not. Stop it and call it again: it goes on.
+Trains `configs/original-64.yml` and `configs/quickstart.yml` on the same prepared faces at the same time, each in a
+separate process with one thread, and stops each training at several points to score held-out images: mean squared
+error and PSNR of reconstructions (τ = 0), and the relative effect error (τ = 1) if the data has the truth. Time is
+the CPU time of training, including start-up and validation but not scoring. If the script is interrupted, run it
+again to continue.
 
-Ours lets its learning rate fall over the whole of its training, so amid a long one it is behind a short one that is
-done. Hence a third training of ours, over a fifth of the images (`--our-images`).
+The learning rate of ours decays over the whole training, so in the middle of a long training ours is behind a short
+one that has finished. Hence a third training: ours on a fifth of the images (`--our-images`).
 
-Choose images so that `--original-images` and `--our-images` take the same time. Prints what is to be reached and what
-was; `--write` keeps it as .json and .png, and as tables in .md, between the marks of its name.
+Choose `--original-images` and `--our-images` such that both take the same time. Prints the goals and whether they
+were reached; `--write` saves this as .json and .png, and as tables in .md, between the markers of that name.
 """
 
 import argparse
@@ -55,13 +56,13 @@ POINTS = {
     ),
     "short": (0.1, 0.25, 0.5, 0.75, 1.0),
 }
-"""Shares of a training after which it is scored: ours often where a fifth of the time is to be told."""
+"""Shares of a training after which it is scored; those of ours are dense up to a fifth of the time."""
 GOAL_SHARE, GOAL_DB = 0.2, 3.0
-"""Ours is to be as good in this share of the original's time, and better by so many dB in the same time."""
+"""Goals: ours should be as good in this share of the original's time, and this many dB better in the same time."""
 MEASURES = {"mse": "MSE of reconstructions", "relative_effect_error": "relative effect error"}
 VERDICTS = {True: "reached", False: "**missed**", None: "**open**: ours had less time"}
 FULL_SHARE = 0.85
-"""Of the original's time, with less of which ours cannot be said to have missed what it is to reach in all of it."""
+"""With less than this share of the original's time, ours cannot be said to have missed the goal in dB."""
 SCORE_BATCH = 50
 ONLY_TRAINED = {
     "train.keep": 1,
@@ -69,15 +70,15 @@ ONLY_TRAINED = {
     "train.checkpoint_every": 10**12,
     "train.validate_images": 64,
 }
-"""Settings under which hardly anything but training takes time."""
+"""Settings under which almost all the time is spent on training."""
 START = "spawn"
-"""How processes begin: anew, so that none has a thread or a lock of this one."""
+"""Start method of the processes: none inherits a thread or a lock of this one."""
 CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
 class Point:
-    """How good a model is after some training."""
+    """How good a model is at one point of its training."""
 
     images: int
     seconds: float
@@ -85,21 +86,21 @@ class Point:
     gflop: float
     """Arithmetic of training, forward and backward, in 10⁹ operations."""
     mse: float
-    """Of held-out reconstructions, images in [0,1], τ = 0."""
+    """Mean squared error of held-out reconstructions (τ = 0), images in [0,1]."""
     psnr: float
-    """Of that mean squared error, in dB."""
+    """PSNR of that mean squared error, in dB."""
     relative_effect_error: float | None
-    """Of held-out counterfactuals at τ = 1; None where no truth is known."""
+    """That of held-out counterfactuals at τ = 1; None if no truth is known."""
 
 
 Curve = list[dict[str, Any]]
-"""Points of one training, in their order."""
+"""Points of one training, in order."""
 
 
 def configs(
     data: PreparedData, treatment: str, covariates: Sequence[str], images: dict[str, int]
 ) -> dict[str, Config]:
-    """Both methods' settings on this data."""
+    """Configs of the three trainings on this data, by name."""
     shared = {
         "data.path": str(data.path),
         "data.treatment": treatment,
@@ -114,7 +115,7 @@ def configs(
 
 
 def gflop_per_image(config: Config, data: PreparedData) -> tuple[float, int]:
-    """Arithmetic of one training step for each of its images, in 10⁹ operations, and the model's parameters."""
+    """Arithmetic of a training step per image, in 10⁹ operations, and the model's number of parameters."""
     roles = assign_roles(config, data)
     compute = Compute.choose(CPU, "fp32", False)
     learner = Learner(make_model(config, roles, data), config, roles, compute)
@@ -147,7 +148,7 @@ def score(run: Path, data: PreparedData, limit: int) -> tuple[float, float | Non
 
 
 def follow(config: Config, run: Path, shares: Sequence[float], limit: int) -> None:
-    """Trains up to each point in turn and scores it; goes on after the last point that `run`.json has."""
+    """Train up to each point in turn and score it, continuing after the last point in `run`.json."""
     torch.set_num_threads(1)
     data = PreparedData.open(config.data.path)
     file = run.with_suffix(".json")
@@ -168,7 +169,7 @@ def follow(config: Config, run: Path, shares: Sequence[float], limit: int) -> No
         try:
             train(config, run, device="cpu", stop_at=images)
         finally:
-            seconds += time.process_time() - begun  # what a signal stopped was saved, and has taken time too
+            seconds += time.process_time() - begun  # also when a signal stops it: the work was saved
             keep()
         error, effect_error = score(run, data, limit)
         psnr = -10 * math.log10(error)
@@ -182,7 +183,7 @@ def first_at(points: Curve, key: str, goal: float) -> dict[str, Any] | None:
 
 
 def caught_up(numbers: dict[str, Any]) -> list[dict[str, Any]]:
-    """What the original ends at and what its best was, by measure, and when each training was as good first."""
+    """For each measure, the original's last and best value, and the first point where each training is as good."""
     points = numbers["original"]["points"]
     rows = []
     for key in MEASURES:
@@ -198,7 +199,7 @@ def caught_up(numbers: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def at_the_same_time(numbers: dict[str, Any]) -> list[dict[str, Any]]:
-    """Each point of the original beside what ours had come to by then, in the better of its two trainings."""
+    """Each point of the original, with the last point of ours by that time in the better of its two trainings."""
     rows = []
     for there in numbers["original"]["points"]:
         last = [
@@ -213,7 +214,7 @@ def at_the_same_time(numbers: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def goals(numbers: dict[str, Any]) -> list[dict[str, Any]]:
-    """What ours is to reach, what it came to, and whether that is enough; None where ours has not had its time."""
+    """The goals of ours, what it achieved, and whether that is enough; None if ours has not had its time."""
     found = []
     for row in (row for row in numbers["caught_up"] if row["of"] == "last"):
         shares = [row[name]["seconds"] / row["seconds"] for name in ("ours", "short") if row[name]]
@@ -241,7 +242,7 @@ def number(value: float | None, digits: int) -> str:
 
 
 def as_markdown(numbers: dict[str, Any]) -> str:
-    """Networks, goals, when ours caught up, both at the same times, and every point, as tables."""
+    """Tables of the networks, the goals, when ours caught up, both at the same times, and every point."""
     parts = [
         f"**Not finished:** {label} has seen {of['seen']:,} of {of['of']:,} images.\n"
         for label, of in numbers["unfinished"].items()
@@ -339,7 +340,7 @@ def as_markdown(numbers: dict[str, Any]) -> str:
 
 
 def as_figure(numbers: dict[str, Any]) -> Image.Image:
-    """PSNR and relative effect error against CPU time, a fifth of the original's marked."""
+    """PSNR and relative effect error against CPU time, with a mark at a fifth of the original's time."""
     measures = {"psnr": "PSNR of reconstructions (dB)", "relative_effect_error": "relative effect error"}
     shown = [key for key in measures if numbers["ours"]["points"][0][key] is not None]
     figure = new_figure(height=360)
@@ -361,10 +362,10 @@ def as_figure(numbers: dict[str, Any]) -> Image.Image:
 
 
 def into_page(page: str, name: str, tables: str) -> str:
-    """A page with the tables between the marks of their name; an empty one gets the marks too.
+    """Put the tables between the markers of their name; an empty page gets the markers too.
 
     Raises:
-        SystemExit: the page has other things and no such marks.
+        SystemExit: the page is not empty and lacks these markers.
     """
     begin, end = f"<!-- measured: {name} -->\n", f"<!-- end: {name} -->"
     page = page or f"{begin}{end}\n"
@@ -375,7 +376,7 @@ def into_page(page: str, name: str, tables: str) -> str:
 
 
 def summarised(out: Path, about: dict[str, Any]) -> dict[str, Any]:
-    """What the trainings in `out` came to."""
+    """Results of the trainings in `out`."""
     numbers: dict[str, Any] = {name: json.loads((out / f"{name}.json").read_text("utf-8")) for name in FILES}
     numbers["about"] = about
     numbers["unfinished"] = {

@@ -1,13 +1,14 @@
-"""What training with several processes costs each image, against processes that train beside each other alone.
+"""Measure what distributed training costs per image, relative to processes that train side by side on their own.
 
     python benchmarks/ddp_overhead.py [--processes 2] [--batch 32] [--size 64] [--steps 10] [--rounds 5] [--json]
 
-In every round the same steps are timed three times: by one process alone, while the others wait; by all beside each
-other, each for itself; and by all together, gradients exchanged over Gloo. What the second costs more than the first
-is the machine shared (caches, memory, clock); what the third costs more than the second is DistributedDataParallel.
-Each is given by the wall, as the slowest process has it, per image that one process passes through, and in time of
-processors, that of Gloo's threads included, per image of all: on a machine that does other things too only the latter
-means much. Medians over rounds with their range. One thread a process; the default network, on random images.
+In every round the same steps are timed three times: in one process alone, while the others wait; in all processes
+side by side, each on its own; and in all together, with gradients exchanged over Gloo. The second costs more than the
+first because the machine is shared (caches, memory, clock); the third costs more than the second because of
+DistributedDataParallel. Each cost is given as wall time of the slowest process, per image that one process handles,
+and as CPU time including Gloo's threads, per image of all processes; on a machine with other load, only the latter
+means much. Figures are medians over rounds with their range. Each process has one thread and trains the default
+network on random images.
 """
 
 import argparse
@@ -33,7 +34,7 @@ from civae_core.training.learner import Learner
 
 WAYS = ("alone", "beside", "together")
 START = "spawn"
-"""How processes begin: anew, so that none has a thread or a lock of this one."""
+"""Start method of the processes: none inherits a thread or a lock of this one."""
 
 
 def main() -> None:
@@ -51,7 +52,7 @@ def main() -> None:
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Times of each way in every round, as the slowest process has them, and what they come to."""
+    """Wall times of the slowest process for each way in every round, and summaries of wall and CPU time."""
     with socket.socket() as taken:
         taken.bind(("localhost", 0))
         port = taken.getsockname()[1]
@@ -94,7 +95,7 @@ def spread(values: list[float]) -> dict[str, float]:
 
 
 def describe(found: dict[str, Any]) -> str:
-    """The same as aligned lines."""
+    """The result of `measure` as aligned lines."""
     settings = found["settings"]
     lines = [f"{settings['processes']} processes, {settings['batch']} images each at {settings['size']} px"]
     for clock in ("wall", "processor"):
@@ -122,7 +123,7 @@ def _worker(rank: int, port: int, options: argparse.Namespace, queue: Any) -> No
         together.wrap(compiled=False, distributed=True)
         batch = _batch(options, rank)
         for learner in (by_itself, together):
-            learner.step(batch, 0)  # the first one also makes the optimiser's moments
+            learner.step(batch, 0)  # warm-up: the first step also creates the optimiser's moments
         walls, busy = [], []
         for number in range(options.rounds):
             order = WAYS[number % 3 :] + WAYS[: number % 3]
@@ -137,7 +138,7 @@ def _worker(rank: int, port: int, options: argparse.Namespace, queue: Any) -> No
 
 
 def _timed(learner: Learner, batch: Batch, steps: int) -> tuple[float, float]:
-    """Seconds that the slowest process took, and seconds of processors that all took."""
+    """Wall time of the slowest process, and CPU time of all processes together, in seconds."""
     dist.barrier()
     begun, busy = time.perf_counter(), time.process_time()
     for _ in range(steps):

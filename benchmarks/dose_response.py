@@ -1,9 +1,10 @@
-"""How a model responds to more and more of a treatment, within the range of training and beyond, against the truth.
+"""Measure how a model responds to increasing doses of a treatment, within the training range and beyond it.
 
     python benchmarks/dose_response.py RUN [--split test] [--limit 256] [--scorer FILE]
 
-RUN has a treatment of which its data knows two doses or more (configs/faces-age.yml). Prints the entry that
-`civae_core.evaluation.doses.dose_scores` describes, of the model and of copying the input.
+The data of RUN must have the truth at two or more doses of a treatment (configs/faces-age.yml). Prints the entry that
+`civae_core.evaluation.doses.dose_scores` describes, which compares with that truth, for the model and for copying
+the input.
 """
 
 import argparse

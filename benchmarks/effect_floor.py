@@ -1,11 +1,11 @@
-"""How much of the effect on the built-in faces cannot be known from the photograph.
+"""Estimate how much of the effect on the built-in faces cannot be known from the photograph.
 
-The true counterfactual uses the subject's own noise: how far this person will grey, which colour the hair under the
-grey once had. Nothing in the picture shows it, so the best answer is the mean over that noise, and its relative
-effect error is the least that any method can expect, on average over subjects; on few subjects one may have luck.
-Hair colour is not wholly hidden (brows keep some of it), so the second line is an upper bound of its floor.
+The true counterfactual uses the subject's own noise: how far this person will grey, or which colour the hair under
+the grey once had. The photograph does not show it, so the best answer is the mean over that noise, and its relative
+effect error is the lowest that any method can expect on average over subjects; on a few subjects a method may be
+lucky. Hair colour is not wholly hidden (brows keep some of it), so the second line is an upper bound on its floor.
 
-The mean is over a finite number of draws; what that adds to its error, the variance over the draws divided by their
+The mean is over a finite number of draws. The error that this adds, the variance over the draws divided by their
 number, is subtracted. Brackets are 95 % bootstrap intervals over subjects.
 
     python benchmarks/effect_floor.py
@@ -25,13 +25,13 @@ from civae_core.synthetic.noise import SOURCES
 HIDDEN_WHILE_YOUNG = ("grays", "gray_tone", "recedes", "wrinkles")
 HIDDEN_BY_GREY = ("hair_colour",)
 HELD_OUT = 1_000_000
-"""Subjects from here on belong to no prepared data."""
+"""Subjects from this number on are in no prepared data."""
 
 
 def mean_over(
     process: FaceProcess, subjects: Subjects, sources: tuple[str, ...], draws: int
 ) -> tuple[Tensor, Tensor]:
-    """The mean picture over fresh draws of some noise, all else held, and its sampling variance, both [N,3,S,S].
+    """Mean picture over fresh draws of some noise, with all else fixed, and its sampling variance, both [N,3,S,S].
 
     Args:
         draws: at least 2.
@@ -56,13 +56,13 @@ def floor(
     y_NCHW, truth_NCHW = (process.render(s).double() / 255 for s in (subjects, flipped))
     mean_NCHW, variance_NCHW = mean_over(process, flipped, sources, draws)
     terms = effect_terms(y_NCHW, mean_NCHW, truth_NCHW)
-    # An answer that is wrong by √variance has just the error that the finite number of draws adds.
+    # An answer that is off by √variance has exactly the error that the finite number of draws adds.
     added = effect_terms(y_NCHW, truth_NCHW + variance_NCHW.sqrt(), truth_NCHW)
     return terms.error_N - added.error_N, terms.size_N
 
 
 def told(error_N: Tensor, size_N: Tensor) -> str:
-    """`0.0258 [0.0210, 0.0310]`."""
+    """Ratio and interval as text, such as `0.0258 [0.0210, 0.0310]`."""
     found = bootstrap_ratio(error_N, size_N)
     return f"{found.mean:.4f} [{found.lo:.4f}, {found.hi:.4f}]"
 

@@ -1,15 +1,16 @@
-"""How long a counterfactual takes through torch and through the ONNX export beside a model.
+"""Compare the time that a counterfactual takes in torch and through the ONNX export beside a model.
 
     python benchmarks/engines.py RUN PHOTO [--batch 32] [--rounds 7] [--out engines.json]
 
-RUN needs its export: `civae export RUN`. Prints one JSON object:
+RUN needs an export: `civae export RUN`. Prints one JSON object:
 
-- `start_to_picture`: the whole command for one photograph, a process each, both engines in turn; seconds by the wall
-  and of processor time, for on a shared machine the wall tells of the neighbours too.
-- `batch`, `single`: abduction and prediction in one process, both engines in turn on the same arrays, images per
-  second and the ratio of each round's times; the largest difference of the images.
+- `start_to_picture`: the whole command for one photograph, each time in a new process, with both engines in turn.
+  Seconds of wall time and of CPU time, since on a shared machine the wall time also depends on the other users.
+- `batch`, `single`: abduction and prediction in one process, with both engines in turn on the same arrays. Images per
+  second, the ratio of each round's times, and the largest difference between the images.
 
-Medians over the rounds, with the lowest and highest ratio. Set OMP_NUM_THREADS to say how many cores both may use.
+Figures are medians over the rounds; ratios also have their lowest and highest value. OMP_NUM_THREADS sets the number
+of cores that both engines may use.
 """
 
 import argparse
@@ -73,7 +74,7 @@ def main() -> None:
 
 
 def start_to_picture(run: Path, photo: Path, rounds: int, engine: Engine) -> dict[str, Any]:
-    """Seconds of `civae counterfactual` for one photograph whose attributes nobody states."""
+    """Seconds that `civae counterfactual` takes for one photograph whose attributes are not stated."""
     treat = f"{engine.roles.treatments[0].name}={engine.roles.treatments[0].high:g}"
     wall: dict[str, list[float]] = {"torch": [], "onnx": []}
     processor: dict[str, list[float]] = {"torch": [], "onnx": []}
@@ -94,13 +95,13 @@ def start_to_picture(run: Path, photo: Path, rounds: int, engine: Engine) -> dic
 
 
 def counterfactual_command(run: Path, photo: Path, treat: str, engine: str, out: Path) -> list[str]:
-    """`civae counterfactual` of one photograph through an engine, on the CPU."""
+    """The command `civae counterfactual` for one photograph with the given engine, on the CPU."""
     command = [sys.executable, "-m", "civae_cli", "counterfactual", str(photo), "--model", str(run)]
     return [*command, "--treat", treat, "--engine", engine, "--device", "cpu", "--out", str(out), "--quiet"]
 
 
 def throughput(fast: Engine, slow: Engine, count: int, rounds: int) -> dict[str, Any]:
-    """Images a second of one counterfactual each, by both engines in turn."""
+    """Images per second, with one counterfactual each, by both engines in turn."""
     answer = question(slow, count)
     repeats = max(1, 32 // count)
     difference = float(np.abs(answer(fast) - answer(slow)).max())
@@ -117,7 +118,7 @@ def throughput(fast: Engine, slow: Engine, count: int, rounds: int) -> dict[str,
 
 
 def question(engine: Engine, count: int) -> Callable[[Engine], Array]:
-    """Counterfactuals of so many pictures that `engine` drew, as a function of the engine that answers."""
+    """Draw `count` pictures with `engine`; return a function that computes their counterfactuals with any engine."""
     generator = np.random.default_rng(0)
     subjects_BA = np.array(engine.subjects, dtype=np.float32)[
         generator.integers(len(engine.subjects), size=count)

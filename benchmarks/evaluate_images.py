@@ -1,9 +1,9 @@
-"""How fast an evaluation is, and how much memory it takes as the number of images grows.
+"""Measure how fast an evaluation is, and how much memory it takes as the number of images grows.
 
     python benchmarks/evaluate_images.py [--images 250 1000 4000] [--size 32]
 
-Each row is a process of its own, so that its peak memory is its own. Model and scorer have hardly been trained:
-neither speed nor memory depends on their weights. Prints one JSON object per row.
+Each row is measured in a separate process, so that its peak memory is its own. Model and scorer are barely trained,
+since neither speed nor memory depends on their weights. Prints one JSON object per row.
 """
 
 import argparse
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def set_up(work: Path, images: int, size: int) -> None:
-    """Faces of which a tenth are test images with a known truth, and a model that has seen 64 of them."""
+    """Prepare faces, a tenth of them test images with a known truth, and train a model on 64 images."""
     source = faces_source(
         count=10 * images,
         seed=0,
@@ -73,7 +73,7 @@ def set_up(work: Path, images: int, size: int) -> None:
 
 
 def measure(work: Path, images: int) -> dict[str, float | int]:
-    """Evaluates so many images, pictures apart, and says what that took."""
+    """Evaluate `images` images, without drawing pictures, and return the time and memory that this took."""
     data, device = PreparedData.open(work / "data"), torch.device("cpu")
     model = load_model(work / "run", device)
     instruments = choose_instruments(data, model.card.roles, device, scorer_images=64)

@@ -1,9 +1,9 @@
-"""How surely faces are found and brought to CelebA's template, on aligned portraits of your own.
+"""Measure how reliably faces are found and brought to CelebA's template, on aligned portraits of your own.
 
-Each portrait (178 × 218 pixels, as CelebA's) is looked at as it is, where the square found should be the centred one;
-and again pasted into a canvas of 1600 × 1200 pixels, enlarged 1 to 1.8 times and turned by up to 25°, where it should
-be where it was pasted. Distances are of the square's farthest corner, as a share of its side. The last line has the
-medians of the landmarks, which `civae_core.align.template` takes for CelebA's.
+Each portrait (178 × 218 pixels, as in CelebA) is tried twice: as it is, where the square found should be the centred
+one; and pasted into a canvas of 1600 × 1200 pixels, enlarged 1 to 1.8 times and rotated by up to 25°, where the
+square should be found at the place of pasting. Distances are those of the square's farthest corner, as a share of its
+side. The last line gives the medians of the landmarks, which `civae_core.align.template` takes as CelebA's.
 
     python benchmarks/find_faces.py FOLDER
 """
@@ -29,7 +29,7 @@ CANVAS = (1600, 1200)
 
 
 def pasted(portrait: Image.Image, rng: np.random.Generator) -> tuple[Image.Image, complex, complex]:
-    """A canvas with the portrait in it, and (turn, shift) of canvas = turn · portrait + shift, complex numbers."""
+    """A canvas with the portrait in it, and complex (turn, shift) such that canvas = turn · portrait + shift."""
     scale, degrees = rng.uniform(1, 1.8), rng.uniform(-25, 25)
     large = portrait.resize([round(side * scale) for side in portrait.size], Image.Resampling.LANCZOS)
     turned = large.convert("RGBA").rotate(degrees, Image.Resampling.BICUBIC, expand=True)
@@ -42,12 +42,12 @@ def pasted(portrait: Image.Image, rng: np.random.Generator) -> tuple[Image.Image
 
 
 def distance(found: Placement, wanted: list[complex], side: float) -> float:
-    """Of the farthest corner, as a share of the side."""
+    """Distance of the farthest corner from where it should be, as a share of the side."""
     return max(abs(complex(*at) - to) for at, to in zip(found.corners(), wanted, strict=True)) / side
 
 
 def said(title: str, distances: list[float], count: int) -> None:
-    """Prints how many were found and how far off they were."""
+    """Print how many faces were found and how far off their squares are."""
     quantiles = ", ".join(f"{q:.3f}" for q in np.quantile(distances, [0.5, 0.95, 1]))
     print(f"{title}: found {len(distances)} of {count}; off by {quantiles} of the side (median, 95 %, most)")
 

@@ -1,10 +1,10 @@
-"""The suite's tests of hostile input with many more inputs and fresh seeds, for as long as there is time.
+"""Run the suite's tests of hostile input with many more inputs and fresh seeds, until the time is up.
 
     python benchmarks/fuzz.py --minutes 60 [--examples 500] [--only tables] [--memory 8]
 
-Every round runs tests/hostile/test_fuzz_*.py and tests/properties in a process of its own, with a new seed and a
-limit of memory. A failure is printed with its smallest input and ends with exit code 1. The last line says how many
-hostile inputs were tried, by target; those of tests/properties are not counted.
+Each round runs tests/hostile/test_fuzz_*.py and tests/properties in a separate process, with a new seed and a memory
+limit. A failure is printed with its smallest input, and the script exits with code 1. The last line gives the number
+of hostile inputs tried, by target; inputs of tests/properties are not counted.
 """
 
 import argparse
@@ -21,13 +21,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 HANG_SECONDS = 3_600
-"""Of one round: each input has a limit of its own, in tests/hostile/survival.py."""
+"""Limit for one round; each input has a limit of its own, in tests/hostile/survival.py."""
 
 
 def one_round(
     seed: int, examples: int, only: str, memory: int, tally: Path
 ) -> subprocess.CompletedProcess[str]:
-    """One run of the tests; what was tried is in the file `tally`."""
+    """Run the tests once; they write the number of inputs tried to the file `tally`."""
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (memory * 2**30, memory * 2**30))

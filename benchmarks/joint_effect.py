@@ -1,16 +1,17 @@
-"""Is do(Young, Male) one answer, or two edits pasted? A model of both treatments against the built-in faces' truth.
+"""Is do(Young, Male) one answer or two edits pasted together? Compare a model of both treatments with the truth.
 
     python benchmarks/joint_effect.py RUN [--split test] [--limit 500]
 
-RUN has two or more treatments, and its data knows the truth of setting two of them together and each of them alone
-(configs/faces-joint.yml). Relative effect error against the joint truth, copy = 1, with 95 % intervals over subjects:
+RUN needs two or more treatments, and data with the truth for setting two of them together and each of them alone
+(configs/faces-joint.yml). Prints the relative effect error against the joint truth (copy = 1), with 95 % intervals
+over subjects:
 
     at once   the model's answer to both
-    pasted    y + (y'_1 − y) + (y'_2 − y): its answers to each alone, their effects added
-    in turn   its answer to the second about the picture that its answer to the first is
-    truths    the two true pictures pasted the same way: what adding costs even where each effect is known
+    pasted    y + (y'_1 − y) + (y'_2 − y): the effects of its answers to each alone, added
+    in turn   its answer to the second treatment, about the picture that its answer to the first gave
+    truths    the two true pictures, pasted in the same way: what adding costs even if each effect is known
 
-The last column is over subjects in whom the two truly interact most: the tenth with the largest error of `truths`.
+The last column covers the subjects in whom the two truly interact most: the tenth with the largest error of `truths`.
 """
 
 import argparse
@@ -33,7 +34,7 @@ BATCH = 64
 
 
 def triples(questions: list[Question]) -> list[tuple[Question, Question, Question]]:
-    """Each joint question of two treatments with those that set either alone, alike and for the same people."""
+    """Each joint question of two treatments, with the two that set one of them alike for the same subjects."""
     found = []
     for both in questions:
         alone = [q for q in questions if len(q.do) == 1 and q.do.items() <= both.do.items()]
@@ -74,7 +75,7 @@ def report(
         truth_BCHW, (one, two) = asked.truth_BCHW, alone
         assert truth_BCHW is not None and one.truth_BCHW is not None and two.truth_BCHW is not None
         answer_one, answer_two = (model.answer(q).with_noise_BCHW.clamp(0, 1) for q in alone)
-        # The second step sees what the first left: its picture, and its treatments as factual.
+        # The second step starts from the first one's result: its picture, with its treatments as the factual ones.
         then = Asked(
             asked.rows_B,
             answer_one,

@@ -1,12 +1,12 @@
-"""Cells of several `civae benchmark` folders in one small file, and as the tables of docs/levers.md.
+"""Collect the cells of several `civae benchmark` folders in one small file, and print the tables of docs/levers.md.
 
     python benchmarks/kept_cells.py docs/levers.json [FOLDER…] [--config configs/levers.yml]
     python benchmarks/kept_cells.py docs/headline.json [FOLDER…] --config configs/headline.yml --upright
 
-Cells of the folders replace those of the same data, method and seed in the file. Prints a row for each method of the
-config, in its order: the relative effect error at each overlap, and more at the last; mean ± sd over seeds, a dash
-where nothing was trained. With `--upright` a row for each measure and a column for each overlap and method that has a
-cell, with the number of its seeds.
+Cells of the folders replace those with the same data, method and seed in the file. Prints a row for each method of
+the config, in its order: the relative effect error at each overlap, and further measures at the last overlap, as mean
+± sd over seeds, with a dash where nothing was trained. With `--upright`, prints a row for each measure, and a column
+for each overlap and method that has a cell, with the number of its seeds.
 """
 
 import argparse
@@ -22,7 +22,7 @@ import yaml
 from civae_core.files import write_text
 
 Kept = dict[str, dict[str, list[dict[str, Any]]]]
-"""By data set and method: an entry for each seed, as in `evaluate --json`, with its `seed`."""
+"""Entries by data set and method, one for each seed: as in `evaluate --json`, with its `seed`."""
 
 MEASURES = (
     "relative_effect_error",
@@ -43,7 +43,7 @@ MEASURES = (
     "balance",
 )
 Shown = dict[str, tuple[int, Callable[[dict[str, Any]], float]]]
-"""Decimals of a measure, and where the number stands."""
+"""Number of decimals of each measure, and a function that reads its value from an entry."""
 COLUMNS: Shown = {
     "as intended": (2, lambda entry: _only(entry["effectiveness"])["accuracy"]["mean"]),
     "worst leak (sd)": (2, lambda entry: abs(entry["worst_leak"]["mean"])),
@@ -54,7 +54,7 @@ COLUMNS: Shown = {
 
 
 def rows_of(covariates: Sequence[str]) -> Shown:
-    """What is shown upright: the leak is of any attribute, what is seen right of the covariates and of all others."""
+    """Rows of the upright table: the leak of any attribute, and accuracy changes of covariates and of all others."""
 
     def changes(entry: dict[str, Any], *, of_covariates: bool) -> list[float]:
         of = entry["leak_accuracy"].items()
@@ -76,7 +76,7 @@ def rows_of(covariates: Sequence[str]) -> Shown:
 
 
 def cells_of(folder: Path) -> Kept:
-    """The evaluated runs of a benchmark's folder, rounded; copying the input and the truth are left out."""
+    """Rounded entries of a benchmark folder's evaluated runs, without those of copying the input and of the truth."""
     found: Kept = {}
     for file in sorted(folder.glob("runs/*/*/evaluation.json")):
         named = re.fullmatch(r"(.+)-seed(\d+)", file.parent.name)
@@ -90,7 +90,7 @@ def cells_of(folder: Path) -> Kept:
 
 
 def merged(old: Kept, new: Kept) -> Kept:
-    """Both, the new in place of the old where data, method and seed are the same."""
+    """Merge both; a new entry replaces an old one with the same data, method and seed."""
     result = {data: dict(methods) for data, methods in old.items()}
     for data, methods in new.items():
         for name, entries in methods.items():
@@ -101,7 +101,7 @@ def merged(old: Kept, new: Kept) -> Kept:
 
 
 def table(kept: Kept, methods: Sequence[str], datasets: Sequence[str]) -> str:
-    """A row of Markdown for each method that has a cell."""
+    """A Markdown table with a row for each method that has a cell."""
     last = datasets[-1]
     heads = [_head(data) for data in datasets]
     lines = [
@@ -121,7 +121,7 @@ def table(kept: Kept, methods: Sequence[str], datasets: Sequence[str]) -> str:
 
 
 def upright(kept: Kept, methods: Sequence[str], datasets: Sequence[str], covariates: Sequence[str]) -> str:
-    """A row of Markdown for each measure, a column for each data set and method that has a cell."""
+    """A Markdown table with a row for each measure and a column for each data set and method that has a cell."""
     of = {(data, name): kept.get(data, {}).get(name, []) for data in datasets for name in methods}
     cells = {place: entries for place, entries in of.items() if entries}
     heads = [f"{name}, {_head(data)} ({len(entries)})" for (data, name), entries in cells.items()]

@@ -1,11 +1,11 @@
-"""Which masks of the abducted noises (M6) come nearest to the truth, on one trained run.
+"""Compare masks of the abducted noises (M6) by their error against the truth, on one trained run.
 
     python benchmarks/masks.py RUN [--data DATA] [--split valid] [--images 500]
 
-Prints one JSON object per mask, with the relative effect error at τ = 1 and τ = 0 (0 perfect, 1 copying the input)
-and the squared error per value at τ = 1 where the truth changes nothing. `fine` fades only the fine part of the pixel
-noise and `coarse` only the rest; `learned` is a small gate fitted by the truth on other images, which no real data
-has: it bounds what a rule of the same inputs can reach. Choose on the valid split.
+Prints one JSON object per mask, with the relative effect error at τ = 1 and τ = 0 (0 is perfect, 1 is copying the
+input) and the squared error per value at τ = 1 where the truth changes nothing. `fine` fades only the fine part of
+the pixel noise and `coarse` only the rest. `learned` is a small gate fitted to the truth of other images; real data
+has no truth, so the gate only bounds what a rule with the same inputs can reach. Choose a mask on the valid split.
 """
 
 import argparse
@@ -50,7 +50,7 @@ class Answers:
         return Answers(self.y[rows], self.truth[rows], self.noise[rows], self.effect[rows], self.mean[rows])
 
     def score(self, masked_noise_NCHW: Tensor) -> dict[str, float]:
-        """Errors of f(z',t') + the noise that a mask left."""
+        """Errors of f(z',t') plus the masked noise."""
         terms = effect_terms(self.y, (self.mean + masked_noise_NCHW).clamp(0, 1), self.truth)
         still = effect_terms(self.y, self.mean.clamp(0, 1), self.truth)
         size = terms.size_N.sum()
@@ -69,7 +69,7 @@ def answers(
     latent_width: float | None = None,
     looks_width: float | None = None,
 ) -> Answers:
-    """The model's answers to a question under one mask of latent noise and one of looks, as parts."""
+    """The parts of the model's answers to a question, with one mask of the latent noise and one of the looks."""
     model.noise_mask, model.latent_mask_width = "none", latent_width
     model.looks_mask_width = looks_width
     parts: list[tuple[Tensor, ...]] = []
@@ -88,14 +88,14 @@ def largest_change(effect_NCHW: Tensor) -> Tensor:
 
 
 def clues(a: Answers) -> Tensor:
-    """What a gate may look at: signed and absolute effect and noise, and the effect's size nearby."""
+    """Inputs of the gate: signed and absolute effect and noise, and the size of the effect nearby."""
     size_N1HW = largest_change(a.effect)
     near = (F.max_pool2d(size_N1HW, 3, 1, 1), F.avg_pool2d(size_N1HW, 3, 1, 1))
     return torch.cat([a.effect, a.effect.abs(), a.noise, a.noise.abs(), *near], dim=1)
 
 
 def fitted_gate(a: Answers, steps: int = 300) -> nn.Module:
-    """A gate in [0,1] for each pixel that brings y' nearest to the truth on `a`."""
+    """Fit a gate in [0,1] per pixel that brings y' as near as possible to the truth on `a`."""
     torch.manual_seed(0)
     inputs = clues(a)
     layers = [nn.Conv2d(inputs.shape[1], 32, 1), nn.SiLU(), nn.Conv2d(32, 32, 1), nn.SiLU()]
@@ -112,7 +112,7 @@ def fitted_gate(a: Answers, steps: int = 300) -> nn.Module:
 
 
 def compare(stored: StoredModel, data: PreparedData, split: str, images: int) -> None:
-    """Prints a line for each mask."""
+    """Print a line for each mask."""
     chosen = labelled_rows(data, stored.card.roles, split)[: 2 * images]  # type: ignore[arg-type]
     question = next(q for q in ask(data, stored.card.roles, chosen) if q.truth is not None)
     images = min(images, len(question.chosen) // 2)

@@ -1,12 +1,13 @@
-"""The pictures of docs/pictures.md: who is in the data, and abduct, act, predict on held-out built-in faces.
+"""Draw the pictures of docs/pictures.md: who is in the data, and abduct, act, predict on held-out built-in faces.
 
     python benchmarks/method_pictures.py RUN --out docs [--data DATA]
 
-RUN is a run on `synthetic:faces` whose treatment is Young, as the quickstart's. Writes overlap.png and abduction.png.
+RUN is a run on `synthetic:faces` with the treatment Young, such as the quickstart's. Writes overlap.png and
+abduction.png.
 
     python benchmarks/method_pictures.py RUN --pairing --out docs
 
-RUN has paired its latent noises. Writes pairing.png: its answers as they are, and as they were without.
+RUN has paired its latent noises. Writes pairing.png: its answers without and with the pairing.
 """
 
 import argparse
@@ -41,7 +42,7 @@ def who_is_there(data: PreparedData, each: int = 3) -> Image.Image:
 
 
 def step_by_step(stored: StoredModel, data: PreparedData, subjects: list[int]) -> Image.Image:
-    """Both noises of (M5) and every part of (M6) for some subjects of the test split whose treatment is flipped."""
+    """Both noises of (M5) and every part of (M6) for some subjects of the test split, with the treatment flipped."""
     model = stored.model
     question = ask(data, stored.card.roles, labelled_rows(data, stored.card.roles, "test"))[0]
     asked = question.batch(data, torch.tensor(subjects), torch.device("cpu"))
@@ -63,9 +64,9 @@ def step_by_step(stored: StoredModel, data: PreparedData, subjects: list[int]) -
 
 
 def without_and_with_pairing(stored: StoredModel, data: PreparedData) -> Image.Image:
-    """Answers with latent noises as they come, and paired, for men with and without beards and for women.
+    """Answers with unpaired and with paired latent noises, for men with and without beards and for women.
 
-    The model is left without its pairing.
+    The model loses its pairing.
     """
     model = stored.model
     assert model.pairing is not None

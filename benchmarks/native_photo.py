@@ -1,9 +1,10 @@
-"""What carrying an effect to a photograph's own pixels costs, and how near it comes to the true one.
+"""Measure how accurately an effect is carried to a photograph's own pixels, and what that costs.
 
-Built-in faces are rendered at 512 pixels with their true counterfactuals, shown to the model at its own size, and the
-effect is carried back: repeated, interpolated, and along the photograph's edges as `counterfactual --native` does.
-First the true effect of the model's size, which tells the ways apart; then, with a RUN, the effect that its model
-estimates with the factual labels known. Then the time and memory of a photograph of 12 megapixels.
+Built-in faces are rendered at 512 pixels with their true counterfactuals and shown to the model at its own size. The
+effect is then carried back: repeated, interpolated, and along the photograph's edges, as `counterfactual --native`
+does. The first effect is the true one at the model's size, which shows how the ways of carrying differ; with a RUN,
+the second is the one that its model estimates, given the factual labels. Finally, time and memory are measured on a
+photograph of 12 megapixels.
 
     python benchmarks/native_photo.py [RUN]
 """
@@ -31,14 +32,14 @@ from civae_core.synthetic import ATTRIBUTES, FaceProcess, Subjects
 from civae_core.synthetic.renderer import render
 
 HELD_OUT = 1_000_000
-"""Subjects from here on belong to no prepared data."""
+"""Subjects from this number on are in no prepared data."""
 LARGE = 512
 
 Carrier = Callable[[Photo, np.ndarray, np.ndarray], np.ndarray]
 
 
 def resized(filter_: Image.Resampling) -> Carrier:
-    """The effect enlarged by Pillow and added."""
+    """A carrier that enlarges the effect with Pillow and adds it."""
 
     def carry(photo: Photo, image_CSS: np.ndarray, change_CSS: np.ndarray) -> np.ndarray:
         planes = [np.asarray(Image.fromarray(plane).resize(photo.size, filter_)) for plane in change_CSS]
@@ -48,7 +49,7 @@ def resized(filter_: Image.Resampling) -> Carrier:
 
 
 def carried(follow_edges: bool) -> Carrier:
-    """The effect carried as `--native` does."""
+    """The carrier of `--native`; without `follow_edges` it only interpolates."""
 
     def carry(photo: Photo, image_CSS: np.ndarray, change_CSS: np.ndarray) -> np.ndarray:
         placement = Placement.of_crop(Preprocessing(size=image_CSS.shape[-1]), *photo.size)
@@ -67,7 +68,7 @@ CARRIERS = {
 
 
 def photos_of(subjects: Subjects) -> list[Photo]:
-    """Their photographs at 512 pixels."""
+    """The subjects' photographs at 512 pixels."""
     images = render(subjects.noise_NK, subjects.roots, subjects.levels, LARGE)
     return [Photo(np.ascontiguousarray(image.permute(1, 2, 0).numpy())) for image in images]
 
@@ -75,7 +76,7 @@ def photos_of(subjects: Subjects) -> list[Photo]:
 def compare(
     title: str, photos: list[Photo], truths: list[Photo], small: list[np.ndarray], changes: list[np.ndarray]
 ) -> None:
-    """Prints a line for each way of carrying: relative effect error where the truth changes, and error elsewhere."""
+    """Print a line for each carrier: the relative effect error where the truth changes, and the error elsewhere."""
     print(title)
     for name, carry in CARRIERS.items():
         relative, elsewhere = [], []
@@ -91,7 +92,7 @@ def compare(
 
 
 def changes_by(run: Path, subjects: Subjects, small: list[np.ndarray]) -> list[np.ndarray]:
-    """y' − y of a run's model, each subject's treatment flipped, the labels known."""
+    """y' − y by a run's model, with each subject's treatment flipped and the labels known."""
     stored = load_model(run)
     names, roles = [a.name for a in ATTRIBUTES], stored.card.roles
     x_BX, t_BT = (
@@ -105,14 +106,14 @@ def changes_by(run: Path, subjects: Subjects, small: list[np.ndarray]) -> list[n
 
 
 def save_large(photo: Photo, path: Path) -> None:
-    """A JPEG of 4000 × 3000 pixels with a sensor's grain."""
+    """Save a JPEG of 4000 × 3000 pixels with the grain of a sensor."""
     large = Image.fromarray(photo.pixels_HWC).resize((4000, 3000), Image.Resampling.BICUBIC)
     noise = np.random.default_rng(0).normal(0, 3, (3000, 4000, 1))
     Image.fromarray(np.clip(np.asarray(large) + noise, 0, 255).astype(np.uint8)).save(path, quality=92)
 
 
 def time_large_photo(path: Path, change_CSS: np.ndarray, size: int) -> None:
-    """Prints seconds of each step on a photograph, and the process's peak memory."""
+    """Print the seconds that each step takes on a photograph, and the peak memory of the process."""
     marks = [time.perf_counter()]
     image_CSS = decode(path, Preprocessing(size=size))
     read = read_native(path)
@@ -152,7 +153,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "4000x3000.jpg"
         save_large(photos[0], path)
-        # In a process of its own, whose peak is that of one photograph.
+        # In a separate process, whose peak memory is that of one photograph.
         timed = get_context("spawn").Process(target=time_large_photo, args=(path, true_changes[0], size))
         timed.start()
         timed.join()

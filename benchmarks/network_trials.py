@@ -1,13 +1,13 @@
-"""Other networks in place of ours, each trained for about the same time: is any better at equal compute?
+"""Train variants of our network for about the same time each: is any of them better at equal compute?
 
     python benchmarks/network_trials.py --data DATA --out OUT [--seconds 180 | --images N] [--seeds 0 1 2] [--jobs 2]
         [--write docs/network.md]
 
-Trains `configs/quickstart.yml` with one part of its network replaced at a time, on one thread each, for as many
-images as the time allows at the pace of its first steps, or for as many as are said; so the learning rate falls to 0
-for all. Then scores held-out images: PSNR of reconstructions (τ = 0) and the relative effect error (τ = 1). Prints a
-table, with arithmetic and parameters, mean ± standard deviation where there are several seeds; `--write` puts it
-between the marks of a page. What is in OUT already is not trained again.
+Trains `configs/quickstart.yml` with one part of its network replaced at a time, each on one thread, for as many
+images as the time allows at the pace of its first steps, or for the given number; so the learning rate falls to 0 for
+all. Then scores held-out images: PSNR of reconstructions (τ = 0) and the relative effect error (τ = 1). Prints a
+table with arithmetic and parameters, as mean ± standard deviation if there are several seeds; `--write` puts it
+between the markers of a page. Trainings whose results are in OUT already are not repeated.
 """
 
 import argparse
@@ -40,14 +40,14 @@ from civae_core.training.loop import train
 from civae_core.training.setup import assign_roles, make_batches, make_model
 
 WARM, TIMED = 3, 12
-"""Steps before, and while, the pace is taken."""
+"""Steps before and during the measurement of the pace."""
 MARK = "network-trials"
 START = "spawn"
-"""How processes begin: anew, so that no trial's parts reach another."""
+"""Start method of the processes: the parts that one trial replaces do not reach another."""
 
 
 class LargeKernel(nn.Module):
-    """As ConvNeXt's block (Liu et al. 2022): depthwise 7×7, 1×1 to four times the width, 1×1 back."""
+    """A block like ConvNeXt's (Liu et al. 2022): depthwise 7×7, 1×1 to four times the width, 1×1 back."""
 
     def __init__(self, channels: int, condition: int, norm: Norm, activation: Activation) -> None:
         super().__init__()
@@ -70,10 +70,10 @@ class LargeKernel(nn.Module):
 
 
 class Attentive(ResidualBlock):
-    """Ours, and self-attention of four heads behind it where images have 8×8 places."""
+    """Our block, followed by self-attention with four heads where the resolution is 8×8."""
 
     width = 64
-    """Channels of the stage whose places are 8×8 at 64 px."""
+    """Channels of the stage whose resolution is 8×8 at 64 px."""
 
     def __init__(self, channels: int, condition: int, norm: Norm, activation: Activation) -> None:
         super().__init__(channels, condition, norm, activation)
@@ -98,7 +98,7 @@ class Attentive(ResidualBlock):
 
 
 class NearestUpsample(nn.Module):
-    """[B, C, H, W] to [B, C', 2H, 2W] by repeating places and a 3×3 convolution, as the original does."""
+    """[B, C, H, W] to [B, C', 2H, 2W] by nearest-neighbour upsampling and a 3×3 convolution, as in the original."""
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()
@@ -111,12 +111,12 @@ class NearestUpsample(nn.Module):
 
 @dataclass(frozen=True)
 class Trial:
-    """Ours, with something replaced."""
+    """Our network with something replaced."""
 
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """Of the config, by dotted key."""
+    """Settings of the config, by dotted key."""
     block: type[nn.Module] = ResidualBlock
-    """What stands for the basic block."""
+    """What replaces the basic block."""
     upsample: type[nn.Module] = decoder.Upsample
 
 
@@ -133,7 +133,7 @@ TRIALS = {
 
 
 def seconds_per_image(config: Config, data: PreparedData) -> float:
-    """CPU time of a training step for each of its images."""
+    """CPU time of a training step per image."""
     roles = assign_roles(config, data)
     compute = Compute.choose(CPU, "fp32", False)
     learner = Learner(make_model(config, roles, data), config, roles, compute)
@@ -149,7 +149,7 @@ def seconds_per_image(config: Config, data: PreparedData) -> float:
 def tried(
     name: str, seed: int, data_path: Path, out: Path, seconds: float, images: int | None, limit: int
 ) -> None:
-    """Trains one of the trials, for `images` or else for about `seconds`, and keeps what it came to."""
+    """Train one of the trials on `images` images, or else for about `seconds`, and save its scores."""
     torch.set_num_threads(1)
     trial = TRIALS[name]
     blocks.BLOCKS["basic"] = trial.block
@@ -163,7 +163,7 @@ def tried(
     config = config.model_copy(update={"train": config.train.model_copy(update={"images": images})})
     gflop, parameters = gflop_per_image(config, data)
     run = kept_in(out, name, seed)
-    shutil.rmtree(run, ignore_errors=True)  # of a trial that was stopped
+    shutil.rmtree(run, ignore_errors=True)  # left by a trial that was stopped
     begun = time.process_time()
     train(config, run, device="cpu", resume="never")
     spent = time.process_time() - begun
@@ -174,18 +174,18 @@ def tried(
 
 
 def kept_in(out: Path, name: str, seed: int) -> Path:
-    """The folder of a training; what it came to lies beside it."""
+    """The folder of a training; its scores are saved beside it."""
     return out / f"{list(TRIALS).index(name)}-{seed}"
 
 
 def spread(values: list[float], digits: int) -> str:
-    """Mean, and standard deviation where there are several."""
+    """Mean, and standard deviation if there are several values."""
     mean = f"{statistics.fmean(values):.{digits}f}"
     return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
 
 
 def as_markdown(trained: list[dict[str, Any]]) -> str:
-    """What each trial came to over its seeds, and what it is apart from the first."""
+    """A table of each trial's scores over its seeds, and its difference in PSNR from the first trial."""
     by_name: dict[str, list[dict[str, Any]]] = {}
     for row in trained:
         by_name.setdefault(row["name"], []).append(row)

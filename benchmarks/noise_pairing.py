@@ -1,17 +1,18 @@
-"""How much of the effect error is that the latent noise of one arm means something else in the other.
+"""Measure how much of the effect error arises because the latent noise means different things in the two arms.
 
     python benchmarks/noise_pairing.py RUN [--data DATA] [--images 400]
 
-(M4) says how η is distributed in each arm, not which η of one arm belongs to which of the other. The truth of the
-valid split, which no real data has, tells: encode the true counterfactual as well, and compare what stands for η.
+(M4) determines the distribution of η in each arm, but not which η of one arm corresponds to which η of the other. The
+truth of the valid split, which real data lacks, shows it. The true counterfactual is encoded as well, and the effect
+errors with several codes in place of η are compared:
 
-    as it is   η, as (M6) does without masks
-    rotated    η turned by the rotation, one for each arm, that brings it nearest to the counterfactual's own code
-    mapped     a small network's guess of that code from η, x and t
-    right      the counterfactual's own code: what is left is the decoder's blur
+    as it is   η, as in (M6) without masks
+    rotated    η under the rotation, one for each arm, that brings it nearest to the counterfactual's own code
+    mapped     a small network's prediction of that code from η, x and t
+    right      the counterfactual's own code; the error that remains is the decoder's blur
 
-Rotation and network are fitted on the other faces of the split. Prints one JSON object a line: relative effect error
-(0 perfect, 1 copying the input) without and with the pixel mask, and the mean squared change that each makes.
+Rotation and network are fitted on the other faces of the split. Prints one JSON object per line: relative effect
+error (0 is perfect, 1 is copying the input) without and with the pixel mask, and mean squared change of the images.
 """
 
 import argparse
@@ -37,13 +38,13 @@ STEPS = 2_000
 
 
 def rotated(eta_NZ: Tensor, own_NZ: Tensor, new_NZ: Tensor) -> Tensor:
-    """`new_NZ` turned by the rotation that brings `eta_NZ` nearest to `own_NZ` (orthogonal Procrustes)."""
+    """`new_NZ` under the rotation that brings `eta_NZ` nearest to `own_NZ` (orthogonal Procrustes)."""
     u, _, v = torch.linalg.svd(eta_NZ.T @ own_NZ)
     return new_NZ @ (u @ v)
 
 
 def fitted_map(inputs_NI: Tensor, eta_NZ: Tensor, own_NZ: Tensor) -> nn.Module:
-    """A network that adds to η what brings it near to the counterfactual's own code."""
+    """Fit a network whose output, added to η, predicts the counterfactual's own code."""
     torch.manual_seed(0)
     size = eta_NZ.shape[1]
     layers = [nn.Linear(inputs_NI.shape[1], 256), nn.SiLU(), nn.Linear(256, 256), nn.SiLU()]

@@ -1,9 +1,9 @@
-"""How fast the face generator renders: images per second, medians over repeats.
+"""Measure how fast the face generator renders: images per second, medians over repeats.
 
     python benchmarks/render_faces.py [--sizes 32 64 128 256] [--repeats 9] [--threads 1]
 
-The target is 300 images/s per core at 64 px. Two clocks: images per second of CPU time is the figure per core, and
-holds on a machine that others use too; images per second of wall time is what one waits for.
+The target is 300 images/s per core at 64 px. Images per second of CPU time is the figure per core, which holds on a
+shared machine too; images per second of wall time is the speed that a user sees.
 """
 
 import argparse
@@ -15,12 +15,12 @@ import torch
 
 from civae_core.synthetic import FaceProcess
 
-# Pixels a timed call renders, so that every size takes a comparable time.
+# Pixels that a timed call renders, so that all sizes take comparable times.
 PIXELS = 256 * 64 * 64
 
 
 def rates(size: int, repeats: int, seed: int) -> tuple[list[float], list[float]]:
-    """Images per second of CPU time and of wall time, of each of `repeats` calls after one that is not counted."""
+    """Images per second of CPU time and of wall time, for each of `repeats` calls after one that is not counted."""
     process = FaceProcess(seed=seed, size=size)
     subjects = process.subjects(0, max(16, PIXELS // size**2))
     process.render(subjects)

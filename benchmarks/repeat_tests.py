@@ -1,14 +1,14 @@
-"""Runs the tests over and over, each time in another order and with other made-up inputs, to find what may fail.
+"""Run the tests repeatedly, each time in another order and with other generated inputs, to find flaky tests.
 
     python benchmarks/repeat_tests.py [--times 20] [--out repeats.jsonl] [--processes 2] [-- WHAT PYTEST IS GIVEN]
 
-Each repeat has a number, which is its seed: for the order of files and of the tests in each, for hypothesis, and so
-for which of the processes gets what. Beside that the tests are run as `./check` does. After each a line of JSON is
-added to `--out`: how many passed, failed and were skipped, in how many seconds, how busy the machine was, and the
-names of those that failed. It can be stopped at any time; the same command goes on with the next repeat. At the end
-it prints the sum. Exit code 1 if anything failed.
+The number of a repeat is its seed: for the order of files and of the tests in each file, for hypothesis, and thereby
+for which process gets which test. Otherwise the tests run as in `./check`. After each repeat a line of JSON is
+appended to `--out`: how many tests passed, failed and were skipped, the time in seconds, the load of the machine, and
+the names of the failed tests. The script can be stopped at any time; the same command continues with the next repeat.
+At the end it prints a summary. Exit code 1 if anything failed.
 
-To see a failure again: `CIVAE_TEST_SEED=N python -m pytest --hypothesis-seed N`, with the same number of processes.
+To reproduce a failure: `CIVAE_TEST_SEED=N python -m pytest --hypothesis-seed N`, with the same number of processes.
 """
 
 import argparse
@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def tree() -> str:
-    """The commit that is tested, with `+changes` where files differ from it."""
+    """The commit under test, with `+changes` if tracked files differ from it."""
 
     def git(*words: str) -> str:
         return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True).stdout.strip()
@@ -39,7 +39,7 @@ def tree() -> str:
 
 
 def repeats_in(file: Path) -> list[dict[str, Any]]:
-    """The lines of earlier calls; one that was cut off is none."""
+    """The lines that earlier calls wrote; one that was cut off is dropped."""
     if not file.exists():
         return []
     whole = [line for line in file.read_text(encoding="utf-8").splitlines(keepends=True) if line[-1] == "\n"]
@@ -47,13 +47,13 @@ def repeats_in(file: Path) -> list[dict[str, Any]]:
 
 
 def run_once(number: int, processes: int, given: Sequence[str]) -> dict[str, Any]:
-    """One repeat: what became of each test."""
+    """Run the tests once; return their counts, failures and seconds."""
     with tempfile.TemporaryDirectory(prefix="civae-repeat-") as folder:
         report, said = Path(folder, "report.xml"), Path(folder, "said.txt")
         command = [sys.executable, "-m", "pytest", f"--junitxml={report}", f"--hypothesis-seed={number}"]
         if processes > 1:
             command += ["--numprocesses", str(processes), "--dist", "worksteal"]
-        # Byte code is kept, as ./check has it: many processes start.
+        # Byte code is kept, as in ./check, because many processes start.
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         began, load = time.monotonic(), os.getloadavg()[0] if hasattr(os, "getloadavg") else None
         with said.open("w", encoding="utf-8") as file:
@@ -76,7 +76,7 @@ def run_once(number: int, processes: int, given: Sequence[str]) -> dict[str, Any
 
 
 def counted(report: Path) -> dict[str, Any]:
-    """Numbers and names out of pytest's report; what fails around a test counts as the test."""
+    """Counts and names from pytest's report; an error in a test's set-up or tear-down counts as its failure."""
     became: dict[str, str] = {}
     for case in ElementTree.parse(report).getroot().iter("testcase"):
         name = f"{case.get('classname')}::{case.get('name')}"
@@ -89,7 +89,7 @@ def counted(report: Path) -> dict[str, Any]:
 
 
 def summed(repeats: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What all repeats found together."""
+    """Summary of all repeats."""
     seconds = [line["seconds"] for line in repeats]
     failures = Counter(name for line in repeats for name in line["failures"])
     return {

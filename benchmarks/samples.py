@@ -1,10 +1,10 @@
-"""People from a run's prior at several truncations, beside its reconstructions and photographs.
+"""Compare people from a run's prior, at several truncations, with its reconstructions and with photographs.
 
     python benchmarks/samples.py RUN [--data DATA] [--truncation 1,0.85,0.7,0.5] [--images 2000]
 
-Prints one JSON object a truncation: FID and KID of the pictures from photographs of other people, by the features of
-the attribute scorer that `civae evaluate` would judge with, and how far the aggregate posterior is from the prior,
-which no truncation changes.
+Prints one JSON object per truncation: FID and KID between the pictures and photographs of other people, on features
+of the attribute scorer that `civae evaluate` would use, and how far the aggregate posterior is from the prior, which
+does not depend on the truncation.
 """
 
 import argparse

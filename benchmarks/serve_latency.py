@@ -1,7 +1,7 @@
-"""How long a page waits for an answer: `python benchmarks/serve_latency.py RUN [RUN2]`.
+"""Measure how long a page waits for an answer: `python benchmarks/serve_latency.py RUN [RUN2] --photo FILE`.
 
-Starts `civae serve` as a user would, gives it a picture of the data, moves the first slider 60 times and prints the
-median and the quartiles of what each request took, for one model and, where two are named, for both at once.
+Starts `civae serve` as a user would, uploads a picture, moves the first slider 60 times after a warm-up, and prints
+the median and quartiles of the request times, for one model and, if two are named, for both at once.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def _moved(url: str, page: dict, models: list[int]) -> dict:
-    """Milliseconds of each move of the first model's first slider."""
+    """Median and quartiles of the milliseconds that a move of the first model's first slider takes."""
     slider = page["models"][models[0]]["treatments"][0]
     took = []
     for move in range(MOVES + WARM_UP):

@@ -1,17 +1,17 @@
-"""Kills prepare-data and training at random moments, runs them again, and compares with runs that nobody disturbed.
+"""Kill prepare-data and training at random moments, run them again, and compare with undisturbed runs.
 
     python benchmarks/stress.py [--rounds 50] [--seed 0] [--work DIR] [--json]
 
-A round starts one of the two in a new folder, kills it once to three times (SIGKILL), and lets it finish. It is
-killed either right before one of its changes to the file system (a file opened to be written, renamed, deleted, …;
-every second time one amid the writing of a checkpoint), or after a random time, also inside a write. After
-every kill, whatever can be read is read: a checkpoint must load, prepared data must open or be refused. At the end
-every data file, checkpoint, sample grid and line of metrics must equal the undisturbed run's (but for the speed in
-images per second), and nothing else may lie in the folder. Exit code 1 if any round failed.
+A round starts one of the two in a new folder, kills it one to three times (SIGKILL), and lets it finish. A kill comes
+either right before one of its changes to the file system (a file opened for writing, renamed, deleted, …; half of the
+time one during the writing of a checkpoint), or after a random time, possibly inside a write. After every kill,
+whatever can be read is read: a checkpoint must load, and prepared data must open or be refused. At the end every data
+file, checkpoint, sample grid and line of metrics must equal that of the undisturbed run (except for timings), and the
+folder must hold nothing else. Exit code 1 if any round failed.
 
-What a kill cannot show is the loss of power, after which a disk may lack what the system had not yet written to it.
+A kill cannot simulate a loss of power, after which a disk may lack what the system had not yet written to it.
 
-`--spoil` breaks one safeguard on purpose, to show that the comparison notices.
+`--spoil` breaks one safeguard on purpose, to show that the comparison notices it.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch._dynamo  # optimisers load it, which takes longer than a run: once here, not in every child
+import torch._dynamo  # optimisers import it, which takes longer than a run: once here, not in every child
 
 import civae_core.data.report_figures  # noqa: F401 - likewise
 from civae_core import files
@@ -64,22 +64,22 @@ WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 TIMEOUT_SECONDS = 300.0
 MOST_KILLS = 3
 IN_ROUNDS_OF = 10
-"""Every so many rounds, preparing uses two processes."""
+"""Preparation uses two processes once in this many rounds."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """Something that fills a folder."""
+    """A job that fills a folder."""
 
     name: str
     run: Callable[[Path], object]
     read: Callable[[Path], object]
-    """Raises where something half-written is taken for whole."""
+    """Reads the folder; raises if something half-written passes for whole."""
 
 
 @dataclass
 class Reference:
-    """An undisturbed run: what it leaves, how long it takes, and its changes to the file system in order."""
+    """An undisturbed run: what it leaves behind, how long it takes, and its changes to the file system in order."""
 
     content: dict[str, str]
     seconds: float
@@ -88,7 +88,7 @@ class Reference:
 
 @dataclass
 class Tally:
-    """What was done to the runs, and what came of it."""
+    """Counts of rounds and kills, and the failures that they caused."""
 
     rounds: int = 0
     kills: Counter[str] = field(default_factory=Counter)
@@ -96,7 +96,7 @@ class Tally:
 
 
 def prepare_faces(out: Path, workers: int = 1, count: int = 320) -> None:
-    """Five chunks, three shards, and the truths of the held-out faces."""
+    """Prepare faces in five chunks and three shards, with the truths of the held-out ones."""
     pack.SHARD_BYTES = 2 * 64 * 3 * 32**2
     truths = [TruthSpec("Young=flip", {"Young": "flip"})]
     source = faces_source(count=count, seed=0, overlap=0.5, truths=truths, size=32, channels=3)
@@ -107,12 +107,12 @@ def read_data(out: Path) -> None:
     try:
         data = PreparedData.open(out)
     except DataError:
-        return  # refused, as it must be while it is half there
+        return  # refused, as incomplete data must be
     data.verify()
 
 
 def train_faces(data: Path) -> Callable[[Path], None]:
-    """Eight steps with four checkpoints, of which two are kept, and a sample grid."""
+    """A training of eight steps with four checkpoints, of which two are kept, and a sample grid."""
     config = Config(
         data=DataConfig(path=str(data), treatment=["Young"], covariates=["Male"]),
         model=ModelConfig(latent=8, width=8, stages=[1, 2], prior_hidden=16),
@@ -137,7 +137,7 @@ def read_run(out: Path) -> None:
 
 
 def content_of(folder: Path) -> dict[str, str]:
-    """Every file with its checksum; links with their target; lines of metrics without what the clock said."""
+    """Every file with its checksum, links with their targets, and lines of metrics without timings."""
     found: dict[str, str] = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
@@ -157,7 +157,7 @@ def content_of(folder: Path) -> dict[str, str]:
 
 
 def in_child(act: Callable[[], object], error_file: Path) -> int:
-    """Starts `act` in a copy of this process, which has imported everything and computed nothing; returns its pid."""
+    """Start `act` in a fork of this process, which has imported everything and computed nothing; return its pid."""
     pid = os.fork()
     if pid:
         return pid
@@ -176,7 +176,7 @@ def in_child(act: Callable[[], object], error_file: Path) -> int:
 
 
 def on_change(folder: Path, tell: Callable[[str], None]) -> None:
-    """Calls `tell` right before every change that this process makes under `folder`, with its description."""
+    """Call `tell` with a description right before every change that this process makes under `folder`."""
     inside = str(folder)
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
@@ -185,7 +185,7 @@ def on_change(folder: Path, tell: Callable[[str], None]) -> None:
         if event == "open" and not (isinstance(arguments[2], int) and arguments[2] & WRITES):
             return
         paths = [os.fspath(a) for a in arguments[:2] if isinstance(a, str | os.PathLike)]
-        deleting = event in ("os.remove", "os.rmdir")  # of a tree: by names relative to its folders
+        deleting = event in ("os.remove", "os.rmdir")  # deleting a tree uses names relative to its folders
         if deleting or any(str(path).startswith(inside) for path in paths):
             tell(f"{event.removeprefix('os.')} {' '.join(str(p).removeprefix(inside) for p in paths)}")
 
@@ -193,7 +193,7 @@ def on_change(folder: Path, tell: Callable[[str], None]) -> None:
 
 
 def killed_at(folder: Path, number: int) -> None:
-    """Lets this process kill itself right before its change of that number, counted from 1."""
+    """Make this process kill itself right before its change with that number, counted from 1."""
     count = 0
 
     def tell(_: str) -> None:
@@ -206,7 +206,7 @@ def killed_at(folder: Path, number: int) -> None:
 
 
 def ended(pid: int, within: float = TIMEOUT_SECONDS) -> int | None:
-    """A child's exit code, negative for a signal; None if it still runs after that many seconds."""
+    """A child's exit code, negative for a signal; None if it is still running after `within` seconds."""
     end = time.monotonic() + within
     while True:
         found, status = os.waitpid(pid, os.WNOHANG)
@@ -218,7 +218,7 @@ def ended(pid: int, within: float = TIMEOUT_SECONDS) -> int | None:
 
 
 def finish(act: Callable[[], object], error_file: Path) -> str | None:
-    """Lets a child do something to its end; what went wrong, if anything did."""
+    """Run `act` to its end in a child; return what went wrong, or None."""
     pid = in_child(act, error_file)
     code = ended(pid)
     if code is None:
@@ -229,7 +229,7 @@ def finish(act: Callable[[], object], error_file: Path) -> str | None:
 
 
 def reference(job: Job, work: Path) -> Reference:
-    """Runs a job undisturbed; the first time to list its changes, the second to time it."""
+    """Run a job undisturbed twice, first to list its changes, then to time it."""
     changes = work / f"{job.name}-changes.txt"
 
     def listed(out: Path) -> None:
@@ -255,7 +255,7 @@ def differences(one: dict[str, str], other: dict[str, str]) -> list[str]:
 
 
 def kill_once(job: Job, out: Path, known: Reference, draw: random.Random, errors: Path) -> str:
-    """Runs a job until it is killed, or finishes before; says where it was killed."""
+    """Run a job until it is killed, or finishes before; return where it was killed."""
     if draw.random() < 0.6:
         checkpoint = [n for n, text in enumerate(known.changes) if "/.writing-" in text]
         inside = bool(checkpoint) and draw.random() < 0.5
@@ -282,7 +282,7 @@ def kill_once(job: Job, out: Path, known: Reference, draw: random.Random, errors
 
 
 def one_round(job: Job, known: Reference, work: Path, draw: random.Random, tally: Tally) -> None:
-    """Kills, reads, lets finish, compares."""
+    """Kill a job and read its folder, one to three times; then let it finish, and compare."""
     out, errors = work / "out", work / "errors.txt"
     shutil.rmtree(out, ignore_errors=True)
     places = []
@@ -302,7 +302,7 @@ def one_round(job: Job, known: Reference, work: Path, draw: random.Random, tally
 
 
 def spoil(what: str) -> None:
-    """Breaks one safeguard."""
+    """Break one safeguard."""
     if what == "metrics":
 
         def keep_all(self: MetricsFile, **_: object) -> None:
@@ -335,7 +335,7 @@ def main() -> None:
     torch.set_num_threads(1)
     set_quiet(True)
     pairing.CHECKED = (
-        1  # what the last step of training ends with is compared, not whether it is worth having
+        1  # the result of training's last step is compared; whether it is worth keeping does not matter
     )
     if args.spoil:
         spoil(args.spoil)

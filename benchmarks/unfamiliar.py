@@ -1,7 +1,7 @@
-"""How often `counterfactual` says `unfamiliar`, by kind of picture: held-out ones, the same ones spoiled, and others.
+"""Measure how often `counterfactual` says `unfamiliar`: of held-out images, of spoiled ones, and of other pictures.
 
-The images are those of the test split of the data that the run was trained on. Nothing is known of them, as of
-photographs from outside: the predictor fills in their labels.
+The images are from the test split of the data that the run was trained on. Their labels are not used: as for
+photographs from outside, the predictor fills them in.
 
     python benchmarks/unfamiliar.py RUN [--photos FOLDER]
 """
@@ -27,17 +27,17 @@ Spoil = Callable[[Image.Image], Image.Image]
 
 
 def shifted(share: float) -> Spoil:
-    """Downwards by a share of the side; what leaves at the bottom comes in at the top."""
+    """Shift downwards by a share of the side; what leaves at the bottom comes in at the top."""
     return lambda image: Image.fromarray(np.roll(np.asarray(image), round(share * image.height), axis=0))
 
 
 def turned(degrees: float) -> Spoil:
-    """About the centre, over a colour of its own corner."""
+    """Rotate about the centre, over the colour of the top left corner."""
     return lambda image: image.rotate(degrees, Image.Resampling.BICUBIC, fillcolor=image.getpixel((0, 0)))
 
 
 def enlarged(factor: float) -> Spoil:
-    """The centre of the picture, as large as the whole."""
+    """Enlarge the centre of the picture to the size of the whole."""
 
     def spoil(image: Image.Image) -> Image.Image:
         edge = image.width * (1 - 1 / factor) / 2
@@ -48,7 +48,7 @@ def enlarged(factor: float) -> Spoil:
 
 
 def compressed(quality: int) -> Spoil:
-    """Through a JPEG file."""
+    """Write to a JPEG file of the given quality and read it back."""
 
     def spoil(image: Image.Image) -> Image.Image:
         file = io.BytesIO()
@@ -75,12 +75,12 @@ SPOILED: dict[str, Spoil] = {
 
 
 def as_picture(image: Image.Image, name: str) -> Picture:
-    """A picture of which nothing is known."""
+    """A picture without known attributes."""
     return Picture(name, name, np.asarray(image).transpose(2, 0, 1).copy())
 
 
 def said(kind: str, engine: Engine, pictures: Iterator[Picture]) -> None:
-    """Prints one line: how many are beyond the limit, and by which factor."""
+    """Print one line: how many pictures are beyond the limit, and by which factors (least, median, largest)."""
     found: list[float | None] = []
     while batch := list(islice(pictures, BATCH)):
         found += abduct_pictures(engine, batch, {}).unfamiliar

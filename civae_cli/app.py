@@ -1,4 +1,4 @@
-"""The command line's entry point. Importing it is light: a command imports what it needs when it runs."""
+"""The entry point of the command line. Importing it is cheap: a command imports what it needs when it runs."""
 
 import gc
 import os
@@ -50,9 +50,9 @@ def civae(
 
 
 def main() -> None:
-    """Runs the command line (the console script `civae`).
+    """Run the command line (the console script `civae`).
 
-    Results are UTF-8 whatever the locale says, and file names that are not pass through byte for byte.
+    Results are UTF-8 whatever the locale; file names that are not valid UTF-8 pass through byte for byte.
     """
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
@@ -64,20 +64,21 @@ def main() -> None:
             end_at_once(end.code)
         raise
     finally:
-        # The interpreter would look through all that is left for cycles before it ends, a sixth of `--help`'s time.
+        # Otherwise the interpreter searches all objects for cycles before it ends: a sixth of the time of `--help`.
         gc.freeze()
 
 
 def is_one_of_several() -> bool:
-    """Whether a launcher started this process with others."""
+    """Whether a launcher started this process together with others."""
     return os.environ.get("WORLD_SIZE", "1") != "1"
 
 
 def end_at_once(code: str | int | None) -> None:
-    """Ends the process without the interpreter's usual end.
+    """End the process without the interpreter's usual shutdown.
 
-    Threads by which processes exchanged gradients live on. In 2 of 28 trainings by two processes one was aborted
-    (SIGABRT) after it had saved all, most likely because such a thread asked for the interpreter while that ended.
+    Threads through which processes exchanged gradients are still alive. In 2 of 28 trainings with two processes, one
+    was aborted (SIGABRT) after it had saved everything, most likely because such a thread asked for the interpreter
+    during its shutdown.
     """
     sys.stdout.flush()
     sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""Bash, while it asks for completions: it takes words apart where options of ours have one value."""
+"""Completion in bash, which splits into several words what is one value of our options."""
 
 import contextlib
 import io
@@ -10,15 +10,15 @@ BASH = "complete_bash"
 VARIABLE = "_CIVAE_COMPLETE"
 """Set by the shell's script while it asks for completions; its value says which shell asks."""
 BREAKS = "=:"
-"""Characters at which bash takes words apart; what it replaces is the piece after the last."""
+"""Characters at which bash splits words; it replaces only the piece after the last of them."""
 
 
 def join_pieces(words: list[str], cursor: int) -> list[str]:
-    """A command line up to the cursor as it was typed: bash hands over `Young=0:1` as `Young`, `=`, `0`, `:` and `1`.
+    """The words up to the cursor as they were typed: bash passes `Young=0:1` as `Young`, `=`, `0`, `:` and `1`.
 
     Args:
-        words: of the command line, the program's name first; an empty last one may be missing.
-        cursor: number of the word that is being typed.
+        words: the command line's, starting with the program's name; an empty last word may be missing.
+        cursor: index of the word that is being typed.
     """
     joined: list[str] = []
     open_end = False
@@ -33,7 +33,7 @@ def join_pieces(words: list[str], cursor: int) -> list[str]:
 
 
 def answers_bash(run: Callable[[], None]) -> bool:
-    """Runs the application if it is bash that asks it for completions: of the last piece of `name=value` only.
+    """Answer bash if it asks for completions, with only the last piece of `name=value`.
 
     Returns:
         whether bash asked, and so has its answer.

@@ -1,4 +1,4 @@
-"""`civae benchmark`: ours and the baselines on one data set with one budget, in one table."""
+"""`civae benchmark`: our method and the baselines with the same budget, in one table."""
 
 import shutil
 from pathlib import Path
@@ -102,7 +102,7 @@ def benchmark(
 
 
 def describe_failures(failed: dict[str, str]) -> str:
-    """`cell: what went wrong`, cells of one reason together."""
+    """`cell: what went wrong`, with cells that failed for the same reason grouped."""
     cells: dict[str, list[str]] = {}
     for cell, reason in failed.items():
         cells.setdefault(reason, []).append(cell)

@@ -1,6 +1,6 @@
-"""The application's commands: what a list of them says stands here, and each is imported when it is asked for.
+"""The application's commands: their summaries are kept here, and each command is imported when it is needed.
 
-Importing and building all of them took a quarter of the time of `--help`, and of every completion.
+Importing and building all of them took a quarter of the time of `--help` and of every completion.
 """
 
 from collections.abc import Iterator, MutableMapping
@@ -38,7 +38,7 @@ COMMANDS = {
         "config": "Write, show, check and convert configs.",
     },
 }
-"""By heading the commands of a module each, with the first sentence of their --help; a test compares the two."""
+"""By heading, the commands, one module each, with the first sentence of their --help; a test compares the two."""
 
 
 class Commands(CivaeGroup):
@@ -60,7 +60,7 @@ class Commands(CivaeGroup):
 
 
 class _Loaded(MutableMapping[str, Any]):
-    """Commands by name, each imported and built at the first look at it."""
+    """Commands by name, each imported and built on first access."""
 
     def __init__(self, added: MutableMapping[str, Any]) -> None:
         names = [name for of_heading in COMMANDS.values() for name in of_heading]
@@ -85,7 +85,7 @@ class _Loaded(MutableMapping[str, Any]):
 
 
 def _load(name: str) -> Any:
-    """The command that a module of this name defines, or its application of several."""
+    """The command that the module of this name defines, or its application with several commands."""
     inner = name.replace("-", "_")
     module = import_module(f"civae_cli.{inner}")
     application = getattr(module, "app", None)
@@ -96,7 +96,7 @@ def _load(name: str) -> Any:
 
 
 def _listed(params: list[Any] | None = None) -> TyperGroup:
-    """Stand-ins for the commands, which know what a list shows of them."""
+    """A group of stand-ins for the commands, which hold only what a list of commands shows."""
     commands = [
         TyperCommand(name, help=summary, rich_help_panel=heading)
         for heading, of_heading in COMMANDS.items()

@@ -1,6 +1,6 @@
-"""What the shell may fill in: runs, prepared data, attributes and their values. Imports nothing heavy.
+"""Shell completion of runs, prepared data, attributes and their values. Imports nothing heavy.
 
-A completion answers while somebody is typing: it never fails, and says nothing rather than something slow.
+A completion runs while somebody is typing: it never fails, and gives no answer rather than a slow one.
 """
 
 import re
@@ -30,22 +30,22 @@ def complete_data(incomplete: str) -> list[str]:
 
 
 def complete_path(incomplete: str) -> list[str]:
-    """Either of them, as `civae info` describes both."""
+    """Paths of runs and of prepared data, since `civae info` describes both."""
     return sorted({*complete_model(incomplete), *complete_data(incomplete)})
 
 
 def complete_treatment_value(ctx: typer.Context, incomplete: str) -> list[str]:
-    """`Young=0`, `Young=1`, `Young=flip`: treatments of the model that the command line names, else of the newest."""
+    """`Young=0`, `Young=1`, `Young=flip`: treatments of the model named on the command line, else of the newest."""
     return _assignments(ctx, ("treatments",), incomplete, flip=True)
 
 
 def complete_number_of_treatment(ctx: typer.Context, incomplete: str) -> list[str]:
-    """The same without `Young=flip`, where there is no photograph whose treatment could be flipped."""
+    """The same without `Young=flip`, for commands without a photograph whose treatment could be flipped."""
     return _assignments(ctx, ("treatments",), incomplete, flip=False)
 
 
 def complete_input_value(ctx: typer.Context, incomplete: str) -> list[str]:
-    """`Male=0`, `Male=1`: whatever the model is told of a photograph."""
+    """`Male=0`, `Male=1`: values of the model's treatments and covariates."""
     return _assignments(ctx, ("treatments", "covariates"), incomplete, flip=False)
 
 
@@ -55,13 +55,13 @@ def complete_covariate(ctx: typer.Context, incomplete: str) -> list[str]:
 
 
 def complete_attribute(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Names of all attributes of the data that the command line names, prepared or still to be."""
+    """Names of all attributes of the data named on the command line, prepared or not."""
     named = _stated(ctx, "data", "source")
     return _names_in(Path(named)) if named else []
 
 
 def _folders(incomplete: str, usual: str, wanted: Callable[[Path], bool]) -> list[str]:
-    """Wanted folders whose path begins as typed, and those inside it; the usual one, if nothing is typed."""
+    """Wanted folders whose path begins as typed, and those inside such paths; those in `usual` for an empty text."""
     parent = Path(incomplete) if incomplete.endswith("/") else Path(incomplete).parent
     if not incomplete and Path(usual).is_dir():
         parent = Path(usual)
@@ -92,12 +92,12 @@ def _is_data(path: Path) -> bool:
 
 
 def _stated(ctx: typer.Context, *names: str) -> str | None:
-    """What the command line says so far of one of these parameters."""
+    """The value that the command line gives so far for one of these parameters."""
     for name in names:
         if value := ctx.params.get(name):
             return str(value)
     arguments = [p.name for p in ctx.command.params if p.param_type_name == "argument"]
-    # A line that ends in an option without its value: its arguments are left over, not told apart.
+    # If the line ends in an option without its value, its arguments are left over, without their names.
     return ctx.args[0] if ctx.args and arguments and arguments[0] in names else None
 
 
@@ -148,5 +148,5 @@ def _names_in(path: Path) -> list[str]:
 
 
 def _offered(names: Iterable[str]) -> list[str]:
-    """Those of a stranger's names that a shell would take for plain words, and a terminal for text."""
+    """Those of a stranger's names that are plain words to a shell and plain text to a terminal."""
     return [name for name in names if name.isprintable() and not _SPECIAL.search(name)]

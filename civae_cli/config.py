@@ -137,7 +137,7 @@ def convert(
 def _resolved(
     files: list[Path] | None, config: list[Path] | None, sets: list[str] | None
 ) -> tuple[list[Path], "Config"]:
-    """All the files that were named, in the order in which later ones win, and the config they add up to."""
+    """All named files, in the order in which later ones override earlier ones, and the resulting config."""
     from civae_core.config import load_config
 
     paths = [*(files or []), *(config or [])]

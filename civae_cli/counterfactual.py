@@ -163,7 +163,7 @@ def counterfactual(
         treatments=roles.treatments,
     )
 
-    # Records are kept for `--json` alone: of a folder with very many pictures they would take memory.
+    # Records are kept only for `--json`: for a folder with very many pictures they would take much memory.
     records: list[dict[str, object]] = []
     written, remarks = 0, Remarks(voice, len(pictures), largest=face == "largest")
     edited = edit_pictures(

@@ -18,7 +18,7 @@ from civae_core.os_errors import hint_on
 
 INTERRUPTED = 130
 
-# What Typer itself raises to end a command, on whichever Click it is built.
+# What Typer itself raises to end a command, whichever Click it is built on.
 _CONTROL_FLOW: tuple[type[BaseException], ...] = (
     typer.Exit,
     typer.Abort,
@@ -27,7 +27,7 @@ _CONTROL_FLOW: tuple[type[BaseException], ...] = (
 
 
 class CivaeGroup(TyperGroup):
-    """Runs a command and reports how it failed; a traceback only with -v."""
+    """Runs a command and reports how it failed, with a traceback only with -v."""
 
     def make_context(self, *args: Any, **kwargs: Any) -> Any:
         with _in_our_words():
@@ -72,7 +72,7 @@ class CivaeGroup(TyperGroup):
 
 @contextmanager
 def _in_our_words() -> Iterator[None]:
-    """Errors of parsing show themselves as all others do; one that shows the help of a group alone stays."""
+    """Make parsing errors look like all others, except for the one that only shows a group's help."""
     try:
         yield
     except _CONTROL_FLOW as error:
@@ -83,11 +83,11 @@ def _in_our_words() -> Iterator[None]:
 
 
 def report(message: str, hint: str | None, verbose: bool, is_error: bool = True) -> None:
-    """Prints `error: …` and, after a blank line, `hint: …` on stderr; with -v the traceback comes first.
+    """Print `error: …` and, after a blank line, `hint: …` on stderr; with -v the traceback comes first.
 
-    A run that was asked to stop, and did, is no error and takes no label.
+    A run that stopped because it was asked to is no error, and its message has no label.
     """
-    from civae_cli.terminal import paint  # and with it logging, for which `--help` need not wait
+    from civae_cli.terminal import paint  # which imports logging; `--help` need not wait for that
 
     if verbose:
         traceback.print_exc(file=sys.stderr)
@@ -111,12 +111,12 @@ def _first_line(error: BaseException) -> str:
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    """Known by name, because importing torch to ask would cost every command its start-up time."""
+    """Whether memory ran out, told by the error's name: importing torch to check would slow down every command."""
     return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
 
 
 def _discard_stdout() -> None:
-    """The reader of our output has gone: keeps the interpreter from complaining when it flushes at exit."""
+    """Keep the interpreter from complaining, when it flushes at exit, that the reader of our output has gone."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, sys.stdout.fileno())
     os.close(null)

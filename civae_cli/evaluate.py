@@ -180,9 +180,10 @@ def evaluate(
 def _refuse_what_is_idle(
     context: typer.Context, paths: list[Path], images: Path | None, questions: Path | None, scorer: str
 ) -> None:
-    """
+    """Refuse options that have no effect.
+
     Raises:
-        UsageError: an option would do nothing beside another, or nothing is named that could be scored.
+        UsageError: an option has no effect beside another, or nothing is named that could be scored.
     """
     if paths:
         refuse_idle(context, _ROLES, f"with {paths[0]}: the roles are those it was trained with")

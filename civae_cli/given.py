@@ -1,4 +1,4 @@
-"""Which options the command line gives, so that one that would do nothing is refused instead of passed over."""
+"""Which options the command line gives, so that one without effect is refused instead of ignored."""
 
 from collections.abc import Collection
 
@@ -8,18 +8,18 @@ from civae_core.errors import UsageError, flag_as_typed
 
 
 def is_given(context: typer.Context, name: str) -> bool:
-    """Whether a parameter stands on the command line."""
+    """Whether a parameter is given on the command line."""
     origin = context.get_parameter_source(name)
     return origin is not None and origin.name == "COMMANDLINE"
 
 
 def refuse_idle(context: typer.Context, names: Collection[str], why: str, *, hint: str | None = None) -> None:
-    """Refuses options that do nothing here.
+    """Refuse options that have no effect here.
 
     Args:
         names: parameters of the command.
-        why: beside what they are idle, and the reason, as in `with --layout celeba: it is for …`.
-        hint: what to do; left out, to leave the option out.
+        why: what makes them idle, and the reason, as in `with --layout celeba: it applies when …`.
+        hint: what to do; by default, to omit the option.
 
     Raises:
         UsageError: one of them is given.
@@ -32,10 +32,10 @@ def refuse_idle(context: typer.Context, names: Collection[str], why: str, *, hin
 
 
 def refuse_idle_scorer_images(context: typer.Context, scorer: str) -> None:
-    """Refuses `--scorer-images` where `--scorer` has none trained.
+    """Refuse `--scorer-images` if `--scorer` means that no scorer is trained.
 
     Raises:
-        UsageError: it is given all the same.
+        UsageError: it is given nevertheless.
     """
     if scorer != "auto":
         refuse_idle(context, ("scorer_images",), f"with --scorer {scorer}: no scorer is trained")

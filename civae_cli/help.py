@@ -1,4 +1,4 @@
-"""What `--help` shows, and how: options under headings, commands by what they are for, readable without colour."""
+"""The layout of `--help`: options under headings, commands by their purpose, readable without colour."""
 
 import re
 from collections.abc import Iterable
@@ -11,9 +11,9 @@ from civae_cli.plain import taking_plain_values
 ASKING, OWN = "What is asked", "Options"
 """Headings that come first, where a command has them."""
 LONGEST_SUMMARY = 300
-"""Characters of a command's first sentence in a list of commands: all of it."""
+"""Limit on a command's first sentence in a list of commands, in characters: enough for all of it."""
 _KINDS = {"int": "N", "float": "NUMBER", "str": "TEXT", "path": "PATH"}
-"""What an option takes, in words for people, where it has no word of its own."""
+"""What an option takes, in readable words, if it has no metavar of its own."""
 
 
 class CivaeCommand(TyperCommand):
@@ -23,7 +23,7 @@ class CivaeCommand(TyperCommand):
         return taking_plain_values(super().get_params(ctx))
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """As Typer does; but an error remembers what was typed, and while a line is being completed values stay text.
+        """Parse as Typer does, but note what was typed on an error, and leave values as text during completion.
 
         Converting them would import pydantic, which takes long.
         """
@@ -44,14 +44,14 @@ class CivaeCommand(TyperCommand):
         return ctx.args
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        """`[OPTIONS] IMG…`: arguments by their own names, in brackets what may be left out."""
+        """`[OPTIONS] IMG…`: arguments by their own names, optional ones in brackets."""
         return ["[OPTIONS]", *(_argument(p) for p in self.get_params(ctx) if p.param_type_name == "argument")]
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         write_sections(formatter, self.sections(ctx))
 
     def sections(self, ctx: Any) -> list[tuple[str, list[tuple[str, str]]]]:
-        """Headings with what stands under them: names and what they take, and what it means."""
+        """Headings with their rows: a parameter's names and what it takes, and its help text."""
         sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], ASKING: [], OWN: []}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
@@ -68,7 +68,7 @@ class CivaeCommand(TyperCommand):
 
 
 def _argument(parameter: Any) -> str:
-    """`IMG…`, or `[RUN…]` where it may be left out."""
+    """`IMG…`, or `[RUN…]` if it is optional."""
     own = re.sub(r"[][…]|\.{3}", "", parameter.metavar or str(parameter.name).upper())
     name = own + ("…" if parameter.nargs != 1 else "")
     return name if parameter.required else f"[{name}]"
@@ -80,7 +80,7 @@ def _in_words(names: str) -> str:
 
 
 def write_sections(formatter: Any, sections: Iterable[tuple[str, list[tuple[str, str]]]]) -> None:
-    """Each heading with its rows, where it has any."""
+    """Write each heading that has rows, with its rows."""
     for heading, rows in sections:
         if rows:
             with formatter.section(heading):
@@ -88,7 +88,7 @@ def write_sections(formatter: Any, sections: Iterable[tuple[str, list[tuple[str,
 
 
 def format_commands(group: Any, ctx: Any, formatter: Any) -> None:
-    """The commands of a group under their `rich_help_panel`, each with its whole first sentence."""
+    """Write the commands of a group under their `rich_help_panel`, each with its whole first sentence."""
     sections: dict[str, list[tuple[str, str]]] = {}
     for name in group.list_commands(ctx):
         command = group.get_command(ctx, name)

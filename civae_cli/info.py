@@ -62,7 +62,7 @@ def card(facts: dict[str, Any]) -> str:
 
 
 def model_card(facts: dict[str, Any]) -> str:
-    """What a stranger must know of a model, as its card for a hub says it: overlap, errors, leaks, labels, limits."""
+    """What a stranger must know about a model, as in its card for a hub: overlap, errors, leaks, labels, limits."""
     from civae_core.export.card_facts import (
         leak_facts,
         measured_facts,
@@ -92,7 +92,7 @@ def model_card(facts: dict[str, Any]) -> str:
 
 
 def _titled(title: str, about: str, table: list[tuple[str, ...]]) -> str:
-    """A heading, what is said of it, and a table in columns; a text too long for a column stands below its row."""
+    """A heading, its text, and a table in columns; a last cell that is too long for a column goes below its row."""
     lines = [title.lower(), *([_paragraph(_plain(about), "  ")] if about else [])]
     short = [row if len(row[-1]) <= _COLUMN else row[:-1] for row in table]
     count = max((len(row) for row in short[1:]), default=0)
@@ -171,7 +171,7 @@ def _model_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _times(facts: dict[str, Any]) -> str:
-    """How often each training image was shown, where the model knows how many there were."""
+    """How often each training image was shown, if the model knows how many there were."""
     if "photographs" not in facts:
         return ""
     return (
@@ -180,7 +180,7 @@ def _times(facts: dict[str, Any]) -> str:
 
 
 def _latents(model: dict[str, Any]) -> str:
-    """Dimensions of z: `64`, or of its scales, `64 + 4·4² + 4·8²`."""
+    """Dimensions of z: `64` or, with several scales, `64 + 4·4² + 4·8²`."""
     grids = (model["scales"] or [])[1:]
     return " + ".join([str(model["latent"]), *(f"{model['scale_latents']}·{side}²" for side in grids)])
 

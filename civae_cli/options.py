@@ -10,7 +10,7 @@ from civae_cli.help import ASKING
 
 ROLES, SETTINGS = "Roles of attributes", "Config"
 JUDGING, COMPUTING, TELLING = "Judging", "Computing", "What is printed"
-"""Headings of --help under which options stand that are not only this command's."""
+"""Headings of --help for options that several commands share."""
 
 JsonFlag = Annotated[
     bool,

@@ -1,7 +1,7 @@
-"""Values of a command line that are plainly what they should be, taken without pydantic.
+"""Converts plainly valid values of a command line without pydantic.
 
-Typer lets pydantic convert every value, also of options that nobody gave, and importing it takes as long as Python
-and Typer together. Here is taken what needs no judgement; all else goes Typer's way, and with it every message.
+Typer has pydantic convert every value, even of options that were not given, and importing it takes as long as Python
+and Typer together. Plainly valid values are converted here; all others, and so every message, are left to Typer.
 """
 
 import os
@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import Any, get_args, get_origin
 
 UNSURE: Any = object()
-"""Stands for a value that only Typer can judge."""
+"""Marks a value that only Typer can judge."""
 _NUMBERS = {int: r"-?(0|[1-9][0-9]{0,17})", float: r"-?[0-9]{1,17}(\.[0-9]{1,17})?"}
 _USUAL: dict[str, Any] = {
     **dict.fromkeys(("parser", "clamp", "exists", "writable", "resolve_path", "allow_dash", "path_type")),
     **dict.fromkeys(("file_okay", "dir_okay", "readable"), True),
 }
-"""What parameters want of their values that is not looked at here, where they want nothing unusual."""
+"""Requirements on values that are not checked here, with the setting under which there is nothing to check."""
 
 
 def taking_plain_values(parameters: list[Any]) -> list[Any]:
-    """Parameters of Click that take plain values themselves from now on; of a Typer without pydantic as they are."""
+    """Make Click's parameters convert plain values themselves; those of a Typer without pydantic stay as they are."""
     for parameter in parameters:
         described = getattr(parameter, "type_descriptor", None)
         if described is None or "process_value" in vars(parameter):
@@ -34,7 +34,7 @@ def taking_plain_values(parameters: list[Any]) -> list[Any]:
 
 
 def _processing(parameter: Any, kind: Any, limits: Any) -> Callable[[Any, Any], Any]:
-    """`process_value` of a parameter, which asks Typer only where it must."""
+    """A parameter's `process_value` that asks Typer only if it must."""
     otherwise, several = parameter.process_value, parameter.multiple or parameter.nargs == -1
 
     def process_value(ctx: Any, value: Any) -> Any:
@@ -47,12 +47,12 @@ def _processing(parameter: Any, kind: Any, limits: Any) -> Callable[[Any, Any], 
 
 
 def taken(value: Any, kind: Any, limits: Any) -> Any:
-    """The value as one of its kind, or UNSURE.
+    """The value converted to its kind, or UNSURE.
 
     Args:
-        value: a text, several, or a default, which is of its kind already.
-        kind: as the command's function has it annotated.
-        limits: `min` and `max` of a number; None where there is none.
+        value: a text, several texts, or a default, which is of its kind already.
+        kind: as annotated in the command's function.
+        limits: has `min` and `max` of a number, None if there is none.
     """
     if get_origin(kind) is list:
         (kind,) = get_args(kind)

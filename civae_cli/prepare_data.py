@@ -24,7 +24,7 @@ _SHAPE_PREPARED_DATA = (
     "max_bad",
     "truth",
 )
-"""Parameters that say nothing about a CelebA-layout tree."""
+"""Parameters that have no effect on a CelebA-layout tree."""
 
 
 def prepare_data(

@@ -1,4 +1,4 @@
-"""What `civae counterfactual` says beside its pictures: of the first few answers at once, of all in the end."""
+"""Remarks of `civae counterfactual` on its pictures: on the first few answers at once, on all of them at the end."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -10,17 +10,17 @@ if TYPE_CHECKING:
     from civae_core.inference.edit import EditedPicture
 
 _TOLD = 3
-"""Pictures of which the same doubt is told one by one; of a folder of thousands nobody reads more."""
+"""How many pictures with the same doubt are named one by one; in a folder of thousands nobody reads more."""
 
 
 class Remarks:
-    """Doubts about answers, and pictures that none could be given of."""
+    """Doubts about answers, and pictures that could not be used."""
 
     def __init__(self, voice: Terminal, pictures: int, *, largest: bool) -> None:
         """
         Args:
             pictures: how many are asked about.
-            largest: whether of several faces the largest is taken unasked.
+            largest: whether the largest of several faces is used, which is worth a warning.
         """
         self._voice, self._pictures, self._largest = voice, pictures, largest
         self._answered = self._unsure = self._unchanged = 0
@@ -29,7 +29,7 @@ class Remarks:
         self.failures: list[DataError] = []
 
     def answer(self, found: "EditedPicture") -> None:
-        """Takes an answer, and says at once what is doubtful about this picture alone."""
+        """Record an answer, and say at once what is doubtful about this picture alone."""
         from civae_core.inference.labels import describe_unchanged, describe_unsure
 
         self._answered += 1
@@ -56,13 +56,13 @@ class Remarks:
             self._voice.warn(text)
 
     def failure(self, error: DataError) -> None:
-        """Takes a picture that could not be used, and says so where there are others."""
+        """Record a picture that could not be used, and say so if there are others."""
         self.failures.append(error)
         if self._pictures > 1:
             self._voice.warn(f"skipped {error.message}")
 
     def sum_up(self) -> None:
-        """Says what holds of several answers."""
+        """Print the remarks that concern several answers."""
         from civae_core.align.aligner import FACELESS
         from civae_core.model.familiar import HINT, describe_unfamiliar
 
@@ -83,12 +83,13 @@ class Remarks:
             say(f"hint: {HINT}")
 
     def raise_failures(self, written: int) -> None:
-        """
+        """Raise an error if pictures could not be used.
+
         Args:
-            written: how many pictures are.
+            written: how many pictures were written.
 
         Raises:
-            DataError: a picture could not be used: its own error, or of several how many.
+            DataError: a picture could not be used; its own error if it was the only one asked about, else a count.
         """
         if not self.failures:
             return
@@ -103,7 +104,7 @@ class Remarks:
 
 
 def _way_out(failures: Sequence[CivaeError]) -> str:
-    """What to do about several pictures: what is to be done about each, if that is the same."""
+    """What to do about several pictures: their common hint, or a general one if their hints differ."""
     hints = {failure.hint for failure in failures}
     same = hints.pop() if len(hints) == 1 else None
     return same or "repair these pictures, or omit them; the lines above say what is wrong with each"

@@ -51,7 +51,7 @@ def stated_roles(
     covariate: list[str] | None = None,
     descendant: list[str] | None = None,
 ) -> "AttributeRoles":
-    """Roles of the table's attributes; without a config or a treatment every attribute is held out.
+    """Roles of the table's attributes; without a config or a treatment, all but the covariates are held out.
 
     Raises:
         UsageError: an unknown name, or a descendant without a treatment.

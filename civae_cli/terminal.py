@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Terminal:
-    """A command's voice. Of several processes started by torchrun only the first speaks."""
+    """A command's voice. Of several processes started by torchrun, only the first one prints."""
 
     def __init__(self, quiet: bool, verbose: bool, as_json: bool) -> None:
         self.quiet = quiet
@@ -22,33 +22,33 @@ class Terminal:
         self.speaks = is_first_process()
 
     def say(self, message: str) -> None:
-        """A remark on stderr; -q silences it."""
+        """Print a remark on stderr; -q silences it."""
         if self.speaks and not self.quiet:
             print(message, file=sys.stderr)
 
     def warn(self, message: str) -> None:
-        """A warning on stderr, said with -q too."""
+        """Print a warning on stderr, with -q too."""
         if self.speaks:
             print(f"{paint('warning', 'yellow')}: {message}", file=sys.stderr)
 
     def data(self, text: str) -> None:
-        """A result on stdout."""
+        """Print a result on stdout."""
         if self.speaks:
             print(text, flush=True)
 
     def json(self, value: Any) -> None:
-        """A result on stdout as one line of JSON."""
+        """Print a result on stdout as one line of JSON."""
         self.data(json_module.dumps(value, ensure_ascii=False, allow_nan=False))
 
     def result(self, value: Any, text: str) -> None:
-        """The command's result: `value` with --json, else `text`."""
+        """Print the command's result: `value` with --json, else `text`."""
         if self.as_json:
             self.json(value)
         else:
             self.data(text)
 
     def table(self, table: "Table") -> None:
-        """A table on stderr; -q silences it."""
+        """Print a table on stderr; -q silences it."""
         if self.speaks and not self.quiet:
             from rich.console import Console
 
@@ -56,7 +56,7 @@ class Terminal:
 
 
 class _StderrHandler(logging.Handler):
-    """Looks stderr up at each message, because a progress bar replaces it while it is shown."""
+    """Looks up stderr for each message, because a progress bar replaces it while it is shown."""
 
     def emit(self, record: logging.LogRecord) -> None:
         print(self.format(record), file=sys.stderr)
@@ -74,12 +74,12 @@ class _PlainFormatter(logging.Formatter):
 
 
 def terminal(quiet: bool = False, verbose: bool = False, json: bool = False) -> Terminal:
-    """Sets up logging and progress for one command, and returns its voice.
+    """Set up logging and progress for one command, and return its voice.
 
     Args:
-        quiet: only warnings, errors and the result.
-        verbose: debug messages too; wins over `quiet`.
-        json: the result as one JSON object.
+        quiet: print only warnings, errors and the result.
+        verbose: print debug messages too; overrides `quiet`.
+        json: print the result as one JSON object.
     """
     made = Terminal(quiet and not verbose, verbose, json)
     logger = logging.getLogger("civae_core")
@@ -101,7 +101,7 @@ _CODES = {"red": "31", "yellow": "33", "bold": "1"}
 
 
 def paint(text: str, colour: str) -> str:
-    """Colours a word for stderr, where stderr is a terminal that wants colours."""
+    """Colour a word for stderr, if stderr is a terminal that wants colours."""
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not sys.stderr.isatty():
         return text
     return f"\x1b[{_CODES[colour]}m{text}\x1b[0m"

@@ -98,7 +98,7 @@ def train_scorer(
 
 
 def _require_writable(out: Path) -> None:
-    """Before the work: the file can be written, and what stands there is an earlier scorer, if anything."""
+    """Check before the work that the file can be written and replaces nothing but an earlier scorer."""
     from civae_core.errors import DataError, UsageError
     from civae_core.files import make_folder
     from civae_core.yardstick.stored import read_yardstick_card

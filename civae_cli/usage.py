@@ -1,4 +1,4 @@
-"""What is wrong with a command line, in the words of all other errors: the flag, its value, and what to do."""
+"""What is wrong with a command line, in the style of all other errors: the flag, its value, and what to do."""
 
 import re
 from collections.abc import Sequence
@@ -10,13 +10,13 @@ _REPLACED = (
     (r"^Input should be ", "should be "),
     (r", unable to parse string as .*$", ""),
 )
-"""What pydantic says around what is wrong."""
+"""Wording of pydantic around what is wrong, and what replaces it."""
 
 
 def describe(error: Any) -> tuple[str, str]:
-    """Message and hint for a parsing error of Click, on whichever version of it Typer is built.
+    """Message and hint for a parsing error of Click, whichever version of it Typer is built on.
 
-    What was typed, and by which command, `CivaeCommand` has written on it, since not every such error knows.
+    `CivaeCommand` has noted on the error what was typed and for which command, since not every such error knows.
     """
     context = getattr(error, "ctx", None)
     typed: Sequence[str] = getattr(error, "typed", ())
@@ -45,7 +45,7 @@ def _message(said: str, typed: Sequence[str], possible: Sequence[str] | None) ->
 
 
 def _value_of(flag: str, typed: Sequence[str]) -> str | None:
-    """The last value that a flag was given: the word after it, or what follows its `=`."""
+    """The last value given to a flag: the word after it, or what follows its `=`."""
     for place in range(len(typed) - 1, -1, -1):
         if typed[place] == flag and place + 1 < len(typed):
             return typed[place + 1]

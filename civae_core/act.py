@@ -9,7 +9,7 @@ from civae_core.attributes import Attribute
 
 
 def acted(t_BT: np.ndarray, intervention: Intervention, treatments: Sequence[Attribute]) -> np.ndarray:
-    """t' of each picture: the named treatments set, or flipped from 0 to 1 and back; the others as they are."""
+    """t' [B, T] of each image: the named treatments are set, or flipped between 0 and 1; the others are kept."""
     t_new_BT = t_BT.copy()
     for index, attribute in enumerate(treatments):
         if attribute.name in intervention:

@@ -14,27 +14,27 @@ from civae_core.errors import UsageError
 
 MOST_INTERVENTIONS = 1000
 LARGEST_VALUE = (2 - 2**-23) * 2.0**127
-"""What 32 bits hold."""
+"""Largest finite 32-bit float."""
 
 Value = float | Literal["flip"]
 Intervention = dict[str, Value]
-"""What is set at once: attribute name to a raw value, or to `flip`, the other value of a binary attribute."""
+"""Values set at once: attribute name to a raw value, or to `flip` for the other value of a binary attribute."""
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """One `NAME=…` with the values it stands for: one, or those of a sweep."""
+    """One `NAME=…` and the values that it stands for: a single one, or those of a sweep."""
 
     name: str
     values: tuple[Value, ...]
 
 
 def do_text(do: Mapping[str, Any], between: str = ", ", digits: int = 6) -> str:
-    """An intervention, or values of attributes, as `Young=flip, Age=70`.
+    """Format an intervention, or values of attributes, as in `Young=flip, Age=70`.
 
     Args:
-        between: what stands between two attributes.
-        digits: significant ones of a number.
+        between: separator between attributes.
+        digits: significant digits of numbers.
     """
     return between.join(
         f"{name}={value if isinstance(value, str) else f'{value:.{digits}g}'}" for name, value in do.items()
@@ -42,15 +42,15 @@ def do_text(do: Mapping[str, Any], between: str = ", ", digits: int = 6) -> str:
 
 
 def parse_assignment(text: str, flag: str = "--treat", known: Iterable[str] | None = None) -> Assignment:
-    """Parses `NAME=VALUE`, `NAME=LOW:HIGH:COUNT` (both ends included, evenly spaced) or `NAME=flip`.
+    """Parse `NAME=VALUE`, `NAME=LOW:HIGH:COUNT` (both ends included, evenly spaced) or `NAME=flip`.
 
     Args:
-        text: as typed.
-        flag: the flag it was typed after, for messages.
-        known: the attribute names there are; None checks no name.
+        text: the text as typed.
+        flag: the flag before it, for messages.
+        known: the known attribute names; None accepts any name.
 
     Raises:
-        UsageError: an unknown name, a value that is not a finite number or too large, or a malformed sweep.
+        UsageError: an unknown name, a value that is not a finite number or is too large, or a malformed sweep.
     """
     where = f"{flag} {text}"
     name, equals, value = (part.strip() for part in text.partition("="))
@@ -66,10 +66,10 @@ def parse_assignment(text: str, flag: str = "--treat", known: Iterable[str] | No
 
 
 def parse_values(texts: Sequence[str], known: Iterable[str], flag: str = "--attr") -> dict[str, float]:
-    """Parses assignments of one plain number to each of several attributes, as in `--attr Smiling=1`.
+    """Parse assignments of a single number to each of several attributes, as in `--attr Smiling=1`.
 
     Raises:
-        UsageError: as `parse_assignment`, and for a sweep, `flip`, or an attribute given twice.
+        UsageError: as in `parse_assignment`; also for a sweep, `flip`, or an attribute given twice.
     """
     names = list(known)
     values: dict[str, float] = {}
@@ -89,21 +89,21 @@ def parse_values(texts: Sequence[str], known: Iterable[str], flag: str = "--attr
 def parse_treatments(
     texts: Sequence[str], known: Iterable[str], continuous: Iterable[str] = (), flag: str = "--treat"
 ) -> list[Intervention]:
-    """Turns several `--treat` into the interventions they stand for.
+    """Expand several `--treat` values into the interventions that they stand for.
 
-    Values of one attribute, from repeating it or from a sweep, are alternatives; different attributes are set
+    Several values of one attribute, repeated or from a sweep, are alternatives; different attributes are set
     together. So `Young=0 Young=1 Male=flip` stands for two interventions, (Young=0, Male=flip) and
-    (Young=1, Male=flip), and two sweeps stand for their grid, the first attribute varying slowest. A value
+    (Young=1, Male=flip), and two sweeps stand for their grid, with the first attribute varying slowest. A value
     given twice counts once.
 
     Args:
-        texts: as typed, in order.
-        known: names that can be intervened on.
-        continuous: those of them that have no other value to flip to.
+        texts: the values as typed, in order.
+        known: names of the attributes that can be intervened on.
+        continuous: names of the continuous ones, which cannot be flipped.
         flag: the flag, for messages.
 
     Raises:
-        UsageError: as `parse_assignment`; `flip` of a continuous attribute; more than 1000 interventions.
+        UsageError: as in `parse_assignment`; also `flip` of a continuous attribute, or more than 1000 interventions.
     """
     names, unflippable = list(known), set(continuous)
     alternatives: dict[str, dict[Value, None]] = {}
@@ -130,10 +130,10 @@ def parse_treatments(
 
 
 def interventions_on(texts: Sequence[str] | None, treatments: Sequence[Attribute]) -> list[Intervention]:
-    """The interventions that a model's user asked for with `--treat`.
+    """The interventions on a model's treatments that the user requests with `--treat`.
 
     Raises:
-        UsageError: none was asked for; as `parse_treatments`.
+        UsageError: none is requested; also as in `parse_treatments`.
     """
     if not texts:
         raise UsageError(

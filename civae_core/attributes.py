@@ -1,6 +1,6 @@
-"""Attributes and their roles: what is intervened on, conditioned on, allowed to move, or only watched.
+"""Attributes and their roles: what is intervened on, conditioned on, allowed to change, or only observed.
 
-This module imports no torch, so that the command line can name attributes cheaply.
+This module imports no torch, so that the command line starts quickly when it only needs attribute names.
 """
 
 import difflib
@@ -12,11 +12,11 @@ from civae_core.errors import UsageError
 
 LONGEST_NAME = 200
 LARGEST = 2.0**100
-"""Values beyond it could not be squared, or standardised, in the 32 bits of a model."""
+"""Largest absolute value; squaring or standardising larger ones could overflow a model's 32-bit floats."""
 
 
 def is_attribute_name(name: object) -> bool:
-    """Whether this can be shown, stored and typed: up to 200 characters, none of them invisible."""
+    """Whether `name` can be shown, stored and typed: 1 to 200 characters, all of them printable."""
     return isinstance(name, str) and 0 < len(name) <= LONGEST_NAME and name.isprintable()
 
 
@@ -41,8 +41,8 @@ class Attribute:
         return (0.5, 0.5) if self.kind == "binary" else (self.mean, self.std or 1.0)
 
     def in_range(self, value: float) -> bool:
-        """Whether `value` lies within what training saw."""
-        # Bounds went through float32, the value was typed: 0.3 must count as the table's 0.3.
+        """Whether `value` lies in the range seen in training."""
+        # The bounds went through float32 but the value was typed: 0.3 must match the table's 0.3.
         slack = 1e-6 * max(abs(self.low), abs(self.high))
         return self.low - slack <= value <= self.high + slack
 
@@ -51,11 +51,11 @@ class Attribute:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Attribute":
-        """What `to_dict` wrote, checked: it may come from a stranger's file.
+        """Rebuild what `to_dict` wrote, with checks, since it may come from an untrusted file.
 
         Raises:
             TypeError: a key is unknown or missing.
-            ValueError: a value is of the wrong kind, or no network could standardise by it.
+            ValueError: a value is of the wrong kind, or cannot be used for standardisation.
         """
         made = cls(**values)
         numbers = (made.low, made.high, made.mean, made.std)
@@ -85,10 +85,10 @@ class AttributeRoles:
         covariates: Sequence[str],
         descendants: Sequence[str] = (),
     ) -> "AttributeRoles":
-        """Looks the names up in the table; whatever is named nowhere is held out.
+        """Look the names up in the table; attributes that are not named are held out.
 
         Raises:
-            UsageError: a name that is not a column of the table, with the nearest one.
+            UsageError: a name is not a column of the table; the message suggests the nearest one.
         """
         by_name = {attribute.name: attribute for attribute in table}
 
@@ -107,7 +107,7 @@ class AttributeRoles:
 
     @property
     def inputs(self) -> tuple[Attribute, ...]:
-        """What the model is given: treatments, then covariates."""
+        """The model's inputs: treatments, then covariates."""
         return self.treatments + self.covariates
 
     def to_dict(self) -> dict[str, list[dict[str, Any]]]:
@@ -120,10 +120,10 @@ class AttributeRoles:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Iterable[Mapping[str, Any]]]) -> "AttributeRoles":
-        """What `to_dict` wrote, checked.
+        """Rebuild what `to_dict` wrote, with checks.
 
         Raises:
-            TypeError, ValueError: as `Attribute.from_dict`; ValueError also for an attribute in two places.
+            TypeError, ValueError: as in `Attribute.from_dict`; ValueError also for an attribute with two roles.
         """
         made = cls(**{key: tuple(Attribute.from_dict(a) for a in group) for key, group in values.items()})
         names = [a.name for group in (made.inputs, made.descendants, made.held_out) for a in group]
@@ -133,9 +133,9 @@ class AttributeRoles:
 
 
 def beyond_training(values: Mapping[str, float], attributes: Iterable[Attribute]) -> list[str]:
-    """Those values that training never saw, as `Male=-1 (training saw 0 to 1)`.
+    """The values outside the range seen in training, each as in `Male=-1 (training saw 0 to 1)`.
 
-    A continuous treatment beyond its range is answered as at the range's edge (`IntactVAE.standardise_t`).
+    For a continuous treatment outside its range the model uses the nearest end of it (`IntactVAE.standardise_t`).
     """
     return [
         f"{a.name}={values[a.name]:g} (training saw {a.low:g} to {a.high:g})"
@@ -145,14 +145,14 @@ def beyond_training(values: Mapping[str, float], attributes: Iterable[Attribute]
 
 
 def with_care(names: Iterable[str], treatments: Iterable[Attribute]) -> str:
-    """What to say of answers to treatments `names` that were set beyond training."""
+    """A caution about answers for which the treatments `names` were set outside the range seen in training."""
     held = [a.name for a in treatments if a.kind == "continuous" and a.name in set(names)]
     edge = f"{', '.join(held)} is answered as at the nearest dose seen in training; " if held else ""
     return f"{edge}interpret with care"
 
 
 def cautions(values: Mapping[str, float], roles: AttributeRoles) -> list[str]:
-    """`beyond_training` of a model's inputs, each with what to think of the answer."""
+    """The messages of `beyond_training` for a model's inputs, each with a caution about the answer."""
     return [
         f"{text}; {with_care([a.name], roles.treatments)}"
         for a in roles.inputs
@@ -161,9 +161,9 @@ def cautions(values: Mapping[str, float], roles: AttributeRoles) -> list[str]:
 
 
 def answered_beyond(names: Iterable[str], treatments: Iterable[Attribute]) -> str:
-    """How treatments `names` that were set beyond training are answered, in the few words of a caption.
+    """How the model handles treatments `names` set outside the range seen in training, in a caption's few words.
 
-    A yes/no treatment is continued along the line through its two values, a dose is held at the nearest seen.
+    A binary treatment is extrapolated along the line through its two values; a dose is held at the nearest one seen.
     """
     names = set(names)
     hows = {
@@ -176,10 +176,10 @@ def answered_beyond(names: Iterable[str], treatments: Iterable[Attribute]) -> st
 
 
 def require_name(name: str, known: Iterable[str], where: str) -> None:
-    """Refuses an unknown attribute name.
+    """Refuse an unknown attribute name.
 
     Raises:
-        UsageError: names `where` and the nearest known name.
+        UsageError: the name is unknown; the message gives `where` and the nearest known name.
     """
     known = list(known)
     if name in known:
@@ -191,7 +191,7 @@ def require_name(name: str, known: Iterable[str], where: str) -> None:
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name most like `name`, if any is close; upper and lower case count as equal."""
+    """The known name closest to `name`, ignoring case; None if none is close."""
     folded = {k.casefold(): k for k in known}
     found = difflib.get_close_matches(name.casefold(), list(folded), n=1, cutoff=0.6)
     return folded[found[0]] if found else None

@@ -1,15 +1,15 @@
-"""YAML of strangers: plain values only, no aliases that multiply, no nesting without an end."""
+"""Loading of untrusted YAML: plain values only, no aliases, which can multiply, and no unbounded nesting."""
 
 from typing import Any
 
 import yaml
 
 DEEPEST = 50
-"""Levels of nesting; what civae reads has four."""
+"""Maximum levels of nesting; the files that civae reads have four."""
 
 
 class BoundedLoader(yaml.SafeLoader):
-    """A safe loader that refuses aliases and deep nesting as it composes, so before anything grows."""
+    """A safe loader that refuses aliases and deep nesting while composing, before any of it is expanded."""
 
     depth = 0
 
@@ -28,10 +28,10 @@ class BoundedLoader(yaml.SafeLoader):
 
 
 def plain_values(text: str) -> Any:
-    """One YAML document as plain values.
+    """Parse one YAML document into plain values.
 
     Raises:
-        ValueError: it is none; says what and where, on one line.
+        ValueError: the text is invalid; the message says what is wrong and where, on one line.
     """
     try:
         return yaml.load(text, Loader=BoundedLoader)

@@ -1,7 +1,7 @@
-"""What is known about CelebA: its portraits' size, its attributes in order, and which of them a treatment causes."""
+"""Facts about CelebA: the size of its portraits, its attributes in order, and which of them a treatment changes."""
 
 WIDTH, HEIGHT = 178, 218
-"""Pixels of its aligned portraits."""
+"""Size of the aligned portraits in pixels."""
 
 ATTRIBUTES: tuple[str, ...] = (
     "5_o_Clock_Shadow", "Arched_Eyebrows", "Attractive", "Bags_Under_Eyes", "Bald", "Bangs", "Big_Lips",
@@ -15,8 +15,8 @@ ATTRIBUTES: tuple[str, ...] = (
 TRAINING_IMAGES = 162_770
 
 CAUSED_BY: dict[str, frozenset[str]] = {
-    # Beard, hair loss, bone structure; and what custom hangs on sex: make-up, jewellery, dress, hair styles.
-    # Attractive is a rating that was given after looking at everything else.
+    # Beard, hair loss and bone structure; and what custom ties to sex: make-up, jewellery, dress and hair styles.
+    # Attractive is a rating, given after looking at everything else.
     "Male": frozenset(
         {
             "5_o_Clock_Shadow", "Goatee", "Mustache", "No_Beard", "Sideburns", "Bald", "Receding_Hairline",
@@ -25,8 +25,8 @@ CAUSED_BY: dict[str, frozenset[str]] = {
             "Attractive", "Big_Nose", "Pointy_Nose", "Big_Lips", "Oval_Face", "High_Cheekbones", "Double_Chin",
         }
     ),
-    # Ageing of hair, skin and shape. Gray_Hair takes the place of the other hair colours, so these move too;
-    # long sight brings glasses.
+    # Ageing of hair, skin and shape. Gray_Hair replaces the other hair colours, so these change too;
+    # long-sightedness brings glasses.
     "Young": frozenset(
         {
             "Gray_Hair", "Black_Hair", "Brown_Hair", "Blond_Hair", "Bald", "Receding_Hairline",
@@ -34,4 +34,4 @@ CAUSED_BY: dict[str, frozenset[str]] = {
         }
     ),
 }  # fmt: skip
-"""For two treatments, the attributes that they change: descendants, never covariates (docs/method.md)."""
+"""The attributes that each of two treatments changes: descendants, never covariates (docs/method.md)."""

@@ -4,10 +4,11 @@
     act      t ← t'
     predict  z' = h(x,t') + k(x,t')·ρ·Rη;  y' = f(z',t') + τ·m·e                    (M6)
 
-R pairs the noises of different arms (`civae_core.model.pairing`), ρ and m are masks (`civae_core.noise_mask`). Of a
-decoder that paints fine detail on top (`civae_core.model.detail`), f(z',t') here is g(z'₁,t') + m·H d(z'₂, …).
+R pairs the noises of different arms (`civae_core.model.pairing`); ρ and m are masks (`civae_core.noise_mask`). For a
+decoder that paints fine detail on top (`civae_core.model.detail`), f(z',t') stands for g(z'₁,t') + m·H d(z'₂, …).
 
-With several scales of z, h and k of each are given the coarser ones: of z when abducting, of z' when predicting.
+If z has several scales, h and k of each scale are given the coarser scales of z when abducting, and of z' when
+predicting.
 
 Shapes: y_BCHW images in [0,1], x_BX and t_BT attributes in raw units, z_BZ latent vectors.
 """
@@ -40,14 +41,14 @@ class Abduction:
     """Latent noise η, standardised under the prior at the factual t."""
     z_BZ: Tensor
     reconstruction: PixelNormal
-    """f(z, t): the decoder's account of the photograph."""
+    """f(z, t): the decoder's reconstruction of the photograph."""
     residual_BCHW: Tensor
     """Pixel noise e = y − f(z, t)."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """A counterfactual image and its parts; `image_BCHW` may leave [0,1] until it is shown."""
+    """A counterfactual image and its parts; `image_BCHW` is not clipped to [0,1] until it is shown."""
 
     image_BCHW: Tensor
     mean_BCHW: Tensor
@@ -60,9 +61,9 @@ class Prediction:
 def abduct(
     model: IntactVAE, y_BCHW: Tensor, x_BX: Tensor, t_BT: Tensor, noise_BZ: Tensor | None = None
 ) -> Abduction:
-    """Both noises of (M5), under the factual treatment.
+    """Abduct both noises of (M5), under the factual treatment.
 
-    Without `noise_BZ` z is the posterior's mean; with standard normal noise it is a draw from the posterior.
+    Without `noise_BZ`, z is the posterior's mean; with standard normal noise, it is a draw from the posterior.
     """
     posterior = model.encode(y_BCHW, x_BX, t_BT)
     _, z_BZ = posterior.central() if noise_BZ is None else posterior.draw(noise_BZ)
@@ -71,7 +72,7 @@ def abduct(
 
 @torch.no_grad()
 def abduct_at(model: IntactVAE, y_BCHW: Tensor, x_BX: Tensor, t_BT: Tensor, z_BZ: Tensor) -> Abduction:
-    """The noises of (M5) for a given z."""
+    """Abduct the noises of (M5) for a given z."""
     reconstruction = model.decode(z_BZ, t_BT, x_BX)
     prior = model.prior_of(x_BX, t_BT).at(z_BZ)
     return Abduction(
@@ -87,7 +88,7 @@ def abduct_at(model: IntactVAE, y_BCHW: Tensor, x_BX: Tensor, t_BT: Tensor, z_BZ
 
 
 def act(t_BT: Tensor, intervention: Intervention, treatments: Sequence[Attribute]) -> Tensor:
-    """`acted` on a tensor of any device."""
+    """Apply `acted` to a tensor on any device."""
     t_new_BT = acted(t_BT.cpu().numpy(), intervention, treatments)
     return torch.from_numpy(t_new_BT).to(t_BT.device)
 
@@ -96,16 +97,16 @@ def act(t_BT: Tensor, intervention: Intervention, treatments: Sequence[Attribute
 def predict(
     model: IntactVAE, abduction: Abduction, t_new_BT: Tensor, *, noise: float = 1.0, strength: float = 1.0
 ) -> Prediction:
-    """The image under the treatment t' (M6).
-
-    Args:
-        t_new_BT: intended treatments, any real values in raw units.
-        noise: τ in [0, 1]; 0 is the decoder's mean, 1 re-applies all of the pixel noise that the model's mask leaves.
-        strength: scales the effect Δ; 1 is the model's estimate.
+    """Predict the image under the treatment t' (M6).
 
     A null intervention at τ = 1 returns the photograph to float precision, whatever the prior.
+
+    Args:
+        t_new_BT: intended treatments; any real values, in raw units.
+        noise: τ in [0, 1]; 0 gives the decoder's mean, 1 re-applies all pixel noise that the model's mask leaves.
+        strength: scales the effect Δ; 1 is the model's estimate.
     """
-    # With z' = z where t does not change, rounding in standardise and sample cannot move a null intervention.
+    # Setting z' = z where t does not change keeps rounding in standardise and sample out of null interventions.
     changed_B1 = (t_new_BT != abduction.t_BT).any(dim=1, keepdim=True)
     prior = model.prior_of(abduction.x_BX, t_new_BT)
     eta_new_BZ = model.paired(abduction.eta_BZ, abduction.t_BT, t_new_BT)
@@ -125,11 +126,11 @@ def predict(
         structure_BCHW = torch.lerp(typical_BCHW, new.structure_BCHW, own_B1HW)
     change_BCHW = structure_BCHW - old.structure_BCHW
     kept_B1HW = noise_mask(strength * change_BCHW, model.noise_mask, model.mask_width)
-    # Fine detail is noise that the model has learned to code, and fades with the rest of it.
+    # Fine detail is noise that the model has learned to encode, so it fades like the rest of the noise.
     detail_BCHW = kept_B1HW * (new.mean_BCHW - new.structure_BCHW)
     effect_BCHW = structure_BCHW + detail_BCHW - old.mean_BCHW
     mean_BCHW = old.mean_BCHW + strength * effect_BCHW
-    # With a per-pixel σ, e is a number of standard deviations, which the new image measures anew (METHOD 3).
+    # With a per-pixel σ, e keeps its size in standard deviations, which differ in the new image (METHOD 3).
     rescale = torch.exp(strength * (new.log_sigma - old.log_sigma))
     noise_BCHW = kept_B1HW * rescale * abduction.residual_BCHW
     return Prediction(mean_BCHW + noise * noise_BCHW, mean_BCHW, effect_BCHW)
@@ -141,8 +142,8 @@ def predict_as_original(
 ) -> Prediction:
     """The original project's inference, kept as a baseline: the encoder is given the *new* treatment.
 
-    z = mean of q(z|x,y,t'), y' = f(z, t') + τ·e with e from the factual pass. A perfect encoder makes this "no
-    change", which is why `predict` never does it. Arguments as for `predict`.
+    z = mean of q(z|x,y,t'), y' = f(z, t') + τ·e with e from the factual pass. With a perfect encoder the result is
+    "no change", which is why `predict` never does this. Arguments as for `predict`.
     """
     _, wrong_BZ = model.encode(abduction.y_BCHW, abduction.x_BX, t_new_BT).central()
     old_BCHW = abduction.reconstruction.mean_BCHW
@@ -156,7 +157,7 @@ PREDICTIONS: dict[str, Callable[..., Prediction]] = {
     "cvae": predict,
     "original": predict_as_original,
 }
-"""How a model trained for each objective predicts: all called as `predict` is."""
+"""The prediction function for each training objective; all take the arguments of `predict`."""
 
 
 def counterfactual(
@@ -170,6 +171,6 @@ def counterfactual(
     strength: float = 1.0,
     objective: Objective = "intact",
 ) -> Prediction:
-    """`abduct` at the posterior's mean, then the prediction that belongs to the model's `objective`."""
+    """Abduct at the posterior's mean, then predict with the function for the model's `objective`."""
     abduction = abduct(model, y_BCHW, x_BX, t_BT)
     return PREDICTIONS[objective](model, abduction, t_new_BT, noise=noise, strength=strength)

@@ -25,17 +25,17 @@ REQUIRED = {
     "rich": "rich",
 }
 SLOW = {"torchmetrics": "torchmetrics"}
-"""Required as well, but only looked for: importing it takes longer than all the rest."""
+"""Also required, but only located, not imported: importing it takes longer than all the rest."""
 FASTER = {
     "simplejpeg": "reading JPEGs takes twice as long",
     "cykooz-resizer": "resizing photographs takes five times as long",
 }
-"""Packages in whose place Pillow does."""
+"""Optional packages that Pillow replaces, and what is slower without them."""
 _LITTLE_SPACE = 2e9
 
 
 def diagnose() -> dict[str, Any]:
-    """Facts about the machine. `problems` make civae unusable; `advice` does not, nor do extras that are missing."""
+    """Facts about the machine. `problems` make civae unusable; `advice` and missing extras do not."""
     facts: dict[str, Any] = {
         "civae": __version__,
         "python": platform.python_version(),

@@ -1,4 +1,4 @@
-"""The errors that reach a user, each with its exit code.
+"""Errors that are shown to the user, each with its exit code.
 
 A message names the flag, key or file and its value, without a full stop; a hint says what to do next.
 """
@@ -7,9 +7,9 @@ _LONGEST_LINE = 600
 
 
 def printable(text: str) -> str:
-    """Text that may quote a stranger's file, safe to print: no control characters, and no line without an end.
+    """Make text that may quote an untrusted file safe to print: no control characters, no endless lines.
 
-    Control characters become escapes, because some of them would command the terminal; line breaks stay.
+    Control characters are escaped, because some of them would command the terminal; line breaks are kept.
     """
     return "\n".join(_printable_line(line) for line in text.split("\n"))
 
@@ -21,7 +21,7 @@ def _printable_line(line: str) -> str:
 
 
 def escaped(line: str) -> str:
-    """One line without control characters, which become escapes, whatever its length."""
+    """Escape the control characters of one line, whatever its length."""
     if line.isprintable():
         return line
     return "".join(
@@ -30,14 +30,14 @@ def escaped(line: str) -> str:
 
 
 def flag_as_typed(flag: str, value: object) -> str:
-    """`--crop 150` for messages; the flag alone where it takes no value, and the first of several values."""
+    """A flag for messages, as in `--crop 150`: alone if it takes no value, with the first value of several."""
     if isinstance(value, list | tuple):
         value = value[0] if value else True
     return flag if isinstance(value, bool) else f"{flag} {value}"
 
 
 class CivaeError(Exception):
-    """A failure that a user can understand; the base class stands for a runtime failure."""
+    """A failure that a user can understand; the base class itself is a runtime failure."""
 
     exit_code = 1
 

@@ -1,4 +1,4 @@
-"""What is installed only where it is wanted: the extras of pyproject.toml, and how to get one that is missing."""
+"""Optional dependencies: the extras of pyproject.toml, and how to install one that is missing."""
 
 import shutil
 import sys
@@ -14,7 +14,7 @@ EXTRAS = {
     "tensorboard": {"tensorboard>=2.17": "tensorboard"},
     "wandb": {"wandb>=0.28": "wandb"},
 }
-"""By extra its requirements, each with the module that it brings; a test compares them with pyproject.toml."""
+"""Requirements of each extra, with the module that each provides; a test compares them with pyproject.toml."""
 PURPOSES = {
     "align": "finds faces",
     "onnx": "inference without torch",
@@ -24,30 +24,30 @@ PURPOSES = {
     "tensorboard": "training curves in TensorBoard",
     "wandb": "training curves in Weights & Biases",
 }
-"""What an extra is for, in the words of `civae doctor`."""
+"""What each extra is for, in the words of `civae doctor`."""
 
 
 def missing(extra: str) -> list[str]:
-    """Requirements of an extra that are not installed; looks for them without importing any."""
+    """Requirements of an extra that are not installed; found out without importing any."""
     return [requirement for requirement, module in EXTRAS[extra].items() if not is_there(module)]
 
 
 def is_there(module: str) -> bool:
-    """Whether a module could be imported, as far as can be told without importing it."""
+    """Whether a module can be imported, as far as can be told without doing so."""
     return find_spec(module) is not None
 
 
 def install(extra: str) -> str:
-    """The command that brings what is missing of an extra, or all of it where nothing is, from whatever folder.
+    """The command that installs what is missing of an extra, or all of it if nothing is; works from any folder.
 
-    It names packages and not `civae[…]`, which would ask an index for civae itself.
+    It names packages rather than `civae[…]`, for which pip would ask an index for civae itself.
     """
     wanted = missing(extra) or list(EXTRAS[extra])
     return " ".join([_pip(), "install", *(f"'{requirement}'" for requirement in wanted)])
 
 
 def _pip() -> str:
-    """`pip` where that is the pip of the Python that runs civae, which an environment not activated is not."""
+    """`pip` if it belongs to the Python running civae, else `python -m pip`, as in an environment not activated."""
     found = shutil.which("pip")
     here = Path(sys.executable).parent
     return "pip" if found and Path(found).parent == here else f"{sys.executable} -m pip"

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: write beside, flush to disk, rename over."""
+"""Atomic writes, which leave a file complete or absent: write beside it, flush to disk, rename over it."""
 
 import hashlib
 import json
@@ -15,17 +15,17 @@ from civae_core.os_errors import hint_on_writing
 
 TEMPORARY_SUFFIX = ".tmp"
 LOCK_NAME = ".civae-lock"
-"""Of the file by which a process holds a folder (civae_core.locks)."""
+"""Name of the file by which a process holds a folder (civae_core.locks)."""
 
 
 def describe_os_error(error: OSError, path: Path) -> CivaeError:
-    """Turns an operating-system error into one sentence with a hint."""
+    """Turn an operating-system error on writing into one sentence with a hint."""
     return CivaeError(f"cannot write {path}: {error.strerror or error}", hint=hint_on_writing(error))
 
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path`; on success it is synced and renamed over `path`, else removed.
+    """Yield a temporary path beside `path`; on success it is synced and renamed over `path`, else removed.
 
     Raises:
         CivaeError: the folder cannot be written, or the disk is full.
@@ -50,25 +50,25 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Deletes what a process that was killed amid an `atomic_file` left in a folder; not that of a lock."""
+    """Delete the temporary files of processes that were killed during `atomic_file`, except those of locks."""
     for path in folder.glob(f".*{TEMPORARY_SUFFIX}"):
         if not path.name.startswith(LOCK_NAME):
             path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes UTF-8 text atomically."""
+    """Write UTF-8 text atomically."""
     with atomic_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes readable JSON atomically; NaN and infinities are refused because JSON has none."""
+    """Write readable JSON atomically; NaN and infinities are refused because JSON has none."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def sync(path: Path) -> None:
-    """Flushes a file or a directory entry to the disk; on Windows files only, whose folders cannot be opened."""
+    """Flush a file or a directory entry to disk; on Windows only files, because folders cannot be opened there."""
     on_windows = sys.platform == "win32"
     if on_windows and path.is_dir():
         return
@@ -80,10 +80,10 @@ def sync(path: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Creates a folder with its parents.
+    """Create a folder with its parents.
 
     Raises:
-        CivaeError: it cannot be created or is not writable.
+        CivaeError: the folder cannot be created or is not writable.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -94,7 +94,7 @@ def make_folder(path: Path) -> None:
 
 
 def is_macos_leftover(path: Path) -> bool:
-    """Whether a file is a `._name`, which macOS writes beside `name` on foreign disks and which holds none of it."""
+    """Whether a file is a `._name`, which macOS writes beside `name` on foreign disks, with none of its content."""
     return path.name.startswith("._")
 
 
@@ -105,7 +105,7 @@ def sha256_of(path: Path) -> str:
 
 
 def apply_umask(path: Path) -> None:
-    """Gives a file that was made private, as temporary files are, the permissions of any other new file."""
+    """Give a file that was created private, as temporary files are, the permissions of any other new file."""
     mask = os.umask(0)
     os.umask(mask)
     path.chmod(0o666 & ~mask)

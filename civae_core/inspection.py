@@ -20,14 +20,14 @@ MANIFEST_NAME = "dataset.yml"
 
 
 def inspect(path: Path, *, verify: bool = False) -> dict[str, Any]:
-    """Facts about a path; `kind` says which of data, run, checkpoint, model or scorer it is.
+    """Facts about a path; `kind` says whether it is data, a run, a checkpoint, a model or a scorer.
 
     Args:
-        verify: read prepared data whole and compare it with its checksums.
+        verify: read prepared data in full and compare it with its checksums.
 
     Raises:
-        UsageError: there is no such path.
-        DataError: it is none of these, damaged, or changed since its checksums were taken.
+        UsageError: there is no such path, or `verify` is set for a path that is not prepared data.
+        DataError: the path is none of these, is damaged, or has changed since its checksums were taken.
     """
     return dict(strict(_inspect(path, verify)))
 
@@ -109,7 +109,7 @@ def _inspect_model(path: Path) -> dict[str, Any]:
 
 
 def _evaluation(file: Path, card: "ModelCard") -> tuple[dict[str, Any] | None, str]:
-    """What was measured of this very model; else None, and why."""
+    """The evaluation of exactly this model; if there is none, None and the reason."""
     from civae_core.evaluation.naming import OBJECTIVE_NAMES
     from civae_core.export.card_facts import part_of
     from civae_core.export.hub import find_evaluation
@@ -151,10 +151,10 @@ def _inspect_scorer(path: Path) -> dict[str, Any]:
 
 
 def count_weights(file: Path) -> int:
-    """Numbers stored in a safetensors file, from its header alone.
+    """How many numbers a safetensors file stores, from its header alone.
 
     Raises:
-        DataError: it cannot be read as one.
+        DataError: the file cannot be read as safetensors.
     """
     try:
         with safe_open(file, framework="numpy") as opened:
@@ -186,8 +186,8 @@ def _names(roles: AttributeRoles) -> dict[str, list[str]]:
 
 
 def _last_metrics(metrics: Path) -> dict[str, Any] | None:
-    """The newest whole line: a run that was killed may have left half a line after it."""
+    """The values in the last complete line, after which a killed run may have left half a line."""
     try:
         return next(filter(None, map(told_by, reversed(lines_of(metrics)))), None)
     except OSError:
-        return None  # whoever goes on with the run says what is wrong with it
+        return None  # continuing the run reports what is wrong with it

@@ -1,12 +1,13 @@
-"""One writer for a folder: a file in it names the process that holds it, and is gone when that process is done.
+"""One writer per folder: a lock file in it names the process that holds it, and is removed when that process is done.
 
-No file system needs to know locks for this: the file comes into being whole or not at all. A holder that can be
-looked up (same machine, same table of processes) counts as gone once its process is. Any other, as on another host
-that shares the folder, shows that it lives by touching the file, and who wants the folder watches for that. No two
-clocks are compared.
+The file system need not support locking, because the file is created complete or not at all. A holder that can be
+looked up (same machine, same process table) counts as gone once its process has ended. Any other holder, such as one
+on another host that shares the folder, shows that it is alive by touching the file; a process that wants the folder
+watches for that. Clocks of two machines are never compared.
 
-Of several processes that find a lock left behind, one may replace it: the one that made the file `after-<its token>`.
-Should that one be killed before it replaces the lock, it counts as the holder that has gone, and so on.
+Of several processes that find an abandoned lock, only one may replace it: the one that created the file
+`after-<the lock's token>`. If this process is killed before it replaces the lock, it counts as the holder that is
+gone, and so on.
 """
 
 import contextlib
@@ -40,18 +41,18 @@ MOST_LOCK_BYTES = 2**16
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a folder, as its lock says."""
+    """The process that holds a folder, as recorded in the lock."""
 
     token: str
-    """Drawn for this one holding: tells a lock from a later one of the same process."""
+    """Drawn anew for each holding, to tell a lock from a later one of the same process."""
     pid: int
     host: str
     started: str
-    """When the folder was taken, by the holder's own clock; for people only."""
+    """When the folder was acquired, by the holder's own clock; only for people to read."""
     machine: str
-    """Identifies the boot of the machine and its table of processes, within which `pid` means something."""
+    """Identifies the boot of the machine and its process table, within which `pid` is meaningful."""
     born: str
-    """When process `pid` began, in the machine's own ticks: a later process of the same number differs."""
+    """When process `pid` started, in ticks of the machine; differs for a later process with the same number."""
 
     @classmethod
     def this_process(cls) -> "Holder":
@@ -65,12 +66,12 @@ class Holder:
         )
 
     def is_alive(self) -> bool | None:
-        """Whether the process runs; None where this machine cannot tell."""
+        """Whether the process is running; None if that cannot be determined on this machine."""
         if self.host != socket.gethostname() or self.machine != _machine():
             return None
         if self.born:
             return _birth_of(self.pid) == self.born
-        if sys.platform == "win32":  # there, the question below would end the process
+        if sys.platform == "win32":  # there, os.kill would end the process
             return None
         try:
             os.kill(self.pid, 0)
@@ -78,14 +79,14 @@ class Holder:
             return False
         except PermissionError:
             return None
-        return None if self.pid != os.getpid() else True  # the number may have gone to another process
+        return None if self.pid != os.getpid() else True  # another process may have this number now
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}, since {self.started}"
 
 
 def vanished(folder: Path) -> CivaeError:
-    """What to raise where a folder that was being written is there no more."""
+    """The error to raise if a folder that was being written to no longer exists."""
     return CivaeError(
         f"cannot write {folder}: the folder has vanished",
         hint="was it moved or deleted, or its disk unmounted? Bring it back and run the same command again",
@@ -99,10 +100,10 @@ class Lock:
         self.path, self.holder = folder / LOCK_NAME, holder
 
     def require(self) -> None:
-        """Refuses to go on where the folder is no longer this process's: before every write that matters.
+        """Raise an error unless this process still holds the folder; called before every write that matters.
 
         Raises:
-            CivaeError: the folder has vanished, or another process took it over.
+            CivaeError: the folder has vanished, another process took it over, or its lock was removed.
         """
         found = _read(self.path)
         if found is not None and found.token == self.holder.token:
@@ -118,12 +119,12 @@ class Lock:
         )
 
     def beat(self) -> None:
-        """Shows others that the holder lives."""
-        with contextlib.suppress(OSError):  # the next write that matters tells what is wrong
+        """Show other processes that the holder is alive."""
+        with contextlib.suppress(OSError):  # the next write that matters reports what is wrong
             os.utime(self.path)
 
     def release(self) -> None:
-        """Gives the folder back, unless somebody else has it by now."""
+        """Release the folder, unless another process holds it by now."""
         found = _read(self.path)
         if found is not None and found.token == self.holder.token:
             with contextlib.suppress(OSError):
@@ -132,10 +133,10 @@ class Lock:
 
 @contextmanager
 def held(folder: Path) -> Iterator[Lock]:
-    """Holds an existing folder for this process while the block runs.
+    """Hold an existing folder for this process while the block runs.
 
     Raises:
-        CivaeError: another process holds it, which is named, or it cannot be written.
+        CivaeError: another process, which the message names, holds the folder, or it cannot be written.
     """
     lock = acquire(folder)
     done = threading.Event()
@@ -153,7 +154,7 @@ def held(folder: Path) -> Iterator[Lock]:
 
 
 def acquire(folder: Path) -> Lock:
-    """Takes a folder, over from a process that has gone if need be. As for `held`, but without the beats."""
+    """Acquire a folder as `held` does, but without beats; if its holder is gone, take it over."""
     lock = Lock(folder, Holder.this_process())
     try:
         while not (_create(lock.path, lock.holder) or _take_over(lock, require_unheld(folder))):
@@ -166,15 +167,15 @@ def acquire(folder: Path) -> Lock:
 
 
 def require_unheld(folder: Path) -> "Left | None":
-    """Refuses a folder that a living process holds; writes nothing.
+    """Refuse a folder that a living process holds; writes nothing.
 
     A holder that cannot be looked up is watched for at most `PATIENCE_SECONDS`.
 
     Returns:
-        The lock of a process that has gone, if there is one.
+        The lock of a process that is gone, if there is one.
 
     Raises:
-        CivaeError: names the holder.
+        CivaeError: a living process holds the folder; the message names it.
     """
     left = _newest(folder / LOCK_NAME)
     if left is None:
@@ -192,18 +193,17 @@ def require_unheld(folder: Path) -> "Left | None":
 
 @dataclass(frozen=True)
 class Left:
-    """A lock, or a file that claims to replace one, as it was found."""
+    """A lock, or a file that claims the right to replace one, as it was found."""
 
     path: Path
     holder: Holder | None
-    """None where the file is empty or no lock of this version."""
+    """None if the file is empty or not a lock of this version."""
     lock_token: str
-    """Of the lock itself, which `path` may be about to replace."""
+    """Token of the lock itself, which `path` may be about to replace."""
 
     @property
     def successor(self) -> Path:
-        """The file that whoever may replace this one makes; its name is longer than this one's, so no file is its own
-        successor's."""
+        """The file created by the process that may replace this one; its name is longer, so no chain is circular."""
         return self.path.with_name(f"{self.path.name}.after-{_token(self.holder)}")
 
     def __str__(self) -> str:
@@ -211,7 +211,7 @@ class Left:
 
 
 def _newest(path: Path) -> Left | None:
-    """The lock or, where somebody claims to replace it, the last such claim; None if there is neither."""
+    """The lock or, if processes claim to replace it, the last such claim; None if there is no lock."""
     if not path.exists():
         return None
     holder = _read(path)
@@ -222,7 +222,7 @@ def _newest(path: Path) -> Left | None:
 
 
 def _take_over(lock: Lock, left: Left | None) -> bool:
-    """Replaces a lock that was left behind; False if somebody else did so meanwhile, or it is gone."""
+    """Replace an abandoned lock; False if another process did so meanwhile, or the lock is gone."""
     if left is None or not _create(left.successor, lock.holder):
         return False
     if not lock.path.exists() or _token(_read(lock.path)) != left.lock_token:
@@ -234,7 +234,7 @@ def _take_over(lock: Lock, left: Left | None) -> bool:
 
 
 def _watch(folder: Path, left: Left) -> bool:
-    """Whether a lock is touched, or gives way to another, before patience ends."""
+    """Whether a lock is touched or replaced within `PATIENCE_SECONDS`."""
     log.warning("%s: held by %s; waiting up to %.0f s for a sign of life", folder, left, PATIENCE_SECONDS)
     seen, end = _beats(left.path), time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < end:
@@ -248,7 +248,7 @@ def _watch(folder: Path, left: Left) -> bool:
 
 
 def _create(path: Path, holder: Holder) -> bool:
-    """Makes a lock's file at one stroke, with its content; False if there is one."""
+    """Create a lock file with its content in one step; False if it exists already."""
     content = json.dumps(asdict(holder)) + "\n"
     temporary = path.with_name(f"{LOCK_NAME}.{holder.token}.tmp")
     try:
@@ -259,7 +259,7 @@ def _create(path: Path, holder: Holder) -> bool:
     except FileNotFoundError:
         if not path.parent.is_dir():
             raise
-        return False  # swept away by whoever took the folder at this moment
+        return False  # removed by the process that has just acquired the folder
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
             raise
@@ -271,13 +271,13 @@ def _create(path: Path, holder: Holder) -> bool:
 
 
 def _create_exclusively(path: Path, content: str) -> bool:
-    """As `_create`, but a reader may see the file before its content; such a reader watches."""
+    """Like `_create`, but other processes may see the file before its content; they then watch it."""
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(content)
     except FileExistsError:
         return False
-    except OSError:  # a full disk: an empty lock would make everybody wait
+    except OSError:  # a full disk: an empty lock would keep everyone waiting
         path.unlink(missing_ok=True)
         raise
     return True
@@ -288,7 +288,7 @@ def _token(holder: Holder | None) -> str:
 
 
 def _read(path: Path) -> Holder | None:
-    """The holder that a lock names; None where there is none, or it is unreadable."""
+    """The holder that a lock names; None if there is no lock, or it is unreadable."""
     try:
         values = read_json(path, MOST_LOCK_BYTES)
         return Holder(**values)
@@ -297,9 +297,9 @@ def _read(path: Path) -> Holder | None:
 
 
 def _beats(path: Path) -> tuple[int, int] | None:
-    """What changes whenever a lock is touched or written; None where there is none.
+    """A value that changes whenever a lock is touched or written; None if there is no lock.
 
-    Opened, not just looked at: network file systems then ask the server.
+    The file is opened, because network file systems then ask the server.
     """
     try:
         with path.open("rb") as file:
@@ -310,7 +310,7 @@ def _beats(path: Path) -> tuple[int, int] | None:
 
 
 def _machine() -> str:
-    """The boot and the table of processes that this process lives in; containers of one host differ in the latter."""
+    """Identify the boot and the process table of this process; containers on one host differ in the latter."""
     parts = []
     with contextlib.suppress(OSError):
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip())
@@ -320,7 +320,7 @@ def _machine() -> str:
 
 
 def _birth_of(pid: int) -> str | None:
-    """The tick at which a process of this machine began; None if there is none, it has ended, or nobody can tell."""
+    """The tick at which a process of this machine started; None if it does not exist, has ended, or is unknown."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:

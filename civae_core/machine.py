@@ -1,4 +1,4 @@
-"""The machine that civae runs on: its cores, GPUs and driver."""
+"""The machine that civae runs on: its cores and its NVIDIA driver."""
 
 import os
 import shutil
@@ -6,14 +6,14 @@ import subprocess
 
 
 def available_cores() -> int:
-    """Cores that this process may use."""
+    """Number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1  # macOS and Windows keep no such list
 
 
 def nvidia_driver() -> str | None:
-    """The driver's version, asked of nvidia-smi, which knows it even where torch has no CUDA; None without one."""
+    """The driver's version, from nvidia-smi, which knows it even if torch has no CUDA; None without a driver."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return None

@@ -1,4 +1,4 @@
-"""metrics.jsonl, read by whoever did not write it: damaged lines tell nothing."""
+"""Reading of metrics.jsonl by code that did not write it: damaged lines are ignored."""
 
 from pathlib import Path
 from typing import Any
@@ -9,10 +9,10 @@ MOST_BYTES = 2**28
 
 
 def lines_of(metrics: Path) -> list[str]:
-    """All lines of the file, the oldest first; none where there is no such file.
+    """All lines of the file, oldest first; empty if there is no such file.
 
     Raises:
-        OSError: it cannot be read, or is longer than `MOST_BYTES`.
+        OSError: the file cannot be read, or is longer than `MOST_BYTES`.
     """
     if not metrics.is_file():
         return []
@@ -20,7 +20,7 @@ def lines_of(metrics: Path) -> list[str]:
 
 
 def told_by(line: str) -> dict[str, Any]:
-    """What a line tells; nothing where it is no object, as when a kill tore it."""
+    """The values in a line; empty if it is not a JSON object, as when a kill cut it short."""
     try:
         values = parse_json(line)
     except ValueError:

@@ -1,6 +1,6 @@
-"""What a model file says of itself, read without torch, numpy or safetensors: for answers within a tenth of a second.
+"""Read the header of a model file without torch, numpy or safetensors, to answer within a tenth of a second.
 
-Nothing is checked here that `civae_core.model.stored` does not check again before a model is used.
+Everything checked here is checked again by `civae_core.model.stored` before a model is used.
 """
 
 import json
@@ -11,14 +11,14 @@ from civae_core.errors import DataError
 from civae_core.os_errors import hint_on_reading
 
 MOST_HEADER_BYTES = 2**24
-"""Of a safetensors file: names, shapes and the card."""
+"""Largest header of a safetensors file, which holds names, shapes and the card."""
 
 
 def read_header(file: Path) -> dict[str, Any]:
     """The JSON header of a safetensors file: eight bytes of length, then that many bytes of text.
 
     Raises:
-        DataError: it cannot be read, or is no safetensors file.
+        DataError: the file cannot be read, or is not a safetensors file.
     """
     try:
         with file.open("rb") as opened:
@@ -37,10 +37,10 @@ def read_header(file: Path) -> dict[str, Any]:
 
 
 def read_roles(file: Path) -> dict[str, list[dict[str, Any]]]:
-    """Attributes of a model by role (`treatments`, `covariates`, `descendants`, `held_out`), as they stand in it.
+    """A model's attributes by role (`treatments`, `covariates`, `descendants`, `held_out`), as stored in the file.
 
     Raises:
-        DataError: it cannot be read, or is no model of ours.
+        DataError: the file cannot be read, or is not a civae model.
     """
     try:
         card = json.loads(read_header(file)["__metadata__"]["civae"])

@@ -1,4 +1,4 @@
-"""Which file a run, a checkpoint or a model is. This module imports no torch."""
+"""Find the model file of a run or checkpoint. This module imports no torch."""
 
 import contextlib
 import os
@@ -10,7 +10,7 @@ from civae_core.reading import read_at_most
 
 FILE_NAME = "model.safetensors"
 LINKS = ("last", "best")
-"""Names beside a run's checkpoints that stand for one of them."""
+"""Names beside a run's checkpoints that point to one of them."""
 MOST_NAME_BYTES = 256
 
 
@@ -46,10 +46,10 @@ def newest_run(
     """The model used when none is named: $CIVAE_MODEL, else the run under `folder` with the newest checkpoint.
 
     Args:
-        missing, hint: how the command that asks says that no run is named, and how to name one.
+        missing, hint: the calling command's words for "no run is named" and for how to name one.
 
     Raises:
-        UsageError: there is neither, or the variable names nothing that there is.
+        UsageError: there is neither, or the variable names a path that does not exist.
     """
     named = os.environ.get("CIVAE_MODEL")
     if named:
@@ -71,9 +71,9 @@ def newest_run(
 
 
 def follow(path: Path) -> Path:
-    """The checkpoint that `last` or `best` stands for: a link or, where there are none, a file that names it.
+    """The checkpoint that `last` or `best` points to: a link or, where links are not possible, a file with its name.
 
-    A file that says anything else than the name of a folder beside it stands for itself.
+    Any other path is returned as it is, and so is a file that holds anything but the name of a checkpoint folder.
     """
     if path.name in LINKS and path.is_file():
         with contextlib.suppress(OSError, UnicodeDecodeError):

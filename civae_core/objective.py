@@ -1,9 +1,9 @@
 """The objective: pure functions from a model's output to a loss in nats per image.
 
 (M4)  L = −E_q[log p(y|z,t)] + β · KL(q(z|x,y,t) ‖ p(z|x,t)), summed over pixels and latent dimensions,
-averaged over the batch. Which prior stands in the KL is the model's matter. β is one number, or one for each latent
-dimension, where the grids of a z of several scales have their own. Penalties (`civae_core.penalties`), where any are
-on, are added with their weights.
+averaged over the batch. The model decides which prior the KL uses. β is one number or, if z has grids with a β of
+their own, one number for each latent dimension. Penalties (`civae_core.penalties`) that are switched on are added
+with their weights.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,16 +22,16 @@ from civae_core.penalties.surprise import surprises
 
 @dataclass(frozen=True)
 class LossTerms:
-    """Scalars averaged over the batch, in nats per image unless said otherwise."""
+    """Scalars averaged over the batch, in nats per image unless stated otherwise."""
 
     loss: Tensor
-    """What is minimised, but for penalties."""
+    """The quantity to minimise, without penalties."""
     reconstruction: Tensor
     """−log p(y|z,t), unweighted."""
     kl: Tensor
     """KL(q ‖ prior), unweighted and without β."""
     squared_error: Tensor
-    """Mean squared error per pixel and channel of f(z,t), of images in [0,1]."""
+    """Mean squared error of f(z,t) per pixel and channel, for images in [0,1]."""
 
 
 def negative_elbo(
@@ -41,14 +41,14 @@ def negative_elbo(
     weights_B: Tensor | None = None,
     free_bits: float = 0.0,
 ) -> LossTerms:
-    """The β-weighted negative evidence bound (M4), each image counted with its propensity weight.
+    """The β-weighted negative ELBO (M4), with each image weighted by its propensity weight.
 
     Args:
         y_BCHW: images in [0,1].
         output: the model's pass over them.
         beta: weight of the KL term, one number or one for each latent dimension [Z].
-        weights_B: weights with mean 1 over the data set; None counts every image once.
-        free_bits: nats of each latent dimension that the KL term does not charge.
+        weights_B: weights of the images, with mean 1 over the data set; None gives every image weight 1.
+        free_bits: nats per latent dimension that the KL term does not charge.
     """
     nll_B = output.likelihood.negative_log_likelihood(y_BCHW)
     kl_BZ = output.posterior.kl_by_dimension(output.prior)
@@ -65,8 +65,10 @@ def negative_elbo(
 
 
 def original_loss(y_BCHW: Tensor, output: ModelOutput, kl_scale: float) -> LossTerms:
-    """The original project's loss: squared error averaged over the pixels of images in [−1,1], plus `kl_scale`
-    times the KL to N(0,I) averaged over latent dimensions. Kept as a baseline; it is in no unit of nats.
+    """The original project's loss, kept as a baseline; it is not in nats.
+
+    Squared error averaged over the pixels of images in [−1,1], plus `kl_scale` times the KL to N(0,I) averaged over
+    latent dimensions.
     """
     error = _mean_squared_error(y_BCHW, output)
     kl_B = output.posterior.kl(output.prior)
@@ -93,7 +95,7 @@ def objective(
 
 
 def penalty(penalties: Mapping[str, Tensor], loss: LossConfig, weights_B: Tensor) -> Tensor:
-    """Σ of the penalties [B], each times its weight in the config, images counted as in the bound: a scalar."""
+    """The sum of the penalties [B], each times its weight in the config, averaged with image weights: a scalar."""
     terms = [getattr(loss, name) * (penalty_B * weights_B).mean() for name, penalty_B in penalties.items()]
     return torch.stack(terms).sum()
 
@@ -103,15 +105,15 @@ def predictor_loss(
 ) -> Tensor:
     """Cross-entropy of binary attributes plus half the squared standardised error of continuous ones; a scalar.
 
-    Every label that is there counts the same, whatever else its image lacks.
+    Every known label counts the same, however many other labels its image lacks.
 
     Args:
         predicted_BA: the predictor's outputs.
         a_BA: raw labels in the same order, NaN where missing.
-        images: what the sum over labels is divided by; None is the number of images B.
+        images: divisor of the sum over labels; None means the number of images B.
     """
     known_BA = ~a_BA.isnan()
-    # A missing label is any number here: its surprise is finite and counts nothing, and so does its gradient.
+    # A missing label becomes 0: its surprise is then finite, and the mask removes it together with its gradient.
     surprise_BA = torch.stack(surprises(predicted_BA, a_BA.nan_to_num(), attributes), dim=1)
     return (surprise_BA * known_BA).sum() / (len(a_BA) if images is None else images)
 

@@ -1,9 +1,9 @@
-"""What to do about errors of the operating system, told by their number. This module imports nothing heavy."""
+"""Hints on what to do about operating-system errors, by error number. This module imports nothing heavy."""
 
 import errno
 
 SPELLING = "check the spelling; relative paths start at the folder where civae was started"
-"""About a file that is not there."""
+"""Hint for a file that does not exist."""
 
 _EITHER = {
     errno.EMFILE: "the limit on open files is too low: raise it, for example with `ulimit -n 4096`",
@@ -42,17 +42,17 @@ _ANY = {
 
 
 def hint_on_reading(error: Exception, otherwise: str = "copy it again; it may be damaged") -> str:
-    """What to do where a file cannot be read; `otherwise` where the system does not tell why."""
+    """What to do if a file cannot be read; `otherwise` if the error number does not say why."""
     return (_EITHER | _READING).get(_number(error), otherwise)
 
 
 def hint_on_writing(error: OSError) -> str:
-    """What to do where a file or folder cannot be written."""
+    """What to do if a file or folder cannot be written."""
     return (_EITHER | _WRITING).get(_number(error), "name another folder, on another disk if there is one")
 
 
 def hint_on(error: OSError) -> str | None:
-    """What to do where nobody knows any more what was being done; None where the system does not tell enough."""
+    """What to do if it is unknown what was being done; None if the error number does not say enough."""
     return (_EITHER | _ANY).get(_number(error))
 
 

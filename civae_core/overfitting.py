@@ -1,4 +1,4 @@
-"""Runs that went on learning their own images after they had stopped learning about others. Imports nothing heavy."""
+"""Detection of runs that memorise their training images and get worse on others. Imports nothing heavy."""
 
 import json
 import logging
@@ -12,18 +12,18 @@ from civae_core.model_paths import FILE_NAME, follow
 from civae_core.reading import finite_number
 
 CLEARLY = 0.01
-"""Nats per pixel and channel by which a validation loss must have risen to be worth a word."""
+"""Nats per pixel and channel by which a validation loss must have risen before it is reported."""
 MOST_TIMES = 100
-"""Times that each training image may be shown before a run is warned that it will know them by heart."""
+"""How often each training image may be shown before a warning that the images will be memorised."""
 USUAL_TIMES = 30
-"""Times after which held-out portraits were predicted best when 600 were learned (docs/own-data.md)."""
+"""How often each image was shown when held-out portraits were predicted best, training on 600 (docs/own-data.md)."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Overfit:
-    """Where a run's validation loss was lowest, and where it ended: nats per image."""
+    """A run's lowest and last validation loss, in nats per image, and the images seen by then."""
 
     best_images: int
     best_loss: float
@@ -31,7 +31,7 @@ class Overfit:
     last_loss: float
 
     def describe(self) -> str:
-        """One sentence for whoever is about to use the run's last checkpoint."""
+        """One sentence for users of the run's last checkpoint."""
         return (
             f"after {self.last_images:,} images, held-out ones are predicted worse than after {self.best_images:,} "
             f"(valid_loss {self.last_loss:,.0f} against {self.best_loss:,.0f}): it memorises its training images"
@@ -39,10 +39,10 @@ class Overfit:
 
 
 def overfit_of(run: Path) -> Overfit | None:
-    """How far a run's last checkpoint fell behind its best; None where it did not clearly, or nobody can tell.
+    """How far a run's last checkpoint fell behind its best; None if not clearly, or if that is unknown.
 
     Args:
-        run: a run's folder; anything else, a checkpoint that was named itself included, is answered None.
+        run: a run's folder; for anything else, such as a single checkpoint, the result is None.
     """
     checkpoints = run / "checkpoints"
     last, best = follow(checkpoints / "last") / FILE_NAME, follow(checkpoints / "best") / FILE_NAME
@@ -53,7 +53,7 @@ def overfit_of(run: Path) -> Overfit | None:
         values = int(shape["size"]) ** 2 * int(shape["channels"])
         losses = _validation_losses(run / "metrics.jsonl")
     except (OSError, ValueError, KeyError, TypeError, RecursionError, CivaeError):
-        return None  # whoever opens the model says what is wrong with it
+        return None  # opening the model reports what is wrong with it
     if not losses:
         return None
     (last_images, last_loss), (best_images, best_loss) = losses[-1], min(losses, key=lambda found: found[1])
@@ -63,17 +63,17 @@ def overfit_of(run: Path) -> Overfit | None:
 
 
 def warn_if_overfit(run: Path) -> None:
-    """Says, where a run's name means a last checkpoint that fell behind its best, how to have the other one."""
+    """Warn if a run's last checkpoint, which its name stands for, fell behind the best; say where the best is."""
     if found := overfit_of(run):
         log.warning("%s: %s; %s was saved before that", run, found.describe(), run / "checkpoints" / "best")
 
 
 def too_long(images: int, photographs: int) -> str | None:
-    """A sentence about a training that shows each image so often that it will be learned by heart; else None.
+    """A warning if training shows each image so often that it will be memorised; else None.
 
     Args:
         images: `train.images`.
-        photographs: training images.
+        photographs: number of training images.
     """
     times = images / max(photographs, 1)
     if times <= MOST_TIMES:

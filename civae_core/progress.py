@@ -14,19 +14,19 @@ _quiet: ContextVar[bool] = ContextVar("quiet", default=False)
 
 
 class Progress(Protocol):
-    """What a loop tells about itself."""
+    """How a loop reports its progress."""
 
     def advance(self, n: int = 1, **fields: float | str) -> None:
-        """Reports `n` more units done, and values to show beside the count until they are replaced."""
+        """Report `n` more units done, and values to show beside the count until they are replaced."""
 
 
 def set_quiet(quiet: bool) -> None:
-    """Silences, or allows, all progress begun later in this context."""
+    """Silence or allow all progress that starts later in this context."""
     _quiet.set(quiet)
 
 
 def is_first_process() -> bool:
-    """Whether this process is alone, or rank 0 among those that torchrun started."""
+    """Whether this is the only process, or rank 0 of those that torchrun started."""
     return os.environ.get("RANK", "0") == "0"
 
 
@@ -38,11 +38,11 @@ def progress(
     start: int = 0,
     enabled: bool = True,
 ) -> Iterator[Progress]:
-    """Shows how far a loop has come.
+    """Show the progress of a loop.
 
     Args:
         description: what is being done, such as "training".
-        total: units in all, or None when that is not known.
+        total: total number of units, or None if that is not known.
         unit: what is counted.
         start: units already done before this loop (of a resumed run); they do not count towards its speed.
         enabled: False shows nothing, as do quiet mode and any process but the first.
@@ -60,7 +60,7 @@ def progress(
 
 class _Silent:
     def advance(self, n: int = 1, **fields: float | str) -> None:
-        """Shows nothing."""
+        """Show nothing."""
 
 
 class PlainLines:
@@ -83,14 +83,14 @@ class PlainLines:
         self.began = self.last = clock()
 
     def advance(self, n: int = 1, **fields: float | str) -> None:
-        """Counts, and prints a line when the last one is old enough."""
+        """Count, and print a line if the last one is old enough."""
         self.done += n
         self.fields.update(fields)
         if self.clock() - self.last >= SECONDS_BETWEEN_LINES:
             self._print()
 
     def finish(self) -> None:
-        """Prints the final count unless it was the last thing printed."""
+        """Print the final count, unless it was the last thing printed."""
         if self.done != self.shown:
             self._print()
 

@@ -1,4 +1,4 @@
-"""The whole product on the built-in faces: prepare, train ours and two baselines, evaluate all against the truth."""
+"""The whole pipeline on the built-in faces: prepare, train ours and two baselines, evaluate all against the truth."""
 
 import logging
 from dataclasses import dataclass
@@ -33,15 +33,16 @@ IMAGES = 24_000
 SIZE = 64
 OVERLAP = 0.5
 OBJECTIVES = {name: cast(Objective, objective) for objective, name in OBJECTIVE_NAMES.items()}
-"""What each model learns by."""
+"""Training objective of each model, by its name."""
 NETWORK = ModelConfig(width=16, stages=[1, 2, 4, 8], pairing="none")
-"""Noises are paired by contours, which so short a training leaves blurred: it measured worse (docs/noises.md)."""
+"""Noises are not paired: pairing uses contours, which so short a training leaves blurred, and measured worse
+(docs/noises.md)."""
 TRUTHS = [TruthSpec("Young=flip", {"Young": "flip"})]
 
 
 @dataclass(frozen=True)
 class Quickstart:
-    """What `quickstart` leaves behind."""
+    """The results of `quickstart`, and the files that hold them."""
 
     numbers: dict[str, Any]
     picture: Path
@@ -57,16 +58,16 @@ def quickstart(
     size: int = SIZE,
     device: str = "auto",
 ) -> Quickstart:
-    """Runs all steps in `out`; steps that are done already, also by a run that was stopped, are not repeated.
+    """Run all steps in `out`; steps completed before, also by a run that was stopped, are not repeated.
 
     Args:
-        faces: built-in faces to make, held-out ones included.
-        images: images that each model is shown in training.
+        faces: number of built-in faces to make, including held-out ones.
+        images: number of images that each model is shown in training.
         size: side of the images in pixels.
 
     Raises:
-        UsageError: a size that does not suit, or a device that is not there; before anything is written.
-        CivaeError: as the steps do.
+        UsageError: an unsuitable size or an unavailable device; raised before anything is written.
+        CivaeError: as in the steps.
     """
     choose_device(device)
     stride = 2 ** len(NETWORK.stages)
@@ -87,8 +88,10 @@ def quickstart(
 
 
 def quickstart_config(method: str, data: Path, images: int = IMAGES) -> Config:
-    """The training of `ours` (configs/quickstart.yml), or of a baseline with the same widths and budget: `cvae`, with
-    N(0,I) for a prior, β = 1 and no weights, or `original`, the lab prototype's objective, decoder and inference.
+    """The config of `ours` (configs/quickstart.yml), or of a baseline with the same widths and budget.
+
+    `cvae` has the prior N(0,I), β = 1 and no weights; `original` has the lab prototype's objective, decoder and
+    inference.
     """
     return Config(
         objective=OBJECTIVES[method],
@@ -116,7 +119,7 @@ def quickstart_config(method: str, data: Path, images: int = IMAGES) -> Config:
 def _evaluate(out: Path, data: PreparedData, images: int, device: str) -> Quickstart:
     chosen = choose_device(device)
     models = [load_model(out / name, chosen) for name in OBJECTIVES]
-    # The judge learns as long as the models do.
+    # The scorer is trained on as many images as the models.
     instruments = choose_instruments(data, models[0].card.roles, chosen, scorer_images=images)
     found = evaluate(models, data, instruments=instruments)
     report, picture = out / "report.html", out / "faces.png"

@@ -1,4 +1,4 @@
-"""Counter-based randomness: every draw has a name and a position, so a resumed run needs no saved generator."""
+"""Counter-based randomness: every draw has a name and a position, so resuming a run needs no saved generator."""
 
 import hashlib
 from typing import TYPE_CHECKING
@@ -10,13 +10,13 @@ if TYPE_CHECKING:
 
 
 def seed_for(seed: int, stream: str, position: int = 0) -> int:
-    """A 63-bit seed for one draw, a pure function of run seed, name of the stream and position in it."""
+    """A 63-bit seed for one draw: a pure function of the run's seed, the stream's name and the position in it."""
     digest = hashlib.blake2b(f"{seed}/{stream}/{position}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
 
 def generator_for(seed: int, stream: str, position: int = 0) -> "torch.Generator":
-    """A fresh generator of the CPU seeded by `seed_for`."""
+    """A fresh CPU generator seeded by `seed_for`."""
     import torch
 
     return torch.Generator().manual_seed(seed_for(seed, stream, position))

@@ -25,7 +25,7 @@ def auc(scores_N: Tensor, labels_N: Tensor) -> float:
         raise ValueError("the AUC needs both classes")
     scores_N = scores_N.detach().to("cpu").to(torch.float64)
     _, group_N, count_G = scores_N.unique(return_inverse=True, return_counts=True)
-    # Tied scores share the mean of the ranks that they take up (1-based).
+    # Tied scores all get the mean of the ranks that they occupy (1-based).
     mean_rank_G = count_G.cumsum(0).to(torch.float64) - (count_G - 1).to(torch.float64) / 2
     rank_sum = float(mean_rank_G[group_N][positive_N].sum())
     return (rank_sum - positives * (positives + 1) / 2) / (positives * negatives)

@@ -1,4 +1,4 @@
-"""Reading files of strangers: never more than a bound, and never from what is no file."""
+"""Reading of untrusted files: never more than a limit, and only from regular files unless allowed."""
 
 import errno
 import json
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 MOST_JSON_BYTES = 2**24
-"""Of a JSON file; few of ours reach a hundredth of it."""
+"""Largest JSON file that is read; few of ours reach a hundredth of it."""
 
 
 def read_at_most(path: Path | str, most: int, *, regular: bool = True, follow: bool = True) -> bytes:
@@ -17,12 +17,12 @@ def read_at_most(path: Path | str, most: int, *, regular: bool = True, follow: b
 
     Args:
         path: the file.
-        most: bytes, of which one more is an error.
-        regular: refuse pipes and devices, which may block or never end; a path that the user typed may be a pipe.
-        follow: a link at the path's end, which otherwise is an error; on Windows it is followed anyway.
+        most: largest size in bytes; a longer file is an error.
+        regular: refuse pipes and devices, which may block or never end; False allows a pipe that the user names.
+        follow: follow a link at the path's end; if False, it is an error, except on Windows.
 
     Raises:
-        OSError: it cannot be read, is longer than `most`, or is no regular file; `strerror` says which.
+        OSError: the file cannot be read, is longer than `most`, or is not regular; `strerror` says which.
     """
     flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | (getattr(os, "O_NONBLOCK", 0) if regular else 0)
     flags |= 0 if follow else getattr(os, "O_NOFOLLOW", 0)
@@ -36,7 +36,7 @@ def read_at_most(path: Path | str, most: int, *, regular: bool = True, follow: b
             raise OSError(errno.EINVAL, "not a regular file", str(path))
         if status.st_size > most:
             raise _too_large(path, most)
-        # A pipe states no size, and a buffer of the largest would be made at once.
+        # A pipe states no size, so it is read in parts: os.read would allocate the largest size at once.
         wanted = status.st_size if is_regular else most + 1
         parts, count = [], 0
         while count < wanted and (part := os.read(descriptor, wanted - count if is_regular else 2**16)):
@@ -50,30 +50,30 @@ def read_at_most(path: Path | str, most: int, *, regular: bool = True, follow: b
 
 
 def require_regular(path: Path) -> None:
-    """Refuses pipes and devices before a library opens them, which might block for ever.
+    """Refuse pipes and devices before a library opens them, which might block forever.
 
     Raises:
-        OSError: it is not there, or no regular file.
+        OSError: the file does not exist, or is not regular.
     """
     if not stat.S_ISREG(path.stat().st_mode):
         raise OSError(errno.EINVAL, "not a regular file", str(path))
 
 
 def read_json(path: Path, most: int = MOST_JSON_BYTES) -> Any:
-    """The JSON value that a file of at most `most` bytes holds.
+    """The JSON value in a file of at most `most` bytes.
 
     Raises:
-        OSError: it cannot be read, is longer, or is no regular file.
-        ValueError: it holds no JSON value in UTF-8, repeats a key of an object, or is nested too deeply.
+        OSError: the file cannot be read, is longer, or is not regular.
+        ValueError: the file is not JSON in UTF-8, repeats a key of an object, or is nested too deeply.
     """
     return parse_json(read_at_most(path, most).decode("utf-8"))
 
 
 def parse_json(text: str | bytes) -> Any:
-    """A JSON value.
+    """Parse a JSON value.
 
     Raises:
-        ValueError: it is none, repeats a key of an object, or is nested too deeply.
+        ValueError: the text is not JSON, repeats a key of an object, or is nested too deeply.
     """
     try:
         return json.loads(text, object_pairs_hook=_without_repeats)
@@ -82,7 +82,7 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def finite_number(value: object) -> float | None:
-    """A value out of a file as a number; None where it is none, a truth value, or beyond what a float holds."""
+    """A value from a file as a finite float; None if it is no number, a boolean, or too large for a float."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
@@ -93,8 +93,7 @@ def finite_number(value: object) -> float | None:
 
 
 def strict(value: Any) -> Any:
-    """Plain values as JSON that anybody can read: null where a number is none or infinite, and what is no whole
-    character spelled out."""
+    """Make plain values strictly valid JSON: NaN and infinities become null, and lone surrogates are escaped."""
     if isinstance(value, dict):
         return {strict(key): strict(part) for key, part in value.items()}
     if isinstance(value, list | tuple):

@@ -38,24 +38,24 @@ from civae_core.training import pairing
 from civae_core.training.heldout import HeldOut
 from civae_core.training.loop import train as run_training
 
-# What is imported stays: to look for garbage in all of it, again and again, took a tenth of the time.
+# What is imported stays; searching all of it for garbage, again and again, took a tenth of the time.
 gc.disable()
 
-# One thread here and in subprocesses: sums then have one order, and several test runs can share a machine.
+# One thread here and in subprocesses, so that sums have one order and several test runs can share a machine.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
 
 
 def _leave_blank(canvas: FigureCanvasAgg) -> None:
-    """Draws nothing, unless it is for a file whose size follows from what is drawn."""
+    """Draw nothing, unless it is for a file whose size depends on what is drawn."""
     if canvas.is_saving():
         FULL[FigureCanvasAgg, "draw"](canvas)
     else:
         canvas.renderer = canvas.get_renderer()
 
 
-# How often what is the same each time is repeated took most of every short training, and of every evaluation, and
-# drawing took most of every report. Tests that are about it, and those that compare with processes that import
+# Uniform repetition took most of the time of every short training and every evaluation, and drawing most of every
+# report; so both are cut down here. Tests that are about them, and tests that compare with processes that import
 # everything anew, use `in_full`.
 FEWER: dict[tuple[Any, str], Any] = {
     (pairing, "BATCH"): 8,
@@ -69,19 +69,19 @@ FULL = {place: getattr(*place) for place in FEWER}
 for (module, name), value in FEWER.items():
     setattr(module, name, value)
 
-# Tests make and delete many small files and wait for each to be on the disk. Memory does as well where it has room
-# for what the failed ones leave.
+# Tests create and delete many small files and wait for each to be on the disk. Memory serves as well, if it has room
+# for what failed tests leave behind.
 MEMORY = Path("/dev/shm")
 if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 4 * 2**30:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
-# Scorers are cached: never in the cache of whoever runs the tests, and in one for all processes that share them.
+# Scorers are cached in one folder for all processes that share the tests, never in the cache of the user.
 if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["CIVAE_CACHE"] = tempfile.mkdtemp(prefix="civae-tests-")
     atexit.register(shutil.rmtree, os.environ["CIVAE_CACHE"], ignore_errors=True)
 
-# The suite tries the same inputs every time, in the same order. benchmarks/fuzz.py asks the same tests for many
-# others, benchmarks/repeat_tests.py for as many others in another order.
+# The suite tries the same inputs every time, in the same order. benchmarks/fuzz.py runs its tests with many other
+# inputs, and benchmarks/repeat_tests.py with as many other inputs in another order.
 _examples, _seed = os.environ.get("CIVAE_FUZZ_EXAMPLES"), os.environ.get("CIVAE_TEST_SEED")
 settings.register_profile(
     "civae",
@@ -89,7 +89,7 @@ settings.register_profile(
     max_examples=int(_examples or 40),
     deadline=None,
     database=None,
-    phases=[phase for phase in Phase if phase != Phase.explain],  # which takes minutes, for hints
+    phases=[phase for phase in Phase if phase != Phase.explain],  # takes minutes, only for hints
     suppress_health_check=[
         HealthCheck.too_slow,
         HealthCheck.function_scoped_fixture,
@@ -118,7 +118,7 @@ MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 @pytest.fixture(scope="session")
 def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
-    """A path that the first of the test processes to want it makes, and all read: what takes seconds."""
+    """A path for what takes seconds to make: the first test process that needs it makes it, and all read it."""
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
@@ -135,14 +135,14 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
 
 @pytest.fixture(autouse=True)
 def _as_if_alone() -> None:
-    """What earlier tests drew, and a command run with --quiet, leave later ones as they are."""
+    """Shield each test from earlier ones: from what they drew, and from commands that they ran with --quiet."""
     set_quiet(False)
     torch.manual_seed(0)
 
 
 @pytest.fixture
 def in_full(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything is repeated as often as it is for users."""
+    """Repeat and draw everything as for users."""
     for (module, name), value in FULL.items():
         monkeypatch.setattr(module, name, value)
 
@@ -177,7 +177,7 @@ def make_config() -> Callable[..., Config]:
 
 @pytest.fixture
 def make_model(roles: AttributeRoles, make_config: Callable[..., Config]) -> Callable[..., IntactVAE]:
-    """A small network with seeded weights; `perturbed` moves every weight off its start, FiLM's zeros included."""
+    """A small network with seeded weights; `perturbed` moves every weight off its initial value, FiLM's zeros too."""
 
     def make(
         size: int = 16,
@@ -237,7 +237,7 @@ def faces(made_once: MadeOnce) -> PreparedData:
 
 @pytest.fixture(scope="session")
 def tiny_settings(faces: PreparedData) -> dict[str, Any]:
-    """Every setting of a run on `faces` that takes a second, by dotted key."""
+    """Settings of a run on `faces` that takes a second, by dotted key."""
     return {
         "data.path": str(faces.path),
         "data.treatment": ["Young"],
@@ -285,13 +285,13 @@ def trained(tiny_config: Callable[..., Config], made_once: MadeOnce) -> Path:
 
 @pytest.fixture
 def no_sample_grids(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Grids change no weight, and drawing them takes longer than training here."""
+    """Skip sample grids: they change no weight, and drawing them takes longer than training here."""
     monkeypatch.setattr(HeldOut, "save_grid", lambda *_: None)
 
 
 @pytest.fixture
 def spoil(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], bool]], None]:
-    """Makes the images of those batches NaN whose position a predicate picks."""
+    """Make all images NaN in the batches whose position a predicate picks."""
     real = TrainingBatches.at
 
     def install(is_bad: Callable[[int], bool]) -> None:
@@ -307,9 +307,9 @@ def spoil(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], bool]], 
 
 @pytest.fixture(scope="session")
 def quick_exporter() -> None:
-    """PyTorch's exporter; left alone it reads its five hundred operators anew for each graph, a fifth of its time."""
+    """PyTorch's exporter, made to read its five hundred operators once, not for each graph: a fifth of its time."""
     pytest.importorskip("onnxscript")
-    # Another version of PyTorch keeps them elsewhere, and takes its time.
+    # Other versions of PyTorch keep them elsewhere, and take their usual time.
     with suppress(ImportError, AttributeError):
         from torch.onnx._internal.exporter._registration import ONNXRegistry
 
@@ -320,7 +320,7 @@ def quick_exporter() -> None:
 def exported(trained: Path, made_once: MadeOnce, quick_exporter: None) -> Path:
     """A folder with the model of `trained` and its ONNX export beside it; only to be read.
 
-    Of the functions those that answering needs: tracing the networks on their own would take as long again.
+    It has only the functions that answers need: tracing the networks on their own would take as long again.
     """
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
@@ -332,7 +332,7 @@ def exported(trained: Path, made_once: MadeOnce, quick_exporter: None) -> Path:
 
         folder.mkdir()
         stored = load_model(trained)
-        # A limit that held-out images would set, had a short run enough of them; no picture is beyond this one.
+        # Held-out images would set this limit if a short run had enough of them; no picture exceeds this one.
         card = replace(stored.card, familiarity=Familiarity(0.5, 1.0, 0.99, 256, "valid"))
         save_model(stored.model, card, folder / "model.safetensors")
         needed = ("abduct", "predict", "draw", "predictor")

@@ -1,4 +1,4 @@
-"""The order of tests, drawn by a seed: files in any order, and the tests of each, so that none relies on another."""
+"""Shuffles tests by a seed, the files and the tests of each file, so that no test relies on another."""
 
 import random
 from collections.abc import Hashable, Sequence
@@ -7,7 +7,7 @@ from typing import Protocol, TypeVar
 
 
 class InAFile(Protocol):
-    """As pytest's items are."""
+    """Something with the path of its file, such as pytest's items."""
 
     path: Hashable
 
@@ -16,7 +16,7 @@ Item = TypeVar("Item", bound=InAFile)
 
 
 def shuffled(items: Sequence[Item], seed: str) -> list[Item]:
-    """The same items; those of one file, which share what it makes, stay together."""
+    """The items in shuffled order; those of one file stay together, since they share its fixtures."""
     draw = random.Random(seed)
     files = [list(group) for _, group in groupby(items, key=lambda item: item.path)]
     draw.shuffle(files)

@@ -1,4 +1,4 @@
-"""Several processes that train together, forked from the test: none has to import anything again."""
+"""Runs several processes that train together, forked from the test, so that none has to import anything again."""
 
 import multiprocessing
 import os
@@ -16,12 +16,12 @@ from filelock import FileLock, Timeout
 
 TIMEOUT_S = 600
 PORTS = range(20_000, 30_000)
-"""Below those that systems give to whoever asks for any, so that nothing else gets one before it is used."""
+"""Below the ports that systems give to programs that ask for any, so that no other program is given one of these."""
 _kept: list[FileLock] = []
 
 
 def free_port() -> str:
-    """A port that no other test process is told, for as long as this one lives."""
+    """A port that is given to no other test process as long as this one lives."""
     for number in range(PORTS.start + os.getpid() % len(PORTS), PORTS.stop + os.getpid() % len(PORTS)):
         port = PORTS.start + number % len(PORTS)
         lock = FileLock(Path(tempfile.gettempdir()) / f"civae-tests-port-{port}.lock")
@@ -37,7 +37,7 @@ def free_port() -> str:
 
 
 def places(world_size: int) -> list[dict[str, str]]:
-    """What a launcher would tell each of so many processes on this machine."""
+    """The environment that a launcher would give to each of `world_size` processes on this machine."""
     common = {"WORLD_SIZE": world_size, "LOCAL_WORLD_SIZE": world_size, "MASTER_PORT": free_port()}
     return [
         {name: str(value) for name, value in (common | {"RANK": rank, "LOCAL_RANK": rank}).items()}
@@ -47,7 +47,7 @@ def places(world_size: int) -> list[dict[str, str]]:
 
 
 def run_ranks(world_size: int, work: Callable[[], Any]) -> list[Any]:
-    """What `work` returns in each of so many processes, which know their places as torchrun would tell them."""
+    """Run `work` in `world_size` processes with torchrun's environment, and return what it returns in each."""
     fork = multiprocessing.get_context("fork")
     started = []
     for place in places(world_size):
@@ -79,9 +79,9 @@ def _work(place: dict[str, str], work: Callable[[], Any], sender: Connection) ->
 
 
 def start_commands(arguments: Sequence[object], world_size: int, said: Path) -> list[BaseProcess]:
-    """The same `civae` command in each of so many processes.
+    """Start the same `civae` command in each of `world_size` processes.
 
-    What one says on stderr is `said` with its rank, what it says on stdout the same with `.out`.
+    A process writes its stderr to the file `said` with its rank appended, and its stdout to that name with `.out`.
     """
     fork = multiprocessing.get_context("fork")
     words = [str(argument) for argument in arguments]
@@ -94,7 +94,7 @@ def start_commands(arguments: Sequence[object], world_size: int, said: Path) -> 
 
 
 def end_of(processes: Sequence[BaseProcess], said: Path) -> tuple[list[int | None], list[str]]:
-    """Exit codes, negative for signals, and what each said, once all have ended."""
+    """Wait until all have ended; return their exit codes, negative for signals, and the stderr of each."""
     try:
         for process in processes:
             process.join(TIMEOUT_S)
@@ -114,4 +114,4 @@ def _command(arguments: list[str], place: dict[str, str], stderr: Path) -> None:
         os.dup2(sys.stderr.fileno(), 2)
         os.dup2(sys.stdout.fileno(), 1)
         sys.argv = ["civae", *arguments]
-        main()  # ends the process itself, as it does wherever there are several
+        main()  # ends the process itself, as it does whenever there are several

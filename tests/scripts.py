@@ -1,4 +1,4 @@
-"""Scripts run whole, in a process forked from the test: it has nothing to import, and changes nothing here."""
+"""Runs whole scripts in a process forked from the test, which need not import anything and changes nothing here."""
 
 import multiprocessing
 import sys
@@ -9,7 +9,7 @@ TIMEOUT_S = 600
 
 
 def run_script(main: Callable[[], object], arguments: Sequence[object], said: Path) -> int | None:
-    """What a script's `main` ends with, given such arguments; what it prints on stdout is written to `said`."""
+    """Run a script's `main` with these arguments; return its exit code, and write its stdout to `said`."""
     process = multiprocessing.get_context("fork").Process(target=_run, args=(main, arguments, said))
     process.start()
     process.join(TIMEOUT_S)

@@ -1,4 +1,4 @@
-"""What the documents show: links, and commands as one would type them."""
+"""What the documents show: links, and commands as a user would type them."""
 
 import inspect
 import re
@@ -24,15 +24,15 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 # Click's base class of parsing errors, wherever this version of Typer keeps it.
 CLICK_ERROR = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 VARIABLES = {"$attribute": "young", "$name": "Young"}
-"""What the variables of loops in documents may be."""
+"""Values for the variables of loops in documents."""
 ELLIPSIS = "…"
-"""Stands in documents for further arguments; a command with it is checked as far as it goes, like a bare name."""
+"""Stands for further arguments in documents; such a command is checked as far as it goes, like a bare name."""
 
 EXAMPLES = re.compile(r"^Examples?:\n((?:  .*\n?)+)", re.M)
 
 
 def leaf_commands(group: Any, prefix: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
-    """Every command that does something, by its path of names."""
+    """Every command that is not a group, by its path of names."""
     found: dict[tuple[str, ...], Any] = {}
     for name, command in group.commands.items():
         if hasattr(command, "commands"):
@@ -54,7 +54,7 @@ def shell_lines(text: str) -> list[str]:
     for block in FENCED.findall(text):
         typed = block.replace("\\\n", " ").splitlines()
         prompts = [line[2:] for line in typed if line.startswith("$ ")]
-        # A block with prompts shows output too, which is no command.
+        # A block with prompts also shows output, which is not a command.
         lines += prompts or [line for line in typed if line.strip() and not line.startswith("#")]
     return lines
 
@@ -83,7 +83,7 @@ def is_whole(arguments: list[str]) -> bool:
 
 
 def _of_civae(words: list[str]) -> list[str] | None:
-    """What follows civae's name, which environment variables or torchrun may precede."""
+    """The arguments of `civae`, which environment variables or torchrun may precede; None for other programs."""
     while words and re.match(r"[A-Z_]+=", words[0]):
         words = words[1:]
     if words and Path(words[0]).name == "torchrun" and "civae_cli" in words:
@@ -96,7 +96,7 @@ def _of_civae(words: list[str]) -> list[str] | None:
 
 
 def parse(arguments: list[str]) -> str | None:
-    """Parses a command line with the real application, without running it; what is wrong with it, or None."""
+    """Parse a command line with the real application, without running it; return what is wrong with it, or None."""
     command, context = typer.main.get_command(app), None
     name = "civae"
     while hasattr(command, "commands"):
@@ -121,10 +121,10 @@ def parse(arguments: list[str]) -> str | None:
 
 
 def wrong_value(arguments: list[str]) -> str | None:
-    """What is wrong with values that commands parse after their options; None if nothing is.
+    """What is wrong with values that commands parse after their options, or None.
 
-    Attributes are those of `configs/celeba-64-young.yml`, with which examples of `--help` ask; files of configs
-    are those of the repository.
+    Attributes are those of `configs/celeba-64-young.yml`, which the examples of `--help` use; config files are those
+    of the repository.
     """
     given = [
         *pairwise(arguments),

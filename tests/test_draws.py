@@ -1,4 +1,4 @@
-"""Subjects from the prior: who they are is turned from arm to arm, and the prior of each arm stays what it is."""
+"""Subjects from the prior: their noise is rotated from arm to arm, and the prior of each arm stays the same."""
 
 from collections.abc import Callable
 from typing import Any
@@ -65,7 +65,7 @@ def test_draws_of_an_arm_have_its_prior_s_mean_and_covariance_whatever_their_own
 def test_a_drawn_subject_changes_as_its_photograph_would_but_for_masks(
     make_model: MakeModel, settings: dict[str, Any]
 ) -> None:
-    """With two treatments whose turns do not add up, for which one arm of reference for all would not do."""
+    """With two treatments, whose rotations do not add up, one reference arm for all subjects would not suffice."""
     model = turned_anyhow(make_model(perturbed=True, assigned=TWO, **UNMASKED, **settings))
     x, own = torch.tensor([[0.0], [1.0]]), torch.tensor([[1.0, 70.0], [0.0, 35.0]])
     t = torch.tensor([[0.0, 70.0], [1.0, 20.0]])

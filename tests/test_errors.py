@@ -23,7 +23,7 @@ WITHOUT_HINT = {
     ): "a reason in the list of rejected images, whose error has the hint",
     ("civae_core/serve/server.py", "run"): "a page that was told to end, and did",
 }
-"""Where an error needs none: file and function, and why."""
+"""Errors that need no hint: file and function, and why."""
 
 
 def sources() -> dict[str, str]:
@@ -32,7 +32,7 @@ def sources() -> dict[str, str]:
 
 
 def kinds_of_error(texts: Iterable[str]) -> set[str]:
-    """CivaeError and all that is made from it, in whichever file."""
+    """CivaeError and its subclasses, in whichever file."""
     base_of = dict(found for text in texts for found in re.findall(r"^class (\w+)\((\w+)\)", text, re.M))
     known = {"CivaeError"}
     while more := {name for name, base in base_of.items() if base in known} - known:
@@ -41,7 +41,7 @@ def kinds_of_error(texts: Iterable[str]) -> set[str]:
 
 
 def hintless(text: str, kinds: set[str]) -> list[tuple[str, int]]:
-    """The function and line of every error that is made without a hint, or with None for one."""
+    """Function and line of every error that is made without a hint, or with the hint None."""
     if not any(f"{kind}(" in text for kind in kinds):
         return []
     nodes = list(ast.walk(ast.parse(text)))  # outer functions before inner ones

@@ -21,7 +21,7 @@ HIDDEN = 32
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
-    """Matrices this small only lose by being shared out."""
+    """Use one thread: splitting matrices this small only costs time."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -182,7 +182,7 @@ def conditional_imbalance(toy: Toy, study: Study) -> float:
 
 
 def test_conditional_imbalance_falls_as_beta_rises(study: Study) -> None:
-    """With t entering the decoder as faintly as one scalar beside many latents, z is tempted to carry it."""
+    """If t enters the decoder as weakly as one scalar beside many latents, z tends to carry t instead."""
     faint = 0.02
     low, middle, high = (
         conditional_imbalance(fit(study, "x", beta=beta, wire=faint)[0], study) for beta in (0.05, 1.0, 10.0)
@@ -206,7 +206,7 @@ def scalar_study(seed: int, count: int = 3000, omega: float = 6.0) -> Study:
 
 
 def best_of_two(study: Study, prior: str) -> Toy:
-    """The lower loss of two starts: with one latent dimension, a start may fold the two arms onto each other."""
+    """The fit with the lower loss of two seeds: with one latent dimension, a fit may fold one arm onto the other."""
     fits = [fit(study, prior, latent=1, log_sigma=math.log(0.3), steps=550, seed=seed) for seed in (0, 1)]
     return min(fits, key=lambda found: found[1])[0]
 

@@ -49,7 +49,7 @@ def test_a_null_intervention_keeps_every_pixel_under_the_mask(make_model: Model,
 
 
 def test_a_scaled_effect_is_masked_by_what_is_painted(make_model: Model, photos: Photos) -> None:
-    """Strength 0 paints no change, so nothing may fade."""
+    """At strength 0 no change is painted, so nothing may fade."""
     y_BCHW, x_BX, t_BT = photos(2)
     model = make_model(perturbed=True, noise_mask="fade")
     result = predict(model, abduct(model, y_BCHW, x_BX, t_BT), 1 - t_BT, strength=0.0)

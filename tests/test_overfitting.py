@@ -1,4 +1,4 @@
-"""Runs that know their images by heart: said before the training, at its end, and wherever such a run is asked."""
+"""Overfitted runs: the warnings before the training, at its end, and wherever such a run is used."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ ENOUGH = CLEARLY * VALUES + 1
 
 
 def run_with(trained: Path, folder: Path, *losses: float | None, best: int = 0) -> Path:
-    """A copy of a run with a checkpoint for each validation loss, of which number `best` is the best."""
+    """A copy of a run with a checkpoint for each validation loss; checkpoint number `best` is the best."""
     checkpoints = folder / "checkpoints"
     lines = []
     for number, loss in enumerate(losses):

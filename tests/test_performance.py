@@ -204,7 +204,7 @@ def test_more_memory_is_worse() -> None:
 def test_what_a_process_allocates_is_seen_and_a_mapped_file_is_told_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each process says when it holds what it holds, and waits until it has been looked at since."""
+    """Each process announces when it holds its memory, and waits until that memory has been read."""
     (tmp_path / "file").write_bytes(os.urandom(2**20) * 64)
     holds, seen = tmp_path / "holds", tmp_path / "seen"
     real = memory.status_of

@@ -45,7 +45,7 @@ class Small:
     more: str = ""
     run: str = "exported"
     changes: dict[str, Any] = field(default_factory=dict)
-    """Names of its module, or of another with that before a dot, that stand for something smaller."""
+    """Smaller values for names in its module, or in another module that is named before a dot."""
 
 
 def as_it_is(photo: Any, path: Path) -> None:
@@ -111,7 +111,7 @@ SMALL = {
 
 
 def shown() -> dict[str, str]:
-    """The arguments of each benchmark, as a document shows it last, and of each way to call one that has several."""
+    """Arguments of each benchmark where a document shows it last, also for each of several ways to call it."""
     found = {}
     for document in DOCUMENTS:
         for name, arguments in SHOWN.findall(document.read_text(encoding="utf-8")):

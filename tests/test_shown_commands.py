@@ -1,6 +1,7 @@
 """Every command that a document shows is run, on faces, photographs and a model small enough for seconds.
 
-What would take long is told to take little (`adapted`); what another test runs at length is only looked up there.
+Commands that would take long are given less to do (`adapted`); of commands that another test runs at length, only
+their presence there is checked.
 """
 
 import shutil
@@ -23,9 +24,9 @@ ELSEWHERE = {
     "train-scorer": "tests/cli/test_train_scorer.py",
     "serve": "tests/serve",
 }
-"""Commands that train several networks, or never end, and where they are run instead."""
+"""Commands that train several networks or never end, with the tests that run them instead."""
 SMALLER = {"Smiling=1": "Male=1", "[0:100]": "[0:10]", "[0:4]": "[0:2]", "[3:6]": "[3:5]"}
-"""In place of what the small model and data have not."""
+"""Replacements for what the small model and data lack."""
 RUNS = (
     "RUN",
     "RUN2",
@@ -53,7 +54,7 @@ treatment: Young
 
 @pytest.fixture(scope="module")
 def place(trained: Path, faces: PreparedData, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which everything is there that documents name."""
+    """A folder that contains everything that documents name."""
     place = tmp_path_factory.mktemp("shown")
     for parent in ("runs", "data", "quickstart", "photos/a"):
         (place / parent).mkdir(parents=True)
@@ -82,7 +83,7 @@ def place(trained: Path, faces: PreparedData, tmp_path_factory: pytest.TempPathF
 
 
 def adapted(arguments: list[str], fresh: Path, tiny: dict[str, Any]) -> list[str]:
-    """A command with less to do, which writes to a folder of its own where what it would write is there already."""
+    """The command with less to do; `train` and `prepare-data` write to a fresh folder, since theirs exists."""
     words = list(arguments)
     for name, value in SMALLER.items():
         words = [word.replace(name, value) for word in words]
@@ -125,7 +126,7 @@ DONE: set[tuple[str, ...]] = set()
 
 
 def done(arguments: list[str]) -> tuple[str, ...]:
-    """The command with one name for each folder, since names of the same folder would repeat the work."""
+    """The command with a single name for each folder, since other names of it would repeat the work."""
     names = {
         **dict.fromkeys((*RUNS, "runs/young"), "RUN"),
         **dict.fromkeys(DATA, "DATA"),

@@ -81,7 +81,7 @@ class Job:
         )
 
     def wait_for_processes(self) -> list[list[str]]:
-        """What each process noted, once all have."""
+        """Wait until all processes have written their notes, and return them."""
         files = [self.notes / f"process-{rank}" for rank in range(PROCESSES)]
         for _ in range(20_000):
             if all(file.exists() for file in files):

@@ -1,1 +1,1 @@
-"""What everything costs, as ratios against baselines measured in turn: `python -m benchmarks.performance`."""
+"""Costs in time and memory, as ratios to baselines measured in turn: `python -m benchmarks.performance`."""

@@ -1,14 +1,14 @@
-"""Measures what everything costs, and writes docs/performance.json and, out of it, docs/performance.md.
+"""Measure what everything costs, and write docs/performance.json and, from it, docs/performance.md.
 
     python -m benchmarks.performance [timing] [memory] [--section NAME] [--quick] [--out docs/performance]
 
-`timing`, on a machine that does nothing else: preparing and loading images, training steps, counterfactuals,
-start-up, and where one step's time goes. `memory`, on any machine: what commands hold over ten times the data. A part
-that is not measured stays as it is in the file, and so do sections of timing that were not asked for where some were.
-Prints what moved since the figures that were committed last. From the repository's root; OMP_NUM_THREADS says how
-many cores torch may use.
+`timing`, on an otherwise idle machine: preparing and loading images, training steps, counterfactuals, start-up, and
+where the time of one step goes. `memory`, on any machine: what commands hold, on some data and on ten times as much.
+The file keeps the figures of a part that is not measured, and with `--section` those of timing's other sections.
+Prints what moved since the last committed figures. Run it from the repository's root; OMP_NUM_THREADS sets the number
+of cores that torch may use.
 
-`--quick` tries all that takes seconds on next to nothing, and writes to a folder of its own: its figures say nothing.
+`--quick` tries everything that takes only seconds on next to nothing, and needs `--out`: its figures mean nothing.
 """
 
 import argparse
@@ -35,7 +35,7 @@ TIMED = {
     answers.ANSWER: answers.answer_rows,
     answers.START: answers.start_rows,
 }
-"""What measures the rows of each section of timing, in the order of the page."""
+"""Function that measures the rows of each section of timing, in the order of the page."""
 SECTIONS = (*TIMED, costs.SECTION)
 
 
@@ -87,7 +87,7 @@ def main() -> None:
 
 
 def measured(parts: list[str], folder: Path, quick: bool, sections: list[str]) -> dict[str, Any]:
-    """The parts asked for, as they stand in the file; of timing these sections alone, if there are any."""
+    """Measure the parts asked for, as the file holds them; of timing only `sections`, if there are any."""
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     bench = Bench(folder, QUICK if quick else Scale())
@@ -113,9 +113,9 @@ def measured(parts: list[str], folder: Path, quick: bool, sections: list[str]) -
 
 
 def renewed(kept: dict[str, Any], timing: dict[str, Any]) -> dict[str, Any]:
-    """Kept times with the sections of `timing` in the place of their own, and a note of when those were measured.
+    """Replace sections of the kept times by those of `timing`, and note when and where these were measured.
 
-    The date and the machine stay those of the whole. What a section measured elsewhere says is a ratio all the same.
+    The date and machine of the whole stay. Sections measured elsewhere are still comparable, as they are ratios.
     """
     new = {row["section"] for row in timing["rows"]}
     rows = [row for row in kept["rows"] if row["section"] not in new] + timing["rows"]

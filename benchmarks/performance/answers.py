@@ -1,4 +1,4 @@
-"""Rows of answering: counterfactuals of one photograph and of many, and how long commands take to start."""
+"""Rows for answers: counterfactuals of one photograph and of many, and how long commands take to start."""
 
 import sys
 import tempfile
@@ -14,11 +14,11 @@ ANSWER, START = "counterfactuals", "start-up"
 TORCH, ONNX = "torch", "ONNX Runtime"
 NOTHING, IMPORT = "python -c pass", 'python -c "import torch"'
 PROMPT = ("civae --help", "completion of civae tr")
-"""What is to be there at once."""
+"""What should respond at once."""
 
 
 def answer_rows(bench: Bench) -> list[Row]:
-    """Abduction and prediction in one process, by both engines in turn on the same arrays."""
+    """Rows for abduction and prediction in one process, by both engines in turn on the same arrays."""
     why = bench.lacks_export
     slow = open_engine(bench.run, "torch", "cpu")
     engines = {TORCH: slow} if why else {TORCH: slow, ONNX: open_engine(bench.run, "onnx")}
@@ -45,7 +45,7 @@ def answer_rows(bench: Bench) -> list[Row]:
 
 
 def start_rows(bench: Bench) -> list[Row]:
-    """Commands in processes of their own: help, completion, and from the shell to a picture."""
+    """Rows for commands in separate processes: help, completion, and from the shell to a picture."""
     compile_as_installed()
     completing = {"_CIVAE_COMPLETE": "complete_bash", "COMP_WORDS": "civae tr", "COMP_CWORD": "1"}
     ways: dict[str, Call] = {

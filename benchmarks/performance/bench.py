@@ -1,4 +1,4 @@
-"""What is measured on: photographs, prepared images, networks and a model, each made when first asked for."""
+"""What the measurements use: photographs, prepared images, networks and a model, each made on first use."""
 
 import compileall
 import os
@@ -31,13 +31,13 @@ from civae_core.training.setup import assign_roles, make_batches, make_model
 
 ROOT = Path(__file__).parents[2]
 NETWORKS = {"ours": "celeba-64-young.yml", "original": "original-64.yml"}
-"""Whose training step is timed, and the file in configs/ that describes it."""
+"""Networks whose training step is timed, with the file in configs/ that describes each."""
 ROLES = {
     "data.treatment": "Young",
     "data.covariates": ["Male", "Smiling", "Eyeglasses", "Blond_Hair"],
     "data.descendants": [],
 }
-"""Attributes of drawn faces in place of CelebA's."""
+"""Roles of the built-in faces' attributes, in place of those of CelebA's."""
 CPU = torch.device("cpu")
 Compiled = Literal["graphs"] | bool
 STEADY, STARTS = Plan(), Plan(rounds=9, seconds=60, least_seconds=0)
@@ -45,23 +45,23 @@ STEADY, STARTS = Plan(), Plan(rounds=9, seconds=60, least_seconds=0)
 
 @dataclass(frozen=True)
 class Scale:
-    """How much, of what size."""
+    """How much is measured, and at what sizes."""
 
     plan: Plan = STEADY
     start_plan: Plan = STARTS
     photos: int = 512
     repeats: int = 64
-    """Of the photographs, in a folder that is prepared, still a sixth of CelebA: starting processes and reporting
-    take as long whatever the number, and are not to outweigh them."""
+    """How often the photographs are repeated in a folder to be prepared, which makes a sixth of CelebA: starting
+    processes and reporting take the same time for any number, and should not dominate."""
     size: int = 64
     large: int = 128
     batch: int = 32
     network: Mapping[str, Any] = field(default_factory=dict)
-    """Settings of the network, by dotted key, in place of the configs'."""
+    """Settings of the network, by dotted key, that replace those of the configs."""
     slow: bool = True
-    """Compiled networks, ONNX graphs and several processes too, which take long whatever their size."""
+    """Whether to include compiled networks, ONNX graphs and several processes, which are slow at any size."""
     matrix: int = 3072
-    """Side of the square matrices whose product a step is held against."""
+    """Side of the square matrices whose product a step is compared with."""
 
 
 QUICK = Scale(
@@ -76,19 +76,19 @@ QUICK = Scale(
     slow=False,
     matrix=128,
 )
-"""Tries everything that can be tried in seconds; its figures say nothing."""
+"""Tries everything that can be tried in seconds; its figures mean nothing."""
 QUICK_ONLY = "not with --quick"
 
 
 class Bench:
-    """The things in a folder, made once."""
+    """What the measurements use, in a folder, each made once."""
 
     def __init__(self, folder: Path, scale: Scale) -> None:
         self.folder, self.scale = folder, scale
 
     @cached_property
     def photos(self) -> list[Path]:
-        """JPEGs of CelebA's size, 178 × 218, of drawn faces."""
+        """JPEGs of built-in faces, at CelebA's size of 178 × 218."""
         write_celeba_tree(self.folder / "celeba", count=self.scale.photos, seed=0, overlap=1.0)
         return sorted((self.folder / "celeba" / IMAGES).glob("*.jpg"))
 
@@ -102,21 +102,21 @@ class Bench:
         return prepared(self.source(self.scale.size), self.folder / "data", 1)
 
     def config(self, network: str, **changes: Any) -> Config:
-        """A network's settings from configs/, on the prepared images."""
+        """A network's config from configs/, for the prepared images."""
         given = {"data.path": str(self.data.path), "train.batch_size": self.scale.batch} | ROLES
         changed = {name.replace("__", "."): value for name, value in changes.items()}
         overrides = given | dict(self.scale.network) | changed
         return load_config([ROOT / "configs" / NETWORKS[network]], overrides=overrides)
 
     def batches(self, compute: Compute, **changes: Any) -> TrainingBatches:
-        """Training's batches of our network."""
+        """Training batches for our network."""
         config = self.config("ours", **changes)
         return make_batches(config, assign_roles(config, self.data), self.data, compute, Processes())
 
     def learner(
         self, network: str, compute: Compute, compiled: Compiled = False, **changes: Any
     ) -> tuple[Learner, Batch]:
-        """A network that learns as `civae train` would have it, and a batch for it."""
+        """A learner as `civae train` would set it up for a network, and a batch for it."""
         compute.set_backends()
         config = self.config(network, **changes)
         roles = assign_roles(config, self.data)
@@ -125,13 +125,13 @@ class Bench:
         return learner, make_batches(config, roles, self.data, compute, Processes()).at(0)
 
     def step(self, network: str, compute: Compute, compiled: Compiled = False) -> Call:
-        """A training step that can be called again and again."""
+        """A training step that can be called repeatedly."""
         learner, batch = self.learner(network, compute, compiled)
         return partial(learner.step, batch, 0)
 
     @cached_property
     def run(self) -> Path:
-        """Our network after one batch: how fast it answers does not depend on its weights."""
+        """A run of our network after one batch: the speed of its answers does not depend on its weights."""
         never = {"train__checkpoint_every": 10**9, "train__sample_every": 10**9, "train__log_every": 10**9}
         config = self.config("ours", train__images=self.scale.batch, train__validate_images=4, **never)
         train(config, self.folder / "run", device="cpu")
@@ -139,7 +139,7 @@ class Bench:
 
     @cached_property
     def lacks_export(self) -> str | None:
-        """Writes the ONNX graphs beside the run; why not, where they cannot be had."""
+        """Write the ONNX graphs beside the run; return why that is impossible, or None."""
         if not self.scale.slow:
             return QUICK_ONLY
         if not is_installed():
@@ -149,12 +149,12 @@ class Bench:
 
 
 def prepared(source: Source, out: Path, workers: int) -> PreparedData:
-    """A source prepared into a new folder."""
+    """Prepare a source into a new folder."""
     return prepare(source, out, workers=workers, max_bad=MaxBad("0", count=0)).data
 
 
 def repeated(source: Source, times: int) -> Source:
-    """As many more photographs, without as many more files."""
+    """The source with every photograph `times` times, without further files."""
     table, reader = source.table, source.reader
     assert isinstance(reader, FileReader)
     names = table.file_names * times
@@ -171,21 +171,21 @@ def civae_command(*arguments: str) -> list[str]:
 
 
 def compile_as_installed() -> None:
-    """Compiles this tree's modules, as pip does what it installs.
+    """Compile this tree's modules, as pip does on installation.
 
-    Whoever keeps Python from writing byte code would else time how it compiles them at each start.
+    Otherwise, if Python may not write byte code, every start would include the time to compile them.
     """
     for package in ("civae_cli", "civae_core"):
         compileall.compile_dir(ROOT / package, quiet=1)
 
 
 def run_civae(*arguments: str, **environment: str) -> None:
-    """`civae …` in a process of its own, from this tree; what it says is dropped unless it fails."""
+    """Run `civae …` of this tree in a separate process; its output is dropped unless it fails."""
     run_quietly(civae_command(*arguments), **environment)
 
 
 def run_quietly(command: list[str], **environment: str) -> None:
-    """Raises CalledProcessError, having shown what the command said, where it fails."""
+    """Run a command; if it fails, show its stderr and raise CalledProcessError."""
     found = subprocess.run(
         command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=False
     )

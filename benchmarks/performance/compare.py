@@ -1,4 +1,4 @@
-"""What moved since the figures that were committed last."""
+"""What moved since the last committed figures."""
 
 import json
 import subprocess
@@ -10,24 +10,24 @@ from benchmarks.performance.bench import ROOT
 COMMITTED = "docs/performance.json"
 NOTHING = f"nothing to compare with: {COMMITTED} is not committed"
 LEAST_SHARE = 0.05
-"""A median that moved less is not told of, even where the ranges are apart."""
+"""A smaller change of the median is not reported, even if the ranges do not overlap."""
 
 
 def committed() -> dict[str, Any] | None:
-    """The last figures in the repository's history, or None."""
+    """The figures of the last commit, or None."""
     command = ["git", "show", f"HEAD:{COMMITTED}"]
     try:
         found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):  # no git, or not among its files yet
+    except (OSError, subprocess.CalledProcessError):  # no git, or the file is not committed yet
         return None
     numbers: dict[str, Any] = json.loads(found.stdout)
     return numbers
 
 
 def moved(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """A line for each row whose ratio is another than before, came, or is gone; none where nothing moved.
+    """A line for each row that is new or gone or whose ratio moved, and for each part from another machine.
 
-    A timed ratio moved where its range over the rounds lies beyond the earlier one and the medians differ by 5 %.
+    A timed ratio moved if its range over the rounds does not overlap the earlier one and the medians differ by > 5 %.
     """
     lines = []
     for part in ("timing", "memory"):

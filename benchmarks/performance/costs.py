@@ -1,4 +1,4 @@
-"""Where a training step's time goes, and how much of the machine's arithmetic it uses."""
+"""Where the time of a training step goes, and what share of the machine's peak arithmetic the step reaches."""
 
 from functools import partial
 from typing import Any
@@ -17,10 +17,10 @@ LARGEST, PROFILED = 5, 3
 
 
 def step_costs(bench: Bench) -> dict[str, Any]:
-    """Our step as training would choose to run it: its arithmetic, and the operators that take most of its time.
+    """Arithmetic of our training step, as training would run it, and the operators that take most of its time.
 
-    The peak that it is compared with is the fastest product of large matrices in the same number format, timed in
-    turn with the step: what multiplying and adding can come to here, whatever a processor's name promises.
+    The peak for comparison is the fastest product of large matrices in the same number format, timed in turn with the
+    step: what this machine achieves, whatever its processor's name promises.
     """
     device = torch.device("cuda") if torch.cuda.is_available() else CPU
     compute = Compute.choose(device)
@@ -50,7 +50,7 @@ def step_costs(bench: Bench) -> dict[str, Any]:
 
 
 def _largest(step: Call, device: torch.device) -> list[dict[str, Any]]:
-    """The operators that take most time themselves, without those that they call."""
+    """The operators that take most time themselves, without the operators that they call."""
     on_gpu = device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
     with profile(activities=activities) as found:

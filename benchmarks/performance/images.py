@@ -1,4 +1,4 @@
-"""Rows of preparing photographs and of loading batches, against how the original project does either."""
+"""Rows for preparing photographs and for loading batches, against how the original project does either."""
 
 import itertools
 import shutil
@@ -28,7 +28,7 @@ ORIGINAL_BATCH = "JPEGs, each opened, cropped, resized, made floats"
 NO_TORCHVISION = "torchvision is not installed"
 TWICE = Goal(ratio=2.0)
 NEARLY = 0.8
-"""Of as many times as fast as there are cores counts as nearly linear."""
+"""A speed-up of this share of the number of cores counts as nearly linear."""
 
 
 def transformed(path: Path, way: Callable[[Image.Image], torch.Tensor]) -> torch.Tensor:
@@ -53,7 +53,7 @@ def original_way(size: int) -> Callable[[Image.Image], torch.Tensor]:
 
 
 def opened(path: Path, size: int) -> np.ndarray:
-    """A photograph by Pillow alone: uint8 [S,S,3]."""
+    """A photograph read by Pillow alone: uint8 [S,S,3]."""
     with Image.open(path) as image:
         left, top = (image.width - CROP) // 2, (image.height - CROP) // 2
         cropped = image.convert("RGB").crop((left, top, left + CROP, top + CROP))
@@ -62,7 +62,7 @@ def opened(path: Path, size: int) -> np.ndarray:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """One core for PyTorch too, which would share out a photograph's arithmetic, and wait for a core that is busy."""
+    """Limit PyTorch to one core; otherwise it splits a photograph's arithmetic, and waits for cores that are busy."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -72,13 +72,13 @@ def one_thread() -> Iterator[None]:
 
 
 def preparation_rows(bench: Bench) -> list[Row]:
-    """Photographs to arrays at two sizes, per second of a core, and to a prepared folder by one process and by all.
+    """Rows for photographs to arrays at two sizes, per second of a core, and to a folder by one process and by all.
 
-    The first are timed by the processor's clock: what a core does is then told on a busy machine too.
+    The first are measured in CPU time, which gives the speed of a core on a busy machine too.
     """
     photos, rows = bench.photos, []
     has_original = find_spec("torchvision") is not None
-    plan = replace(bench.scale.plan, rounds=3 * bench.scale.plan.rounds)  # of a second each
+    plan = replace(bench.scale.plan, rounds=3 * bench.scale.plan.rounds)  # each call takes about a second
     for size in (bench.scale.size, bench.scale.large):
         name = f"read and resized to {size} px, in one core's time"
         ways: dict[str, Call] = {
@@ -99,7 +99,7 @@ def preparation_rows(bench: Bench) -> list[Row]:
 
 
 def _folder_rows(bench: Bench) -> list[Row]:
-    """`prepare-data` from files to the finished folder with its report."""
+    """Rows for `prepare-data`, from files to the finished folder with its report."""
     size, cores = bench.scale.size, available_cores()
     source = repeated(bench.source(size), bench.scale.repeats)
     count, numbers = len(source.table.file_names), itertools.count()
@@ -133,7 +133,7 @@ def _all_transformed(photos: Sequence[Path], way: Callable[[Image.Image], torch.
 
 
 def loading_rows(bench: Bench) -> list[Row]:
-    """Batches on the CPU from files and from memory; on a GPU from its own memory."""
+    """Rows for batches on the CPU from files and from memory, and on a GPU from its own memory."""
     compute = Compute.choose(CPU)
     batches = {name: bench.batches(compute, data__cache=name) for name in ("mmap", "ram")}
     count = bench.scale.batch

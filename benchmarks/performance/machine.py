@@ -1,4 +1,4 @@
-"""The machine that figures come from."""
+"""The machine on which figures were measured."""
 
 import os
 import platform
@@ -16,7 +16,7 @@ NO_GPU = "no GPU"
 
 
 def describe_machine() -> dict[str, Any]:
-    """Processor, memory, devices and versions; how busy it was before."""
+    """Processor, memory, devices and versions, and the load before the measurement."""
     return {
         "processor": processor(),
         "cores": available_cores(),
@@ -33,7 +33,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def processor() -> str:
-    """The processor's name, where the system tells."""
+    """The processor's name, or its architecture if the system does not give a name."""
     if sys.platform == "linux":
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

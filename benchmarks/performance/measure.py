@@ -1,7 +1,7 @@
-"""Times of several ways to do the same thing, taken in turn, and the rows that they make.
+"""Times several ways of doing the same thing in turn, and makes rows of the results.
 
-A time by itself says what the machine did that minute. So ways are timed in turn, in an order that moves on with
-every round, and what is told is the ratio of times of the same round: its median, and the lowest and highest.
+A single time depends on what else the machine does in that minute. So ways are timed in turn, in an order that moves
+on with every round, and the reported figure is the ratio of times of the same round: its median, lowest and highest.
 """
 
 import math
@@ -13,7 +13,7 @@ from typing import Any
 
 Call = Callable[[], object]
 LEAST_SECONDS = 0.05
-"""What is faster is repeated until it has taken so long: a clock's ticks then do not matter."""
+"""Faster calls are repeated until they take this long, so that the clock's resolution does not matter."""
 MOST_REPEATS = 2_000
 LONG = 1.0
 FEWEST_ROUNDS = 3
@@ -25,7 +25,7 @@ class Plan:
 
     rounds: int = 7
     seconds: float = 40.0
-    """After which no further round begins, once there are `FEWEST_ROUNDS`."""
+    """No further round begins after this time, once there are `FEWEST_ROUNDS`."""
     least_seconds: float = LEAST_SECONDS
 
 
@@ -37,18 +37,18 @@ def interleaved(
 ) -> dict[str, list[float]]:
     """Seconds that one call of each way took, in every round.
 
-    Each way is first called once without being counted.
+    Each way is first called once or twice without being counted.
 
     Args:
         ways: what is timed, by name.
         plan: how often.
-        finish: waits until everything asked for is done, as on a device that computes by itself.
-        clock: tells seconds.
+        finish: waits until all submitted work is done, for devices that compute asynchronously.
+        clock: returns seconds.
     """
     repeats = {}
     for name, call in ways.items():
         once = _seconds(call, 1, finish, clock)
-        if once < LONG and plan.least_seconds:  # the first call may have done more than others do
+        if once < LONG and plan.least_seconds:  # the first call may have done more than later ones do
             once = _seconds(call, 1, finish, clock)
         repeats[name] = min(max(math.ceil(plan.least_seconds / max(once, 1e-9)), 1), MOST_REPEATS)
     found: dict[str, list[float]] = {name: [] for name in ways}
@@ -73,13 +73,13 @@ def _seconds(call: Call, repeats: int, finish: Call, clock: Callable[[], float])
 
 @dataclass(frozen=True)
 class Goal:
-    """What a row is to reach: so many times as fast as its baseline, or no more than so many seconds."""
+    """What a row should reach: at least `ratio` times the speed of its baseline, or at most `seconds` per call."""
 
     ratio: float | None = None
     seconds: float | None = None
 
     def reached(self, row: "Row") -> bool:
-        """By the medians."""
+        """Whether the medians reach the goal."""
         if self.ratio is not None and statistics.median(row.ratios) < self.ratio:
             return False
         return self.seconds is None or statistics.median(row.seconds) <= self.seconds
@@ -87,18 +87,18 @@ class Goal:
 
 @dataclass(frozen=True)
 class Row:
-    """Something measured beside a baseline, or why it was not."""
+    """A measurement beside that of a baseline, or why there is none."""
 
     section: str
     name: str
     baseline: str
     seconds: Sequence[float] = ()
-    """Of one call, in every round."""
+    """Seconds of one call, in every round."""
     baseline_seconds: Sequence[float] = ()
     items: int = 1
-    """Images, or whatever `unit` says, that one call deals with."""
+    """Number of images, or of what `unit` says, that one call processes."""
     baseline_items: int | None = None
-    """Those of the baseline's call; left out, as many."""
+    """The same for the baseline's call; `items` if left out."""
     unit: str = "images"
     goal: Goal | None = None
     skipped: str | None = None
@@ -106,7 +106,7 @@ class Row:
 
     @property
     def key(self) -> str:
-        """What identifies the row from one time to the next."""
+        """What identifies the row from one measurement to the next."""
         return f"{self.section}: {self.name} / {self.baseline}"
 
     @property
@@ -116,7 +116,7 @@ class Row:
         return [scale * b / s for b, s in zip(self.baseline_seconds, self.seconds, strict=True)]
 
     def to_json(self) -> dict[str, Any]:
-        """The row with what follows from it, as docs/performance.json holds it."""
+        """The row with the figures that follow from it, as docs/performance.json holds it."""
         said: dict[str, Any] = {"section": self.section, "name": self.name, "baseline": self.baseline}
         if self.skipped is not None:
             return said | {"skipped": self.skipped}

@@ -1,7 +1,7 @@
-"""Rows of memory: what commands hold at most over ten times as much data, and what a training step holds.
+"""Rows for memory: the peak of commands on some data and on ten times as much, and that of a training step.
 
-Each command runs in a process of its own, whose memory is read every few milliseconds. What the system counts as
-resident holds pages of mapped files, which it takes back when anybody needs them; what was allocated is told apart.
+Each command runs in a separate process, whose memory is read every few milliseconds. What the system counts as
+resident includes pages of mapped files, which it takes back when needed; so allocated memory is reported separately.
 """
 
 import json
@@ -31,7 +31,7 @@ from civae_core.training.memory import peak_memory
 PAUSE = 0.005
 NO_STATUS = "this system has no /proc"
 SAME = 1.1
-"""Ten times the data may take so many times the memory, and still count as no growth: labels and names remain."""
+"""Ten times the data may take this many times the memory and still count as no growth: labels and names are kept."""
 GROWTH, STEP = "ten times the data", "one training step"
 TINY = """\
 data: {{path: {data}, treatment: Young, covariates: [Male, Smiling]}}
@@ -42,7 +42,7 @@ train: {{images: {images}, batch_size: 64, checkpoint_every: 1000000, sample_eve
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much data the commands are given, less and more."""
+    """Numbers of images that the commands are given: fewer, and more."""
 
     size: int = 32
     pack: tuple[int, int] = (20_000, 200_000)
@@ -56,7 +56,7 @@ QUICK_SIZES = Sizes(pack=(40, 80), trained=64, evaluated=(4, 8), edited=(4, 8))
 
 @dataclass(frozen=True)
 class MemoryRow:
-    """Most memory that something held, beside a baseline, in MiB; or why it is not known."""
+    """Peak memory of something and of a baseline, in MiB; or why it is not known."""
 
     section: str
     name: str
@@ -64,10 +64,10 @@ class MemoryRow:
     allocated: float = 0.0
     baseline_allocated: float = 0.0
     resident: float | None = None
-    """With pages of mapped files, where that was measured."""
+    """Including pages of mapped files, if that was measured."""
     baseline_resident: float | None = None
     most: float | None = None
-    """The ratio of what was allocated that is not to be exceeded."""
+    """The ratio of allocated memory that should not be exceeded."""
     skipped: str | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -88,17 +88,17 @@ class MemoryRow:
 
 @dataclass(frozen=True)
 class Held:
-    """Most MiB of a process: allocated by it, and resident with pages of files."""
+    """Peak memory of a process in MiB: allocated by it, and resident including pages of files."""
 
     allocated: float
     resident: float
 
 
 def watched(command: Sequence[str], environment: Mapping[str, str] = {}) -> Held:
-    """Runs a command and reads its memory until it ends.
+    """Run a command and read its memory until it ends.
 
     Raises:
-        CalledProcessError: it failed; what it said stands on standard error.
+        CalledProcessError: it failed; its standard error is shown on ours.
     """
     allocated = resident = 0.0
     with tempfile.TemporaryFile("w+", encoding="utf-8") as said:
@@ -118,7 +118,7 @@ def watched(command: Sequence[str], environment: Mapping[str, str] = {}) -> Held
 
 
 def status_of(process: int) -> dict[str, float]:
-    """MiB of each memory figure in /proc/PID/status; nothing of a process that has gone."""
+    """MiB of each memory figure in /proc/PID/status; empty if the process has gone."""
     try:
         lines = Path(f"/proc/{process}/status").read_text(encoding="utf-8").splitlines()
     except (FileNotFoundError, ProcessLookupError):
@@ -128,9 +128,9 @@ def status_of(process: int) -> dict[str, float]:
 
 
 def growth_rows(folder: Path, sizes: Sizes) -> list[MemoryRow]:
-    """prepare-data, train, counterfactual and evaluate, each on some and on ten times as much.
+    """Rows for prepare-data, train, counterfactual and evaluate, each on some data and on ten times as much.
 
-    Rows are kept in the folder as they are made: begun again in it, this goes on where it was stopped.
+    Results are saved in the folder as they are made, so that a stopped measurement can continue.
     """
     if not Path("/proc/self/status").exists():
         names = ("prepare-data", "train", "counterfactual", "evaluate")
@@ -143,7 +143,7 @@ def growth_rows(folder: Path, sizes: Sizes) -> list[MemoryRow]:
 
 @dataclass(frozen=True)
 class Growth:
-    """Commands in a folder, each over little and over much."""
+    """Commands in a folder, each on little data and on much."""
 
     folder: Path
     sizes: Sizes
@@ -202,7 +202,7 @@ class Growth:
         return self._row(f"counterfactual, {engine}", "photographs in a folder", self.sizes.edited, watch)
 
     def evaluating(self) -> MemoryRow:
-        """As evaluate_images.py does, with a scorer, but on images that are there already."""
+        """As in evaluate_images.py, with a scorer, but on images that exist already."""
         work = self.folder / "evaluation"
         script = str(ROOT / "benchmarks" / "evaluate_images.py")
         cache = {"CIVAE_CACHE": str(work / "cache")}
@@ -215,7 +215,7 @@ class Growth:
                 work.mkdir()
                 (work / "data").symlink_to(self.packs[1], target_is_directory=True)
             train(quickstart_config("ours", work / "data", 64), work / "run", device="cpu")
-            run_quietly(command(self.sizes.evaluated[0]), **cache)  # trains the scorer, to be part of neither
+            run_quietly(command(self.sizes.evaluated[0]), **cache)  # trains the scorer before both
             return [watched(command(count), cache) for count in self.sizes.evaluated]
 
         return self._row("evaluate", "test images", self.sizes.evaluated, watch)
@@ -231,7 +231,7 @@ class Growth:
     def _row(
         self, name: str, what: str, counts: tuple[int, int], watch: Callable[[], list[Held]]
     ) -> MemoryRow:
-        """The row of what was watched, now or before the folder's work was stopped."""
+        """The row of what `watch` finds, or has found in this folder before."""
         file = self.folder / "held.json"
         held = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
         key = f"{name}: {counts[1]:,} {what}"
@@ -243,7 +243,7 @@ class Growth:
 
 
 def step_memory_rows(bench: Bench) -> list[MemoryRow]:
-    """What tensors of one step hold: both networks, and the settings that take less."""
+    """Rows for the tensors of one step: both networks, and the settings that take less memory."""
     compute = Compute.choose(CPU)
     parts = min(8, bench.scale.batch)
     ways: dict[str, tuple[str, dict[str, Any]]] = {LABELS[network]: (network, {}) for network in NETWORKS}
@@ -253,7 +253,7 @@ def step_memory_rows(bench: Bench) -> list[MemoryRow]:
     held = {}
     for name, (network, changes) in ways.items():
         learner, batch = bench.learner(network, compute, **changes)
-        learner.step(batch, 0)  # the optimiser's moments are made, and stay
+        learner.step(batch, 0)  # creates the optimiser's moments, which stay
         with peak_memory(CPU) as peak:
             learner.step(batch, 0)
         held[name] = round(peak.bytes / 2**20, 2)

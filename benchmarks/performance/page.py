@@ -1,4 +1,4 @@
-"""docs/performance.md, out of docs/performance.json."""
+"""Generates docs/performance.md from docs/performance.json."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ are drawn faces, as JPEGs of CelebA's size.
 
 
 def as_page(numbers: Mapping[str, Any]) -> str:
-    """The whole page, of as much as was measured."""
+    """The whole page, for the parts that were measured."""
     parts = [HEAD]
     if any(numbers[part]["quick"] for part in numbers if part in ("timing", "memory")):
         parts.append("**A trial with next to nothing (`--quick`): its figures say nothing.**\n")
@@ -66,7 +66,7 @@ def _timed(row: Mapping[str, Any]) -> Sequence[str]:
 
 
 def _rate(items: int, seconds: Sequence[float], unit: str) -> str:
-    """Items a second; what takes long enough to be waited for, as seconds."""
+    """Images per second; of other units, which take long enough to wait for, the seconds of each."""
     median = statistics.median(seconds)
     return f"{median:.3f} s each" if unit else f"{_number(items / median)}"
 
@@ -140,5 +140,5 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _number(value: float) -> str:
-    """Three digits, and no more precision than that."""
+    """The value with three significant digits, and all its digits before the point."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -1,4 +1,4 @@
-"""Rows of the training step: two networks, number formats, layouts and compilers, on the CPU and on a GPU."""
+"""Rows for the training step: two networks, number formats, layouts and compilers, on the CPU and on a GPU."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ from civae_core.training.device import Compute, Precision
 STEP, GPU_STEP, TOGETHER = "training step", "training step, GPU", "several processes"
 LABELS = {"ours": "ours", "original": "the original's preset"}
 Way = tuple[str, Precision, bool, Compiled]
-"""What it is called, precision, whether channels come last, and how it is compiled."""
+"""Name, precision, whether channels come last, and how it is compiled."""
 BASE: Way = ("fp32", "fp32", False, False)
 CPU_WAYS: tuple[Way, ...] = (
     ("bf16", "bf16", False, False),
@@ -33,11 +33,11 @@ GPU_WAYS: tuple[Way, ...] = (
 )
 NO_BF16 = "no bf16 arithmetic in this processor; one row tells what it costs"
 SMALL_SHARE = Goal(ratio=50.0)
-"""Input is at most 2 % of a step: a batch is made 50 times as fast."""
+"""Input takes at most 2 % of a step if a batch is made 50 times as fast as a step."""
 
 
 def step_rows(bench: Bench) -> list[Row]:
-    """Both networks' steps on the CPU, all of them and the making of a batch in turn."""
+    """Rows for both networks' steps on the CPU, timed in turn with each other and with the making of a batch."""
     steps: dict[str, Call] = {}
     failed: dict[str, str] = {}
     ways = (BASE, *CPU_WAYS, *(COMPILED_WAYS if bench.scale.slow else ()))
@@ -65,12 +65,12 @@ def step_rows(bench: Bench) -> list[Row]:
 
 
 def has_bf16() -> bool:
-    """Whether this processor computes bf16 itself, in place of many times as long by other means."""
+    """Whether this processor computes in bf16 itself; emulating it takes many times as long."""
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def gpu_step_rows(bench: Bench) -> list[Row]:
-    """The same on a GPU, waiting for it at both ends; fp16 too, and CUDA graphs."""
+    """Rows for the steps on a GPU, synchronised before and after; also in fp16 and with CUDA graphs."""
     ways = (BASE, *GPU_WAYS)
     if not torch.cuda.is_available():
         return [
@@ -90,7 +90,7 @@ def gpu_step_rows(bench: Bench) -> list[Row]:
 
 
 def together_rows(bench: Bench) -> list[Row]:
-    """DistributedDataParallel with two processes against two that train beside each other, by ddp_overhead.py."""
+    """The row of DistributedDataParallel: two processes against two that train side by side, by ddp_overhead.py."""
     name, baseline = "two processes, gradients exchanged", "two processes, each for itself"
     if not bench.scale.slow:
         return not_measured(TOGETHER, [name], baseline, QUICK_ONLY)
@@ -113,12 +113,12 @@ def together_rows(bench: Bench) -> list[Row]:
 def _add(
     bench: Bench, network: str, device: torch.device, way: Way, steps: dict[str, Call], failed: dict[str, str]
 ) -> None:
-    """Puts a step among `steps` once it has been tried, or why it cannot be had among `failed`."""
+    """Try a step and add it to `steps`, or the reason why it is impossible to `failed`."""
     _, precision, channels_last, compiled = way
     try:
         step = bench.step(network, Compute.choose(device, precision, channels_last), compiled)
         step()
-    except RuntimeError as error:  # what compilers and devices raise that lack something
+    except RuntimeError as error:  # raised by compilers and devices that lack something
         if way == BASE:
             raise
         failed[_name(network, way)] = str(error).strip().partition("\n")[0] or type(error).__name__

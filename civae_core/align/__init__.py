@@ -1,1 +1,1 @@
-"""Faces found in photographs and brought to where CelebA's aligned portraits have them (the extra `align`)."""
+"""Find faces in photographs and place them as in CelebA's aligned portraits (the extra `align`)."""

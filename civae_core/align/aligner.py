@@ -1,4 +1,4 @@
-"""Which squares of a photograph a model is shown: its faces, or the centred square where it has none."""
+"""Choose the squares of a photograph that a model is shown: its faces, or the centred square if it has none."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +18,12 @@ from civae_core.native.placement import Placement
 __all__ = ["FACELESS", "Aligner", "Look", "View", "aligner_for", "lacks_aligner"]
 
 FACELESS = "no face found; the centred square is used as it is"
-"""What is said where `auto` looked for faces in vain."""
+"""Message if `auto` looked for faces and found none."""
 
 
 @dataclass(frozen=True)
 class View:
-    """A face as the model is shown it."""
+    """A face as shown to the model."""
 
     pixels_CHW: np.ndarray
     """uint8 [C,S,S]."""
@@ -31,9 +31,9 @@ class View:
     face: tuple[int, int, int, int]
     """Left, top, right and bottom of its box in the upright photograph."""
     number: int
-    """From left to right, from 1."""
+    """Number of the face, counted from left to right, starting at 1."""
     of: int
-    """How many faces there are."""
+    """Number of faces in the photograph."""
 
 
 @dataclass(frozen=True)
@@ -41,21 +41,21 @@ class Look:
     """What was found in a photograph."""
 
     views: list[View]
-    """The chosen faces; none where the centred square will do."""
+    """The chosen faces; empty if the centred square will do."""
     faceless: bool
-    """Whether faces were looked for, and there was none."""
+    """Whether faces were searched for and none was found."""
 
 
 class Aligner:
-    """Finds faces and shows them as a model wants them.
+    """Finds faces and crops them as a model needs them.
 
     Args:
-        preprocessing: of the model.
-        faces: `largest`, `all`, or the number of one, counted from left to right.
-        only_where_needed: leaves alone what is aligned already, and what has no face.
+        preprocessing: the model's preprocessing.
+        faces: `largest`, `all`, or the number of one face, counted from left to right.
+        only_where_needed: leave photographs alone that are already aligned or have no face.
 
     Raises:
-        UsageError: the extra is not installed, or `faces` is neither of these.
+        UsageError: the extra is not installed, or `faces` is none of these.
     """
 
     def __init__(self, preprocessing: Preprocessing, faces: str, *, only_where_needed: bool) -> None:
@@ -68,19 +68,19 @@ class Aligner:
         self._finder = FaceFinder()
 
     def views(self, source: Path | bytes) -> list[View]:
-        """The views of `look`."""
+        """The views found by `look`."""
         return self.look(source).views
 
     def look(self, source: Path | bytes) -> Look:
         """The chosen faces of a photograph, given by its path or its content.
 
         Raises:
-            DataError: no face, or not the one asked for; the photograph cannot be read in full size.
+            DataError: there is no face, or not the one asked for; or the photograph cannot be read at full size.
         """
         try:
             photo = read_native(source)
         except DataError:
-            if self.only_where_needed:  # whatever is wrong, reading it as any picture will tell
+            if self.only_where_needed:  # if it is unreadable, reading it as an ordinary picture will say so
                 return Look([], faceless=False)
             raise
         image = photo.shown()
@@ -121,13 +121,13 @@ class Aligner:
 
 
 def aligner_for(preprocessing: Preprocessing, align: Align, faces: str) -> Aligner | None:
-    """What `--align` and `--face` ask for; None shows the centred square of every photograph.
+    """The aligner that `--align` and `--face` ask for; None stands for the centred square of every photograph.
 
-    `auto` looks for faces where the model was trained on CelebA's portraits, whose faces are all in one place, and
-    where the extra is installed.
+    `auto` looks for faces if the model was trained on CelebA's portraits, whose faces are all in one place, and the
+    extra is installed; or if `faces` is not `largest`.
 
     Raises:
-        UsageError: as `Aligner`, or `faces` without alignment.
+        UsageError: as for `Aligner`, or `faces` is given with `never`.
     """
     if align == Align.NEVER:
         if faces != "largest":
@@ -142,10 +142,10 @@ def aligner_for(preprocessing: Preprocessing, align: Align, faces: str) -> Align
 
 
 def lacks_aligner(preprocessing: Preprocessing) -> bool:
-    """Whether `auto` would look for faces, were the extra installed."""
+    """Whether `auto` would look for faces if the extra were installed."""
     return _of_portraits(preprocessing) and not is_installed()
 
 
 def _of_portraits(preprocessing: Preprocessing) -> bool:
-    """Whether a model was trained on CelebA's aligned portraits."""
+    """Whether the model was trained on CelebA's aligned portraits, or images prepared likewise."""
     return preprocessing.crop_of == WIDTH

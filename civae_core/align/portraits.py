@@ -1,4 +1,4 @@
-"""Photographs of faces anywhere, prepared as CelebA's portraits are: every face in one place."""
+"""Prepare photographs with faces anywhere as CelebA's portraits are: every face in the same place."""
 
 import functools
 from dataclasses import replace
@@ -13,12 +13,12 @@ from civae_core.errors import UsageError
 
 
 def as_portraits(source: Source) -> Source:
-    """The same images, each cut to its largest face as it would lie in CelebA; those without a face are left out.
+    """The same images, each cropped so that its largest face lies as in CelebA; those without a face are left out.
 
-    A model that is trained on them counts as one of portraits: faces are looked for in whatever it is asked about.
+    A model trained on them counts as trained on portraits: faces are looked for in every picture it is asked about.
 
     Raises:
-        UsageError: the extra `align` is not installed, or these are no photographs of an image folder.
+        UsageError: the extra `align` is not installed, or the source is not an image folder of photographs.
     """
     reader = source.reader
     if source.identity["kind"] != "folder" or not isinstance(reader, FileReader):
@@ -28,7 +28,7 @@ def as_portraits(source: Source) -> Source:
         )
     before = source.preprocessing
     shape = replace(before, crop=before.crop or CROP, crop_of=WIDTH)
-    _aligner(shape)  # says what is missing before anything is written
+    _aligner(shape)  # raises before anything is written if the extra is missing
     return replace(
         source,
         identity=source.identity | {"aligned": True},
@@ -38,10 +38,10 @@ def as_portraits(source: Source) -> Source:
 
 
 def largest_face(content: bytes, preprocessing: Preprocessing) -> Square:
-    """A photograph's largest face in its final size, turned, scaled and moved to where CelebA's are.
+    """A photograph's largest face at its final size, rotated, scaled and moved to where CelebA's faces are.
 
     Raises:
-        DataError: no face, or no photograph that can be read in full size.
+        DataError: there is no face, or the photograph cannot be read at full size.
     """
     (view,) = _aligner(preprocessing).views(content)
     return Square(view.pixels_CHW.transpose(1, 2, 0), 0, 0, preprocessing.size)
@@ -49,6 +49,4 @@ def largest_face(content: bytes, preprocessing: Preprocessing) -> Square:
 
 @functools.lru_cache(maxsize=2)
 def _aligner(preprocessing: Preprocessing) -> Aligner:
-    return Aligner(
-        preprocessing, "largest", only_where_needed=False
-    )  # its networks are read once in each process
+    return Aligner(preprocessing, "largest", only_where_needed=False)  # loads its networks once per process

@@ -1,4 +1,4 @@
-"""Who gets which treatment: propensities, training weights and overlap diagnostics (METHOD 4 and 6)."""
+"""Treatment assignment: propensities, training weights and overlap diagnostics (METHOD 4 and 6)."""
 
 from civae_core.balance.propensity import CrossFit, Kind, Propensity, cross_fit, fit_propensity
 from civae_core.balance.weights import WeightKind, effective_sample_size, training_weights

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 MAX_INPUTS_FOR_PRODUCTS = 12
-"""Products of pairs grow quadratically; with more inputs than this they are left out."""
+"""The number of pairwise products grows quadratically; with more inputs than this, they are left out."""
 
 ROWS_AT_ONCE = 2**12
-"""Of whose features sums are made: all of a table's take many times its memory."""
+"""Rows whose features are computed at a time: those of a whole table take many times its memory."""
 
 _NEGLIGIBLE_STD = 1e-8
 
@@ -44,7 +44,7 @@ class Design:
 
 
 def fit_design(x_NC: Tensor) -> Design:
-    """Fits the design to float64 inputs [N, C]; C may be 0, N must not be."""
+    """Fit the design to float64 inputs [N, C]; C may be 0, N must not be."""
     inputs = x_NC.shape[1]
     input_mean_C, input_std_C = _mean_and_std(x_NC)
     input_std_C = torch.where(input_std_C > _NEGLIGIBLE_STD, input_std_C, torch.ones_like(input_std_C))
@@ -61,14 +61,14 @@ def fit_design(x_NC: Tensor) -> Design:
 
 
 def _raw_features(x_NC: Tensor, mean_C: Tensor, std_C: Tensor, pairs: Tensor) -> Tensor:
-    z_CN = ((x_NC - mean_C) / std_C).T.contiguous()  # columns are picked several times as fast as lines
+    z_CN = ((x_NC - mean_C) / std_C).T.contiguous()  # contiguous columns are selected several times as fast
     return torch.cat([z_CN, z_CN[pairs[0]] * z_CN[pairs[1]]]).T
 
 
 def _mean_and_std(
     x_NC: Tensor, features: Callable[[Tensor], Tensor] = lambda x_MC: x_MC
 ) -> tuple[Tensor, Tensor]:
-    """Population mean and standard deviation of each feature; also of no columns, where Tensor.std warns."""
+    """Population mean and standard deviation of each feature; accepts zero columns, for which Tensor.std warns."""
     parts = x_NC.split(ROWS_AT_ONCE)
     mean_F = torch.stack([features(x_MC).sum(0) for x_MC in parts]).sum(0) / len(x_NC)
     squares = [(features(x_MC) - mean_F).square().sum(0) for x_MC in parts]

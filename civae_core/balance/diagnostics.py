@@ -1,8 +1,7 @@
-"""Could every kind of subject have been in either arm? Overlap, before anything is trained (METHOD 6).
+"""Overlap diagnostics before training: could every kind of subject have been in either arm? (METHOD 6)
 
-The propensity behind AUC, histogram and extreme shares is fitted out of fold, so that chance fit does not
-pass for confounding. The weights are capped inverse weights of this
-treatment alone, whatever a run uses.
+The AUC, the histogram and the share of extreme propensities come from out-of-fold fits, so that overfitting is not
+mistaken for confounding. The weights are capped inverse weights for this treatment alone, whatever a run uses.
 """
 
 import itertools
@@ -21,17 +20,17 @@ from civae_core.errors import DataError
 
 BINS = 20
 EXTREME = (0.05, 0.95)
-"""A propensity outside this interval means that one arm is nearly empty for such a subject."""
+"""A propensity outside this interval means that one arm is nearly empty for such subjects."""
 WEIGHT_CAP = 10.0
 """The largest inverse weight, as a multiple of the mean weight."""
 CELLS_LISTED = 10
 MAX_JOINT_COVARIATES = 6
-"""Cells cross all binary covariates up to this many; with more, nearly all joint cells hold a row or none."""
+"""Up to this many binary covariates are crossed; with more, nearly all joint cells would hold one row or none."""
 
 
 @dataclass(frozen=True)
 class CovariateBalance:
-    """One covariate's imbalance without and with inverse weights, as in `imbalance`; None where it is undefined."""
+    """Imbalance of one covariate without and with inverse weights, as in `imbalance`; None if undefined."""
 
     covariate: str
     before: float | None
@@ -40,7 +39,7 @@ class CovariateBalance:
 
 @dataclass(frozen=True)
 class Cell:
-    """Images of one group of subjects in one arm, and of that group in any arm."""
+    """Number of images of one group of subjects in one arm (`count`) and in both arms (`group`)."""
 
     values: dict[str, int]
     count: int
@@ -49,7 +48,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class OverlapReport:
-    """What a table can say about a treatment given covariates; what cannot be said is None or empty."""
+    """Overlap of a treatment given covariates, as far as a table shows it; the rest is None or empty."""
 
     treatment: str
     kind: Kind
@@ -65,7 +64,7 @@ class OverlapReport:
     auc: float | None = None
     """Held-out AUC of the propensity (binary): 0.5 is a randomised treatment, 1 no overlap at all.
 
-    The mean over folds, each ranked by a model of its own; None in the tiniest tables.
+    The mean over folds, each ranked by its own model; None for the tiniest tables.
     """
     r_squared: float | None = None
     """Held-out share of the treatment's variance that the covariates explain (continuous)."""
@@ -77,7 +76,7 @@ class OverlapReport:
     effective_sample_share: float | None = None
     """Kish's effective sample size of the capped inverse weights, as a share of n.
 
-    It is high, too, where no weights can make the arms alike: see `after` in `balance`.
+    It is also high where no weights can balance the arms: see `after` in `balance`.
     """
     balance_measure: Literal["standardised mean difference", "correlation"] = "standardised mean difference"
     balance: list[CovariateBalance] = field(default_factory=list)
@@ -98,19 +97,19 @@ def overlap_report(
     kind: Kind,
     covariate_is_binary: Sequence[bool],
 ) -> OverlapReport:
-    """Diagnoses the overlap of one treatment given covariates.
+    """Diagnose the overlap of one treatment given covariates.
 
     Args:
-        x_NC: covariates [N, C], NaN where a label is missing; C may be 0. Where several treatments are set one
-            at a time, the others are covariates of each: they keep what a subject has.
+        x_NC: covariates [N, C], NaN where a label is missing; C may be 0. If several treatments are set one at a
+            time, the others are covariates of each, because they keep the subject's values.
         t_N: the treatment [N], 0/1 if binary, NaN where missing.
         covariate_names: C names.
         treatment_name: the treatment's name.
         kind: binary or continuous.
-        covariate_is_binary: for each covariate whether it takes 0 and 1 only.
+        covariate_is_binary: for each covariate, whether it takes only the values 0 and 1.
 
     Raises:
-        DataError: no row has all its labels, or a binary treatment has values beside 0 and 1.
+        DataError: no row has all its labels, or a binary treatment has values other than 0 and 1.
     """
     x_NC, t_N = x_NC.detach().cpu().to(torch.float64), t_N.detach().cpu().to(torch.float64)
     complete_N = x_NC.isfinite().all(dim=1) & t_N.isfinite()
@@ -175,15 +174,15 @@ def smallest_cells(
 ) -> list[Cell]:
     """The smallest cells of binary covariates × binary treatment, at most `CELLS_LISTED`.
 
-    A cell is listed, empty or not, if its group (the same covariates, either arm) has an image: a group that
-    does not exist asks for no counterfactual. Among cells of one size the one of the largest group is first.
-    With more than `MAX_JOINT_COVARIATES` binary covariates the groups are those of each covariate alone.
+    A cell is listed, empty or not, if its group (the same covariates, either arm) has an image: a group without
+    subjects asks for no counterfactual. Among cells of equal size, those of larger groups come first. With more than
+    `MAX_JOINT_COVARIATES` binary covariates, the groups are those of each covariate alone.
     """
     binary = [c for c, is_binary in enumerate(covariate_is_binary) if is_binary]
     sets = [tuple(binary)] if len(binary) <= MAX_JOINT_COVARIATES else [(c,) for c in binary]
     cells = []
     for columns in sets:
-        # Of each row a number, whose binary digits are its covariates and its arm: rows themselves take long to sort.
+        # Each row becomes a number whose binary digits are its covariates and arm; sorting whole rows would be slow.
         cell_N = torch.zeros(len(x_NC), dtype=torch.int64)
         for c in columns:
             cell_N = 2 * cell_N + (x_NC[:, c] == 1)

@@ -1,4 +1,4 @@
-"""How far covariates still go with a treatment, as the images are or as they are weighted."""
+"""How strongly covariates are associated with a treatment, without or with weights."""
 
 import math
 from collections.abc import Sequence
@@ -8,9 +8,9 @@ from torch import Tensor
 from civae_core.balance.propensity import Kind
 
 LITTLE_IMBALANCE, LARGE_IMBALANCE = 0.1, 0.25
-"""Usual bounds of a standardised mean difference after weighting; of a correlation, too, they are taken here."""
+"""Usual bounds on a standardised mean difference after weighting; here they are also used for a correlation."""
 MEASURE: dict[Kind, str] = {"binary": "standardised difference", "continuous": "correlation"}
-"""The name of what `imbalance` measures, for sentences."""
+"""The name of what `imbalance` measures, for use in sentences."""
 
 
 def imbalance(x_NC: Tensor, t_N: Tensor, w_N: Tensor, kind: Kind) -> list[float | None]:
@@ -23,20 +23,20 @@ def imbalance(x_NC: Tensor, t_N: Tensor, w_N: Tensor, kind: Kind) -> list[float 
     Args:
         x_NC: covariates [N, C], float64; C may be 0.
         t_N: the treatment [N], float64; 0 and 1 if binary, both of which occur.
-        w_N: weights [N], float64, of any positive sum in each arm.
-        kind: of the treatment.
+        w_N: weights [N], float64, with any positive sum in each arm.
+        kind: kind of the treatment.
     """
     return (_mean_differences if kind == "binary" else _correlations)(x_NC, t_N, w_N)
 
 
 def largest(names: Sequence[str], values: Sequence[float | None]) -> tuple[str, float] | None:
-    """The name and the size of the largest imbalance, ∞ where it is undefined; None without covariates."""
+    """The name and the size of the largest imbalance, ∞ if one is undefined; None without covariates."""
     sizes = [math.inf if value is None else abs(value) for value in values]
     return max(zip(names, sizes, strict=True), key=lambda pair: pair[1], default=None)
 
 
 def largest_text(kind: Kind, name: str, size: float) -> str:
-    """`largest standardised difference 0.02, of Male`."""
+    """Text such as `largest standardised difference 0.02, of Male`."""
     return (
         f"largest {MEASURE[kind]} {size:.2f}, of {name}"
         if math.isfinite(size)
@@ -50,7 +50,7 @@ def _mean_differences(x_NC: Tensor, t_N: Tensor, w_N: Tensor) -> list[float | No
         return (of_arm_N / of_arm_N.sum()) @ x_NC
 
     def variance(arm: int) -> Tensor:
-        """A column at a time, for a second table would take much memory."""
+        """Variance in one arm, computed a column at a time, because a second table would take much memory."""
         columns = (x_N[t_N == arm] for x_N in x_NC.T)
         return x_NC.new_tensor([(x_M - x_M.mean()).square().mean() for x_M in columns])
 
@@ -66,6 +66,6 @@ def _correlations(x_NC: Tensor, t_N: Tensor, w_N: Tensor) -> list[float | None]:
 
 
 def _ratio(numerator_C: Tensor, scale_C: Tensor) -> list[float | None]:
-    """Quotients; where nothing varies, 0 if the arms do not differ either and None (undefined) if they do."""
+    """Quotients; where the scale is 0, they are 0 if the numerator is 0 too, and None (undefined) otherwise."""
     pairs = zip(numerator_C.tolist(), scale_C.tolist(), strict=True)
     return [n / s if s > 1e-12 else (0.0 if abs(n) < 1e-12 else None) for n, s in pairs]

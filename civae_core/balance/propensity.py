@@ -1,7 +1,7 @@
 """How the treatments were assigned: p(t|x) = p(t_1|x) p(t_2|x,t_1) …, fitted to the attribute table.
 
-Binary treatments by ridge logistic regression, continuous ones by ridge linear regression with a Gaussian
-residual of constant variance; both on the features of `design.py`. Everything runs in float64 on the CPU.
+Binary treatments are fitted by ridge logistic regression, continuous ones by ridge linear regression with a Gaussian
+residual of constant variance; both use the features of `design.py`. Everything runs in float64 on the CPU.
 Shape suffixes: N rows, C covariates, T treatments, F features.
 """
 
@@ -22,7 +22,7 @@ Kind = Literal["binary", "continuous"]
 
 _MAX_NEWTON_STEPS = 100
 _SMALLEST_RESIDUAL_STD = 1e-3
-"""In units of the treatment's own std: a treatment that x determines exactly still has a finite density."""
+"""In units of the treatment's own std; even a treatment that x determines exactly then has a finite density."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Propensity:
 
 @dataclass(frozen=True)
 class CrossFit:
-    """Propensities fitted without the rows they are applied to: (held-out rows, model of the other rows)."""
+    """Propensities fitted without the rows they are applied to, as (held-out rows, model of the other rows)."""
 
     folds: tuple[tuple[Tensor, Propensity], ...]
 
@@ -85,10 +85,10 @@ class CrossFit:
         return values_N
 
     def auc(self, x_NC: Tensor, t_N: Tensor) -> float | None:
-        """The AUC within folds of the first treatment, binary, a mean over pairs of rows; None without a pair.
+        """Within-fold AUC of the first treatment (binary), averaged over pairs of rows; None without a pair.
 
-        Pooled over folds it would fall below 0.5 for a randomised treatment: a fold with many treated rows leaves
-        few to its own model, which then expects few.
+        Pooled over folds, it would fall below 0.5 for a randomised treatment: a fold with many treated rows leaves
+        few for the model that predicts it, which then expects few.
         """
         total, pairs = 0.0, 0
         for rows_M, model in self.folds:
@@ -100,17 +100,17 @@ class CrossFit:
 
 
 def fit_propensity(x_NC: Tensor, t_NT: Tensor, kinds: Sequence[Kind], *, ridge: float = 1.0) -> Propensity:
-    """Fits p(t|x) by the chain rule.
+    """Fit p(t|x) by the chain rule.
 
     Args:
         x_NC: covariates [N, C], binary or continuous in any units; C may be 0 (then p(t) is fitted).
         t_NT: treatments [N, T]; binary ones 0 or 1.
         kinds: kind of each treatment.
         ridge: precision of the coefficients' Gaussian prior, in standardised features (the constant is free).
-            It does not grow with N, so large tables are hardly shrunk while separation stays finite.
+            It does not grow with N, so large tables are hardly shrunk, while fits stay finite under separation.
 
     Raises:
-        DataError: missing or non-finite values, no rows, or a binary treatment that is neither 0 nor 1.
+        DataError: missing or non-finite values, no rows, or a binary treatment with values other than 0 and 1.
     """
     x_NC, t_NT = checked_table(x_NC, t_NT, kinds)
     stages = []
@@ -124,10 +124,10 @@ def fit_propensity(x_NC: Tensor, t_NT: Tensor, kinds: Sequence[Kind], *, ridge: 
 def cross_fit(
     x_NC: Tensor, t_NT: Tensor, kinds: Sequence[Kind], *, folds: int = 5, seed: int = 0
 ) -> CrossFit:
-    """Fits one propensity for each of `folds` random parts of the table, on the rows outside it.
+    """Fit one propensity for each of `folds` random parts of the table, on the rows outside that part.
 
-    Where the first treatment is binary, each part has its share of either arm.
-    A table of fewer than two rows is its own fold. Arguments and errors as for `fit_propensity`.
+    If the first treatment is binary, the parts are stratified by arm. A table of fewer than two rows is its own fold.
+    Arguments and errors are those of `fit_propensity`.
     """
     x_NC, t_NT = checked_table(x_NC, t_NT, kinds)
     order_N = torch.randperm(len(t_NT), generator=torch.Generator().manual_seed(seed))
@@ -144,10 +144,11 @@ def cross_fit(
 
 
 def checked_table(x_NC: Tensor, t_NT: Tensor, kinds: Sequence[Kind]) -> tuple[Tensor, Tensor]:
-    """Covariates and treatments as float64 on the CPU.
+    """Check covariates and treatments, and return them as float64 on the CPU.
 
     Raises:
         DataError: as listed under `fit_propensity`.
+        ValueError: the shapes do not match.
     """
     x_NC, t_NT = _as_float64(x_NC), _as_float64(t_NT)
     if t_NT.shape != (len(x_NC), len(kinds)):
@@ -159,7 +160,7 @@ def checked_table(x_NC: Tensor, t_NT: Tensor, kinds: Sequence[Kind]) -> tuple[Te
             "of them",
         )
     for name, table in (("covariates", x_NC), ("treatments", t_NT)):
-        if bool(table.sum().isfinite()):  # as nearly always, and told without a second table
+        if bool(table.sum().isfinite()):  # nearly always; checked without a second table
             continue
         missing = int((~table.isfinite()).any(dim=1).sum())
         if missing:
@@ -181,7 +182,7 @@ def _as_float64(values: Tensor) -> Tensor:
 
 
 def _inputs(x_NC: Tensor, t_NT: Tensor, j: int) -> Tensor:
-    """What the jth treatment is fitted on: covariates and the treatments before it."""
+    """Inputs for the jth treatment: the covariates and the treatments before it."""
     return torch.cat([x_NC, t_NT[:, :j]], dim=1) if j else x_NC
 
 
@@ -216,7 +217,7 @@ def _penalised(
 def _fit_binary(design: Design, inputs_NC: Tensor, t_N: Tensor, ridge: float) -> Stage:
     """Ridge logistic regression by Newton's method with step halving."""
     count, ones = len(t_N), float(t_N.sum())
-    # Half a pseudo-observation in each arm keeps the start finite; with one arm empty it is also the answer.
+    # Half a pseudo-observation in each arm keeps the start finite; if one arm is empty, it is also the solution.
     weights_F = torch.zeros(1 + design.features, dtype=torch.float64)
     weights_F[0] = math.log((ones + 0.5) / (count - ones + 0.5))
     if ones in (0.0, float(count)):
@@ -240,7 +241,7 @@ def _fit_binary(design: Design, inputs_NC: Tensor, t_N: Tensor, ridge: float) ->
 
 
 def _fit_continuous(design: Design, inputs_NC: Tensor, t_N: Tensor, ridge: float) -> Stage:
-    """Ridge linear regression; the residual's variance is unbiased for the number of features used."""
+    """Ridge linear regression; the residual variance is corrected for the number of features used."""
     # The prior's precision is in units of 1/residual variance, so the treatment's units do not matter.
     penalty_F = torch.full((1 + design.features,), ridge, dtype=torch.float64)
     penalty_F[0] = 0.0
@@ -257,6 +258,6 @@ def _fit_continuous(design: Design, inputs_NC: Tensor, t_N: Tensor, ridge: float
 
 
 def _regular(matrix_FF: Tensor) -> Tensor:
-    """The matrix with a diagonal that rounding cannot make singular (the free constant under separation)."""
+    """The matrix with a larger diagonal, so that rounding cannot make it singular (free constant, separation)."""
     floor = 1e-12 * max(float(matrix_FF.diagonal().max()), 1.0)
     return matrix_FF + floor * torch.eye(len(matrix_FF), dtype=matrix_FF.dtype)

@@ -1,4 +1,4 @@
-"""The overlap diagnostics in one sentence that a reader without statistics understands."""
+"""The overlap diagnostics in one sentence for readers without a background in statistics."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -10,11 +10,11 @@ Level = Literal["good", "moderate", "poor", "unknown"]
 
 GOOD_SAMPLE, MODERATE_SAMPLE = 0.8, 0.4
 GOOD_EXTREME, MODERATE_EXTREME = 0.05, 0.30
-"""Conventions of this project, not of the literature. At these bounds weighting costs a fifth (three fifths)
-of the images' information; one in twenty (three in ten) subjects has practically no counterpart."""
+"""Conventions of this project, not of the literature. At these bounds, weighting costs a fifth (three fifths)
+of the images' information, and one in twenty (three in ten) subjects has practically no counterpart."""
 GOOD_R_SQUARED, MODERATE_R_SQUARED = 0.25, 0.5
-"""From the first on, uncapped weights of a Gaussian treatment and covariate have no finite variance; beyond the
-second, the covariates settle more of the treatment than they leave open."""
+"""From the first bound on, the uncapped weights of a Gaussian treatment and covariate have infinite variance; beyond
+the second, the covariates explain more of the treatment than they leave unexplained."""
 
 
 def verdict(
@@ -29,18 +29,18 @@ def verdict(
     remaining: tuple[str, float] | None,
     smallest: tuple[Mapping[str, int], int] | None,
 ) -> tuple[Level, str]:
-    """Grades the overlap and says why.
+    """Grade the overlap and give the reasons.
 
     Args:
         treatment: the treatment's name.
-        kind: of the treatment.
+        kind: kind of the treatment.
         has_covariates: whether any covariate was given.
         auc: held-out AUC of a binary treatment.
         r_squared: held-out R² of a continuous treatment.
         share_extreme: share of images with a held-out propensity outside [0.05, 0.95] (binary only).
-        effective_sample_share: of the inverse weights. It is high, too, where no weights can make the arms alike.
-        remaining: the covariate whose imbalance after weighting is largest, and its size, ∞ where undefined.
-        smallest: the values and the count of the smallest cell, where cells are known.
+        effective_sample_share: of the inverse weights; also high where no weights can balance the arms.
+        remaining: the covariate with the largest imbalance after weighting, and its size, ∞ if undefined.
+        smallest: the values and the count of the smallest cell, if cells are known.
     """
     if effective_sample_share is None:
         return "poor", f"All images have the same value of {treatment}: there is nothing to compare."

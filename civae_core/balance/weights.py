@@ -1,11 +1,10 @@
-"""Weights of training images that take the confounding of t by x out of the training set (METHOD 4, lever 1).
+"""Weights of training images that remove the confounding of t by x from the training set (METHOD 4, lever 1).
 
-Inverse weights aim at the whole population; overlap weights at the subjects who could have been in any arm.
+Inverse weights target the whole population; overlap weights target the subjects who could have been in any arm.
 
-The propensity behind the weights is fitted on the rows it weights, not out of fold: a fitted propensity also
-takes out the chance imbalance of the sample (overlap weights balance the means of the features nearly, and exactly
-without ridge and cap), and it measured better in both balance and effective sample size. Diagnostics, in contrast,
-are out of fold.
+The propensity behind the weights is fitted on the rows that are weighted, not out of fold. It then also removes the
+sample's chance imbalance (overlap weights balance the feature means nearly, and exactly without ridge and cap), and
+it measured better in both balance and effective sample size. Diagnostics, in contrast, are out of fold.
 """
 
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from civae_core.balance.propensity import Kind, Propensity, checked_table, fit_p
 from civae_core.errors import UsageError
 
 _LARGEST_LOG_WEIGHT = 100.0
-"""Far beyond any cap; without it one outlying label has an infinite weight, and all others become zero."""
+"""Far beyond any cap; without it, one outlying label could have infinite weight, and all others would become zero."""
 
 WeightKind = Literal["none", "inverse", "overlap"]
 
@@ -32,7 +31,7 @@ def training_weights(
         x_NC: covariates [N, C]; C may be 0 (then all weights are 1 unless treatments confound each other).
         t_NT: treatments [N, T]; binary ones 0 or 1.
         kinds: kind of each treatment.
-        kind: none; inverse, stabilised: Π_j p(t_j|t_<j) / p(t_j|t_<j,x); or overlap.
+        kind: `none`; `inverse`, stabilised: Π_j p(t_j|t_<j) / p(t_j|t_<j,x); or `overlap`.
         cap: largest weight, as a multiple of the mean weight.
 
     Raises:
@@ -61,7 +60,7 @@ def training_weights(
 
 
 def inverse_weights(propensity: Propensity, marginal: Propensity, x_NC: Tensor, t_NT: Tensor) -> Tensor:
-    """Stabilised inverse-propensity weights p(t)/p(t|x), float64 [N], neither capped nor normalised; finite.
+    """Stabilised inverse-propensity weights p(t)/p(t|x), float64 [N]; finite, but neither capped nor normalised.
 
     Args:
         propensity: p(t|x), fitted with the covariates.
@@ -76,9 +75,9 @@ def inverse_weights(propensity: Propensity, marginal: Propensity, x_NC: Tensor, 
 def overlap_weights(propensity: Propensity, x_NC: Tensor, t_NT: Tensor) -> Tensor:
     """Overlap weights of binary treatments, float64 [N] in (0, 1].
 
-    1 − e(x) in the arm t=1 and e(x) in t=0 (Li, Morgan & Zaslavsky 2018); for several treatments
-    h(x)/e_arm(x) with h = (Σ_a 1/e_a(x))⁻¹ over the arms a that occur (Li & Li 2019). An arm without a single
-    row is left out: it would otherwise draw all weight to the place where the model extrapolates it to.
+    They are 1 − e(x) in the arm t=1 and e(x) in t=0 (Li, Morgan & Zaslavsky 2018); for several treatments
+    h(x)/e_arm(x) with h = (Σ_a 1/e_a(x))⁻¹ over the arms a that occur (Li & Li 2019). An arm without any rows is
+    left out; otherwise it would draw all the weight to where the model extrapolates it.
     """
     x_NC, t_NT = x_NC.to(torch.float64), t_NT.to(torch.float64)
     arms = {tuple(arm) for arm in t_NT.unique(dim=0).tolist()}
@@ -105,13 +104,13 @@ def overlap_weights(propensity: Propensity, x_NC: Tensor, t_NT: Tensor) -> Tenso
 
 
 def capped(w_N: Tensor, cap: float) -> Tensor:
-    """Clips positive weights [N] so that, once normalised to mean 1, none exceeds `cap` (at least 1).
+    """Clip positive weights [N] and normalise them to mean 1, so that none exceeds `cap` (at least 1).
 
     The threshold is a multiple of the mean *after* clipping, found in closed form from the sorted weights.
     """
     count = len(w_N)
     sorted_N = w_N.to(torch.float64).sort(descending=True).values
-    # With the k largest clipped to c the mean is (k c + rest_k)/N, so c = cap·mean = cap·rest_k/(N − cap·k).
+    # With the k largest clipped to c, the mean is (k c + rest_k)/N, so c = cap·mean = cap·rest_k/(N − cap·k).
     clipped_N = torch.arange(count, dtype=torch.float64)
     rest_N = sorted_N.flip(0).cumsum(0).flip(0)
     room_N = count - cap * clipped_N
@@ -123,6 +122,6 @@ def capped(w_N: Tensor, cap: float) -> Tensor:
 
 
 def effective_sample_size(w_N: Tensor) -> float:
-    """Kish's effective sample size (Σw)²/Σw², between 1 and N: equal weights that would be as precise."""
+    """Kish's effective sample size (Σw)²/Σw², between 1 and N: as precise as that many equally weighted rows."""
     w_N = w_N.to(torch.float64)
     return float(w_N.sum().square() / w_N.square().sum())

@@ -1,4 +1,4 @@
-"""What a benchmark consists of: a cell is one method trained with one seed on one data set, and scored there."""
+"""The cells of a benchmark: each is one method, trained with one seed on one data set, and scored on it."""
 
 import logging
 import time
@@ -34,7 +34,7 @@ RUN_FILE = "evaluation.json"
 
 @dataclass(frozen=True)
 class Cell:
-    """One training of a benchmark and where it lives."""
+    """One training run of a benchmark, and its folder."""
 
     data: str
     method: str
@@ -56,13 +56,13 @@ class Scoring:
     scorer: Path | None = None
     """File of the independent networks; None scores without them."""
     fingerprint: str | None = None
-    """Of the scorer's weights."""
+    """Fingerprint of the scorer's weights."""
     extractor: str = "none"
-    """Of features for FID and KID: `none`, or as in `extractor_for`; never `auto`, which may mean others later."""
+    """Feature extractor for FID and KID: `none`, or as in `extractor_for`; never `auto`, whose choice may change."""
 
 
 def plan_cells(benchmark: Benchmark, data: Iterable[tuple[str, Path]], out: Path) -> list[Cell]:
-    """All cells, in the order of work: the first seed of all methods on all data comes first.
+    """All cells in the order of work, starting with the first seed of every method on every data set.
 
     Args:
         data: name and folder of each data set.
@@ -87,10 +87,11 @@ def _config_of(config: Config, path: Path, seed: int) -> Config:
 
 
 def run_cell(cell: Cell, scoring: Scoring, device: str) -> None:
-    """Trains and scores a cell, going on from whatever is done; its evaluation.json is then in its run.
+    """Train and score a cell, continuing from what is already done, and write evaluation.json into its run.
 
     Raises:
-        CivaeError: as training and evaluation do. PreemptedError and InterruptedRunError: a signal asked to stop.
+        CivaeError: as in training and evaluation.
+        PreemptedError, InterruptedRunError: a signal asked to stop.
     """
     data = PreparedData.open(cell.config.data.path)
     if not is_trained(cell, data):
@@ -119,10 +120,10 @@ def run_cell(cell: Cell, scoring: Scoring, device: str) -> None:
 
 
 def is_trained(cell: Cell, data: PreparedData) -> bool:
-    """Whether the cell's run is finished, on this data and under this config.
+    """Whether the cell's run is finished, on this data and with this config.
 
     Raises:
-        UsageError: the folder holds a run under another config, on other data, or trained for longer.
+        UsageError: the folder holds a run with another config, on other data, or trained for longer.
     """
     folder = RunFolder(cell.run)
     checkpoint = last_checkpoint(folder.checkpoints)
@@ -144,9 +145,9 @@ def is_trained(cell: Cell, data: PreparedData) -> bool:
 
 
 def trained_seconds(metrics: Path) -> float:
-    """How long a run was trained in all, however often it was stopped, by the speeds that it recorded.
+    """Total training time of a run in seconds, however often it was stopped, from the speeds in metrics.jsonl.
 
-    A stretch that was trained again after a stop counts once; a record that was deleted counts nothing.
+    A stretch that was repeated after a stop counts once. Without the file the time is 0.
     """
     speeds: dict[float, float] = {}
     pairing = 0.0
@@ -163,7 +164,7 @@ def trained_seconds(metrics: Path) -> float:
 
 
 def kept_evaluation(cell: Cell, data: PreparedData, scoring: Scoring) -> dict[str, Any] | None:
-    """The evaluation that an earlier call left, if it was made in the same way."""
+    """The evaluation left by an earlier call, if it was made in the same way; else None."""
     try:
         numbers = read_json(cell.run / RUN_FILE)
         known = numbers["benchmark"]
@@ -174,7 +175,7 @@ def kept_evaluation(cell: Cell, data: PreparedData, scoring: Scoring) -> dict[st
 
 
 def extractor_before(cells: Iterable[Cell]) -> str | None:
-    """`scorer` or `inception`: what the first of the cells that has been scored was scored with; else None."""
+    """The extractor, `scorer` or `inception`, of the first cell that was scored with one; None if there is none."""
     for cell in cells:
         try:
             found = read_json(cell.run / RUN_FILE)["benchmark"]["extractor"]
@@ -198,6 +199,6 @@ def _scored_how(cell: Cell, data: PreparedData, scoring: Scoring) -> dict[str, A
 
 
 def own_entry(evaluation: Mapping[str, Any]) -> dict[str, Any]:
-    """The scores of the one model that was evaluated, whatever it is called there."""
+    """The scores of the one model that was evaluated, whatever its name in the evaluation."""
     (entry,) = (entry for name, entry in evaluation["methods"].items() if name not in NOT_COMPETING)
     return dict(entry)

@@ -1,4 +1,4 @@
-"""Error against overlap: one line for each method, drawn without a display."""
+"""Plot of error against overlap, with one line per method; needs no display."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -17,19 +17,19 @@ from civae_core.figures.plots import FAINT, PALETTE, new_figure, open_axes
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 OURS = "ours"
 _DPI = 120
-"""Of the PNG: the figure stands alone, larger than in a report's column."""
+"""Resolution of the PNG, which is shown on its own and so is larger than in a report's column."""
 COPY, COPY_LABEL = "copy", "returning the input unchanged"
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One measure over the overlaps."""
+    """One panel of the figure: a measure plotted over the overlaps."""
 
     key: str
     title: str
     ideal: str
     magnitude: bool = False
-    """Whether the sign is without meaning here."""
+    """Whether the sign has no meaning, so that the absolute value is plotted."""
 
 
 PANELS = (
@@ -39,9 +39,9 @@ PANELS = (
 
 
 def overlap_figure(results: Mapping[str, Any]) -> Figure | None:
-    """The figure, with a panel for each measure at hand; None unless there are two overlaps with numbers.
+    """The figure, with one panel per available measure; None unless at least two overlaps have results.
 
-    Error bars are the standard deviation over runs; bands are the 95 % intervals over images.
+    Error bars show the standard deviation over runs, bands the 95 % interval over images.
 
     Args:
         results: the content of benchmark.json.
@@ -89,7 +89,7 @@ def _union(summary: Mapping[str, Mapping[str, Any]]) -> list[str]:
 def _lines(
     panel: Panel, data: Sequence[Mapping[str, Any]], summary: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, list[tuple[float, Value]]]:
-    """Overlap and value by method, copying the input included, the most overlap first."""
+    """Points (overlap, value) by method, including copying the input, in order of decreasing overlap."""
     lines: dict[str, list[tuple[float, Value]]] = {}
     for entry in sorted(data, key=lambda d: -d["overlap"]):
         for method, scores in summary[entry["name"]].items():
@@ -141,9 +141,8 @@ def _draw(
         top = max(top, *(m + (v.sd or 0.0) for m, (_, v) in zip(mean, lines[method], strict=True)))
         ends.append((mean[-1], method, colour))
     axes.set_ylim(0, top * 1.07 or 1.0)
-    axes.set_xlim(
-        overlaps[0] + 0.06 * span, overlaps[-1] - 0.24 * span
-    )  # the hardest on the right, then names
+    # The least overlap is on the right, followed by space for the names.
+    axes.set_xlim(overlaps[0] + 0.06 * span, overlaps[-1] - 0.24 * span)
     _label(axes, ends, overlaps[-1] - 0.035 * span)
     if copied:
         axes.plot(*zip(*copied, strict=True), color=FAINT, linestyle="--", linewidth=1, zorder=1)
@@ -161,7 +160,7 @@ def _draw(
 
 
 def _label(axes: Axes, ends: list[tuple[float, str, str]], x: float) -> None:
-    """Writes each line's name beside its end, pushed apart where they would overlap."""
+    """Write each line's name beside its end; names that would overlap are pushed apart."""
     low, high = axes.get_ylim()
     left, right = axes.get_xlim()
     gap = 0.05 * (high - low)
@@ -181,8 +180,8 @@ def _label(axes: Axes, ends: list[tuple[float, str, str]], x: float) -> None:
 
 
 def spread_apart(heights: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Ascending heights moved as little as it takes to lie `gap` apart, and within the limits where they fit."""
-    groups: list[tuple[float, int]] = []  # the mean height of neighbours that touch, and how many they are
+    """Move ascending heights as little as needed to lie `gap` apart, and within [low, high] if they fit."""
+    groups: list[tuple[float, int]] = []  # mean height and size of each group of touching neighbours
     for height in heights:
         groups.append((min(max(height, low + gap / 2), high - gap / 2), 1))
         while len(groups) > 1:
@@ -207,7 +206,7 @@ def _sized(panel: Panel, number: float | None) -> float:
 
 
 def _bounds(panel: Panel, value: Value) -> tuple[float, float] | None:
-    """The interval; of a magnitude, that of the number without its sign."""
+    """The interval, or that of the absolute value if the panel shows a magnitude; None if there is none."""
     if value.lo is None or value.hi is None:
         return None
     if not panel.magnitude:

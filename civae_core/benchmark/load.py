@@ -1,8 +1,8 @@
-"""From a benchmark file to one checked config per method; every problem is reported at its place.
+"""Turn a benchmark file into one checked config per method, reporting every problem with its place in the file.
 
-What a method's objective is defined by (BASELINE_DEFAULTS: β, σ, prior and weights) is the method's own: a method
-with another objective than the base takes none of it from the base, only what the method itself states. All else,
-that is the question, the network, the data, the budget and the optimiser, is shared.
+The settings that define an objective (BASELINE_DEFAULTS: β, σ, prior and weights) belong to the method. A method
+whose objective differs from the base's takes none of them from the base, only those that it states itself. Everything
+else is shared: the question, the network, the data, the budget and the optimiser.
 """
 
 import copy
@@ -29,7 +29,7 @@ from civae_core.config.yaml import Document, KeyPath, Place, Problem, dotted
 from civae_core.synthetic import ATTRIBUTES, IN_TWO_CLASSES, ROLES, roots_of
 
 RESERVED = ("copy", "truth")
-"""Names of what every evaluation adds by itself."""
+"""Names of the references that every evaluation adds by itself."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 _ROLES = ("treatment", "covariates", "descendants")
@@ -42,24 +42,24 @@ _SHARED = {
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A checked benchmark. The configs' `data.path` is that of given data, and a placeholder where faces are made."""
+    """A checked benchmark. Its configs' `data.path` is that of the given data, or a placeholder if faces are made."""
 
     methods: dict[str, Config]
     changes: dict[str, dict[str, Any]]
-    """What each method states beside the base."""
+    """What each method changes in the base."""
     seeds: tuple[int, ...]
     faces: FacesConfig | None
 
 
 def load_benchmark(file: Path, sets: Sequence[str] = ()) -> Benchmark:
-    """Reads a benchmark file, or a config of `civae train`, which is a base with the default methods.
+    """Read a benchmark file, or a config of `civae train`, which becomes the base of the default methods.
 
     Args:
-        file: YAML.
-        sets: `base.train.images=…` as given to --set; the value is YAML.
+        file: a YAML file.
+        sets: changes such as `base.train.images=…`, as given to --set; the values are YAML.
 
     Raises:
-        ConfigError: with every problem found, each at its file, line and column.
+        ConfigError: lists every problem found, each with its file, line and column.
     """
     sources = [_with_base(read_file(file), file)]
     sources += [parse_set(text, 2 + order) for order, text in enumerate(sets)]
@@ -79,7 +79,7 @@ _HINT = "see configs/benchmark.yml for the form; `base` and the methods take the
 
 
 def _with_base(document: Document, file: Path) -> Document:
-    """The document with its base: a plain training config becomes one, a file's name is replaced by the file."""
+    """The document with its base: a plain training config becomes the base, a file's name its content."""
     tree = document.tree
     if not isinstance(tree, dict):
         return document
@@ -108,7 +108,7 @@ def _changes(checked: BenchmarkFile) -> dict[str, dict[str, Any]]:
 
 
 def _method_configs(merged: Document, checked: BenchmarkFile) -> tuple[dict[str, Config], list[Problem]]:
-    """Each method's config, and what is wrong with base and methods, said once."""
+    """Each method's config, and the problems of base and methods, each listed once."""
     base = _below(merged, ("base",))
     found: dict[tuple[Place | None, str], Problem] = {}
 
@@ -150,7 +150,7 @@ def _method_configs(merged: Document, checked: BenchmarkFile) -> tuple[dict[str,
 
 
 def _method_document(base: Document, changes: Document) -> Document:
-    """The base with a method's changes laid upon it, without what defines another objective than the method's."""
+    """The base with a method's changes merged in; if the objective changes, without the settings that define one."""
     document = _below(base, ())
     theirs = base.tree.get("objective", "intact")
     ours = changes.tree.get("objective", theirs)
@@ -166,7 +166,7 @@ def _method_document(base: Document, changes: Document) -> Document:
 
 
 def _use_faces(base: Document) -> None:
-    """Gives the base a stand-in for the faces' folder and, where it states no roles, the faces' own."""
+    """Give the base a placeholder for the faces' folder and, if it states no roles, those of the faces."""
     data = base.tree.setdefault("data", {})
     if not isinstance(data, dict):
         return
@@ -178,7 +178,7 @@ def _use_faces(base: Document) -> None:
 
 
 def _roles_beyond_faces(document: Document) -> list[Problem]:
-    """Attributes that the built-in faces lack, and treatments that their process cannot set, or flip for a truth."""
+    """Problems: attributes that the built-in faces lack, treatments that their process cannot set or cannot flip."""
     problems: list[Problem] = []
     for role in _ROLES:
         stated = _section(document.tree, "data").get(role)
@@ -219,7 +219,7 @@ def _name_problems(name: str, place: Place | None) -> list[Problem]:
 
 
 def _below(document: Document, path: KeyPath) -> Document:
-    """A copy of what stands at `path`, with its places."""
+    """A copy of the part of a document below `path`, with its places in the file."""
     tree: Any = document.tree
     for part in path:
         tree = tree[part]

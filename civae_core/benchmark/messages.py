@@ -1,4 +1,4 @@
-"""What processes of their own say: as the terminal of the one that starts them would, with the name of their cell."""
+"""Log messages of worker processes, shown as the parent process shows its own, with the name of the cell."""
 
 import copy
 import logging
@@ -9,17 +9,17 @@ _LOGGER = "civae_core"
 
 @dataclass(frozen=True)
 class Terminal:
-    """How a process shows messages; those that it starts get this pickled."""
+    """How a process shows log messages; pickled for the processes that it starts."""
 
     logged: int
-    """The level from which on there are messages; a run's log.txt has them all."""
+    """Lowest level that is logged at all; a run's log.txt has all of these messages."""
     shown: int
-    """The level from which on the terminal shows them."""
+    """Lowest level that the terminal shows."""
     formatter: logging.Formatter
 
 
 def terminal_here() -> Terminal:
-    """How this process shows messages; where nothing is set up, warnings alone, as logging itself does."""
+    """How this process shows messages; if logging is not set up, only warnings and above, as `logging` does."""
     logger = logging.getLogger(_LOGGER)
     nothing = logging.Handler(logging.WARNING)
     handler = min(logger.handlers, key=lambda handler: handler.level, default=nothing)
@@ -27,7 +27,7 @@ def terminal_here() -> Terminal:
 
 
 def speak_as(terminal: Terminal, name: str) -> None:
-    """Shows this process's messages on stderr as `terminal` would, each after `name`."""
+    """Show this process's messages on stderr as `terminal` would, each preceded by `name`."""
     handler = logging.StreamHandler()
     handler.setLevel(terminal.shown)
     handler.setFormatter(_Named(name, terminal.formatter))

@@ -1,4 +1,4 @@
-"""What stands in a benchmark's folder, as the content of benchmark.json."""
+"""Collect the results in a benchmark's folder into the content of benchmark.json."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from civae_core.evaluation.seeds import summarise
 
 SCHEMA = 1
 ASKED = ("split", "n", "noise", "treatment", "covariates", "descendants", "do", "scorer")
-"""Keys of an evaluation that are the same for all cells of one data set."""
+"""Keys of an evaluation whose values are the same for all cells of one data set."""
 
 
 def collect(
@@ -26,11 +26,11 @@ def collect(
 ) -> dict[str, Any]:
     """The results so far: each data set's overlap, each cell, and their summary over seeds.
 
-    Cells without a number are `failed`, with the sentence of what went wrong in this call, or `pending`.
+    Cells without results are `failed`, with their error message from this call, or `pending`.
 
     Args:
-        errors: that sentence, by the cell's name.
-        balance: `balance_of` each data set, by its name.
+        errors: these error messages, by cell name.
+        balance: the `balance_of` each data set, by its name.
     """
     evaluations = {}
     by_name = dict(data)
@@ -69,7 +69,7 @@ def _outcome(cell: Cell, evaluation: Mapping[str, Any] | None, error: str | None
 def summary_of(
     cells: Sequence[Cell], evaluations: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, dict[str, Any]]:
-    """Each method's entry over the seeds of one data set, with copying the input and the truth once."""
+    """Each method's summary over the seeds of one data set; copying the input and the truth are listed once."""
     scored = [cell for cell in cells if cell.name in evaluations]
     if not scored:
         return {}
@@ -82,7 +82,7 @@ def summary_of(
 
 
 def balance_of(data: PreparedData, roles: AttributeRoles) -> dict[str, Any]:
-    """How well the groups of a data set overlap, for each treatment: the overlap report without its lists."""
+    """How well the arms of a data set overlap, for each treatment: the overlap report without its lists."""
     return {
         treatment: {
             key: report[key]
@@ -100,7 +100,7 @@ def _describe(
     cells: Sequence[Cell],
     evaluations: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """One data set: what it is, how well its groups overlap, and what was asked of it."""
+    """One data set: what it is, how well its arms overlap, and which question was evaluated on it."""
     asked = next((evaluations[cell.name] for cell in cells if cell.name in evaluations), {})
     overlap = data.manifest.source.get("overlap")
     return {

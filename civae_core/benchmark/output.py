@@ -1,4 +1,4 @@
-"""Where a benchmark's results are written for people: a page and, over overlaps, a figure."""
+"""Write a benchmark's results for people to read: a page and, with several overlaps, a figure."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +10,7 @@ from civae_core.files import atomic_file, write_text
 
 
 def write_results(results: Mapping[str, Any], out: Path) -> tuple[Path, Path | None]:
-    """Writes report.html and, where there are two overlaps, overlap.png and overlap.svg; returns page and PNG.
+    """Write report.html and, with at least two overlaps, overlap.png and overlap.svg; return page and PNG.
 
     Args:
         results: the content of benchmark.json.

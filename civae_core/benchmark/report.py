@@ -20,7 +20,7 @@ def render_benchmark(results: Mapping[str, Any], figure_svg: str | None) -> str:
 
     Args:
         results: the content of benchmark.json.
-        figure_svg: the figure over overlaps as an SVG document, if there is one.
+        figure_svg: the figure of error against overlap as an SVG document, if there is one.
     """
     cells = results["cells"]
     budgets = {method["config"]["train"]["images"] for method in results["methods"].values()}
@@ -50,7 +50,7 @@ def render_benchmark(results: Mapping[str, Any], figure_svg: str | None) -> str:
 
 
 def meaning_of(config: Mapping[str, Any]) -> str:
-    """What a method is, read off its settings rather than its name, which may be any."""
+    """Describe a method by its settings rather than by its name, which is arbitrary."""
     if config["objective"] != "intact":
         return MEANINGS[config["objective"]]
     prior = {"xt": "learned prior p(z|x,t)", "x": "balanced prior p(z|x)", "standard": "prior N(0, I)"}
@@ -81,7 +81,7 @@ def _asked(asked: Mapping[str, Any]) -> str:
 
 
 def _changes(changes: Mapping[str, Any]) -> str:
-    """What a method states, on one line: `loss.weights: none, model.prior: x`."""
+    """A method's changes to the base on one line, as in `loss.weights: none, model.prior: x`."""
     parts = []
     for section, values in changes.items():
         entries = values.items() if isinstance(values, Mapping) else [("", values)]

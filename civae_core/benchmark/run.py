@@ -1,4 +1,4 @@
-"""A benchmark from start to finish: data, scorer, cells, and what came of them."""
+"""A benchmark from start to finish: data, scorer, cells and results."""
 
 import logging
 from collections.abc import Sequence
@@ -37,17 +37,17 @@ RESULTS = "benchmark.json"
 
 @dataclass(frozen=True)
 class Finished:
-    """What a benchmark left behind."""
+    """The results of a benchmark, and the files that hold them."""
 
     numbers: dict[str, Any]
     results: Path
     report: Path
     figure: Path | None
-    """Error against overlap, where there are several overlaps."""
+    """Plot of error against overlap, if there are several overlaps."""
     worked_on: int
-    """Cells that this call was about."""
+    """Number of cells selected in this call."""
     failed: dict[str, str]
-    """What went wrong, by the cell's name."""
+    """Error messages of the failed cells, by cell name."""
 
 
 def run_benchmark(
@@ -63,24 +63,24 @@ def run_benchmark(
     scorer_images: int = IMAGES,
     extractor: str = "auto",
 ) -> Finished:
-    """Trains and scores every cell in `out` and writes benchmark.json, report.html and, over overlaps, overlap.png.
+    """Train and score every cell in `out`; write benchmark.json, report.html and, over overlaps, overlap.png.
 
-    What is done already is not repeated; a cell that fails does not keep the others from going on.
+    Completed work is not repeated, and a cell that fails does not stop the others.
 
     Args:
-        only: methods to work on; the results have what is there of the others.
-        seeds: seeds of training in place of the benchmark's.
-        jobs: processes that share the cores.
+        only: methods to work on; the results include whatever exists already for the others.
+        seeds: training seeds, in place of the benchmark's.
+        jobs: number of processes, which share the cores.
         limit: score at most this many images of each data set.
-        scorer, scorer_images: as in `choose_instruments`; one scorer, of the data with the most overlap, judges all
-            cells.
-        extractor: as in `choose_instruments`; what `auto` was taken for when the first cell was scored stays, so that
-            weights of Inception that come later are not mixed with what is kept.
+        scorer, scorer_images: as in `choose_instruments`; one scorer judges all cells, that of the data set with the
+            most overlap.
+        extractor: as in `choose_instruments`; `auto` keeps the extractor with which the first cell was scored, so
+            that kept scores are not mixed with those of Inception weights that were installed later.
 
     Raises:
-        UsageError: an unknown method, a device that is not there, or columns that the data lacks; nothing is trained.
-        PreemptedError, InterruptedRunError: a signal asked to stop; what was done is kept.
-        CivaeError: the data cannot be made or read, or the folder not be written.
+        UsageError: an unknown method, an unavailable device, or columns that the data lacks; nothing is trained.
+        PreemptedError, InterruptedRunError: a signal asked to stop; finished work is kept.
+        CivaeError: the data cannot be made or read, or the folder cannot be written.
     """
     for name in only:
         if name not in benchmark.methods:
@@ -93,13 +93,13 @@ def run_benchmark(
         benchmark = replace(benchmark, seeds=tuple(dict.fromkeys(seeds)))
     make_folder(out)
     data = _data_sets(benchmark, out)
-    # Every column is looked up before anything costly; the first method's roles stand for the question.
+    # Look up every column before anything costly. All methods have the same roles, so the first method's are used.
     roles, *_ = [assign_roles(config, data[0][1]) for config in benchmark.methods.values()]
     balance = {name: balance_of(prepared, roles) for name, prepared in data}
     cells = plan_cells(benchmark, [(name, prepared.path) for name, prepared in data], out)
     if extractor == "auto":
         extractor = extractor_before(cells) or resolved_extractor(extractor)
-    # Attributes are told apart best where overlap is best, so that data's scorer judges all.
+    # More overlap makes attributes easier to tell apart, so the scorer of the data with the most judges all cells.
     instruments = choose_instruments(
         data[0][1],
         roles,
@@ -126,7 +126,7 @@ def run_benchmark(
 
 
 def _data_sets(benchmark: Benchmark, out: Path) -> list[tuple[str, PreparedData]]:
-    """Name and data, the most overlap first."""
+    """Name and data of each data set, in order of decreasing overlap."""
     config = next(iter(benchmark.methods.values()))
     if benchmark.faces is None:
         data = PreparedData.open(config.data.path)
@@ -143,7 +143,7 @@ def _data_sets(benchmark: Benchmark, out: Path) -> list[tuple[str, PreparedData]
 
 
 def _faces(faces: FacesConfig, overlap: float, treatment: str, folder: Path) -> PreparedData:
-    """Built-in faces whose truth is known where the treatment is flipped, as `civae prepare-data` makes them."""
+    """Prepare built-in faces as `civae prepare-data` does, with true counterfactuals for flipping the treatment."""
     source = faces_source(
         count=faces.n,
         seed=faces.seed,
@@ -159,7 +159,7 @@ def _faces(faces: FacesConfig, overlap: float, treatment: str, folder: Path) -> 
 
 
 def _scoring(instruments: Instruments, extractor: str, limit: int | None, out: Path) -> Scoring:
-    """How all cells are scored: by the same instruments, which each process loads for itself."""
+    """How all cells are scored: with the same instruments, which each process loads for itself."""
     yardstick = instruments.yardstick
     extractor = "none" if instruments.extractor is None else extractor
     if yardstick is None:

@@ -1,4 +1,4 @@
-"""A benchmark file: one base training, and what each method changes in it."""
+"""Schema of a benchmark file: a base config, and what each method changes in it."""
 
 from typing import Annotated, Any
 
@@ -18,26 +18,26 @@ class FacesConfig(Section):
     """Built-in faces that the benchmark prepares itself, once for each overlap."""
 
     n: Annotated[int, Field(ge=100)] = 10_000
-    """Faces to make, held-out ones included."""
+    """Number of faces to make, including held-out ones."""
     size: Count = 32
     """Side of the images in pixels."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Seed of subjects and noise; the same subjects at every overlap."""
+    """Seed of subjects and noise; every overlap has the same subjects."""
     overlap: Annotated[list[Overlap], BeforeValidator(_one_or_many), Field(min_length=1)] = [0.5]  # noqa: RUF012
-    """How freely the treatment is assigned: 1 at random, towards 0 by the covariates alone; one or several."""
+    """How freely the treatment is assigned: 1 at random, towards 0 by the covariates alone; one value or several."""
 
 
 class BenchmarkFile(Section):
-    """What `civae benchmark` is told."""
+    """The benchmark file that `civae benchmark` reads."""
 
     base: dict[str, Any]
-    """The training that all methods share, as for `civae train`, or a file that holds it."""
+    """The training config that all methods share, as for `civae train`, or the name of a file that holds it."""
     faces: FacesConfig | None = None
-    """Data to make; left out, base.data.path is the data."""
+    """Faces to make; if left out, the data are those at base.data.path."""
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = None
-    """Seeds of training, each its own run; left out, base.train.seed."""
+    """Training seeds, one run each; if left out, base.train.seed."""
     methods: dict[str, dict[str, Any]] | None = None
-    """Name and changes to the base; left out, ours and all baselines."""
+    """Changes to the base, by method name; if left out, ours and all baselines."""
 
 
 DEFAULT_METHODS: dict[str, dict[str, Any]] = {

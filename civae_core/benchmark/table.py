@@ -1,4 +1,4 @@
-"""A benchmark's results as tables on the terminal."""
+"""A benchmark's results as tables for the terminal."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,11 +9,11 @@ from civae_core.evaluation.table import method_tables
 
 
 def benchmark_tables(results: Mapping[str, Any], width: int = 80) -> list[Table]:
-    """The main measures, a row each, of each data set that has numbers; methods that do not fit go to another table.
+    """Main measures, one per row, of each data set with results; methods that do not fit go into a further table.
 
     Args:
         results: the content of benchmark.json.
-        width: characters in a line.
+        width: number of characters in a line.
     """
     return [
         table

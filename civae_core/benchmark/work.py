@@ -1,4 +1,4 @@
-"""Working through cells, in this process or in several; what one cell raises does not lose the others."""
+"""Run cells, in this process or in several; an exception in one cell does not affect the others."""
 
 import logging
 import multiprocessing
@@ -22,16 +22,16 @@ log = logging.getLogger(__name__)
 POLL_SECONDS = 0.3
 
 Run = Callable[[Cell], None]
-"""Trains and scores a cell; processes of their own get it pickled."""
+"""Trains and scores a cell; pickled if cells run in processes of their own."""
 Done = Callable[[Cell, str | None], None]
-"""Called after each cell with None, or with the sentence of what went wrong."""
+"""Called after each cell with None, or with a one-sentence error message."""
 
 
 def work_through(cells: Sequence[Cell], run: Run, done: Done, jobs: int = 1) -> None:
-    """Runs the cells in order.
+    """Run the cells in order.
 
     Args:
-        jobs: processes; 1 works in this one.
+        jobs: number of processes; 1 runs the cells in this one.
 
     Raises:
         PreemptedError, InterruptedRunError: a signal asked to stop; what was trained is saved.
@@ -43,7 +43,7 @@ def work_through(cells: Sequence[Cell], run: Run, done: Done, jobs: int = 1) -> 
 
 
 def _here(cells: Sequence[Cell], run: Run, done: Done) -> None:
-    # Training catches signals itself; this is for those that arrive while a cell is scored.
+    # Training handles signals itself; this is for those that arrive while a cell is scored.
     with stop_on_signals() as stop:
         for number, cell in enumerate(cells, start=1):
             log.info("%d/%d %s", number, len(cells), cell.name)
@@ -58,7 +58,7 @@ def _stopped(reason: int) -> CivaeError:
 
 
 def _attempt(cell: Cell, run: Run) -> str | None:
-    """Runs a cell; the sentence of what went wrong, if anything did."""
+    """Run a cell; return an error message of one sentence if it fails, else None."""
     try:
         run(cell)
     except (PreemptedError, InterruptedRunError):
@@ -77,7 +77,7 @@ def _sentence(error: Exception) -> str:
 
 
 def _in_processes(cells: Sequence[Cell], run: Run, done: Done, jobs: int) -> None:
-    """A process for each cell, so that one that is killed, as when memory runs out, takes no other with it."""
+    """Run each cell in its own process, so that one killed, as when memory runs out, does not end the others."""
     context = multiprocessing.get_context("spawn")
     threads = max(available_cores() // jobs, 1)
     waiting = list(enumerate(cells, start=1))
@@ -108,7 +108,7 @@ def _in_processes(cells: Sequence[Cell], run: Run, done: Done, jobs: int) -> Non
 
 
 def _result_of(process: SpawnProcess, receiving: connection.Connection) -> str | None:
-    """What an ended process said went wrong, or that it ended without a word."""
+    """The error message of an ended process, including that it ended without a result; None if it succeeded."""
     process.join()
     try:
         said: tuple[str | None] | None = receiving.recv() if receiving.poll() else None
@@ -123,7 +123,7 @@ def _result_of(process: SpawnProcess, receiving: connection.Connection) -> str |
 
 
 def _stop(processes: Sequence[SpawnProcess]) -> None:
-    """Asks processes to save and end, as a scheduler would, and waits until they have."""
+    """Ask processes to save and exit, as a scheduler would, and wait until they have."""
     for process in processes:
         process.terminate()
     for process in processes:
@@ -132,7 +132,7 @@ def _stop(processes: Sequence[SpawnProcess]) -> None:
 
 @contextmanager
 def _few_threads(threads: int) -> Iterator[None]:
-    """Processes started meanwhile use at most so many threads, in the libraries that read this on loading too."""
+    """Set OMP_NUM_THREADS, if unset, for processes started meanwhile, whose libraries read it when they load."""
     before = os.environ.get("OMP_NUM_THREADS")
     if before is None:
         os.environ["OMP_NUM_THREADS"] = str(threads)
@@ -144,7 +144,7 @@ def _few_threads(threads: int) -> Iterator[None]:
 
 
 def _work(sending: connection.Connection, cell: Cell, run: Run, threads: int, terminal: Terminal) -> None:
-    # Ctrl-C reaches the whole group; the parent passes it on to those who have something to save.
+    # Ctrl-C reaches the whole process group, but only the parent acts on it: it asks the workers to save and exit.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     leave_with_parent(lambda: os.kill(os.getpid(), signal.SIGTERM))
     import torch

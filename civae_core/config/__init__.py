@@ -1,4 +1,4 @@
-"""What a training run is told: the schema, the loader and the converter of the original project's files."""
+"""The config of a training run: its schema, its loader, and a converter for the original project's files."""
 
 from civae_core.config.convert import Converted, convert_file
 from civae_core.config.dump import config_schema, config_template, dump_config

@@ -1,15 +1,15 @@
-"""The original project's config.yml, translated into ours.
+"""Translates the original project's config.yml into a config of ours.
 
 The original minimises, for images y₁ in [−1,1] with C·H·W values and a latent vector of Z dimensions,
 
     L₁ = mean (y₁ − f₁)² + kl_scale · mean KL,     means over the C·H·W values, and over the Z dimensions.
 
-With y = (y₁ + 1)/2 in [0,1] a difference halves, so the first term is 4/(C·H·W) · Σ (y − f)². Ours (M4) is
+With y = (y₁ + 1)/2 in [0,1] all differences halve, so the first term is 4/(C·H·W) · Σ (y − f)². Ours (M4) is
 
     L = Σ (y − f)² / (2σ²) + β · Σ KL + constant,  sums over values and dimensions, in nats per image.
 
-At σ² = 1/8 the factor 1/(2σ²) is 4, so C·H·W · L₁ = L − constant exactly when β = kl_scale · C·H·W / Z. Gradients
-are then proportional by C·H·W, and Adam's steps the same.
+At σ² = 1/8 the factor 1/(2σ²) is 4, so C·H·W · L₁ = L − constant exactly if β = kl_scale · C·H·W / Z. The gradients
+then differ by the factor C·H·W alone, and Adam takes the same steps.
 """
 
 import math
@@ -28,9 +28,9 @@ from civae_core.config.yaml import Document, Problem
 
 _CHANNELS = 3
 _MOST = 10**9
-"""Of any count: beyond it, a typing error."""
+"""Maximum of any count; a larger one is taken for a typing error."""
 
-# What the original's repository ships, taken for keys that a file leaves out.
+# The values shipped with the original's repository, assumed for keys that a file leaves out.
 _SHIPPED: dict[str, Any] = {
     "norm_type": "bn",
     "nepoch": 10,
@@ -61,7 +61,7 @@ _ELSEWHERE = {
 
 @dataclass(frozen=True)
 class Converted:
-    """A config of ours, and in words what was assumed, changed or lost."""
+    """A config of ours, with remarks on what was assumed, changed or lost."""
 
     config: Config
     text: str
@@ -70,19 +70,19 @@ class Converted:
 
 
 def beta_of(kl_scale: float, image_size: int, latent: int, channels: int = _CHANNELS) -> float:
-    """The β in nats per image that the original's `kl_scale` meant, at σ² = 1/8 (see the module's docstring)."""
+    """The β in nats per image equivalent to the original's `kl_scale` at σ² = 1/8 (see the module docstring)."""
     return kl_scale * channels * image_size**2 / latent
 
 
 def convert_file(path: Path, images_per_epoch: int = celeba.TRAINING_IMAGES) -> Converted:
-    """Translates a file of the original project.
+    """Translate a config file of the original project.
 
     Args:
-        path: its config.yml.
-        images_per_epoch: size of its training set, which turns epochs into images.
+        path: the original's config.yml.
+        images_per_epoch: size of the original's training set, to convert epochs to images.
 
     Raises:
-        ConfigError: the file is unreadable, is not of that project, or holds values of the wrong kind.
+        ConfigError: the file cannot be read, is not of the original project, or holds invalid values.
     """
     document = read_file(path)
     if not document.problems and not ORIGINAL_KEYS & document.tree.keys():
@@ -111,7 +111,7 @@ class _Old:
         return tree
 
     def get(self, key: str, fits: Callable[[Any], bool], expected: str) -> Any:
-        """The value of `key`, or the shipped one; one that does not fit is a problem."""
+        """The value of `key`; the shipped value if it is missing or does not fit, which is recorded."""
         if key not in self.tree:
             if key != "batch_size":
                 self.remarks.append(
@@ -190,7 +190,7 @@ def _translate(old: _Old, name: str, images_per_epoch: int) -> Converted | None:
     _note_the_rest(old)
     if old.problems:
         return None
-    # What is too much for ours is told by our key, at the head of their file.
+    # Values beyond the limits of our schema are reported under our key, at the start of the original's file.
     config, too_much = validate(nested((), settings, old.document.values[()]))
     if config is None:
         old.problems += too_much
@@ -200,7 +200,7 @@ def _translate(old: _Old, name: str, images_per_epoch: int) -> Converted | None:
 
 
 def _widths(old: _Old) -> list[int]:
-    """`1, 2, 4, 8` as text, or a list."""
+    """Parse `block_widths`: text such as `1, 2, 4, 8`, a list, or a single number."""
     value = old.tree.get("block_widths", _SHIPPED["block_widths"])
     parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]
     try:
@@ -214,7 +214,7 @@ def _widths(old: _Old) -> list[int]:
 
 
 def _roles(old: _Old) -> dict[str, list[str]]:
-    """Treatment, covariates and descendants; what the treatment brings about cannot stay a covariate."""
+    """Treatment, covariates and descendants; labels that the treatment causes cannot remain covariates."""
     treatments = _names(old, "treatment")
     if not treatments:
         if not any(problem.key == "treatment" for problem in old.problems):
@@ -239,7 +239,7 @@ def _roles(old: _Old) -> dict[str, list[str]]:
 
 
 def _names(old: _Old, key: str) -> list[str]:
-    """Attribute names from a mapping name → CelebA index, a list, a name or an index."""
+    """Attribute names from a mapping name → CelebA index, a list of names or indices, a name, or an index."""
     value = old.tree.get(key)
     pairs: list[tuple[Any, Any]]
     if isinstance(value, Mapping):

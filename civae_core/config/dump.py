@@ -15,11 +15,11 @@ _WIDTH = 100
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes every string that YAML 1.1 or 1.2 would read as something else; lists stand on one line."""
+    """Quotes every string that YAML 1.1 or 1.2 would not read as a string; writes lists on one line."""
 
 
 add_core_schema(_Dumper)
-# Line breaks that only Unicode knows would be lost in plain text; in double quotes they are escaped.
+# Unicode's own line breaks would be lost in plain scalars; in double quotes they are escaped.
 _Dumper.add_representer(
     str,
     lambda dumper, value: dumper.represent_scalar(
@@ -35,7 +35,7 @@ _Dumper.add_representer(
 
 
 def dump_config(config: Config) -> str:
-    """The whole config as YAML, sections in the schema's order; `load_config` gives the same config back."""
+    """The whole config as YAML, sections in the schema's order; `load_config` restores the same config."""
     return to_yaml(config.model_dump(mode="json"))
 
 
@@ -51,10 +51,10 @@ def config_schema() -> dict[str, Any]:
 
 
 def config_template() -> str:
-    """A commented YAML file that holds every key at its default; what is required holds an example.
+    """A commented YAML file with every key at its default, and examples for required keys.
 
-    It loads as it stands: only `data` differs from the defaults. Keys to which a baseline's objective gives another
-    default are commented out, so that `objective: cvae` alone makes the file a plain CVAE.
+    It loads as it is, and only `data` differs from the defaults. Keys for which a baseline's objective has another
+    default are commented out, so that `objective: cvae` alone turns the file into a plain CVAE.
     """
     examples = {"path": "data/faces-64", "treatment": ["Young"], "covariates": ["Male"], "descendants": []}
     header = (
@@ -93,7 +93,7 @@ def _comment(text: str) -> str:
 
 
 def _choices(annotation: Any) -> list[str]:
-    """The words of a Literal, or of a Literal | None; none where other values are allowed as well."""
+    """The words of a Literal or of a Literal | None; empty if other values are allowed too."""
     options = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
     words = [option for option in options if option is not type(None)]
     if len(words) == 1 and get_origin(words[0]) is Literal:

@@ -1,4 +1,4 @@
-"""Settings that another setting leaves without effect: worth a warning, since they look as if they did something."""
+"""Settings that have no effect because of another setting, which deserve a warning."""
 
 from civae_core.config.schema import Config, LossConfig, ModelConfig, TrainConfig
 
@@ -6,9 +6,9 @@ _NO_MASK = "`objective: original` adds all of the pixel noise back"
 
 
 def without_effect(config: Config) -> list[str]:
-    """What differs from its default and yet changes nothing, each with the reason.
+    """Messages about settings that differ from their defaults but have no effect, each with the reason.
 
-    A setting that stands at its default is passed over: a whole config written out is not to be blamed.
+    Settings at their defaults are not reported, so that a config that spells out every key causes no warnings.
     """
     defaults = {"model": ModelConfig(), "loss": LossConfig(), "train": TrainConfig()}
     idle = (
@@ -17,7 +17,7 @@ def without_effect(config: Config) -> list[str]:
         (
             "model",
             "x_in_decoder",
-            not config.data.covariates and config.model.network != "original",  # which implies it
+            not config.data.covariates and config.model.network != "original",  # which sets it to false
             "there are no covariates",
         ),
         ("model", "block", config.model.network == "original", "`model.network: original` has its own"),
@@ -59,7 +59,7 @@ def without_effect(config: Config) -> list[str]:
 
 
 def within_parts(config: Config) -> list[str]:
-    """Settings by which a batch in parts is another step than the whole batch, each with the reason."""
+    """Messages about settings for which a batch in parts gives another step than the whole batch, with reasons."""
     if config.train.accumulate == 1:
         return []
     found = []
@@ -83,14 +83,14 @@ def within_parts(config: Config) -> list[str]:
 
 
 def _no_mask(config: Config) -> tuple[bool, str]:
-    """Whether no mask fades the pixel noise."""
+    """Whether no mask fades the pixel noise, and why."""
     if config.objective == "original":
         return True, _NO_MASK
     return config.model.noise_mask == "none", "model.noise_mask is none"
 
 
 def _no_join(config: Config) -> tuple[bool, str]:
-    """Whether the prior has no x and t to join."""
+    """Whether the prior does not combine x and t, and why."""
     if config.model.prior != "xt":
         return True, "only `model.prior: xt` joins x and t"
     return not config.data.covariates, "there are no covariates"

@@ -1,4 +1,4 @@
-"""From files and flags to one checked config: defaults < files < --set < flags, later ones winning."""
+"""Loads one checked config from files and flags; precedence: defaults < files < --set < other flags."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,18 +11,18 @@ from civae_core.config.yaml import Document, KeyPath, Place, Problem, parse_yaml
 from civae_core.errors import UsageError
 from civae_core.reading import read_at_most
 
-# Keys that only the original project's config.yml has at its top level.
+# Top-level keys that only the original project's config.yml has.
 ORIGINAL_KEYS = frozenset(
     {"norm_type", "nepoch", "ch_multi", "num_res_blocks", "latent_channels", "kl_scale", "model_labels"}
 )
 
 
 MOST_BYTES = 2**18
-"""Of a config file, hundreds of times what a long one has: parsing time grows with it."""
+"""Maximum size of a config file, hundreds of times that of a long one; bounds the time spent on parsing."""
 
 
 class ConfigError(UsageError):
-    """A config that cannot be used; `problems` holds every problem found, one line each."""
+    """Raised for an invalid config; `problems` holds every problem found, one line each."""
 
     def __init__(self, problems: Sequence[Problem], *, hint: str | None = None) -> None:
         self.problems = tuple(str(problem) for problem in problems)
@@ -37,18 +37,18 @@ class ConfigError(UsageError):
 def load_config(
     files: Sequence[Path], sets: Sequence[str] = (), overrides: Mapping[str, Any] | None = None
 ) -> Config:
-    """Resolves a config.
+    """Load, merge and check a config.
 
-    Sections merge key by key; lists are replaced as a whole. A relative `data.path` is relative to the
-    current folder, whichever file it stands in.
+    Sections are merged key by key; lists are replaced as a whole. A relative `data.path` is relative to the current
+    folder, not to the file that contains it.
 
     Args:
-        files: YAML files, later ones winning.
+        files: YAML files; later ones take precedence.
         sets: `section.key=value` as given to --set; the value is YAML.
-        overrides: values of first-class flags by dotted key; None means that the flag was not given.
+        overrides: values of dedicated flags by dotted key; None means that the flag was not given.
 
     Raises:
-        ConfigError: with every problem found, each at its file, line and column.
+        ConfigError: the config is invalid; lists every problem found with its file, line and column.
     """
     sources = [read_file(Path(file), order) for order, file in enumerate(files)]
     sources += [parse_set(text, len(files) + order) for order, text in enumerate(sets)]
@@ -65,7 +65,7 @@ def load_config(
 
 
 def read_file(path: Path, order: int = 0) -> Document:
-    """Parses one file; what prevents that is the only problem of a document whose tree is None."""
+    """Parse one file; if that is impossible, the document's tree is None and its only problem gives the reason."""
 
     def unusable(message: str, line: int = 0, column: int = 0) -> Document:
         return Document(problems=[Problem(Place(order, line, column, str(path)), "", message)])
@@ -92,10 +92,10 @@ def read_file(path: Path, order: int = 0) -> Document:
 
 
 def merge_all(sources: Sequence[Document]) -> Document:
-    """The sources laid upon one another, later ones winning, with the problems of all.
+    """Merge the sources, later ones taking precedence, and collect their problems.
 
     Raises:
-        ConfigError: some cannot be used at all; with every reason.
+        ConfigError: some sources cannot be parsed; gives the reason for each.
     """
     unusable = [p for source in sources for p in source.problems if source.tree is None]
     if unusable:
@@ -108,7 +108,7 @@ def merge_all(sources: Sequence[Document]) -> Document:
 
 
 def merge(base: Document, over: Document, path: KeyPath = ()) -> None:
-    """Lays `over` upon `base`, in place: mappings merge, everything else is replaced."""
+    """Merge `over` into `base` in place: mappings are merged, everything else is replaced."""
     old, new = base.tree, over.tree
     for part in path:
         old, new = old[part], new[part]
@@ -125,7 +125,7 @@ def merge(base: Document, over: Document, path: KeyPath = ()) -> None:
 
 
 def parse_set(text: str, order: int) -> Document:
-    """`train.lr=1e-4` as the tree {"train": {"lr": 0.0001}}."""
+    """Parse a --set: `train.lr=1e-4` gives the tree {"train": {"lr": 0.0001}}."""
     source = f"--set {text}"
     place = Place(order, 0, 0, source)
     name, equals, value = text.partition("=")
@@ -143,7 +143,7 @@ def parse_set(text: str, order: int) -> Document:
 
 
 def nested(path: tuple[str, ...], value: Any, place: Place) -> Document:
-    """A document that holds one value at `path`, everything in it written at `place`."""
+    """A document with one value at `path`; `place` is the place of every key and value in it."""
     document = Document(tree=value)
     for part in reversed(path):
         document.tree = {part: document.tree}
@@ -153,7 +153,7 @@ def nested(path: tuple[str, ...], value: Any, place: Place) -> Document:
 
 
 def in_reading_order(problems: Sequence[Problem]) -> list[Problem]:
-    """By source, line and column; what stands nowhere comes last."""
+    """Sort problems by source, line and column; those without a place come last."""
     last = Place(1_000_000, 0, 0, "")
     return sorted(problems, key=lambda problem: problem.place or last)
 
@@ -168,7 +168,7 @@ def _hint(problems: Sequence[Problem]) -> str:
 
 
 def _syntax_hint(problems: Sequence[Problem]) -> str:
-    """What to do about files that cannot be parsed."""
+    """A hint for files that cannot be parsed."""
     if any("cannot read" in problem.message for problem in problems):
         return "`civae config init > train.yml` writes a commented config to start from"
     if any("\\t" in problem.message for problem in problems):

@@ -1,4 +1,4 @@
-"""Validation errors of the schema, in the words and at the places of what the user wrote."""
+"""Turns validation errors of the schema into messages in the user's terms, at the place in the user's file."""
 
 import copy
 import re
@@ -14,9 +14,9 @@ from civae_core.config.yaml import Document, KeyPath, Place, Problem, dotted
 Schema = TypeVar("Schema", bound=BaseModel)
 
 MOST_PROBLEMS = 100
-"""That are described one by one; nobody reads more."""
+"""Maximum number of problems that are described one by one."""
 
-# Stand in for what `data` requires where that is missing or wrong, so that the rest can still be checked.
+# Placeholders for required keys of `data` that are missing or wrong, so that the rest can still be checked.
 _STAND_INS: dict[str, Any] = {"path": "?", "treatment": ["?"]}
 
 
@@ -30,19 +30,19 @@ def known_keys(model: type[BaseModel] = Config, prefix: KeyPath = ()) -> Iterato
 
 
 def validate(document: Document) -> tuple[Config | None, list[Problem]]:
-    """Checks a merged tree against the schema of a training's config.
+    """Check a merged tree against the schema of a training config.
 
     Returns:
-        The config (None when there are problems), and the problems in the schema's order.
+        The config (None if there are problems), and the problems in the schema's order.
     """
     return validate_as(Config, document)
 
 
 def validate_as(schema: type[Schema], document: Document) -> tuple[Schema | None, list[Problem]]:
-    """Checks a merged tree against any schema, going on past errors so that all are found at once.
+    """Check a merged tree against any schema; continues after errors, so that all are found at once.
 
     Returns:
-        The checked values (None when there are problems), and the problems in the schema's order.
+        The checked values (None if there are problems), and the problems in the schema's order.
     """
     tree: dict[str, Any] = copy.deepcopy(document.tree)
     if "data" in schema.model_fields:
@@ -70,7 +70,7 @@ def validate_as(schema: type[Schema], document: Document) -> tuple[Schema | None
 
 
 def _each(error: dict[str, Any]) -> list[dict[str, Any]]:
-    """An error, or each of several conflicts that were found together as one."""
+    """The error itself, or one error for each conflict of a `ConflictError`."""
     found = error.get("ctx", {}).get("error")
     if not isinstance(found, ConflictError):
         return [error]
@@ -82,7 +82,7 @@ def _below(path: KeyPath, reported: list[KeyPath]) -> bool:
 
 
 def _repair(tree: dict[str, Any], path: KeyPath) -> None:
-    """Removes what stands at `path`, or puts a stand-in there where the schema requires something."""
+    """Remove the value at `path`, or replace it by a placeholder if the schema requires the key."""
     section, key = (*path, None, None)[:2]
     if section == "data" and key is None:
         tree["data"] = dict(_STAND_INS)
@@ -101,7 +101,7 @@ def _describe(error: dict[str, Any], document: Document, schema: type[BaseModel]
         return Problem(document.keys.get(path), dotted(path), f"unknown key{_did_you_mean(path, schema)}")
     if kind == "missing":
         place = _nearest_place(path, document)
-        in_file = place if place and place.line else None  # a flag elsewhere is not to blame
+        in_file = place if place and place.line else None  # do not blame a flag for a missing key
         return Problem(in_file, dotted(path), "missing, and it has no default")
     if kind == "value_error":
         message = str(error["ctx"]["error"])
@@ -155,7 +155,7 @@ def _show(value: Any) -> str:
 
 
 def _did_you_mean(path: KeyPath, schema: type[BaseModel]) -> str:
-    """Looks in the key's own section first, then everywhere."""
+    """A suggestion for an unknown key: the same name elsewhere, else the nearest in its section, else of all."""
     name, section = str(path[-1]), path[:-1]
     everywhere = list(known_keys(schema))
     siblings = {str(key[-1]): key for key in everywhere if key[:-1] == section}
@@ -170,7 +170,7 @@ def _did_you_mean(path: KeyPath, schema: type[BaseModel]) -> str:
 
 
 def _nearest_place(path: KeyPath, document: Document) -> Place | None:
-    """The place of the deepest enclosing key that was written."""
+    """The place of the deepest key on `path` that the user wrote."""
     for depth in range(len(path), 0, -1):
         if path[:depth] in document.keys:
             return document.keys[path[:depth]]
@@ -178,7 +178,7 @@ def _nearest_place(path: KeyPath, document: Document) -> Place | None:
 
 
 def _place_of_mention(message: str, section: KeyPath, document: Document) -> Place | None:
-    """The place of the last key that a sentence about several keys names."""
+    """The place of the last key, or of the quoted item of a list, that a message about several keys names."""
     quoted = re.findall(r"'([^']*)'", message)
     found: Place | None = None
     for word in re.findall(r"[a-z_]+(?:\.[a-z_]+)*", re.sub(r"'[^']*'", "", message)):
@@ -200,7 +200,7 @@ def _at(tree: Any, path: KeyPath) -> Any:
 
 
 def _split_key(message: str, section: KeyPath, schema: type[BaseModel]) -> tuple[str, str]:
-    """`"treatment: needs …"` within data as (`data.treatment`, `needs …`)."""
+    """Split `"treatment: needs …"` in section `data` into (`data.treatment`, `needs …`)."""
     match = re.match(r"([a-z_.]+): (.*)", message, re.DOTALL)
     if match and (*section, *match[1].split(".")) in set(known_keys(schema)):
         return dotted((*section, *match[1].split("."))), match[2]

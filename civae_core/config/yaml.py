@@ -1,7 +1,7 @@
-"""YAML with positions: plain values, and where each of them was written.
+"""YAML with positions: parses plain values and records where each of them was written.
 
-Scalars follow YAML 1.2's core schema, so `1e-4` is a number and `no` a string; `500_000` is a number
-too, as in Python. Keys may not repeat, and there are no aliases: a config is a tree.
+Scalars follow YAML 1.2's core schema, so `1e-4` is a number and `no` a string; as in Python, `500_000` is a number
+too. Repeated keys and aliases are not allowed: a config is a tree.
 """
 
 import re
@@ -16,7 +16,7 @@ from civae_core.bounded_yaml import BoundedLoader
 
 KeyPath = tuple[str | int, ...]
 
-_LONGEST_NUMBER = 300  # digits; a double holds no more, and long ones take quadratic time
+_LONGEST_NUMBER = 300  # characters; doubles have at most 309 digits, and parsing takes quadratic time
 
 _PREFIX = "tag:yaml.org,2002:"
 _SCALARS: tuple[tuple[str, str, Iterable[str]], ...] = (
@@ -32,22 +32,22 @@ _SCALARS: tuple[tuple[str, str, Iterable[str]], ...] = (
 
 
 def add_core_schema(resolver: type[yaml.resolver.BaseResolver]) -> None:
-    """Makes a loader or dumper class recognise YAML 1.2's scalars."""
+    """Make a loader or dumper class recognise YAML 1.2's scalars."""
     for name, pattern, first in _SCALARS:
         resolver.add_implicit_resolver(_PREFIX + name, re.compile(rf"(?:{pattern})\Z"), list(first))
 
 
 class _Loader(BoundedLoader):
-    """Composes nodes only; values are built here, with their places."""
+    """Only composes nodes; this module builds the values, with their places."""
 
 
-_Loader.yaml_implicit_resolvers = {}  # YAML 1.1's, by which `no` is false
+_Loader.yaml_implicit_resolvers = {}  # drop those of YAML 1.1, in which `no` is false
 add_core_schema(_Loader)
 
 
 @dataclass(frozen=True, order=True)
 class Place:
-    """Where something was written; line and column count from 1, and are 0 outside files."""
+    """Where something was written; line and column start at 1, and are 0 outside files."""
 
     order: int
     line: int
@@ -60,7 +60,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong with a config: where, which key, and what."""
+    """One problem in a config: its place, the key and a message."""
 
     place: Place | None
     key: str
@@ -72,7 +72,7 @@ class Problem:
 
 @dataclass
 class Document:
-    """A parsed tree. `keys` and `values` give the place of each key and of each value by its path."""
+    """A parsed tree; `keys` and `values` map paths to the places of keys and values."""
 
     tree: Any = None
     keys: dict[KeyPath, Place] = field(default_factory=dict)
@@ -80,21 +80,21 @@ class Document:
     problems: list[Problem] = field(default_factory=list)
 
     def adopt(self, path: KeyPath, other: "Document", value: Any) -> None:
-        """Takes over the places of `value`, which stands at `path` in another document."""
+        """Copy the places of `value`, found at `path` in another document, and of everything in it."""
         for here in paths_of(value, path):
             for mine, theirs in ((self.keys, other.keys), (self.values, other.values)):
                 if here in theirs:
                     mine[here] = theirs[here]
 
     def forget(self, path: KeyPath, value: Any = None) -> None:
-        """Drops the places of `value`, which stands at `path`, and of everything in it."""
+        """Drop the places of `value`, found at `path`, and of everything in it."""
         for here in paths_of(value, path):
             self.keys.pop(here, None)
             self.values.pop(here, None)
 
 
 def paths_of(value: Any, path: KeyPath = ()) -> Iterator[KeyPath]:
-    """The path of a value and of everything in it."""
+    """Yield the path of a value and of everything in it."""
     yield path
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for name, child in items:
@@ -102,16 +102,16 @@ def paths_of(value: Any, path: KeyPath = ()) -> Iterator[KeyPath]:
 
 
 def parse_yaml(text: str, source: str, order: int = 0, positions: bool = True) -> Document:
-    """Parses one YAML document.
+    """Parse one YAML document.
 
     Args:
-        text: the YAML.
-        source: the file or flag, as it is to be shown.
+        text: the YAML text.
+        source: the file or flag, as shown to the user.
         order: rank of this source among others, for sorting problems.
-        positions: whether lines and columns mean something to the user (not in a flag).
+        positions: whether lines and columns are meaningful to the user (not for a flag).
 
     Returns:
-        A document; what cannot be used (syntax, repeated keys, odd tags) is in its `problems`.
+        The document; its `problems` list whatever cannot be used (syntax errors, repeated keys, unsupported tags).
     """
 
     def place(mark: yaml.Mark | None) -> Place:
@@ -140,7 +140,7 @@ def parse_yaml(text: str, source: str, order: int = 0, positions: bool = True) -
 
 
 class _Builder:
-    """Turns nodes into plain values, noting places and problems in the document."""
+    """Turns nodes into plain values and records places and problems in the document."""
 
     def __init__(self, document: Document, place: Any) -> None:
         self.document = document
@@ -167,7 +167,7 @@ class _Builder:
         except ValueError:
             self.problem(node, path, f"the tag {node.tag} does not fit here")
             return None
-        if type(value) is int and abs(value) > sys.float_info.max:  # as few hexadecimal digits may be
+        if type(value) is int and abs(value) > sys.float_info.max:  # possible with few hexadecimal digits
             self.problem(node, path, f"a number beyond {sys.float_info.max:.2g} is too large")
             return None
         return value
@@ -197,7 +197,7 @@ def scalar(kind: str, text: str) -> Any:
     """The value of a scalar whose tag is `kind`.
 
     Raises:
-        ValueError: the text does not fit the tag, or the tag is none of null, bool, int, float, str.
+        ValueError: the text does not fit the tag, or the tag is not one of null, bool, int, float, str.
     """
     match kind:
         case "str":
@@ -214,7 +214,7 @@ def scalar(kind: str, text: str) -> Any:
 
 
 def dotted(path: KeyPath) -> str:
-    """`("model", "stages", 0)` as `model.stages[0]`."""
+    """A path in dotted form: `("model", "stages", 0)` gives `model.stages[0]`."""
     result = ""
     for part in path:
         result += f"[{part}]" if isinstance(part, int) else f".{part}" if result else part

@@ -9,7 +9,7 @@ __all__ = ["PreparedData", "Truth"]
 
 
 def __getattr__(name: str) -> Any:
-    """The reader is made of tensors: whoever takes something else from this package need not wait for torch."""
+    """Import the reader on first use, so that importing the rest of this package does not wait for torch."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from civae_core.data import prepared

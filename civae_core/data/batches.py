@@ -1,8 +1,8 @@
-"""Batches of a training run, as a pure function of how many images it has seen.
+"""Batches of a training run, as a pure function of the number of images seen.
 
-Nothing here has a state that a checkpoint would have to keep: the order of images, the flips and the noise all
-follow from the seed and the position. A process of a distributed run takes every world-th image of the common
-batch, so the sequence of images does not depend on the number of processes.
+Nothing here has state that a checkpoint would have to store: the order of images, the flips and the noise all
+follow from the seed and the position. Each process of a distributed run takes every `world_size`-th image of the
+global batch, so the sequence of images does not depend on the number of processes.
 """
 
 import math
@@ -20,7 +20,7 @@ from civae_core.randomness import generator_for
 Cache = Literal["mmap", "ram", "device"]
 
 COPIED_AT_ONCE = 4_096
-"""Images that go into a cache at a time, so that filling it takes little memory beside it."""
+"""Number of images copied into a cache at a time, so that filling it takes little additional memory."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Batch:
         return len(self.y_BCHW)
 
     def split(self, parts: int) -> list["Batch"]:
-        """The batch in so many parts, as even as can be; some may be empty."""
+        """Split the batch into `parts` parts, as even as possible; some may be empty."""
         cut = [values.tensor_split(parts) for values in vars(self).values()]
         return [Batch(*part) for part in zip(*cut, strict=True)]
 
@@ -55,11 +55,11 @@ class TrainingBatches:
         data: the prepared images.
         rows_N: rows of the table to train on.
         x_NX, t_NT, weights_N: covariates, treatments (raw) and weights of those rows.
-        batch_size: images in a batch over all processes.
+        batch_size: images per batch, over all processes.
         latent: dimensions of the noise that goes with each image.
         flip: mirror images at random.
-        cache: `mmap` reads images as they are needed; `ram` copies them into memory first, `device` into the
-            device's, with their labels, so that a batch costs the host its indices and its noise.
+        cache: `mmap` reads images as they are needed; `ram` copies them into memory first; `device` copies them and
+            their labels into device memory, so that the host only supplies indices and random numbers per batch.
         shuffle: the order, see `civae_core.data.order`.
 
     Raises:
@@ -92,13 +92,13 @@ class TrainingBatches:
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.share = slice(rank, None, world_size)
         self.order = make_order(shuffle, len(rows_N), seed)
-        # Where rows are looked up: the labels lie beside the images, but for those that stay in their files.
+        # Rows are looked up here: labels are kept on the device of the cached images, and on the CPU with `mmap`.
         self._home = device if cache == "device" else torch.device("cpu")
         self._labels = [labels.to(self._home) for labels in (x_NX, t_NT, weights_N)]
         self._cached = None if cache == "mmap" else _copied(data, rows_N, self._home)
 
     def at(self, images_seen: int) -> Batch:
-        """The batch that follows after `images_seen` images."""
+        """The batch that follows the first `images_seen` images."""
         items_B = self.order.items(images_seen, self.batch_size)[self.share]
         places_B = self._to(self._home, items_B)
         if self._cached is None:
@@ -124,13 +124,13 @@ class TrainingBatches:
         if values.device == device:
             return values
         if device.type == "cuda":
-            # The host goes on while pinned memory is copied; torch keeps it from being reused before that is done.
+            # Copies from pinned memory are asynchronous; torch does not reuse the memory before they are done.
             return values.pin_memory().to(device, non_blocking=True)
         return values.to(device)
 
 
 def _copied(data: PreparedData, rows_N: Tensor, device: torch.device) -> Tensor:
-    """The images of some rows on a device, uint8 [N,C,S,S], copied piece by piece."""
+    """Images of the given rows on a device, uint8 [N,C,S,S], copied piece by piece."""
     pieces = rows_N.split(COPIED_AT_ONCE)
     first = data.images(pieces[0])
     shape = (len(rows_N), *first.shape[1:])

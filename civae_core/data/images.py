@@ -1,7 +1,7 @@
-"""One photograph, from a file's bytes to a square uint8 tensor.
+"""Preprocessing of one photograph, from a file's bytes to a square uint8 tensor.
 
-The same function prepares the training images and brings a new photograph to the model: upright (EXIF), grey or
-RGB, centre crop, antialiased resize. Plain JPEGs take a short way, to the same pixels.
+Training images and new photographs are processed by the same function: turn upright (EXIF), convert to grey or RGB,
+crop the centre, resize with antialiasing. Plain JPEGs take a faster path to the same pixels.
 """
 
 import io
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 MAX_PIXELS = 89_000_000
 """Larger pictures are refused before they are decoded (decompression bombs)."""
 MAX_BYTES = 6 * MAX_PIXELS + 2**20
-"""Larger files are not read: this holds the largest picture unpacked, 16 bits in three channels."""
+"""Larger files are not read: this is enough for the largest picture uncompressed, in three 16-bit channels."""
 LARGEST_SIDE = 4096
-"""Of the square that a picture becomes; a model from a stranger may ask for any."""
+"""Largest side of the resulting square, in pixels; an untrusted model could ask for any."""
 
 _DAMAGED_HINT = "copy or download it again; if another program can open it, save it again from there"
 _ORIENTATION = 0x0112
@@ -45,8 +45,8 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# Named one by one: Pillow would also hand EPS files to an external interpreter. It loads the decoders of all formats
-# that it knows once it meets one that is neither of the first two, which takes long.
+# Listed explicitly, because Pillow would also pass EPS files to an external interpreter. For a file in neither of the
+# first two formats, it loads the decoders of all the formats it knows, which takes long.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 # What Pillow's decoders are known to raise on damaged files.
 _DECODER_ERRORS = (
@@ -83,7 +83,7 @@ class Preprocessing:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Preprocessing":
-        """Raises DataError where a key is unknown or missing, or a value makes no sense."""
+        """Build from plain values; raises DataError if a key is unknown, `size` is missing or a value is invalid."""
         try:
             made = cls(**values)
         except TypeError as error:
@@ -95,7 +95,7 @@ class Preprocessing:
         return made
 
     def crop_side(self, width: int, height: int) -> float:
-        """Side of the centred square to cut from a picture of this size, in its pixels."""
+        """Side of the centred square to cut from a picture of this size, in pixels of that picture."""
         short = min(width, height)
         if self.crop is None:
             return short
@@ -103,28 +103,28 @@ class Preprocessing:
         return min(self.crop * scale, short)
 
     def shrink(self, width: int, height: int) -> int:
-        """By how much a JPEG of this size may be shrunk while it is decoded: 1 or 2.
+        """Factor by which a JPEG of this size may be shrunk during decoding: 1 or 2.
 
-        Where eight times the final resolution is left, 99.9 % of the values are within one grey level of those from a
-        full decoding, and all within two. Quarters and eighths never are: they come close to means of blocks.
+        If eight times the final resolution remains, 99.9 % of the values are within one grey level of those from a
+        full decoding, and all within two. Factors 4 and 8 never reach this: they come close to averaging blocks.
         """
         return 2 if self.crop_side(width, height) >= 16 * self.size else 1
 
 
 def load_photo(source: Path | str | bytes, preprocessing: Mapping[str, Any]) -> "Tensor":
-    """Reads a picture file, or a picture's bytes, as the model's input.
+    """Read a picture as input for the model.
 
     Args:
-        source: a path, or the file's content.
-        preprocessing: as in a prepared folder's or a checkpoint's metadata, see `Preprocessing`.
+        source: a path, or the content of the file.
+        preprocessing: as in the metadata of a prepared folder or a checkpoint; see `Preprocessing`.
 
     Returns:
         uint8 [C,S,S].
 
     Raises:
-        DataError: not there, not a picture, damaged, or too large.
+        DataError: the file is missing, not a picture, damaged or too large; or `preprocessing` is invalid.
     """
-    import torch  # whoever needs no tensor need not wait for it
+    import torch  # here, so that callers who need no tensor do not wait for it
 
     return torch.from_numpy(decode(source, Preprocessing.from_dict(preprocessing)))
 
@@ -132,7 +132,7 @@ def load_photo(source: Path | str | bytes, preprocessing: Mapping[str, Any]) -> 
 def decode(
     source: Path | str | bytes, preprocessing: Preprocessing, most_pixels: int = MAX_PIXELS
 ) -> np.ndarray:
-    """`load_photo` as a NumPy array uint8 [C,S,S]; raises DataError likewise."""
+    """Like `load_photo`, but returns a NumPy array uint8 [C,S,S]; raises DataError likewise."""
     square = square_of(source, preprocessing, most_pixels)
     made_NCSS = np.empty((1, preprocessing.channels, preprocessing.size, preprocessing.size), np.uint8)
     resize_squares([square], made_NCSS)
@@ -142,7 +142,7 @@ def decode(
 def square_of(
     source: Path | str | bytes, preprocessing: Preprocessing, most_pixels: int = MAX_PIXELS
 ) -> Square:
-    """The square of a picture that is to be shown, before it is resized; raises DataError as `load_photo` does."""
+    """The square of a picture that the model will see, not yet resized; raises DataError as `load_photo` does."""
     data, name = content_of(source), source_name(source)
     plain = decode_plain(data, preprocessing.channels, preprocessing.shrink, most_pixels)
     if plain is not None:
@@ -153,10 +153,10 @@ def square_of(
 
 
 def content_of(source: Path | str | bytes) -> bytes:
-    """What a picture's file holds, given by its path or as it is.
+    """Bytes of a picture file, from its path or passed through.
 
     Raises:
-        DataError: not there, no regular file, empty, or longer than `MAX_BYTES`.
+        DataError: the file is missing, not a regular file, empty, or larger than `MAX_BYTES`.
     """
     try:
         data = source if isinstance(source, bytes) else read_at_most(Path(source), MAX_BYTES)
@@ -173,18 +173,18 @@ def content_of(source: Path | str | bytes) -> bytes:
 
 @contextmanager
 def opened(data: bytes, name: str, most_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
-    """A picture by its file's content, to be decoded within the block.
+    """Open a picture from the content of its file, to be decoded within the block.
 
     Args:
-        data: the content.
-        name: what messages call it.
-        most_pixels: of a larger picture none is decoded.
+        data: the content of the file.
+        name: name of the picture in messages.
+        most_pixels: pictures with more pixels are refused without decoding them.
 
     Raises:
-        DataError: not a picture, damaged, or too large; in place of whatever its decoder raises in the block, too.
+        DataError: not a picture, damaged, or too large; also in place of errors of the decoder within the block.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # bombs are refused here, and damage is told by what cannot be read
+        warnings.simplefilter("ignore")  # bombs are refused here, and damage shows as an error of the decoder
         try:
             with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
                 if image.width * image.height > most_pixels:
@@ -201,9 +201,9 @@ def opened(data: bytes, name: str, most_pixels: int = MAX_PIXELS) -> Iterator[Im
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """The picture turned as its EXIF orientation says, decoded; itself where it is upright.
+    """Decode a picture and turn it by its EXIF orientation; an upright picture is returned as it is.
 
-    Pillow's own function also writes the EXIF anew, which fails over tags that few programs look at.
+    Pillow's own function also rewrites the EXIF data, which fails on tags that few programs read.
     """
     image.load()
     turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
@@ -211,7 +211,7 @@ def upright(image: Image.Image) -> Image.Image:
 
 
 def source_name(source: Path | str | bytes) -> str:
-    """What messages call a picture: its path; the content of a file has none."""
+    """Name of a picture in messages: its path, or "image" for bytes."""
     return "image" if isinstance(source, bytes) else str(source)
 
 
@@ -240,7 +240,7 @@ def _by_pillow(image: Image.Image, preprocessing: Preprocessing) -> Square:
     plain = _eight_bit(upright(image), "L" if preprocessing.channels == 1 else "RGB")
     if not halved:
         width, height = plain.size
-    elif image.getexif().get(_ORIENTATION) in (5, 6, 7, 8):  # turned by a quarter
+    elif image.getexif().get(_ORIENTATION) in (5, 6, 7, 8):  # a quarter turn
         width, height = height, width
     side = preprocessing.crop_side(width, height)
     if plain.width * plain.height <= LARGEST:
@@ -256,20 +256,20 @@ def _square(pixels_HWC: np.ndarray, width: int, height: int, side: float) -> Squ
 
 
 def _placed(decoded: int, width: int, height: int, side: float) -> tuple[float, float, float]:
-    """The centred square of a picture in its decoded pixels, of which there may be half: its left, top and side."""
-    # An odd side decodes to a half and a bit: the picture's own size says where its centre is.
+    """Left, top and side of a picture's centred square, in decoded pixels, perhaps those of a half-size decoding."""
+    # Half of an odd side is rounded up in decoding, so the centre must be found from the original size.
     scale = 1 if decoded == width else 2
     return (width - side) / 2 / scale, (height - side) / 2 / scale, side / scale
 
 
 def _eight_bit(image: Image.Image, mode: str) -> Image.Image:
-    """Converts to 8-bit grey or RGB; transparency is laid over white, 16-bit grey is scaled to 8."""
+    """Convert to 8-bit grey or RGB; transparent pictures are laid over white, 16-bit grey is scaled to 8 bits."""
     if image.mode.startswith("I"):
         wide = np.asarray(image)
         if wide.size and (wide.min() < 0 or wide.max() > 65535):
             raise ValueError("32-bit integer pixels have no agreed range")
         narrow = np.empty(wide.shape, np.uint8)
-        for rows in range(0, len(wide), 256):  # a large scan as floats would fill the memory
+        for rows in range(0, len(wide), 256):  # all rows of a large scan, as floats, would fill the memory
             narrow[rows : rows + 256] = wide[rows : rows + 256] / 257.0 + 0.5
         return Image.fromarray(narrow).convert(mode)
     if image.mode == "F":

@@ -1,8 +1,8 @@
-"""The short way from a plain JPEG's bytes to its pixels, past Pillow, with the same result to the last bit.
+"""Fast decoding of plain JPEGs without Pillow, with the same result to the last bit.
 
-simplejpeg hands the whole file to libjpeg-turbo, the decoder that Pillow uses too, and takes half of Pillow's time.
-Anything out of the ordinary is left to Pillow: other colours than YCbCr and grey, a stated orientation, large
-pictures, and whatever the decoder finds wrong.
+simplejpeg passes the whole file to libjpeg-turbo, the decoder that Pillow also uses, and takes half of Pillow's time.
+Anything unusual is left to Pillow: colours other than YCbCr and grey, a stated orientation, large pictures, and
+files that the decoder rejects.
 """
 
 from collections.abc import Callable
@@ -14,21 +14,21 @@ from civae_core.data.resize import LARGEST
 
 try:
     import simplejpeg
-except ImportError:  # no wheel for this platform: Pillow decodes as well, only slower
+except ImportError:  # no wheel for this platform: Pillow decodes instead, only slower
     simplejpeg = None
 
 _START = b"\xff\xd8\xff"
 _MARKS = (b"Exif", b"rientation")
-"""What a file that is to be turned holds, as EXIF or as XMP; a chance match costs only time."""
+"""One of these occurs in any file that states an orientation, in EXIF or XMP; a chance match only costs time."""
 _SCAN = 0xDA
-"""Marks the last part of a header, after which pixels begin."""
+"""Marker of the last part of a header, after which the pixel data begin."""
 _PARTS = frozenset(range(0xC0, 0xFF)) - frozenset(range(0xD0, 0xDA))
-"""Marks that are followed by a length."""
+"""Markers that are followed by a length."""
 
 
 @dataclass(frozen=True)
 class Plain:
-    """A decoded JPEG: uint8 [H,W,C], and the size that the file states; half of it may have been decoded."""
+    """A decoded JPEG: uint8 [H,W,C], perhaps decoded at half size, and the full size that the file states."""
 
     pixels_HWC: np.ndarray
     width: int
@@ -38,13 +38,13 @@ class Plain:
 def decode_plain(
     data: bytes, channels: int, shrink: Callable[[int, int], int], most_pixels: int = LARGEST
 ) -> Plain | None:
-    """A plain JPEG's pixels, or None where Pillow has to look at it.
+    """Decode a plain JPEG; None if the file has to be left to Pillow.
 
     Args:
-        data: the file's content.
+        data: the content of the file.
         channels: 1 or 3.
-        shrink: told width and height, by how much both may be shrunk: 1 or 2.
-        most_pixels: of a larger picture Pillow has to tell; so it has of one beyond `LARGEST`.
+        shrink: returns, for a width and height, the factor by which both may be shrunk: 1 or 2.
+        most_pixels: pictures with more pixels are left to Pillow, as are those larger than `LARGEST`.
     """
     if simplejpeg is None or not data.startswith(_START):
         return None
@@ -63,13 +63,13 @@ def decode_plain(
             else {"min_height": -(-height // by), "min_width": -(-width // by), "min_factor": by}
         )
         pixels_HWC = simplejpeg.decode_jpeg(data, "RGB" if channels == 3 else "GRAY", **wanted)
-    except ValueError:  # damage, of which Pillow gets over some
+    except ValueError:  # damaged; Pillow can decode some such files
         return None
     return Plain(pixels_HWC, width, height)
 
 
 def _header_length(data: bytes) -> int:
-    """Where a JPEG's pixels begin, up to which Pillow looks for how to turn it; where that is unclear, its end."""
+    """Offset of a JPEG's pixel data, up to which Pillow looks for an orientation; if unclear, the end of the file."""
     place = len(_START) - 1
     while place + 4 <= len(data) and data[place] == 0xFF and data[place + 1] in _PARTS:
         length = int.from_bytes(data[place + 2 : place + 4], "big")

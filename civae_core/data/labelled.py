@@ -1,8 +1,8 @@
-"""Rows of prepared data whose attributes are known, with those attributes in the roles of a question.
+"""Rows of prepared data with known labels, as the treatments and covariates of a question.
 
-A row that lacks a treatment or covariate takes no part in what is learned or said about effects: a value that was
-guessed from the image would be a function of the image, and what the treatment does would be read off the guess.
-The labels that it has still teach the attribute predictor (METHOD 3), which `partly_labelled_rows` is for.
+A row that lacks a treatment or covariate is not used to learn or report effects: a value guessed from the image
+would be a function of the image, and the treatment's effect would be read off the guess. The labels that such a row
+does have still train the attribute predictor (METHOD 3); `partly_labelled_rows` returns these rows.
 """
 
 import logging
@@ -34,7 +34,7 @@ class LabelledRows:
         return LabelledRows(self.rows_N[items], self.x_NX[items], self.t_NT[items])
 
     def read(self, data: PreparedData, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-        """All of them on a device: images as floats in [0,1] [N,C,S,S], covariates [N,X], treatments [N,T]."""
+        """Load all rows onto a device: images as floats in [0,1] [N,C,S,S], covariates [N,X], treatments [N,T]."""
         y_NCHW = data.images(self.rows_N).to(device).float() / 255
         return y_NCHW, self.x_NX.to(device), self.t_NT.to(device)
 
@@ -42,10 +42,10 @@ class LabelledRows:
 def labelled_rows(
     data: PreparedData, roles: AttributeRoles, split: Split, *, warn: bool = True
 ) -> LabelledRows:
-    """The split's rows without a missing treatment or covariate; says how many were left out, unless told not to.
+    """The split's rows with all treatments and covariates known; with `warn`, log how many were left out.
 
     Raises:
-        DataError: none is left.
+        DataError: no row is left.
     """
     found, missing_NA = _all_rows(data, roles, split)
     known_N = ~missing_NA.any(dim=1)
@@ -61,20 +61,20 @@ def labelled_rows(
 
 
 def partly_labelled_rows(data: PreparedData, roles: AttributeRoles, split: Split) -> LabelledRows:
-    """The split's rows that have some of the treatments and covariates, and lack others; there may be none."""
+    """The split's rows with some, but not all, of the treatments and covariates known; may be empty."""
     found, missing_NA = _all_rows(data, roles, split)
     return found[missing_NA.any(dim=1) & ~missing_NA.all(dim=1)]
 
 
 def rows_with_labels(data: PreparedData, roles: AttributeRoles, split: Split) -> LabelledRows:
-    """The split's rows that have at least one of the treatments and covariates; there may be none."""
+    """The split's rows with at least one of the treatments and covariates known; may be empty."""
     found, missing_NA = _all_rows(data, roles, split)
     return found[~missing_NA.all(dim=1)]
 
 
 def evenly_spread(count: int, limit: int) -> Tensor:
-    """At most `limit` of the indices 0 … count − 1, both ends included where there are two: int64."""
-    # 32 bits would round the index of a seventeen-millionth row to one beyond the last.
+    """At most `limit` evenly spaced indices of 0 … count − 1, int64; two or more include both ends."""
+    # float32 could round indices near 17 million to one past the last.
     return torch.linspace(0, count - 1, min(limit, count), dtype=torch.float64).round().long()
 
 

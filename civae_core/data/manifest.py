@@ -1,4 +1,4 @@
-"""dataset.yml: what a prepared folder holds. It is written last, so a folder without it is never taken for whole."""
+"""dataset.yml, the manifest of a prepared folder. It is written last, so a folder without it is never complete."""
 
 import hashlib
 from pathlib import Path
@@ -19,7 +19,7 @@ FORMAT = 1
 MANIFEST = "dataset.yml"
 ATTRIBUTES_FILE = "attributes.safetensors"
 MOST_BYTES = 2**22
-"""Of dataset.yml: a thousand shards and thousands of attributes."""
+"""Size limit of dataset.yml: enough for a thousand shards and thousands of attributes."""
 PARTIAL = ".partial"
 """Sub-folder for work in progress."""
 
@@ -44,7 +44,7 @@ class FileEntry(_Part):
 
 
 class TruthEntry(_Part):
-    """A known intervention and for how many images its outcome is stored."""
+    """A known intervention, and the number of images whose outcome under it is stored."""
 
     name: str
     do: dict[str, Annotated[float, Field(ge=-LARGEST, le=LARGEST)] | Literal["flip"]]
@@ -79,7 +79,7 @@ class Manifest(_Part):
 
     @model_validator(mode="after")
     def _makes_sense(self) -> "Manifest":
-        names = [attribute.name for attribute in self.table]  # itself checks each of them
+        names = [attribute.name for attribute in self.table]  # `table` checks each attribute
         if not names or len(set(names)) < len(names):
             raise ValueError("attributes: none, or one listed twice")
         if Preprocessing.from_dict(self.preprocessing).to_dict() != self.preprocessing:
@@ -92,7 +92,7 @@ class Manifest(_Part):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over the data files' names and checksums: equal data, equal fingerprint, on any machine."""
+        """SHA-256 over the data files' names and checksums; equal data have equal fingerprints on any machine."""
         lines = (f"{name} {entry.sha256}\n" for name, entry in sorted(self.files.items()))
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
@@ -103,10 +103,10 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Reads dataset.yml.
+    """Read dataset.yml.
 
     Raises:
-        DataError: the folder is not a prepared one, was left half-done, or is of another format version.
+        DataError: the folder is not a prepared one, is half done, damaged, or of another format version.
     """
     path = folder / MANIFEST
     hint = "write one with `civae prepare-data SOURCE --out DATA`"
@@ -148,5 +148,5 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def prepare_anew(folder: Path) -> str:
-    """What to do about a prepared folder that is damaged; true of every command, most of which prepare nothing."""
+    """Hint for a damaged prepared folder, worded for every command, since most commands prepare nothing."""
     return f"copy {folder} again, or delete it and prepare the data again"

@@ -1,6 +1,6 @@
-"""Orders in which training goes through its images: each epoch a fresh permutation, as a function of the position.
+"""Orders in which training visits its images: a fresh permutation for each epoch, as a function of the position.
 
-No order has a state that a checkpoint would have to keep, and none knows how many processes share a batch.
+No order has state that a checkpoint would have to store, and none depends on how many processes share a batch.
 """
 
 from collections.abc import Callable, Hashable
@@ -16,9 +16,9 @@ Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 
 BLOCK = 1_024
-"""Neighbouring items that `BlockOrder` keeps together."""
+"""Number of neighbouring items that `BlockOrder` keeps together."""
 BLOCKS_AT_ONCE = 64
-"""Blocks that are mixed with each other: 65,536 images, of which those at 64 px are 0.8 GB."""
+"""Number of blocks that are shuffled together: 65,536 images, which take 0.8 GB at 64 px."""
 
 
 class Order(Protocol):
@@ -29,14 +29,14 @@ class Order(Protocol):
 
 
 def make_order(shuffle: Shuffle, count: int, seed: int) -> Order:
-    """The order that `data.shuffle` names, of `count` items."""
+    """The order of `count` items that `data.shuffle` selects."""
     return ShuffledOrder(count, seed) if shuffle == "full" else BlockOrder(count, seed)
 
 
 class ShuffledOrder:
-    """Any item may come at any place of an epoch.
+    """A full shuffle: any item may come anywhere in an epoch.
 
-    The permutation of an epoch is held whole, 8 bytes an item, and reading jumps about in the whole data set.
+    The whole permutation of an epoch is held, 8 bytes per item, and reads jump about the whole data set.
     """
 
     def __init__(self, count: int, seed: int) -> None:
@@ -55,10 +55,10 @@ class ShuffledOrder:
 
 
 class BlockOrder:
-    """Items are mixed within windows of some blocks of neighbours, drawn at random from the whole data set.
+    """A shuffle within windows, each made of some blocks of neighbouring items drawn from the whole data set.
 
-    An epoch's blocks begin at another item than the last one's, so that other neighbours are parted. Only a window's
-    permutation is held, and reading goes through the files nearly a block at a time: for data larger than memory.
+    The blocks start at a different item in each epoch, so that different neighbours are separated. Only the
+    permutation of a window is held, and reads stay within its blocks, which suits data larger than memory.
     """
 
     def __init__(self, count: int, seed: int, *, block: int = BLOCK, at_once: int = BLOCKS_AT_ONCE) -> None:
@@ -78,14 +78,14 @@ class BlockOrder:
         return torch.cat(parts)
 
     def _window_at(self, epoch: int, offset: int) -> tuple[Tensor, int]:
-        """The window that holds an offset of an epoch, as items in their order, and the offset of its first."""
+        """The window that contains an offset of an epoch, as items in order, and the offset of its first item."""
         _, ends = self._epochs.get(epoch)
         number = int(torch.searchsorted(ends, offset, right=True)) // self.at_once
         first = int(ends[number * self.at_once - 1]) if number else 0
         return self._windows.get((epoch, number)), first
 
     def _blocks(self, epoch: int) -> tuple[Tensor, Tensor]:
-        """An epoch's blocks in their order, and where each of them ends in the epoch."""
+        """The blocks of an epoch in order, and the offset in the epoch at which each of them ends."""
         count = -(-self.count // self.block)
         blocks = torch.randperm(count, generator=generator_for(self.seed, "blocks", epoch))
         return blocks, self._lengths(blocks).cumsum(0)
@@ -107,7 +107,7 @@ class BlockOrder:
 
 
 class _Recent(Generic[Key, Value]):
-    """The last two values asked for, since a batch may lie across a border; others are made anew."""
+    """A cache of the last two values, since a batch may cross a boundary; others are computed again."""
 
     def __init__(self, make: Callable[[Key], Value]) -> None:
         self._make = make
@@ -121,7 +121,7 @@ class _Recent(Generic[Key, Value]):
 
 
 def _by_epoch(start: int, length: int, count: int) -> list[tuple[int, int, int]]:
-    """Positions start … start + length − 1, cut at the epochs' ends: epoch, offset in it, number of items."""
+    """Positions start … start + length − 1, split at epoch ends: (epoch, offset within it, number of items)."""
     stretches = []
     while length:
         epoch, offset = divmod(start, count)

@@ -1,9 +1,9 @@
-"""Packing a source: chunks by many processes, joined into shards; killed at any point, it continues.
+"""Packing of a source: many processes make chunks, which are joined into shards. A run killed at any point resumes.
 
-The output folder passes through these states: `.partial/plan.json` claims it for one preparation; chunks gather in
-`.partial`, each an images file and then a record; whenever a shard's chunks are complete they are joined into
-`images-….safetensors` and deleted; then comes the file of attributes. The caller writes the report and, last,
-dataset.yml. Every file is written beside and renamed, so each of them is whole or absent.
+The output folder passes through these states: `.partial/plan.json` claims it for one preparation; chunks collect in
+`.partial`, each as a file of images and then a record; once the chunks of a shard are complete, their images are
+joined into `images-….safetensors` and deleted; then the file of attributes is written. The caller writes the report
+and, last, dataset.yml. Every file is written under a temporary name and renamed, so it is either whole or absent.
 """
 
 import json
@@ -39,10 +39,10 @@ class MaxBad:
 
     @classmethod
     def parse(cls, text: str) -> "MaxBad":
-        """Parses "25" or "1%".
+        """Parse a limit such as "25" or "1%".
 
         Raises:
-            UsageError: neither a count nor a percentage up to 100.
+            UsageError: the text is neither a count nor a percentage up to 100.
         """
         number = text.removesuffix("%").strip()
         try:
@@ -51,7 +51,7 @@ class MaxBad:
             if text.isdecimal():
                 return cls(text, count=int(text))
         except ValueError:
-            pass  # told below, with the value
+            pass  # reported below, with the value
         raise UsageError(
             f"--max-bad {text!r} is not a limit", hint="give a count such as 25, or a percentage such as 1%"
         )
@@ -62,7 +62,7 @@ class MaxBad:
 
 @dataclass(frozen=True)
 class Record:
-    """What became of one chunk: the table rows kept, those rejected and why, and for each truth its rows."""
+    """Result of one chunk: the table rows kept, those rejected with the reason, and the rows of each truth."""
 
     kept: np.ndarray
     rejected: list[tuple[int, str]]
@@ -71,14 +71,14 @@ class Record:
 
 @dataclass(frozen=True)
 class Layout:
-    """How N rows are cut into chunks and shards; it depends on the source only, never on the machine."""
+    """How N rows are divided into chunks and shards; depends only on the source, never on the machine."""
 
     rows: int
     image_bytes: int
 
     @property
     def chunk(self) -> int:
-        """Rows of a chunk: a power of two, about 8 MiB of images, at least 32 chunks in a large set."""
+        """Rows per chunk: a power of two, with up to 8 MiB of images and at least 32 chunks in a large data set."""
         most = max(1, CHUNK_BYTES // self.image_bytes)
         wanted = min(most, max(64, self.rows // 32))
         return 1 << (wanted.bit_length() - 1)
@@ -89,7 +89,7 @@ class Layout:
 
     @property
     def shards(self) -> list[range]:
-        """For each shard, its chunks."""
+        """The chunks of each shard."""
         each = max(1, SHARD_BYTES // (self.chunk * self.image_bytes))
         return [range(i, min(i + each, self.chunks)) for i in range(0, self.chunks, each)]
 
@@ -99,7 +99,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Packed:
-    """The rows of the source's table that were kept, in order, and those rejected with the reason."""
+    """Table rows of the source that were kept, in order, those rejected with the reason, and images per truth."""
 
     kept: np.ndarray
     rejected: list[tuple[int, str]]
@@ -109,10 +109,10 @@ class Packed:
 def pack(
     source: Source, out: Path, *, workers: int, max_bad: MaxBad, guard: Callable[[], None] = lambda: None
 ) -> Packed:
-    """Writes the shards and the file of attributes into `out`, or what is still missing of them.
+    """Write the shards that `out` still lacks, and the file of attributes.
 
-    Memory: one chunk for each worker and the table; never the data set. `guard` is asked after every chunk and raises
-    where `out` may be written no longer.
+    Memory holds the table and one chunk per worker, never the data set. `guard` is called after every chunk, and
+    raises if `out` may no longer be written to.
 
     Raises:
         DataError: more bad images than `max_bad`, or not one good image.
@@ -166,7 +166,7 @@ class _Jobs:
 
 
 class _TooManyBadError(DataError):
-    """Ends packing; what was rejected must not outlive it."""
+    """Ends packing; the rejections must not be kept for the next run."""
 
 
 @dataclass
@@ -205,7 +205,7 @@ def _truth_path(out: Path, number: int) -> Path:
 
 def _make_chunk(jobs: _Jobs, number: int) -> int:
     batch = jobs.reader.read(jobs.layout.rows_of(number))
-    if not (jobs.out / PARTIAL).is_dir():  # writing would make it anew, without what it held
+    if not (jobs.out / PARTIAL).is_dir():  # writing would recreate it without its contents
         raise vanished(jobs.out)
     write_tensors(_chunk_path(jobs.out, number), {"images": batch.images})
     if any(len(truth.rows) for truth in batch.truths):
@@ -229,7 +229,7 @@ def _read_record(out: Path, number: int) -> Record | None:
     try:
         values = read_json(path)
         rejected = [(row, reason) for row, reason in values["rejected"]]
-        # As lists of Python's numbers, the rows of all chunks would take several times the memory.
+        # As lists of Python integers, the rows of all chunks would take several times the memory.
         truth_rows = [np.array(rows, np.int64) for rows in values["truth_rows"]]
         return Record(np.array(values["kept"], np.int64), rejected, truth_rows)
     except (OSError, ValueError, TypeError, KeyError, OverflowError) as error:
@@ -241,7 +241,7 @@ def _read_record(out: Path, number: int) -> Record | None:
 def _join(
     out: Path, layout: Layout, records: dict[int, Record], unjoined: list[int], preprocessing: dict[str, Any]
 ) -> list[int]:
-    """Joins every shard whose chunks are all there; returns the shards that still wait."""
+    """Join the chunks of every complete shard; return the shards that are still incomplete."""
     waiting = []
     for shard in unjoined:
         chunks = layout.shards[shard]
@@ -259,7 +259,7 @@ def _join(
 
 
 def _forget_bad(out: Path, layout: Layout, records: dict[int, Record]) -> None:
-    """Drops chunks with bad images, so that a rerun sees the files as they are then, perhaps repaired."""
+    """Drop chunks with bad images, so that a rerun reads their files again, which may by then be repaired."""
     for shard, chunks in enumerate(layout.shards):
         joined = (out / shard_name(shard)).exists()
         bad = [chunk for chunk in chunks if chunk in records and records[chunk].rejected]
@@ -289,13 +289,13 @@ def _write_attributes(source: Source, out: Path, records: list[Record], packed: 
         tensors[f"truth.{k}.images"] = Stream(
             np.dtype(np.uint8), (count, channels, size, size), _truth_pieces(out, records, f"{k}.images")
         )
-    # Names and kinds lie inside the file, so that its checksum, and the data's fingerprint, cover them.
+    # Names and kinds are stored inside the file, so that its checksum, and hence the data's fingerprint, covers them.
     columns = json.dumps(list(zip(table.names, table.kinds, strict=True)), ensure_ascii=False)
     write_tensors(out / ATTRIBUTES_FILE, tensors, {"columns": columns})
 
 
 def _names(names: Sequence[str], rows: np.ndarray) -> Iterator[bytes]:
-    """The names of some rows, one behind the other; some at a time."""
+    """Concatenated names of the given rows as UTF-8, in pieces of `NAMES_AT_ONCE` names."""
     for start in range(0, len(rows), NAMES_AT_ONCE):
         yield "".join(names[row] for row in rows[start : start + NAMES_AT_ONCE]).encode()
 

@@ -28,10 +28,10 @@ def run_jobs(
     workers: int,
     preload: Sequence[str] = (),
 ) -> Iterator[Result]:
-    """Yields `function(state, job)` for every job as they finish, in no particular order.
+    """Yield `function(state, job)` for every job as it finishes, in no particular order.
 
-    With one worker, or one job, everything happens in this process. `function` must be importable by name. Modules
-    named by `preload`, which `state` needs, are imported once for all workers, where the system lets them share that.
+    With one worker, or one job, everything runs in this process. `function` must be importable by name. The modules
+    in `preload`, which `state` needs, are imported once for all workers on systems that have a fork server.
 
     Raises:
         CivaeError: a worker process died.
@@ -43,7 +43,7 @@ def run_jobs(
                 result = function(state, job)
             yield result
         return
-    # Forking a process that has run torch's threads is unsafe; a fork server is started clean.
+    # Forking a process that has run torch's threads is unsafe; a fork server starts clean.
     context = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
     if context.get_start_method() == "forkserver":
         context.set_forkserver_preload([__name__, function.__module__, *preload])
@@ -69,7 +69,7 @@ def run_jobs(
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """One worker is one core, here and in a pool. Photographs need no torch, which takes long to import."""
+    """Keep a worker, here or in a pool, on one core: limits torch to one thread, without importing it for that."""
     torch = sys.modules.get("torch")
     if torch is None:
         yield
@@ -90,13 +90,13 @@ def _run(function: Callable[[State, Job], Result], job: Job) -> Result:
 def _start_worker(state: Any) -> None:
     global _state
     _state = state
-    # Ctrl-C reaches the whole group; the parent lets running jobs finish and keeps their work.
+    # Ctrl-C reaches the whole process group; the parent lets running jobs finish and keeps their results.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     leave_with_parent(lambda: os._exit(1))
 
 
 def leave_with_parent(leave: Callable[[], object]) -> None:
-    """Has this process leave as soon as the one that started it is gone, however that ended."""
+    """Call `leave` in this process as soon as its parent is gone, however the parent ended."""
     parent = multiprocessing.parent_process()
 
     def wait_for_parent() -> None:

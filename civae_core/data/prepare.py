@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Outcome:
-    """What `prepare` left in the folder; `fresh` is False where it already was there."""
+    """Result of `prepare`; `fresh` is False if the folder already held the prepared data."""
 
     data: PreparedData
     rejected: int
@@ -50,16 +50,16 @@ def prepare(
     overwrite: bool = False,
     question: Question | None = None,
 ) -> Outcome:
-    """Prepares a source into a folder; finished work is recognised, half-done work is continued.
+    """Prepare a source into a folder; finished work is recognised, half-done work is continued.
 
     Args:
         source: the images.
-        out: a folder that is new, empty, or of an earlier preparation.
-        workers: processes that make images.
+        out: a folder that is new, empty, or left by an earlier preparation.
+        workers: number of processes that make images.
         max_bad: how many images may be unusable.
         overwrite: replace what an earlier preparation left in `out`.
-        question: whose overlap is reported; left out, the source's own. Asking another question of finished data
-            only renews the report.
+        question: the question whose overlap is reported; by default the source's own. Asking another question about
+            finished data only rewrites the report.
 
     Raises:
         UsageError: the folder holds something else, or the question names unknown attributes.
@@ -72,14 +72,14 @@ def prepare(
     if finished(out, preparation, overwrite=overwrite) is None:
         make_folder(out)
         with held(out) as lock:
-            # Looked at again: another process may have finished it before this one held the folder.
+            # Check again: another process may have finished it before this one held the folder.
             if finished(out, preparation, overwrite=overwrite) is None:
                 claim(out, preparation, overwrite=overwrite)
                 return _make(source, out, preparation, workers, max_bad, question_or_own, lock)
     manifest = finished(out, preparation, overwrite=False)
     assert manifest is not None
     if not is_tidy(out):
-        # Killed at the very end; or it still lives, or the folder is read-only: then what is left does not matter.
+        # The process was killed at the very end; if it still runs, or the folder is read-only, leftovers do no harm.
         with contextlib.suppress(CivaeError), held(out):
             release(out)
     data = PreparedData(out, manifest)
@@ -113,10 +113,10 @@ def _make(
 
 
 def check_question(source: Source, question: Question) -> None:
-    """Refuses a question that the table cannot answer, before any image is read.
+    """Refuse a question that the table cannot answer, before any image is read.
 
     Raises:
-        UsageError: an unknown attribute, one in both roles, or covariates without a treatment.
+        UsageError: an attribute is unknown or in both roles, or there are covariates but no treatment.
     """
     for flag, names in (("--treatment", question.treatment), ("--covariate", question.covariates)):
         for name in names:

@@ -1,4 +1,4 @@
-"""A prepared folder, opened: the attribute table in memory, the images behind a memory map."""
+"""Reader of a prepared folder: the attribute table is held in memory, the images are memory-mapped."""
 
 from collections.abc import Sequence
 from functools import cached_property, partial
@@ -19,9 +19,9 @@ from civae_core.files import sha256_of
 
 
 class Truth:
-    """Counterfactuals that the source knows: the same subjects under an intervention.
+    """True counterfactuals provided by the source: the same subjects under an intervention.
 
-    `rows` int64 [M] are the rows of the factual images, `table_MA` float32 [M,A] the attributes under do().
+    `rows` int64 [M] are the rows of the factual images; `table_MA` float32 [M,A] holds the attributes under do().
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Truth:
         return len(self.rows)
 
     def images(self, indices: torch.Tensor) -> torch.Tensor:
-        """True counterfactual images uint8 [m,C,S,S] of places in `rows`, not of row numbers.
+        """True counterfactual images uint8 [m,C,S,S]; `indices` are positions in `rows`, not row numbers.
 
         Raises:
             IndexError: an index outside 0 … M−1.
@@ -63,12 +63,12 @@ class Truth:
 class PreparedData:
     """Images uint8 [N,C,S,S] with attributes float32 [N,A], as written by `civae prepare-data`.
 
-    Opening reads the table and maps the images; no shard is ever loaded whole, nor are more than a few dozen mapped
-    at a time. Pickling stores the path only.
+    Opening reads the table and maps the images. No shard is ever loaded whole, and at most a few dozen are mapped at
+    a time. Pickling stores only the path.
     """
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
-        """Opens a folder whose manifest is already known; `PreparedData.open` reads it."""
+        """Open a folder whose manifest has already been read; `PreparedData.open` also reads the manifest."""
         self.path = path
         self.manifest = manifest
         self.name = manifest.name
@@ -103,11 +103,11 @@ class PreparedData:
 
     @classmethod
     def open(cls, path: Path | str) -> "PreparedData":
-        """Opens a prepared folder.
+        """Open a prepared folder.
 
         Raises:
-            DataError: it is none, is half-written, of an unknown version, or a file is missing, truncated, foreign
-                or of another shape than dataset.yml says.
+            DataError: the folder is not a prepared one, is half-written or of an unknown version; or a file is
+                missing, truncated, not written by civae, or of a shape other than dataset.yml states.
         """
         folder = Path(path)
         return cls(folder, read_manifest(folder))
@@ -120,15 +120,15 @@ class PreparedData:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over the files' checksums as dataset.yml states them."""
+        """SHA-256 over the file names and checksums listed in dataset.yml."""
         return self.manifest.fingerprint
 
     @cached_property
     def file_names(self) -> Sequence[str]:
-        """The images' names in their source, a row each.
+        """File names of the images in their source, one per row.
 
         Raises:
-            DataError: one is not UTF-8.
+            DataError: a name is not UTF-8.
         """
         text, starts = self._name_bytes.tobytes(), [0, *self._name_ends[:-1].tolist()]
         places = zip(starts, self._name_ends.tolist(), strict=True)
@@ -163,7 +163,7 @@ class PreparedData:
         return torch.from_numpy(np.flatnonzero(self._splits == SPLITS.index(split)))
 
     def images(self, rows: torch.Tensor) -> torch.Tensor:
-        """The images of some rows, uint8 [B,C,S,S], in the order asked for.
+        """Images of the given rows, uint8 [B,C,S,S], in the same order.
 
         Raises:
             IndexError: a row outside 0 … N−1.
@@ -171,10 +171,10 @@ class PreparedData:
         return torch.from_numpy(self._shards.read(_checked(rows, len(self))))
 
     def verify(self) -> None:
-        """Compares every data file with its checksum; reads everything.
+        """Compare every data file with its checksum; this reads all the data.
 
         Raises:
-            DataError: naming the first file that changed.
+            DataError: a file has changed; the message names the first.
         """
         for name, entry in self.manifest.files.items():
             if sha256_of(self.path / name) != entry.sha256:
@@ -184,7 +184,7 @@ class PreparedData:
 
 
 def _listed(manifest: Manifest) -> list[tuple[str, int]]:
-    """The shards with the number of images of each, in order."""
+    """Names of the shards with their numbers of images, in order."""
     return sorted((name, entry.images) for name, entry in manifest.files.items() if entry.images is not None)
 
 
@@ -202,7 +202,7 @@ def _open_listed(folder: Path, manifest: Manifest, name: str) -> TensorFile:
 
 
 def _checked_table(file: TensorFile, name: str, count: int, attributes: Sequence[Attribute]) -> torch.Tensor:
-    """A table of attributes [count, A], of which a model can be given every row; NaN where a label is missing.
+    """Read an attribute table [count, A] and check that all values are valid; NaN where a label is missing.
 
     Raises:
         DataError: a value is too large, or a binary attribute is neither 0 nor 1.

@@ -1,6 +1,6 @@
-"""The report on prepared data: what is in it, how attributes go together, and whether a question can be asked of it.
+"""The report on prepared data: its contents, how attributes are associated, and whether it can answer a question.
 
-report.json has the facts; report.html shows the same to people, in one file without outside references.
+report.json holds the facts; report.html presents them to people, in one file without external references.
 """
 
 import logging
@@ -26,10 +26,10 @@ from civae_core.reading import read_json
 
 REPORT_JSON, REPORT_HTML = "report.json", "report.html"
 MOST_REPORT_BYTES = 2**28
-"""Of report.json, which may list a million rejected files."""
+"""Size limit of report.json, which may list a million rejected files."""
 _TEMPLATE = Path(__file__).with_name("report.html.j2")
 ROWS_AT_ONCE = 2**12
-"""Of the table that are counted: as numbers of 64 bits, all of a large one would take more memory than the rest."""
+"""Table rows counted at a time: as float64, a whole large table would take more memory than everything else."""
 _EXAMPLE_COLUMNS, _EXAMPLE_ROWS = 8, 3
 _TRUTH_ROWS = 4
 _STRONGEST = 8
@@ -40,13 +40,13 @@ _log = logging.getLogger(__name__)
 def write_report(
     data: PreparedData, rejected: Sequence[tuple[str, str]], notes: Sequence[str], question: Question
 ) -> None:
-    """Writes report.json and report.html into the data's folder.
+    """Write report.json and report.html into the data's folder.
 
     Args:
         data: the packed images.
         rejected: files that could not be used, each with the reason.
         notes: sentences about the table.
-        question: whose overlap is diagnosed; without a treatment that section explains how to get it.
+        question: the question whose overlap is diagnosed; without a treatment, that section explains how to get it.
     """
     facts = gather(data, rejected, notes, question)
     write_json(data.path / REPORT_JSON, facts)
@@ -54,7 +54,7 @@ def write_report(
 
 
 def read_rejected(folder: Path) -> list[tuple[str, str]]:
-    """The rejected files that an earlier report of this folder lists; none where it is gone."""
+    """Rejected files listed by an earlier report in this folder; empty if it is missing or damaged."""
     try:
         facts = read_json(folder / REPORT_JSON, MOST_REPORT_BYTES)
         return [(entry["file"], entry["reason"]) for entry in facts["rejected"]]
@@ -64,7 +64,7 @@ def read_rejected(folder: Path) -> list[tuple[str, str]]:
 
 
 def read_question(folder: Path) -> Question | None:
-    """The question that an earlier report of this folder answers; None where the report is gone."""
+    """The question answered by an earlier report in this folder; None if it is missing or damaged."""
     try:
         asked = read_json(folder / REPORT_JSON, MOST_REPORT_BYTES)["question"]
         return Question(tuple(asked["treatment"]), tuple(asked["covariates"]))
@@ -77,7 +77,8 @@ def gather(
 ) -> dict[str, Any]:
     """The report's facts as plain values.
 
-    Imbalance and overlap are those of the training split, which is what confounds a model.
+    Imbalance and overlap are those of the training split, which is what a model learns from (of all images if that
+    split is empty).
     """
     train = data.rows("train")
     rows = train if len(train) else torch.arange(len(data))
@@ -110,8 +111,8 @@ def imbalance(table_NA: torch.Tensor, rows: torch.Tensor | None = None) -> torch
     """How much more frequent attribute a is where b holds: P(a=1|b=1) − P(a=1|b=0), float64 [A,A] (row a, column b).
 
     Args:
-        table_NA: binary attributes, NaN where missing; a pair counts only rows where both are known.
-        rows: of the table that count; left out, all.
+        table_NA: binary attributes, NaN where missing; each pair uses only the rows where both are known.
+        rows: the table rows to count; by default all.
 
     Returns:
         Values in [−1, 1]; NaN on the diagonal and where b has only one value.
@@ -119,7 +120,7 @@ def imbalance(table_NA: torch.Tensor, rows: torch.Tensor | None = None) -> torch
     width = table_NA.shape[1]
     ones_AA, known_1A, zeros_AA, known_0A = torch.zeros(4, width, width, dtype=torch.float64)
     counted = torch.arange(len(table_NA)) if rows is None else rows
-    for part in counted.split(ROWS_AT_ONCE):  # counts, which are exact whatever the parts
+    for part in counted.split(ROWS_AT_ONCE):  # counts are exact, however the rows are split
         part_NA = table_NA[part]
         known, one, zero = (~part_NA.isnan()).double(), (part_NA == 1).double(), (part_NA == 0).double()
         ones_AA += one.T @ one
@@ -147,7 +148,7 @@ def _attribute_facts(data: PreparedData, column: int) -> dict[str, Any]:
 
 
 def label_facts(data: PreparedData, question: Question) -> dict[str, Any]:
-    """How many images have all, some or none of the question's labels, by split; without a question, of all."""
+    """Number of images per split with all, some or none of the question's labels (or of all labels, without one)."""
     names = [*question.treatment, *question.covariates] or [attribute.name for attribute in data.attributes]
     known_NA = ~data.columns(names).isnan()
     splits = {}
@@ -160,7 +161,7 @@ def label_facts(data: PreparedData, question: Question) -> dict[str, Any]:
 
 def _overlap(data: PreparedData, rows: torch.Tensor, treatment: str, question: Question) -> dict[str, Any]:
     names = [attribute.name for attribute in data.attributes]
-    # do(treatment) leaves the other treatments as they are: they are covariates of this one.
+    # do(treatment) leaves the other treatments unchanged, so they are covariates of this one.
     others = [name for name in question.treatment if name != treatment]
     columns = [names.index(name) for name in (*question.covariates, *others)]
     covariates = [data.attributes[column] for column in columns]
@@ -176,7 +177,7 @@ def _overlap(data: PreparedData, rows: torch.Tensor, treatment: str, question: Q
 
 
 def strongest(facts: dict[str, Any]) -> list[dict[str, Any]]:
-    """The pairs of attributes that go together most, each once: names and the difference."""
+    """The most strongly associated pairs of attributes, each once: names and the difference in frequency."""
     names, matrix = facts["imbalance"]["names"], facts["imbalance"]["matrix"]
     pairs = [
         {"of": names[a], "given": names[b], "difference": matrix[a][b]}
@@ -184,7 +185,7 @@ def strongest(facts: dict[str, Any]) -> list[dict[str, Any]]:
         for b in range(len(names))
         if a != b
         and matrix[a][b] is not None
-        # Of the two directions, the one whose difference is larger says it better.
+        # Of the two directions, keep the one with the larger difference.
         and (matrix[b][a] is None or (abs(matrix[a][b]), b) > (abs(matrix[b][a]), a))
     ]
     return sorted(pairs, key=lambda pair: -abs(pair["difference"]))[:_STRONGEST]
@@ -221,7 +222,7 @@ def _examples(data: PreparedData) -> Image.Image:
 
 
 def _truths(data: PreparedData) -> Image.Image:
-    """Held-out subjects beside their true counterfactuals; a subject in every row."""
+    """Held-out subjects beside their true counterfactuals, one subject per row."""
     first = data.truth[0]
     indices = torch.arange(min(_TRUTH_ROWS, len(first)))
     columns = [("as they are", data.images(first.rows[indices]))]

@@ -1,4 +1,4 @@
-"""The data report's heat map of attributes that go together, drawn without a display."""
+"""Heat map of the associations between attributes for the data report, drawn without a display."""
 
 from collections.abc import Sequence
 

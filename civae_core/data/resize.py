@@ -1,9 +1,9 @@
 """Lanczos resampling of squares of pictures to one size: Pillow's filter, in a fifth of its time.
 
-cykooz-resizer's filter is Pillow's up to the rounding of its weights, and says the same with any processor's
-instructions. It works weights out anew in every call, which takes longer than applying them to one small picture;
-so pictures of one shape, as CelebA's are, share its calls. Where it is not installed, Pillow does the same, and
-few values of a picture are a grey level apart.
+The filter of cykooz-resizer equals Pillow's up to the rounding of its weights, and gives the same results with any
+processor's instructions. Each call computes the weights anew, which takes longer than applying them to one small
+picture; pictures of one shape, such as CelebA's, are therefore resized together. Where cykooz-resizer is not
+installed, Pillow does the same, and a few values per picture differ by one grey level.
 """
 
 import functools
@@ -23,15 +23,15 @@ except ImportError:  # no wheel for this platform
     fast = None
 
 LARGEST = 2**21
-"""Pixels of a picture that is resampled here, which takes copies of it; of more, Pillow takes fewer."""
+"""Most pixels of a picture that is resampled here, which takes copies of it; for larger ones Pillow takes fewer."""
 _LOBES = 3
 
 
 @dataclass(frozen=True)
 class Square:
-    """A square of a picture, by its left, its top and its side in pixels; it may lie between them.
+    """A square of a picture, given by its left, top and side in pixels, which need not be whole numbers.
 
-    `pixels_HWC` is uint8 of one or three channels.
+    `pixels_HWC` is uint8 with one or three channels.
     """
 
     pixels_HWC: np.ndarray
@@ -41,19 +41,19 @@ class Square:
 
     @property
     def place(self) -> tuple[tuple[int, ...], float, float, float]:
-        """Where it lies in pictures of which shape."""
+        """Shape of the picture, and left, top and side of the square in it."""
         return self.pixels_HWC.shape, self.left, self.top, self.side
 
 
 def resize_squares(squares: Sequence[Square], made_NCSS: np.ndarray) -> None:
-    """Squares of pictures at another size, as by Pillow's `resize(…, LANCZOS, box=…)`, columns before rows.
+    """Resize squares of pictures like Pillow's `resize(…, LANCZOS, box=…)`, horizontally before vertically.
 
-    Pixels around a square take part. What becomes of one does not depend on the others; neighbours that lie alike
-    take less time together.
+    Pixels around a square contribute. The result for a square does not depend on the others; consecutive squares
+    with the same `place` are resized together, which takes less time.
 
     Args:
-        squares: N of them, of C channels.
-        made_NCSS: uint8, filled with the results.
+        squares: N squares with C channels.
+        made_NCSS: uint8 array that is filled with the results.
     """
     made = 0
     for _, group in itertools.groupby(squares, key=attrgetter("place")):
@@ -63,13 +63,13 @@ def resize_squares(squares: Sequence[Square], made_NCSS: np.ndarray) -> None:
 
 
 def _resized(alike: Sequence[Square], size: int) -> np.ndarray:
-    """Squares that lie alike in pictures of one shape, together: uint8 [N, C, size, size]."""
+    """Resize squares with the same `place` together: uint8 [N, C, size, size]."""
     count, (height, width, channels) = len(alike), alike[0].pixels_HWC.shape
     left, top, side = alike[0].left, alike[0].top, alike[0].side
     reach = _LOBES * max(side / size, 1.0) + 1
     first, last = max(0, math.floor(top - reach)), min(height, math.ceil(top + side + reach))
     rows = last - first
-    # Their columns are of one filter when they lie one below the other; side by side, so are their rows.
+    # Stacked vertically, the squares share one horizontal filter; side by side, they share one vertical filter.
     below = b"".join([np.ascontiguousarray(square.pixels_HWC[first:last]).data for square in alike])
     box = (left, 0.0, min(side, width - left), float(rows * count))
     narrow = _filtered(below, (width, rows * count), channels, box, (size, rows * count))
@@ -87,7 +87,7 @@ def _filtered(
     box: tuple[float, float, float, float],
     wanted: tuple[int, int],
 ) -> bytes:
-    """What lies in a box of a picture (left, top, width, height) at another size; sizes are width and height."""
+    """Resize a box (left, top, width, height) of a picture; `shape` and `wanted` are (width, height)."""
     if fast is None:
         left, top, width, height = box
         picture = Image.frombytes("L" if channels == 1 else "RGB", shape, pixels)
@@ -100,7 +100,7 @@ def _filtered(
 
 
 class _OfThread(threading.local):
-    """A resizer keeps memory for its next picture, and serves one at a time."""
+    """One resizer per thread: it keeps memory for its next picture, and serves one picture at a time."""
 
     kept = None
 

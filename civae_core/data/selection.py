@@ -16,7 +16,7 @@ _FORM = re.compile(r"(?P<path>.+)#(?P<split>\w+)(?:\[(?P<first>\d{0,18})(?P<colo
 
 @dataclass(frozen=True)
 class Selection:
-    """Images of one split of a prepared folder, counted from the split's start; `stop` None is its end."""
+    """Images of one split of a prepared folder, counted from the start of the split; `stop=None` is its end."""
 
     path: Path
     split: Split
@@ -40,10 +40,10 @@ class Selection:
 
 
 def parse_selection(text: str) -> Selection | None:
-    """Parses a selection; None where `text` is not one, but the name of a file or folder.
+    """Parse a selection; None if `text` is not one, but the name of a file or folder.
 
     Raises:
-        UsageError: it names a prepared folder, but the part after # is malformed or empty.
+        UsageError: a prepared folder is followed by a malformed selection, or the brackets select nothing.
     """
     folder, mark, _ = text.rpartition("#")
     match = _FORM.fullmatch(text)

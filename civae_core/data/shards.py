@@ -1,4 +1,4 @@
-"""The image files of a prepared folder as one row of images, few of them mapped at a time."""
+"""The image files of a prepared folder as one sequence of images, with few files mapped at a time."""
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -8,21 +8,21 @@ import numpy as np
 from civae_core.data.tensorfile import TensorFile
 
 MAPPED_AT_ONCE = 64
-"""Each mapped file takes a file handle, of which a process often has 1,024; 100 million images are 1,100 files."""
+"""Each mapped file takes a file handle; a process often has 1,024, and 100 million images are 1,100 files."""
 
 
 class Shards:
     """Images uint8 [N,C,S,S] in consecutive files.
 
-    Every file is opened once, to be checked; beyond `MAPPED_AT_ONCE` the one not asked for the longest is closed.
+    Every file is opened once to check it; beyond `MAPPED_AT_ONCE` files, the least recently used one is closed.
 
     Args:
         open_file: opens a file by its name.
-        listed: names and numbers of images, in order.
-        shape: of an image, (C, S, S).
+        listed: names of the files with their numbers of images, in order.
+        shape: shape of an image, (C, S, S).
 
     Raises:
-        DataError: a file is missing, truncated, foreign or of another shape.
+        DataError: a file is missing, truncated, not written by civae, or of another shape.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Shards:
         return int(self._starts[-1])
 
     def read(self, rows: np.ndarray) -> np.ndarray:
-        """A copy of the images of some rows, which must be within 0 … N−1, in the order asked for."""
+        """A copy of the images of the given rows, in the same order; rows must be within 0 … N−1."""
         out = np.empty((len(rows), *self._shape), np.uint8)
         numbers = np.searchsorted(self._starts, rows, side="right") - 1
         for number in np.unique(numbers):

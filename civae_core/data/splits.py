@@ -1,4 +1,4 @@
-"""Which images train, validate and test."""
+"""Assignment of images to the train, valid and test splits."""
 
 import hashlib
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from civae_core.errors import DataError
 
 Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
-"""The splits' names; a split is stored as its place in this tuple."""
+"""Names of the splits; a split is stored as its index in this tuple."""
 
 _SPELLINGS = (
     ("train", "training", "0"),
@@ -21,10 +21,10 @@ _CODES = {spelling: code for code, spellings in enumerate(_SPELLINGS) for spelli
 
 
 def split_code(cell: object, where: str) -> int:
-    """The code of a split as tables write it: train, valid (val, validation, dev), test, or CelebA's 0, 1, 2.
+    """Code of a split as written in tables: train, valid (val, validation, dev), test, or CelebA's 0, 1, 2.
 
     Raises:
-        DataError: anything else; the message starts with `where`.
+        DataError: the cell is anything else; the message starts with `where`.
     """
     code = _CODES.get(str(cell).strip().casefold())
     if code is None:
@@ -33,7 +33,7 @@ def split_code(cell: object, where: str) -> int:
 
 
 def hashed_splits(file_names: Iterable[str], seed: int) -> np.ndarray:
-    """Splits 80/10/10 by a hash of each file's name, uint8 [N]: adding files never moves the others."""
+    """Splits 80/10/10 by a hash of each file name and the seed, uint8 [N]; adding files never moves the others."""
 
     def share(name: str) -> float:
         digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()

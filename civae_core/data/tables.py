@@ -1,7 +1,7 @@
 """Attribute tables: CSV, TSV or JSON lines with a `file_name` column, read row by row.
 
-Cells become numbers at once, so that a table of millions of cells never exists as text. A column is binary when
-its values are 0/1, -1/1, true/false or yes/no, else continuous in its own units; an empty cell is a missing label.
+Cells are converted to numbers as they are read, so that millions of cells are never held as text. A column is binary
+if its values are 0/1, -1/1, true/false or yes/no, else continuous in its own units; an empty cell is a missing label.
 """
 
 import csv
@@ -42,7 +42,7 @@ class Table:
     """File names with their attributes.
 
     `values_NA` is float32 [N,A], NaN where a label is missing; `splits_N` is uint8 [N] (0 train, 1 valid,
-    2 test), or None where the table does not say; `notes` are sentences for the report.
+    2 test), or None if the table has no splits; `notes` are sentences for the report.
     """
 
     file_names: list[str]
@@ -55,7 +55,7 @@ class Table:
 
 @dataclass
 class _Column:
-    """Numbers of one column while it is read, with what is needed to judge it afterwards."""
+    """Numbers of one column while it is read, with what is needed to classify it afterwards."""
 
     name: str
     numbers: "array[float]" = field(default_factory=lambda: array("f"))
@@ -76,8 +76,8 @@ class _Column:
                     self.texts += 1
                     if self.texts == 1:
                         self.first_text = (line, cell)
-        elif cell is not None and cell == cell:  # Python writes NaN into JSON as a number
-            value = float(cell) if abs(cell) <= LARGEST else math.inf  # an integer may be beyond any float
+        elif cell is not None and cell == cell:  # not NaN, which Python writes into JSON as a number
+            value = float(cell) if abs(cell) <= LARGEST else math.inf  # an integer may exceed any float
         if abs(value) > LARGEST:
             raise DataError(
                 f"{path}:{line}: {self.name} is infinite or too large", hint="leave unknown values empty"
@@ -88,10 +88,10 @@ class _Column:
 
 
 def find_table(folder: Path) -> Path:
-    """The table that belongs to an image folder: `metadata.csv`, `.tsv` or `.jsonl`, else the only such file.
+    """Find the table of an image folder: `metadata.csv`, `.tsv` or `.jsonl`, else the only file of these types.
 
     Raises:
-        DataError: there is none, or there are several to choose from.
+        DataError: there is no table, or there are several to choose from.
     """
     tables = sorted(path for path in folder.iterdir() if path.suffix.lower() in (".csv", ".tsv", ".jsonl"))
     tables = [path for path in tables if path.is_file() and not is_macos_leftover(path)]
@@ -115,11 +115,11 @@ def find_table(folder: Path) -> Path:
 
 
 def read_table(path: Path) -> Table:
-    """Reads a table of file names and attributes.
+    """Read a table of file names and attributes.
 
     Raises:
-        DataError: naming file and line: not there, not UTF-8, rows of unequal length, a name that is absent,
-            repeated or leaves the folder, an infinite value, an unknown split, no rows or no attributes.
+        DataError: with file and line: the table is missing, not UTF-8, or has no rows or attributes; rows differ in
+            length; a name is empty, repeated or leaves the folder; a value is infinite; or a split is unknown.
     """
     rows = iter(
         jsonl_rows(path) if path.suffix.lower() == ".jsonl" else delimited_rows(open_text(path), path)
@@ -212,10 +212,10 @@ def _no_file_column(path: Path, names: Iterable[str]) -> DataError:
 
 
 def check_columns(names: Sequence[str], path: Path) -> None:
-    """Refuses names of attributes that could not be shown, stored or typed, and more of them than anyone has.
+    """Refuse attribute names that cannot be shown, stored or typed, and implausibly many columns.
 
     Raises:
-        DataError: naming the first.
+        DataError: more than `MOST_COLUMNS` names, or an invalid one; the message gives the first.
     """
     if len(names) > MOST_COLUMNS:
         raise DataError(
@@ -231,9 +231,12 @@ def check_columns(names: Sequence[str], path: Path) -> None:
 
 
 def safe_name(cell: Cell, path: Path, line: int) -> str:
-    """A name below the image folder, with forward slashes; tables may come from strangers."""
+    """The cell as a name within the image folder, with forward slashes; DataError if it is not one.
+
+    Tables may come from untrusted sources.
+    """
     if isinstance(cell, str) and _PLAIN_NAME.fullmatch(cell):
-        return cell  # without the paths below, a million rows take half the time
+        return cell  # skipping the path handling below halves the time for a million rows
     if cell is not None and not isinstance(cell, str):
         raise DataError(
             f"{path}:{line}: {FILE_COLUMN} is {cell!r}, not text",
@@ -258,7 +261,7 @@ def safe_name(cell: Cell, path: Path, line: int) -> str:
 
 
 def open_text(path: Path) -> Iterator[tuple[int, str]]:
-    """Numbered lines of a UTF-8 text file, with or without a byte-order mark, any line ending.
+    """Numbered lines of a UTF-8 text file, with or without a byte-order mark, with any line endings.
 
     Raises:
         DataError: the file cannot be read or is not UTF-8.
@@ -273,7 +276,7 @@ def open_text(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def numbered_lines(file: IO[bytes], path: Path) -> Iterator[tuple[int, str]]:
-    """`open_text` of an open file, which may lie inside an archive; `path` is for messages."""
+    """Like `open_text`, for an open file, which may be inside an archive; `path` is for messages."""
     line = 0
     try:
         lines = io.TextIOWrapper(file, encoding="utf-8-sig")
@@ -292,7 +295,7 @@ def delimited_rows(lines: Iterable[tuple[int, str]], path: Path) -> Iterator[tup
     """Rows of comma-, semicolon- or tab-separated lines, as (line number, cells by column).
 
     Raises:
-        DataError: no header, a column named twice, a row longer or shorter than the header.
+        DataError: there is no header, a column is named twice, or a row is longer or shorter than the header.
     """
     lines = iter(lines)
     first = next(lines, None)
@@ -307,7 +310,7 @@ def delimited_rows(lines: Iterable[tuple[int, str]], path: Path) -> Iterator[tup
         for number, text in lines:  # noqa: B007  (number is read by the outer loop)
             yield text
 
-    csv.field_size_limit(LONGEST_LINE)  # of a cell, which may be a line's only one, or go over several
+    csv.field_size_limit(LONGEST_LINE)  # of a cell, which may fill a line or span several
     reader = csv.reader(texts(), delimiter=_delimiter(path, first[1]), strict=True)
     try:
         header = [" ".join(name.split()) for name in next(reader)]
@@ -332,7 +335,7 @@ def delimited_rows(lines: Iterable[tuple[int, str]], path: Path) -> Iterator[tup
 def _delimiter(path: Path, header: str) -> str:
     if path.suffix.lower() == ".tsv":
         return "\t"
-    # Spreadsheets of many countries write semicolons into files named .csv.
+    # In many countries, spreadsheets separate the columns of .csv files by semicolons.
     return next((mark for mark in ",;\t" if mark in header), ",")
 
 
@@ -345,7 +348,7 @@ def _refuse_repeats(header: Sequence[str], path: Path) -> None:
 
 
 def repeated_name(names: Iterable[str]) -> str | None:
-    """The first name that stands there a second time."""
+    """The first name that occurs a second time, or None."""
     seen: set[str] = set()
     return next((name for name in names if name in seen or seen.add(name)), None)  # type: ignore[func-returns-value]
 

@@ -1,8 +1,8 @@
-"""Safetensors files read through a memory map and written as a stream.
+"""Safetensors files, read through a memory map and written as a stream.
 
-The library's own functions copy whole tensors; shards here are larger than memory may be, so rows are gathered
-straight from the mapped file, and files are written piece by piece. The layout is the public one: eight bytes of
-header length, a JSON header, then the tensors' bytes without gaps.
+The library's own functions copy whole tensors. Shards may be larger than memory, so rows are gathered directly from
+the mapped file here, and files are written piece by piece. The layout is the public one: eight bytes with the length
+of the header, a JSON header, then the tensors' bytes without gaps.
 """
 
 import json
@@ -30,7 +30,7 @@ _DAMAGED_HINT = "copy the prepared data again, or delete it and prepare it again
 
 @dataclass(frozen=True)
 class Entry:
-    """One tensor of a file: its type, its shape, and where its bytes lie, counted from the file's start."""
+    """One tensor of a file: its type, its shape, and its byte range from the start of the file."""
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
@@ -40,7 +40,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Stream:
-    """A tensor to be written from consecutive pieces of its bytes, so that it never has to be held whole."""
+    """A tensor to be written, as consecutive pieces of its bytes, so that it is never held in memory whole."""
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
@@ -51,7 +51,7 @@ class TensorFile:
     """A read-only, memory-mapped safetensors file.
 
     Raises:
-        DataError: the file is missing, truncated, or no safetensors file.
+        DataError: the file is missing, truncated, or not a safetensors file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -73,7 +73,7 @@ class TensorFile:
         """The named tensor as a read-only view of the file; `None` in `shape` stands for any length.
 
         Raises:
-            DataError: there is no such tensor, or its type or shape is another.
+            DataError: there is no such tensor, or its type or shape differs.
         """
         entry = self.entries.get(name)
         if entry is None:
@@ -99,7 +99,7 @@ class TensorFile:
 def write_tensors(
     path: Path, tensors: Mapping[str, np.ndarray | Stream], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Writes a safetensors file atomically; equal input gives equal bytes.
+    """Write a safetensors file atomically; equal input gives equal bytes.
 
     Wide types come first, so that every tensor starts aligned.
 
@@ -166,7 +166,7 @@ def _parse(data: memoryview, path: Path) -> tuple[dict[str, Entry], dict[str, st
 
 
 def _entry(fields: Mapping[str, Any], start: int) -> Entry:
-    """One tensor of a header; ValueError where a number is none, or no memory could hold the shape."""
+    """Parse one tensor of a header; ValueError if a number is not whole, or no memory could hold the shape."""
     shape, offsets = tuple(fields["shape"]), tuple(fields["data_offsets"])
     if any(type(n) is not int or n < 0 for n in shape + offsets) or len(offsets) != 2:
         raise ValueError("a shape or an offset is not a whole number")

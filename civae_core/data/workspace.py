@@ -1,4 +1,4 @@
-"""The output folder: whose it is, whether it may be written to, and how it is emptied."""
+"""The output folder: which preparation it belongs to, whether it may be written to, and how it is emptied."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ _TEMPORARY = re.compile(r"\.(dataset\.yml|(attributes|images-\d{5})\.safetensors
 
 
 class OccupiedError(UsageError):
-    """The folder to be prepared holds something else: `why`, and what may be `deletable` to make room."""
+    """The output folder holds something else; `why` says what, `deletable` what could be deleted to make room."""
 
     def __init__(self, out: Path, why: str, *, hint: str, deletable: str | None = None) -> None:
         super().__init__(f"--out {out} {why}", hint=hint)
@@ -30,10 +30,10 @@ class OccupiedError(UsageError):
 
 @contextmanager
 def named_by_command() -> Iterator[None]:
-    """For commands that choose the folder themselves, within their own --out, and have no --overwrite.
+    """Reword errors for commands that choose the folder themselves, within their own --out, without --overwrite.
 
     Raises:
-        UsageError: an OccupiedError in their terms.
+        UsageError: in place of an OccupiedError, with a hint that suits such a command.
     """
     try:
         yield
@@ -43,7 +43,7 @@ def named_by_command() -> Iterator[None]:
 
 
 def preparation_of(source: Source) -> str:
-    """A fingerprint of everything that decides the data files' content, as far as it is known beforehand."""
+    """Fingerprint of everything that determines the content of the data files and is known beforehand."""
     facts: dict[str, Any] = {
         "format": FORMAT,
         "source": source.identity,
@@ -53,7 +53,9 @@ def preparation_of(source: Source) -> str:
 
 
 def finished(out: Path, preparation: str, *, overwrite: bool) -> Manifest | None:
-    """The manifest if `out` already holds exactly this preparation, finished, and is to keep it; writes nothing.
+    """The manifest if `out` holds exactly this preparation, finished and not to be overwritten; else None.
+
+    Nothing is written.
 
     Raises:
         UsageError: the folder holds something else.
@@ -82,18 +84,20 @@ def finished(out: Path, preparation: str, *, overwrite: bool) -> Manifest | None
 
 
 def claim(out: Path, preparation: str, *, overwrite: bool) -> None:
-    """Makes `out` ready for this preparation: empty, or holding it half done. For whoever holds the folder's lock.
+    """Make `out` ready for this preparation: empty, or with the preparation half done.
+
+    The caller must hold the folder's lock.
 
     Raises:
         UsageError: `--overwrite` would delete what prepare-data did not write.
-        CivaeError: it cannot be written.
+        CivaeError: the folder cannot be written.
     """
     if overwrite:
         _require_our_manifest(out)
     make_folder(out / PARTIAL)
     if overwrite:
-        # A plan for nothing: killed while it is emptied, the folder is still known as ours, and what is left in it
-        # not taken for part of the new preparation.
+        # A plan for nothing: if the process is killed while it empties the folder, the folder is still recognised as
+        # ours, and what is left in it is not taken for part of the new preparation.
         write_json(out / PARTIAL / "plan.json", {"preparation": None, "civae": __version__})
         _remove_ours(out)
     _remove_temporary(out)
@@ -101,17 +105,17 @@ def claim(out: Path, preparation: str, *, overwrite: bool) -> None:
 
 
 def is_tidy(out: Path) -> bool:
-    """Whether nothing is left in a finished folder of the process that prepared it."""
+    """Whether a finished folder holds no leftovers (working files, lock) of the process that prepared it."""
     return not (out / PARTIAL).exists() and not (out / LOCK_NAME).exists()
 
 
 def release(out: Path) -> None:
-    """Removes the working sub-folder of a finished preparation; the plan, by which it is known as ours, goes last.
+    """Remove the working sub-folder of a finished preparation; the plan, which marks it as ours, goes last.
 
-    For whoever holds the folder's lock.
+    The caller must hold the folder's lock.
 
     Raises:
-        CivaeError: it cannot be removed.
+        CivaeError: the sub-folder cannot be removed.
     """
     partial, plan = out / PARTIAL, out / PARTIAL / "plan.json"
     try:
@@ -127,7 +131,7 @@ def release(out: Path) -> None:
 
 
 def _has_content(out: Path) -> bool:
-    """Whether there is more than what a process leaves that was killed before it had written a plan."""
+    """Whether the folder holds more than what a process leaves if it is killed before it has written a plan."""
     partial = out / PARTIAL
     begun = partial.is_dir() and all(path.name.endswith(TEMPORARY_SUFFIX) for path in partial.iterdir())
     return any(
@@ -184,7 +188,7 @@ def _require_our_manifest(out: Path) -> None:
 
 
 def _remove_ours(out: Path) -> None:
-    """Deletes what prepare-data writes but the plan; the manifest goes first, so no half is taken for whole."""
+    """Delete what prepare-data writes, except the plan; the manifest goes first, so the rest never looks complete."""
     try:
         (out / MANIFEST).unlink(missing_ok=True)
         for path in out.iterdir():
@@ -198,7 +202,7 @@ def _remove_ours(out: Path) -> None:
 
 
 def _remove_temporary(out: Path) -> None:
-    """Deletes files that a killed run was in the middle of writing."""
+    """Delete files that a killed run was in the middle of writing."""
     for path in out.iterdir():
         if _TEMPORARY.fullmatch(path.name):
             path.unlink(missing_ok=True)

@@ -1,1 +1,1 @@
-"""Computing a model's answers from arrays to arrays, through torch or without it. Nothing here imports torch."""
+"""Compute a model's answers, from arrays to arrays, with or without torch. Nothing here imports torch."""

@@ -1,4 +1,4 @@
-"""An export folder: what belongs to it, and whether it is whole and of the model that lies beside it."""
+"""The card of an export folder: what belongs to it, and whether it is intact and matches the model beside it."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,33 +12,33 @@ from civae_core.model.familiar import Familiarity
 from civae_core.reading import read_json
 
 FORMAT = 2
-"""2: draws of a model that pairs noises take `OWN` too. Graphs of format 1 go on to draw without it."""
+"""In format 2, `draw` also takes `OWN` if the model pairs noises. Graphs of format 1 still draw without it."""
 CARD = "card.json"
 WEIGHTS = "weights.bin"
-"""All large numbers of all graphs, each once."""
+"""All large tensors of all graphs, each stored once."""
 OWN = "t_own"
-"""Input of `draw`: the treatments under which the noise is the subjects'."""
+"""Input of `draw`: the subjects' own treatments, under which their noise was drawn."""
 
 
 @dataclass(frozen=True)
 class GraphEntry:
-    """One graph: its file with checksum, its tensors by name, and what was found when it was checked."""
+    """One graph: its file with checksum, its tensors by name, and the result of its check."""
 
     file: str
     sha256: str
     inputs: dict[str, list[int | str]]
-    """Shape of each, `batch` standing for any number of images; `[]` is a single number."""
+    """Shape of each input, where `batch` stands for any number of images; `[]` is a single number."""
     outputs: list[str]
     largest_difference: float
-    """From torch's outputs on the images it was checked with."""
+    """Largest difference from torch's outputs on the images it was checked with."""
 
 
 @dataclass(frozen=True)
 class ExportCard:
-    """What travels with the graphs: everything but the numbers."""
+    """What accompanies the graphs: everything but the weights."""
 
     model_file: str
-    """Name of the safetensors file that was exported, beside the folder."""
+    """Name of the exported safetensors file, which lies beside the folder."""
     model_sha256: str
     weights_sha256: str
     graphs: dict[str, GraphEntry]
@@ -48,11 +48,11 @@ class ExportCard:
     model: dict[str, Any]
     """The model file's own metadata, whose keys `ModelCard` explains."""
     versions: dict[str, str]
-    """Of civae, torch and ONNX when it was written."""
+    """Versions of civae, torch, onnx and onnxruntime at the time of the export."""
 
     @property
     def preprocessing(self) -> dict[str, Any]:
-        """How a photograph is brought to the model: crop, size, channels."""
+        """How a photograph becomes the model's input: crop, size, channels."""
         return dict(self.model["preprocessing"])
 
     def to_json(self) -> dict[str, Any]:
@@ -68,15 +68,15 @@ class ExportCard:
 
 
 def export_folder(model_file: Path) -> Path:
-    """Where the ONNX export of a model file lies: `model-onnx` beside `model.safetensors`."""
+    """The folder of a model file's ONNX export: `model-onnx` beside `model.safetensors`."""
     return model_file.with_name(f"{model_file.stem}-onnx")
 
 
 def read_card(folder: Path) -> ExportCard:
-    """The card of an export folder.
+    """Read the card of an export folder.
 
     Raises:
-        DataError: it is none, damaged, or of a newer format.
+        DataError: it is not an export folder, or is damaged or of a newer format.
     """
     path = folder / CARD
     try:
@@ -108,13 +108,13 @@ def read_card(folder: Path) -> ExportCard:
 
 
 def verified(folder: Path, model_file: Path | None) -> ExportCard:
-    """The card of an export whose files are those that were written, and whose model is still the same.
+    """The card of an export, after checking that its files are intact and that its model is still the same.
 
     Args:
-        model_file: the safetensors file that the export must be of; None where there is none to compare with.
+        model_file: the safetensors file that the export must match; None if there is none to compare with.
 
     Raises:
-        DataError: a file is missing or changed, or the model has been replaced since.
+        DataError: a file is missing, changed or damaged, or the model has been replaced since.
     """
     card = read_card(folder)
     if model_file is not None and sha256_of(model_file) != card.model_sha256:

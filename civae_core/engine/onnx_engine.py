@@ -1,4 +1,4 @@
-"""Answers through ONNX Runtime on the CPU: starts in a fraction of the time that importing torch takes."""
+"""The ONNX Runtime engine, on the CPU: it starts in a fraction of the time that importing torch takes."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 CHUNK = 8
-"""Images that a core computes at once: more at a time are no faster, and take more memory."""
+"""Images that a core computes at once: more are no faster, and take more memory."""
 
 
 class OnnxEngine:
-    """The graphs of an export folder, each loaded when it is first needed; see `Engine` for what they answer."""
+    """The graphs of an export folder, each loaded when first needed; see `Engine` for the methods."""
 
     def __init__(self, folder: Path, card: ExportCard) -> None:
         self.folder, self.card = folder, card
@@ -33,17 +33,17 @@ class OnnxEngine:
 
     @classmethod
     def open(cls, folder: Path, model_file: Path | None = None) -> "OnnxEngine":
-        """Opens an export after comparing it with its checksums and with the model beside it.
+        """Open an export, after comparing it with its checksums and with the model beside it.
 
         Raises:
             UsageError: ONNX Runtime is not installed.
-            DataError: the export is damaged, or of another model than `model_file` now is.
+            DataError: the export is damaged, or does not match `model_file` as it is now.
         """
         if not is_installed():
             raise UsageError("ONNX Runtime is not installed", hint=install("onnx"))
         with ThreadPoolExecutor(1) as beside:
             card = beside.submit(verified, folder, model_file)
-            import onnxruntime  # noqa: F401  # takes longer than looking at all bytes, for which another core will do
+            import onnxruntime  # noqa: F401  # takes longer than the checksums, which another core computes meanwhile
 
             return cls(folder, card.result())
 
@@ -89,18 +89,18 @@ class OnnxEngine:
         return Predicted(found["image"], found["mean"], found["effect"])
 
     def draw(self, x_BX: Array, t_BT: Array, noise_BZ: Array, own_BT: Array | None = None) -> Array:
-        # Graphs of format 1, and of models that pair no noises, do not look at t_own.
+        # Graphs of format 1, and those of models that do not pair noises, take no t_own.
         own_BT = t_BT if own_BT is None else own_BT
         return self.run("draw", x=x_BX, t=t_BT, noise_z=noise_BZ, **{OWN: own_BT})["image"]
 
     def run(self, graph: str, **values: Array | float) -> dict[str, Array]:
-        """Outputs of a graph by name, for inputs by name; values that the graph does not look at are left out.
+        """Outputs of a graph by name, for inputs by name; values that the graph does not take are ignored.
 
-        One image has all cores; several are shared out, a few to each core at a time, which costs less than sharing
-        every operation.
+        A single image uses all cores. Several images are distributed over the cores, a few at a time, which costs
+        less than parallelising every operation.
 
         Raises:
-            DataError: the folder's graph cannot be loaded.
+            DataError: the graph cannot be loaded.
         """
         entry = self.card.graphs[graph]
         inputs = {name: np.asarray(value, dtype=np.float32) for name, value in values.items()}
@@ -124,7 +124,7 @@ class OnnxEngine:
         return {name: np.concatenate(rows) for name, *rows in zip(entry.outputs, *parts, strict=True)}
 
     def _session(self, graph: str, threads: int) -> "InferenceSession":
-        """The graph, loaded when it is first asked on so many threads."""
+        """The graph on a given number of threads, loaded on first use."""
         key = (graph, threads)
         if key not in self._sessions:
             self._sessions[key] = open_session(self.folder / self.card.graphs[graph].file, threads)
@@ -132,12 +132,12 @@ class OnnxEngine:
 
 
 def is_installed() -> bool:
-    """Whether ONNX Runtime can be imported; finding out does not import it."""
+    """Whether ONNX Runtime can be imported; this check does not import it."""
     return is_there("onnxruntime")
 
 
 def open_session(path: Path, threads: int) -> "InferenceSession":
-    """A graph, ready to run on so many threads.
+    """Load a graph, to be run on a given number of threads.
 
     Raises:
         DataError: ONNX Runtime cannot load it.
@@ -146,10 +146,10 @@ def open_session(path: Path, threads: int) -> "InferenceSession":
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 3  # errors: its warnings are about graphs that nobody here can change
+    options.log_severity_level = 3  # errors only: warnings are about graphs that nobody here can change
     try:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its exceptions share no base class but this
+    except Exception as error:  # ONNX Runtime's exceptions have no narrower base class in common
         raise DataError(
             f"{path}: ONNX Runtime {onnxruntime.__version__} cannot load it ({str(error).strip().splitlines()[0]})",
             hint="export the model again, or use --engine torch",
@@ -157,6 +157,6 @@ def open_session(path: Path, threads: int) -> "InferenceSession":
 
 
 def _threads() -> int:
-    """As many as torch would use."""
+    """Number of threads that torch would use."""
     stated = os.environ.get("OMP_NUM_THREADS", "")
     return int(stated) if stated.isdecimal() and int(stated) > 0 else available_cores()

@@ -1,1 +1,1 @@
-"""What was learned, measured: image metrics, intervals over images and the evaluation's report (METHOD 6)."""
+"""Evaluation of what was learned: image metrics, intervals over images, and the report (METHOD 6)."""

@@ -1,9 +1,9 @@
-"""What methods are asked and answer, one batch at a time, and what the instruments see of it.
+"""The data that an evaluation passes around: what a method is asked, what it answers, what the instruments see.
 
     question → Asked → method → Answer → yardstick → Seen → tallies → entries of the evaluation
 
-Everything that is measured over images is a `Tally`: batches go in, and only one value per image, or sums, are
-kept, so that memory stays flat however many images there are.
+Each step handles one batch. Everything measured over images is a `Tally`: it takes in batches and keeps only one
+value per image, or sums, so memory stays flat however many images there are.
 """
 
 from dataclasses import dataclass
@@ -27,19 +27,19 @@ class Asked:
     direction_B: Tensor
     """+1 where the first treatment that changes is raised, −1 where it is lowered, 0 where none changes."""
     truth_BCHW: Tensor | None = None
-    """The true counterfactual y*, where the data knows it."""
+    """The true counterfactual y*, where it is known."""
     seen: Reading | None = None
     """What the yardstick sees in y, if there is one."""
     seen_truth: Reading | None = None
-    """What it sees in y*."""
+    """What the yardstick sees in y*."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A method's images for one batch [B,C,S,S], floats near [0,1]; what it cannot give is None."""
+    """A method's images for one batch [B,C,S,S], floats near [0,1]; None for those that it cannot provide."""
 
     with_noise_BCHW: Tensor
-    """The counterfactual at τ = 1; of another program, its counterfactual."""
+    """The counterfactual at τ = 1; for another program, its counterfactual."""
     mean_BCHW: Tensor | None = None
     """The counterfactual at τ = 0."""
     reconstruction_BCHW: Tensor | None = None
@@ -70,16 +70,16 @@ class Tally(Protocol):
     def add(self, asked: Asked, answer: Answer, seen: Seen | None) -> None: ...
 
     def per_image(self) -> dict[str, Tensor]:
-        """Values [N] by name, in the order of the images; what it keeps none of is absent."""
+        """Values [N] by name, in the order of the images; names without values are absent."""
         ...
 
     def summary(self, seed: int) -> dict[str, Any]:
-        """Entries of the method in `evaluate --json`; what cannot be told is absent."""
+        """The method's entries in `evaluate --json`; what cannot be determined is absent."""
         ...
 
 
 def look(yardstick: Yardstick | None, answer: Answer) -> Seen | None:
-    """The yardstick's readings of an answer."""
+    """The yardstick's readings of an answer; None without a yardstick."""
     if yardstick is None:
         return None
 

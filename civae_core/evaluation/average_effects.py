@@ -1,4 +1,4 @@
-"""Mean effects as images: of everyone (ATE) and of each group of subjects (CATE), from photographs or the prior."""
+"""Mean effects as images: over everyone (ATE) and per group of subjects (CATE), from photographs or the prior."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ TRUTH, FROM_PRIOR = "truth", "from prior"
 
 @dataclass(frozen=True)
 class EffectGroup:
-    """Some of a question's subjects; `member_N` says which."""
+    """A group of a question's subjects; `member_N` says which."""
 
     label: str
     member_N: Tensor
@@ -35,12 +35,12 @@ class EffectGroup:
 def effect_groups(
     question: Question, covariates: Sequence[Attribute], limit: int | None = None, fewest: int = 1
 ) -> list[EffectGroup]:
-    """Everyone whose treatment the question changes, then both values of at most `limit` binary covariates.
+    """Everyone whose treatment the question changes, then one group per value of up to `limit` binary covariates.
 
-    A covariate with one value only would show everyone again, and is passed over.
+    A covariate with only one value is skipped, because its group would be everyone again.
 
     Args:
-        fewest: subjects that either value must have.
+        fewest: minimum number of subjects for each value; covariates with fewer are skipped.
     """
     moved_N = (question.t_new_NT != question.chosen.t_NT).any(dim=1)
     groups = [EffectGroup("everyone", moved_N)]
@@ -57,7 +57,7 @@ def effect_groups(
 
 
 def halves_by(attribute: Attribute, x_N: Tensor) -> list[tuple[str, Tensor]]:
-    """Labels and members [N] of both values of a binary attribute, or of either side of a continuous one's median."""
+    """Labels and members [N] for both values of a binary attribute, or both sides of a continuous one's median."""
     if attribute.kind == "binary":
         return [(f"{attribute.name} = {value}", x_N == value) for value in (0, 1)]
     middle = float(x_N.median())
@@ -68,12 +68,12 @@ def halves_by(attribute: Attribute, x_N: Tensor) -> list[tuple[str, Tensor]]:
 
 
 def members(groups: Sequence[EffectGroup]) -> Tensor:
-    """Bool [G,N]."""
+    """Which subjects belong to which group, bool [G,N]."""
     return torch.stack([group.member_N for group in groups])
 
 
 def in_batches(question: Question, data: PreparedData, device: torch.device) -> Iterator[tuple[slice, Asked]]:
-    """The question's subjects as methods are asked about them, with their places."""
+    """Yield the question's subjects in batches, as methods are asked about them, each with its slice."""
     for start in range(0, len(question.chosen), BATCH):
         items = slice(start, start + BATCH)
         yield items, question.batch(data, items, device)
@@ -91,11 +91,11 @@ def average_effects(
     """The mean effect of raising the treatment in each group, float32 [G,C,S,S] by column, in one streamed pass.
 
     Columns are the methods by name, `from prior` (of the first method) and, where it is known, `truth`. As in the
-    score `ate_error`, images are clamped to [0,1] and the effect of a subject whose treatment is lowered counts
-    with the opposite sign; without that, flips of both kinds would cancel each other.
+    score `ate_error`, images are clamped to [0,1], and the effect on a subject whose treatment is lowered counts
+    with the opposite sign; otherwise raising and lowering would cancel out.
 
     Raises:
-        ValueError: a group without members.
+        ValueError: a group has no members.
     """
     order = [*(m.name for m in methods), FROM_PRIOR, *([TRUTH] if question.truth is not None else [])]
     means = {name: GroupMeans(members(groups)) for name in order}
@@ -112,12 +112,12 @@ def average_effects(
 
 
 def raising(asked: Asked, effect_BCHW: Tensor) -> Tensor:
-    """Effects y'−y as those of raising the treatment: with the opposite sign where it was lowered."""
+    """Effects y'−y as effects of raising the treatment: with the opposite sign where it was lowered."""
     return asked.direction_B.to(effect_BCHW)[:, None, None, None] * effect_BCHW
 
 
 def prior_noise(model: IntactVAE, count: int, seed: int, draws: int = 1) -> Tensor:
-    """Standard normal η [D,N,Z] for draws from the prior, the same in whatever batches they are used."""
+    """Standard normal η [D,N,Z] for draws from the prior, independent of how subjects are batched."""
     return torch.stack(
         [
             torch.randn(count, model.latent, generator=generator_for(seed, "effects-from-prior", draw))
@@ -128,9 +128,9 @@ def prior_noise(model: IntactVAE, count: int, seed: int, draws: int = 1) -> Tens
 
 @torch.no_grad()
 def effects_from_prior(model: IntactVAE, asked: Asked, eta_DBZ: Tensor) -> Tensor:
-    """f(z₁,t₁) − f(z₀,t₀) [B,C,S,S] with z ~ p(z|x,t) and t₀ < t₁ the two doses asked about: no photograph is used.
+    """f(z₁,t₁) − f(z₀,t₀) [B,C,S,S] with z ~ p(z|x,t), for the two doses asked about, t₀ < t₁; uses no photograph.
 
-    The mean over D draws for each subject's covariates and doses.
+    The result is the mean over D draws with each subject's covariates and doses.
     """
     raised_B1 = (asked.direction_B >= 0)[:, None]
     lower_BT = torch.where(raised_B1, asked.t_BT, asked.t_new_BT)
@@ -145,10 +145,10 @@ def pairs_from_prior(
 ) -> tuple[Tensor, Tensor]:
     """Mean images of subjects from the prior under two treatments, clamped to [0,1], each [B,C,S,S].
 
-    Both treatments share the noise η, which takes most of the sampling error out of their difference; under the
-    balanced prior p(z|x) they so share z. It is not turned from one to the other (`civae_core.draws`): nobody is
-    shown alone, and the same means would be known less well. They are those of decoded samples, not the decoding of
-    a mean (docs/method.md).
+    Both treatments share the noise η, which removes most of the sampling error from their difference; under the
+    balanced prior p(z|x) they therefore share z. η is not rotated from one treatment to the other
+    (`civae_core.draws`): no subject is shown alone, and rotation would estimate the same means less precisely. Each
+    result is the mean of decoded samples, not the decoding of a mean (docs/method.md).
     """
     first, second = (
         torch.stack(

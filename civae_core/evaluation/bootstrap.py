@@ -1,10 +1,10 @@
 """Intervals over images: the 95 % percentile bootstrap of means and of ratios of sums (METHOD 6).
 
-The images are resampled, not the pixels: an interval says how far the number would move with other test images
-of the same kind. It does not cover another training seed.
+Images are resampled, not pixels: an interval says how far the number would move with other test images of the same
+kind. It does not cover the variation between training seeds.
 
-Shares have score intervals instead: resampling what was seen 500 times of 500 finds it always, and would say that the
-share is 1 for certain.
+Shares have score intervals instead. If all of 500 images show something, every resample shows it too, and the
+bootstrap would report a share of 1 with certainty.
 """
 
 import math
@@ -17,13 +17,13 @@ from torch import Tensor
 RESAMPLES = 1000
 LEVEL = 0.95
 HALF_WIDTH = 1.959964
-"""Of a 95 % interval, in standard deviations of a normal distribution."""
+"""Half the width of a 95 % interval, in standard deviations of a normal distribution."""
 _INDICES_AT_ONCE = 100_000
 
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with the bounds of its interval; `mean` is the estimate on the images themselves."""
+    """An estimate with the bounds of its interval; `mean` is the estimate without resampling."""
 
     mean: float
     lo: float
@@ -52,7 +52,7 @@ def bootstrap_ratio(numerator_N: Tensor, denominator_N: Tensor, *, seed: int = 0
     Args:
         numerator_N: one finite term per image.
         denominator_N: one finite, non-negative term per image, not all 0.
-        seed: of the resampling; the same seed gives the same interval.
+        seed: seeds the resampling; the same seed gives the same interval.
 
     Raises:
         ValueError: there are no terms, some are not finite, or all denominators are 0.
@@ -72,7 +72,7 @@ def bootstrap_ratio(numerator_N: Tensor, denominator_N: Tensor, *, seed: int = 0
         sums_R2 = terms_N2[drawn_RN].sum(1)
         ratios.append(sums_R2[:, 0] / sums_R2[:, 1])
     ratio_R = torch.cat(ratios)
-    # A resample of images that all have denominator 0 says nothing about the ratio.
+    # A resample in which every denominator is 0 says nothing about the ratio.
     ratio_R = ratio_R[ratio_R.isfinite()]
     tail = (1.0 - LEVEL) / 2.0
     lo, hi = ratio_R.quantile(torch.tensor([tail, 1.0 - tail], dtype=torch.float64)).tolist()
@@ -80,10 +80,10 @@ def bootstrap_ratio(numerator_N: Tensor, denominator_N: Tensor, *, seed: int = 0
 
 
 def share_interval(is_so_N: Tensor) -> Interval:
-    """The share of 1 among values [N] that are 0 or 1, with Wilson's interval, which is never empty.
+    """The share of 1s among values [N] that are 0 or 1, with Wilson's interval, whose width is never 0.
 
     Raises:
-        ValueError: there are no values, or others.
+        ValueError: there are no values, or values other than 0 and 1.
     """
     _require_among((0, 1), is_so_N)
     share = float(is_so_N.double().mean())
@@ -91,17 +91,17 @@ def share_interval(is_so_N: Tensor) -> Interval:
 
 
 def share_change_interval(change_N: Tensor) -> Interval:
-    """The difference of two shares of the same images, with Bonett and Price's (2012) interval, which is never empty.
+    """The difference of two shares of the same images, with Bonett and Price's (2012) interval, never of width 0.
 
     Args:
-        change_N: by image 1 (only the first is so), −1 (only the second) or 0 (both or neither).
+        change_N: per image, 1 (counts only towards the first share), −1 (only the second) or 0 (both or neither).
 
     Raises:
-        ValueError: there are no values, or others.
+        ValueError: there are no values, or values other than −1, 0 and 1.
     """
     _require_among((-1, 0, 1), change_N)
     change = float(change_N.double().mean())
-    # One image of each kind, and so two in all, are added to those seen.
+    # One image is added to the gains and one to the losses, two in all.
     count = len(change_N) + 2
     gained, lost = (((change_N == way).sum().item() + 1) / count for way in (1, -1))
     centre = gained - lost
@@ -110,7 +110,7 @@ def share_change_interval(change_N: Tensor) -> Interval:
 
 
 def wilson_interval(share: float, count: float) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share observed in `count` cases; sensible at shares 0 and 1 too."""
+    """Wilson's 95 % interval for a share observed in `count` cases; also sensible for shares of 0 and 1."""
     shrink = 1 + HALF_WIDTH**2 / count
     centre = (share + HALF_WIDTH**2 / (2 * count)) / shrink
     half = HALF_WIDTH / shrink * math.sqrt(share * (1 - share) / count + HALF_WIDTH**2 / (4 * count**2))

@@ -1,4 +1,4 @@
-"""How well the model's attribute predictor tells attributes, and whether it means its probabilities."""
+"""How accurate the model's attribute predictor is, and how well its probabilities are calibrated."""
 
 import math
 from collections.abc import Sequence
@@ -27,14 +27,14 @@ CHANCE_DRAWS = 200
 
 
 def reliability(name: str, probability_N: Tensor, label_N: Tensor, bins: int = BINS) -> Reliability:
-    """Predictions of one binary attribute against what is so, in bins of equal width; 1 counts to the last bin.
+    """Compare predictions of one binary attribute with its labels, in bins of equal width; 1 is in the last bin.
 
     Args:
         probability_N: predicted probabilities of 1.
         label_N: 0 or 1.
 
     Raises:
-        ValueError: no images.
+        ValueError: there are no images.
     """
     if not len(label_N):
         raise ValueError(f"calibration of {name} needs at least one image")
@@ -64,7 +64,7 @@ def _edges(bins: int) -> Tensor:
 
 
 def _bin_of(probability_N: Tensor, bins: int = BINS) -> Tensor:
-    """Numbers of bins. Upper edges are part of the bin above, as in numpy's digitize; only the last bin is closed."""
+    """Bin indices. An upper edge is part of the bin above, as in numpy's digitize; only the last bin is closed."""
     return torch.bucketize(probability_N.contiguous(), _edges(bins)[1:-1], right=True)
 
 
@@ -72,7 +72,7 @@ def _bin_of(probability_N: Tensor, bins: int = BINS) -> Tensor:
 def predicted_outputs(
     model: IntactVAE, data: PreparedData, chosen: LabelledRows, device: torch.device
 ) -> Tensor:
-    """The predictor's outputs [N, A] on the CPU, treatments first: logits, or standardised means.
+    """The predictor's outputs [N, A] on the CPU, treatments first: logits, or standardised means if continuous.
 
     Raises:
         ValueError: the model has no predictor.
@@ -88,17 +88,17 @@ def predicted_outputs(
 def predictor_quality(
     stored: StoredModel, data: PreparedData, chosen: LabelledRows, device: torch.device
 ) -> dict[str, dict[str, Any]]:
-    """How well a model's predictor tells its inputs, by attribute; empty if the model has no predictor.
+    """How well a model's predictor predicts each input of the model; empty if it has no predictor.
 
     Args:
-        chosen: held-out rows, which may lack labels; an attribute without any is absent.
+        chosen: held-out rows, which may lack labels; an attribute without any label is absent from the result.
 
     Returns:
-        Of each attribute what `score_quality` says, and `nll`, the mean −log p(label), with what it is without the
-        calibration of the model's card as `nll_uncalibrated`. Of a binary one also `ece` and `ece_uncalibrated`, with
-        what chance makes of it, `ece_by_chance`; `temperature`; and `unsure`, the share of images whose likelier
-        value has a probability below `SURE`. Of a continuous one also `sd`, in raw units as `mae` is, and
-        `within_95`, the share of labels within ±1.96 sd.
+        For each attribute, what `score_quality` returns; `nll`, the mean −log p(label); and `nll_uncalibrated`, the
+        same without the calibration in the model's card. For a binary attribute also `ece`, `ece_uncalibrated` and
+        `ece_by_chance`, the value expected by chance; `temperature`; and `unsure`, the share of images whose likelier
+        value has a probability below `SURE`. For a continuous attribute whose spread is in the card, also `sd`, in
+        raw units like `mae`, and `within_95`, the share of labels within ±1.96 sd.
     """
     if stored.model.predictor is None:
         return {}
@@ -133,8 +133,9 @@ def _of_binary(
 
 
 def ece_by_chance(probability_N: Tensor, draws: int = CHANCE_DRAWS) -> float:
-    """The expected calibration error that so many images show when every probability is meant: the mean over labels
-    drawn from them. It is above 0, and what lies near it is no sign of miscalibration (Bröcker & Smith 2007).
+    """The expected calibration error of perfectly calibrated probabilities: its mean over labels drawn from them.
+
+    It is above 0, and an error near it is no sign of miscalibration (Bröcker & Smith 2007).
     """
     generator = generator_for(0, "calibration error by chance")
     bin_N = _bin_of(probability_N)
@@ -145,7 +146,7 @@ def ece_by_chance(probability_N: Tensor, draws: int = CHANCE_DRAWS) -> float:
         gap_K = probability_N.new_zeros(BINS).index_add_(0, bin_N, label_N - probability_N)
         return float(gap_K.abs().sum() / len(label_N))
 
-    # One after the other: all draws at once would take 1.6 kB an image.
+    # One draw after another: all at once would take 1.6 kB per image.
     return sum(error() for _ in range(draws)) / draws
 
 
@@ -158,7 +159,7 @@ def _of_quantity(
     def nll(sd: float) -> float:
         return float((0.5 * (error_M1 / sd).square() + math.log(sd) + 0.5 * math.log(2 * math.pi)).mean())
 
-    # Training counts the variance of a standardised quantity as 1: without a spread that is what the network says.
+    # Training takes the variance of a standardised quantity as 1; without a spread, that is what is predicted.
     found = {"nll_uncalibrated": nll(scale)}
     sd = card.spreads.get(attribute.name)
     if sd is None:
@@ -178,12 +179,12 @@ def calibration(
     device: torch.device,
     readings: Calibration = UNCALIBRATED,
 ) -> list[Reliability]:
-    """Reliability of each binary input; none if the model has no predictor.
+    """Reliability of the predictor for each binary input; empty if the model has no predictor.
 
     Args:
         attributes: the model's inputs, treatments first.
         chosen: held-out rows with all their labels.
-        readings: of the model's card.
+        readings: the calibration in the model's card.
     """
     if model.predictor is None or not any(a.kind == "binary" for a in attributes):
         return []

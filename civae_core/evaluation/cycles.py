@@ -1,6 +1,6 @@
-"""Composition and reversibility: an intervention that changes nothing, and one that is taken back (METHOD 6).
+"""Composition and reversibility: interventions that change nothing, and interventions that are undone (METHOD 6).
 
-Each step takes the picture that the last one left, clamped to [0,1] as a file would be, and abducts it anew.
+Each step takes the image that the previous one left, clamped to [0,1] as a file would be, and abducts it anew.
 """
 
 from typing import Any
@@ -18,10 +18,10 @@ from civae_core.evaluation.perceptual import Distance
 from civae_core.evaluation.question import Question
 
 CYCLES = {"1": 1, "10": 10}
-"""After how many rounds the distance is taken, by what it is called then."""
+"""Numbers of rounds after which the distance is taken, by their names in the entries."""
 BATCH = 64
 MOST_IMAGES = 64
-"""Ten rounds there and back are twenty counterfactuals of each image."""
+"""Kept small, because ten rounds there and back take twenty counterfactuals of each image."""
 
 
 def cycle_scores(
@@ -32,11 +32,11 @@ def cycle_scores(
     seed: int,
     lpips: Distance | None = None,
 ) -> dict[str, Any]:
-    """The entries `composition` and `reversibility` of a model, each at `noise_0` and `noise_1` (τ).
+    """A model's entries `composition` and `reversibility`, each at `noise_0` and `noise_1` (τ = 0 and τ = 1).
 
-    Composition repeats a null intervention, reversibility goes from t to t' and back; `l1_1` and `l1_10` are the mean
-    absolute distance from the input after 1 and 10 rounds, in [0,1], `ssim_1` and `ssim_10` the structural
-    similarity, `lpips_1` and `lpips_10` the perceptual distance where its network is at hand.
+    Composition repeats a null intervention; reversibility goes from t to t' and back. `l1_1` and `l1_10` are the mean
+    absolute distance from the input after 1 and 10 rounds, in [0,1]; `ssim_1` and `ssim_10` are the structural
+    similarity, and `lpips_1` and `lpips_10` the perceptual distance, where its network is available.
     At τ = 1 a null intervention returns the input whatever the model, so that entry is marked `trivial`.
     """
     items = evenly_spread(len(question.chosen), MOST_IMAGES)
@@ -66,7 +66,7 @@ def _values(
     *,
     there_and_back: bool,
 ) -> dict[str, Tensor]:
-    """Distances of some of the question's images [N] from what the rounds make of them, by measure and rounds."""
+    """Distances [N] between some of the question's images and what the rounds make of them, by measure and rounds."""
     distances: dict[str, Distance] = {"l1": _mean_absolute_error}
     if data.size >= SSIM_WINDOW:
         distances["ssim"] = ssim

@@ -1,16 +1,16 @@
-"""Does more of a treatment do more? A model's response to a sweep of doses, held against the truth's (METHOD 6).
+"""Does more of a treatment do more? A model's response to a sweep of doses, compared with the truth's (METHOD 6).
 
-Where the data knows the same subjects under several doses of one treatment, u = y*(highest) − y*(lowest), of those
-doses within the range of training, is the direction in which the treatment moves this subject's picture. The response
-to a dose d is how far along it
+Suppose that the data knows the same subjects under several doses of one treatment. Among those within the range of
+training, u = y*(highest) − y*(lowest) is the direction in which the treatment moves a subject's image. The response
+to a dose d is how far it moves the model's image along u,
 
     r(d) = ⟨y'(d) − y'(lowest), u⟩ / ‖u‖²
 
-so that the truth goes from 0 at the lowest of those doses to 1 at the highest. The sweep goes on beyond the range of
-training, where a model should neither turn back nor leave the colours there are.
+so the truth goes from 0 at the lowest of those doses to 1 at the highest. The sweep continues beyond the range of
+training, where a model should neither turn back nor leave the range of possible colours.
 
-Doing nothing is monotone in every dose. So that it earns nothing here, a response counts as monotone only if it also
-goes the truth's way by at least a tenth of the truth's effect.
+Doing nothing is monotone in every dose. To give it no credit, a response counts as monotone only if it also rises in
+the truth's direction by at least a tenth of the truth's effect.
 """
 
 from dataclasses import dataclass
@@ -30,41 +30,41 @@ from civae_core.yardstick import Yardstick
 
 BATCH = 64
 MOST_IMAGES = 256
-"""A sweep asks for about ten counterfactuals of each image."""
+"""Kept small, because a sweep takes about ten counterfactuals of each image."""
 BEYOND = (-0.5, -0.25, 1.25, 1.5)
-"""Doses outside of what training saw, as positions in its range."""
+"""Doses outside the range of training, as positions relative to it (0 is its low end, 1 its high end)."""
 SLACK = 0.03
 """How far a response may fall between two doses and still count as monotone, in units of the truth's whole effect.
 
-Of the built-in faces themselves one in a hundred falls further: u is the way from the lowest dose to the highest, and
-the way between two doses may bend off it."""
+For one in a hundred of the built-in faces, even the truth falls further: u points from the lowest dose to the
+highest, and the path between two doses may bend away from it."""
 SLACK_BEYOND = 0.1
-"""The same where a dose lies beyond the range of training: there u no longer points the whole way, as where a
-hairline that recedes further takes grey hair with it."""
+"""The same where a dose lies beyond the range of training. There u no longer points along the whole change: for
+example, a hairline that recedes further takes grey hair with it."""
 LEAST_RISE = 0.1
-"""What it must rise in all, in the same units."""
+"""How far a response must rise in all to count as monotone, in the same units."""
 SMALLEST_EFFECT = 10 / 255
-"""Values of pixels that the truth changes by less than this in all say nothing about order."""
+"""Pixel values that the truth changes by less than this in all say nothing about order."""
 STEP_SLACK = 2 / 255
-"""How far a value of a pixel may go back between two doses: about the rounding of two pictures."""
+"""How far a pixel value may move back between two doses: about the rounding error of two images."""
 
 
 @dataclass(frozen=True)
 class KnownDoses:
-    """Subjects whose pictures the data knows at several doses of one treatment."""
+    """Subjects whose true images the data knows at several doses of one treatment."""
 
     treatment: Attribute
     place: int
-    """Which of the model's treatments it is."""
+    """Index of the treatment among the model's treatments."""
     doses: tuple[float, ...]
     """Ascending; at least two of them lie within the range of training."""
     truths: tuple[KnownTruth, ...]
-    """For each dose, the picture of every chosen row."""
+    """For each dose, the image of every chosen row."""
     chosen: LabelledRows
 
     @property
     def inside(self) -> list[int]:
-        """Which doses lie within the range of training."""
+        """Indices of the doses that lie within the range of training."""
         return [number for number, dose in enumerate(self.doses) if self.treatment.in_range(dose)]
 
     @property
@@ -78,7 +78,7 @@ class KnownDoses:
 def known_doses(
     data: PreparedData, roles: AttributeRoles, chosen: LabelledRows, limit: int = MOST_IMAGES
 ) -> list[KnownDoses]:
-    """Each treatment of which the data knows two doses or more within the range of training, on their common rows."""
+    """The known doses of each treatment with two or more in the range of training, on the rows that have them all."""
     found = []
     for place, treatment in enumerate(roles.treatments):
         truths = {
@@ -108,25 +108,26 @@ def dose_scores(
     seed: int,
     yardstick: Yardstick | None = None,
 ) -> dict[str, Any]:
-    """How a method's pictures (τ = 1) respond to a sweep of doses.
+    """Score how a method's images (τ = 1) respond to a sweep of doses.
 
-    - `monotone`: share of subjects whose response never falls, by more than 3 % of the truth's whole effect, from one
-      dose to the next, and in all rises by at least 10 % of it; `true_monotone`: the truth's own share;
-      `monotone_beyond`: the same over the whole sweep, where it may fall by up to 10 % beyond the range of training;
-    - `pixels_in_order`: the same share of pixel values (in each channel), of those that the truth only raises or only
-      lowers from dose to dose;
+    - `monotone`: share of subjects whose response never falls from one dose to the next by more than 3 % of the
+      truth's whole effect, and rises by at least 10 % of it in all; `true_monotone`: the same share for the truth;
+      `monotone_beyond`: `monotone` over the whole sweep, where falls of up to 10 % are allowed beyond the range of
+      training;
+    - `pixels_in_order`: the corresponding share of pixel values (in each channel), among those that the truth only
+      raises or only lowers from dose to dose;
     - `reach`: the response at the highest dose, where the truth's is 1;
     - `response_error`: mean |r(d) − r*(d)| over the doses above the lowest;
-    - `finite`: share of subjects whose pictures are finite at every dose;
-    - `curve`, by dose: `response`, the `true_response` where it is known, whether it is `in_range` of training, and
-      `clipped`, the share of values outside [0, 1] by more than the rounding of a picture;
-    - with a scorer that knows a continuous treatment: `seen` in the curve, the value that it sees on average (and in
-      the truth, `seen_truth`), and `seen_correlation`, of the value seen and the dose, over subjects and doses.
+    - `finite`: share of subjects whose images are finite at every dose;
+    - `curve`, by dose: `response`; `true_response`, where it is known; `in_range`, whether the dose is in the range
+      of training; and `clipped`, the share of values outside [0, 1] by more than the rounding of an image;
+    - with a scorer that knows a continuous treatment: in the curve `seen`, the mean value that it sees, and
+      `seen_truth`, the same for the truth; and `seen_correlation` of value and dose, over subjects and doses.
 
-    Doses are the known ones within the range of training unless said otherwise. Everything but `finite`, `clipped`,
-    `in_range` and `seen_correlation` has an interval over subjects. Copying the input scores 0 in `monotone`,
-    `pixels_in_order` and `reach`. Subjects whose pictures are not finite count as not monotone and take no part in
-    the rest; subjects that the truth does not change take no part at all.
+    Doses are the known ones within the range of training unless stated otherwise. Everything but `true_monotone`,
+    `finite`, `clipped`, `in_range` and `seen_correlation` has an interval over subjects. Copying the input scores 0
+    in `monotone`, `pixels_in_order` and `reach`. Subjects whose images are not finite count as not monotone and are
+    left out of the rest; subjects that the truth does not change are left out altogether.
     """
     gathered: dict[str, list[Tensor]] = {}
     with progress(f"evaluate doses of {known.treatment.name} with {method.name}", len(known.chosen)) as bar:
@@ -146,7 +147,7 @@ def _batch(
     device: torch.device,
     yardstick: Yardstick | None,
 ) -> dict[str, Tensor]:
-    """Values [n], or [n, D] by dose of the sweep; [n, K] by known dose for the truth."""
+    """Values per subject: [n], or [n, D] over the doses of the sweep; for the truth [n, K] over the known doses."""
     chosen, inside = known.chosen[items], known.inside
     if yardstick is not None and not _can_see(yardstick, known.treatment):
         yardstick = None
@@ -188,7 +189,7 @@ def _batch(
 
 
 def _pixels_in_order(answers_BKCHW: Tensor, truth_BKCHW: Tensor) -> tuple[Tensor, Tensor]:
-    """Counts [n]: values of pixels in the truth's order, and all that the truth moves one way only."""
+    """Counts [n]: pixel values that follow the truth's order, and all that the truth moves in one direction only."""
     true_steps, steps = truth_BKCHW.diff(dim=1), answers_BKCHW.diff(dim=1)
     whole_BCHW = truth_BKCHW[:, -1] - truth_BKCHW[:, 0]
     way_B1CHW = whole_BCHW.sign()[:, None]
@@ -266,13 +267,13 @@ def _point(
 
 
 def _rises(response_NK: Tensor, slack: float | Tensor = SLACK) -> Tensor:
-    """Bool [N]: never falls by more than `slack` from dose to dose, and rises in all."""
+    """Bool [N]: the response never falls by more than `slack` from dose to dose, and rises by `LEAST_RISE` in all."""
     never_falls_N = (response_NK.diff(dim=1) >= -slack).all(dim=1)
     return never_falls_N & (response_NK[:, -1] - response_NK[:, 0] >= LEAST_RISE)
 
 
 def _seen(yardstick: Yardstick, treatment: Attribute, picture_BCHW: Tensor) -> Tensor:
-    """What the scorer sees of a continuous treatment, in raw units."""
+    """The value of a continuous treatment that the scorer sees in each image, in raw units."""
     column = yardstick.index(treatment.name)
     shift, scale = yardstick.attributes[column].shift_and_scale
     return yardstick.read(picture_BCHW).outputs_BA[:, column] * scale + shift

@@ -1,7 +1,7 @@
-"""How near are a method's mean effects to the true ones: of everyone (ATE) and by covariate (CATE)?
+"""How close a method's mean effects are to the true ones, over everyone (ATE) and by covariate (CATE).
 
-Both relative to the size of the true mean effect: 0 is perfect, and copying the input scores 1. A model whose effect
-is right on average may still be wrong in each group; only the second number shows it.
+Both errors are relative to the size of the true mean effect: 0 is perfect, and copying the input scores 1. A model
+whose effect is right on average may still be wrong in each group; only the second error shows it.
 """
 
 from collections.abc import Sequence
@@ -30,10 +30,10 @@ from civae_core.evaluation.subgroups import FEWEST
 
 
 class MeanEffectTally:
-    """Collects mean effects of raising the treatment, of everyone and by covariate, from photographs (τ = 1)."""
+    """Collects mean effects of raising the treatment, over everyone and by covariate, from photographs (τ = 1)."""
 
     def __init__(self, groups: Sequence[EffectGroup], truth: GroupMeans) -> None:
-        """`truth` has the true mean effects of the groups, of which the first is everyone."""
+        """`truth` holds the true mean effects of `groups`, the first of which is everyone."""
         self._groups = groups
         self._truth = truth
         self._means = GroupMeans(members(groups), len(truth.count_KG))
@@ -56,14 +56,14 @@ class MeanEffectTally:
         return {}
 
     def summary(self, seed: int = 0) -> dict[str, Any]:
-        """What cannot be told, as of a true mean effect that is nil, is absent.
+        """Errors of the mean effects; what is undefined, because a true mean effect is 0, is absent.
 
         - `ate_error`: ‖mean − true mean‖ / ‖true mean‖ of everyone's effect images, a number, and
           `ate_error_interval`, the same with its interval over subjects {"mean", "lo", "hi", "chance", "corrected"};
-        - `cate_error`: {"mean", "lo", "hi", "chance", "corrected", "worst", "groups"} of the groups by covariate.
+        - `cate_error`: {"mean", "lo", "hi", "chance", "corrected", "worst", "groups"} for the groups by covariate.
 
-        Answers that are right on average but not for each subject do not score 0 but about `chance`, which falls
-        with the root of the number of subjects; `corrected` is without it (see `MeanErrors.mean`).
+        Answers that are right on average but not for each subject score about `chance` instead of 0. `chance` falls
+        with the square root of the number of subjects; `corrected` has it removed (see `MeanErrors.mean`).
         """
         errors = MeanErrors.of(self._means, self._truth, self._apart.all)
         entries: dict[str, Any] = {}
@@ -78,10 +78,10 @@ class MeanEffectTally:
 def groups_and_truth(
     question: Question, data: PreparedData, covariates: Sequence[Attribute], device: torch.device
 ) -> tuple[list[EffectGroup], GroupMeans] | None:
-    """Everyone and both values of each binary covariate, with their true mean effects.
+    """The group of everyone and one group per value of each binary covariate, with their true mean effects.
 
-    None where the truth is not known, or nobody's treatment changes. Either value of a covariate needs FEWEST
-    subjects: a mean over fewer says little of a population.
+    None where the truth is not known or nobody's treatment changes. Each value of a covariate needs FEWEST subjects:
+    a mean over fewer says little about a population.
     """
     groups = effect_groups(question, covariates, fewest=FEWEST)
     if question.truth is None or not groups[0].count:
@@ -97,11 +97,11 @@ def groups_and_truth(
 def prior_effect_scores(
     method: TrainedModel, data: PreparedData, question: Question, device: torch.device, seed: int
 ) -> dict[str, Any]:
-    """`ate_error_prior` and `cate_error_prior`: mean effects from draws of the prior, without any photograph.
+    """`ate_error_prior` and `cate_error_prior`: errors of mean effects from prior draws, without any photograph.
 
-    For each test subject one is drawn from p(z|x,t) with its covariates and doses. Since the true mean is that of
-    the test subjects, whose own noise the prior does not know, a faultless prior does not score 0 but about
-    `chance`, which the entries give beside {"mean", "lo", "hi"}, as those from photographs do.
+    For each test subject, one is drawn from p(z|x,t) with the same covariates and doses. The true mean is that of
+    the test subjects, whose own noise the prior does not know. Even a faultless prior therefore scores about `chance`
+    instead of 0; as for photographs, the entries give `chance` beside {"mean", "lo", "hi"}.
     """
     known = groups_and_truth(question, data, method.stored.card.roles.covariates, device)
     if known is None:
@@ -122,6 +122,6 @@ def prior_effect_scores(
 
 
 def _by_covariate(name: str, groups: Sequence[EffectGroup], errors: MeanErrors) -> dict[str, Any]:
-    """The entry over all groups but the first, which is everyone."""
+    """The entry `name` over all groups but the first, which is everyone."""
     found = compared(errors, [g.label for g in groups], [g.count for g in groups], range(1, len(groups)))
     return {name: found} if found else {}

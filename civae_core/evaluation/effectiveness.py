@@ -1,4 +1,4 @@
-"""Does the intended change show? The independent scorer looks for it in the counterfactuals (METHOD 6)."""
+"""Effectiveness: does the independent scorer see the intended change in the counterfactuals? (METHOD 6)"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,41 +15,46 @@ from civae_core.yardstick import Yardstick
 
 
 class EffectivenessTally:
-    """The scorer's verdict on the treatments that a question changes, against the values that were intended.
+    """Compares what the scorer sees of the treatments that a question changes with the values that were intended.
 
-    At τ = 1 as `effectiveness`, at τ = 0 as `effectiveness_mean_image`. Each maps a treatment to scores over the
-    images in which that treatment changes (an image that had the intended value already proves nothing):
+    The entries are `effectiveness` (τ = 1) and `effectiveness_mean_image` (τ = 0). Each maps a treatment to scores
+    over the images in which that treatment changes (an image that already had the intended value proves nothing).
+    For a binary treatment:
 
-    - `accuracy` of a binary one, with its interval: the share of counterfactuals in which the scorer sees the
-      intended value (its logit is on that side of 0);
-    - `f1`: harmonic mean of precision and recall for the value 1, intended against seen, and `auc`: the probability
-      that a counterfactual meant to be 1 scores above one meant to be 0; both absent where only one value was
-      intended;
-    - `mae` of a continuous one, with its interval: mean |seen − intended| in raw units, and `correlation` of the two,
-      absent where either does not vary. Where the truth is known, also `mae_from_truth`: mean |seen − seen in the
-      truth|. A scorer that cannot tell 70 years from 80 finds the truth itself far from what was intended; that
-      distance is the scorer's, and this one the method's: the truth scores 0.
+    - `accuracy`, with its interval: the share of counterfactuals in which the scorer sees the intended value (its
+      logit is on that side of 0);
+    - `f1`: harmonic mean of precision and recall for the value 1, seen against intended, and `auc`: the probability
+      that a counterfactual meant to be 1 scores above one meant to be 0. Both are absent where only one value was
+      intended.
 
-    Absent are treatments that no image changes, that the scorer could not learn, and doses of a binary treatment
-    between 0 and 1, for which a scorer of two classes has no right answer.
+    For a continuous treatment:
+
+    - `mae`, with its interval: mean |seen − intended| in raw units, and `correlation` of the two, absent where either
+      does not vary;
+    - `mae_from_truth`, where the truth is known: mean |seen − seen in the truth|. A scorer that cannot tell 70 years
+      from 80 finds the truth itself far from the intended value. That distance is the scorer's fault, whereas this
+      one is the method's: the truth scores 0.
+
+    Treatments that no image changes or that the scorer could not learn are absent, and so are doses of a binary
+    treatment between 0 and 1, for which a two-class scorer has no right answer.
     """
 
     def __init__(self, yardstick: Yardstick, treatments: Sequence[Attribute]) -> None:
         """
         Args:
-            treatments: the model's, in the order of `Asked.t_new_BT`.
+            treatments: the model's treatments, in the order of `Asked.t_new_BT`.
         """
         learned = {attribute.name for attribute in yardstick.attributes}
         self._places = [place for place, attribute in enumerate(treatments) if attribute.name in learned]
         self._columns = [yardstick.index(treatments[place].name) for place in self._places]
-        # The scorer standardises by the data that it learned from, a model by its own.
+        # The scorer standardises by its own training data, which may differ from the model's.
         self._attributes = [yardstick.attributes[column] for column in self._columns]
         self._kept: dict[str, KeptRows] = {}
 
     def add(self, asked: Asked, answer: Answer, seen: Seen | None) -> None:
         """
         Raises:
-            ValueError: there is no reading.
+            ValueError: there is no reading by a scorer.
         """
         if seen is None:
             raise ValueError("effectiveness needs a scorer")
@@ -67,9 +72,9 @@ class EffectivenessTally:
             self._kept.setdefault(name, KeptRows()).add(values_BT)
 
     def per_image(self) -> dict[str, Tensor]:
-        """`effective` [N]: 1 where the scorer sees each binary treatment that the question changes as intended, or 0.
+        """`effective` [N]: 1 where the scorer sees as intended all binary treatments that the question changes, or 0.
 
-        It says nothing of an image in which nothing changes.
+        The value is meaningless for an image in which nothing changes.
         """
         judged = [
             place
@@ -89,14 +94,14 @@ class EffectivenessTally:
 
     @property
     def _has_truth(self) -> bool:
-        """Whether the truth of every image was read."""
+        """Whether the scorer has read the truth of every image."""
         return len(self._kept.get("seen_truth", ())) == len(self._kept["seen"])
 
     def _all(self, name: str) -> Tensor:
         return self._kept[name].all
 
     def _judged(self, place: int) -> Tensor:
-        """Bool [N]: images in which this treatment changes to something that can be told right from wrong."""
+        """Bool [N]: images in which this treatment changes to a value that the scorer can confirm or deny."""
         changed_N, intended_N = self._all("changed")[:, place], self._all("intended")[:, place]
         if self._attributes[place].kind == "binary":
             return changed_N & ((intended_N <= 0) | (intended_N >= 1))

@@ -1,4 +1,4 @@
-"""The evaluation of methods on prepared data: by independent networks, and against the truth where it is known."""
+"""Evaluate methods on prepared data, with independent networks and, where it is known, against the truth."""
 
 import logging
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The numbers as in `evaluate --json`, and the pictures that go with them."""
+    """The numbers of `evaluate --json`, and the pictures that go with them."""
 
     numbers: dict[str, Any]
     pictures: list[Picture]
@@ -54,26 +54,26 @@ def evaluate(
     instruments: Instruments = Instruments(),
     pictures: bool = True,
 ) -> Evaluation:
-    """Scores models, and copying the input, on held-out images.
+    """Score models, and copying the input, on held-out images.
 
-    Where the data knows the truth under interventions on the models' treatments, counterfactuals are held against
+    Where the data knows the truth under interventions on the models' treatments, counterfactuals are compared with
     it, on the images that have it: `methods` has the scores of the first such intervention, `other_interventions`
-    those of the others. Elsewhere the first treatment is changed, and judged by the instruments alone. `n` counts the
-    images that are asked about: those whose treatment the intervention changes.
+    those of the others. Otherwise the first treatment is changed, and the instruments alone judge the result. `n`
+    counts the images that are asked about: those whose treatment the intervention changes.
 
     Args:
-        models: the first is the one in question, the others are held against it; runs that differ in nothing but
-            their seed are summarised as one method.
+        models: the first is the one in question, and the others are compared with it; runs that differ only in their
+            seed are summarised as one method.
         split: the images to score.
-        limit: ask about at most this many images, spread over the split.
-        seed: of bootstrap and posterior draws.
-        instruments: independent networks that judge the images; what needs one that is missing is not scored.
-        pictures: draw them, too.
+        limit: ask about at most this many images, spread evenly over the split.
+        seed: seeds the bootstrap and all random draws.
+        instruments: independent networks that judge the images; scores that need a missing one are absent.
+        pictures: whether to draw the pictures, too.
 
     Raises:
-        UsageError: a model was trained for another question than the first, or the images have another format.
-        DataError: the split has no labelled images, or none that is changed, or the table lacks one of the model's
-            attributes.
+        UsageError: a model was trained for another question than the first, or for another image format.
+        DataError: the split has no labelled images, or none that an intervention changes, or the table lacks one of
+            the model's attributes.
     """
     roles = models[0].card.roles
     methods = require_comparable(models, data)
@@ -98,7 +98,7 @@ def evaluate_foreign(
     seed: int = 0,
     instruments: Instruments = Instruments(),
 ) -> Evaluation:
-    """Scores pictures of other programs and, asked the same, models beside them.
+    """Score other programs' pictures and, on the same questions, models beside them.
 
     Raises:
         UsageError, DataError: the pictures do not fit the data or the roles.
@@ -126,7 +126,7 @@ def evaluate_questions(
     instruments: Instruments,
     pictures: bool = True,
 ) -> Evaluation:
-    """Scores the answers of any methods; of the models among them more than their answers is judged."""
+    """Score the answers of any methods; the trained models among them also get the scores of `model_scores`."""
     models = [method for method in methods if isinstance(method, TrainedModel)]
     device = _device_of(models, instruments)
     question, *others = questions
@@ -148,7 +148,7 @@ def evaluate_questions(
         "fingerprint": data.fingerprint,
         "split": split,
         "n": len(question.chosen),
-        **({"noise": 1.0} if models else {}),  # other programs' pictures are as they are
+        **({"noise": 1.0} if models else {}),  # other programs' pictures have no τ
         "seed": seed,
         "treatment": [a.name for a in roles.treatments],
         "covariates": [a.name for a in roles.covariates],
@@ -173,16 +173,16 @@ def evaluate_questions(
 def predictor_scores(
     models: Sequence[TrainedModel], data: PreparedData, question: Question, device: torch.device
 ) -> dict[str, Any]:
-    """The entry `predictor`: by model and attribute, how well the model fills in what was not stated."""
+    """The entry `predictor`: by model and attribute, how well the model predicts attributes that were not stated."""
     found = {m.name: predictor_quality(m.stored, data, question.everyone, device) for m in models}
     found = {name: quality for name, quality in found.items() if quality}
     return {"predictor": found} if found else {}
 
 
 def overlap_by_treatment(data: PreparedData, roles: AttributeRoles) -> dict[str, Any]:
-    """The overlap diagnostics of each treatment on the training split (METHOD 6); none where it has no images.
+    """Overlap diagnostics of each treatment on the training split (METHOD 6); empty if the split has no images.
 
-    The other treatments are covariates of each, for do(treatment) leaves them as they are.
+    For each treatment, the others count as covariates, because do(treatment) leaves them as they are.
     """
     if not len(data.rows("train")):
         return {}
@@ -212,7 +212,7 @@ def _score_question(
     seed: int,
     instruments: Instruments,
 ) -> dict[str, dict[str, Any]]:
-    """Entries by method: the copy first and, where a yardstick can judge it, the truth last."""
+    """Entries by method: the copy first and, where it is known and a yardstick can judge it, the truth last."""
     judged = question.truth is not None and instruments.yardstick is not None
     asked: list[Method] = [CopyInput(), *methods, *([TrueCounterfactual()] if judged else [])]
     found = counterfactual_scores(
@@ -232,7 +232,7 @@ def _score_question(
 
 
 def _by_group(entries: dict[str, dict[str, Any]], groups: dict[str, str]) -> dict[str, dict[str, Any]]:
-    """Entries that are not empty, those of one group's runs as one."""
+    """The non-empty entries by group, with the runs of one group summarised as one entry."""
     gathered: dict[str, list[dict[str, Any]]] = {}
     for name, entry in entries.items():
         gathered.setdefault(groups.get(name, name), []).append(entry)
@@ -257,7 +257,7 @@ def _device_of(models: Sequence[TrainedModel], instruments: Instruments) -> torc
 
 
 def require_comparable(models: Sequence[StoredModel], data: PreparedData) -> list[TrainedModel]:
-    """The models under their names, if they can be compared on this data.
+    """Name the models, after checking that they can be compared on this data.
 
     Raises:
         UsageError: a model was trained for another question than the first, or the images have another format.
@@ -286,7 +286,7 @@ def default_data(stored: StoredModel) -> PreparedData:
     """The prepared data that a model was trained on.
 
     Raises:
-        DataError: it is no longer where training found it. Data that has changed since is only warned about.
+        DataError: the data is no longer where training found it. If it has changed since, there is only a warning.
     """
     identity = stored.card.data
     try:

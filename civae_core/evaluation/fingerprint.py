@@ -1,6 +1,7 @@
-"""What an evaluation's numbers were computed by, so that kept numbers are not taken for those of today's measures.
+"""A fingerprint of the scoring code, so that stored numbers are not mistaken for those of the current measures.
 
-evaluation/evaluate.py and all it imports, directly or not  −  what only shows, names or refuses
+It covers evaluation/evaluate.py and all that it imports, directly or indirectly, except modules that compute no
+number: those that only show results, read configs, handle files or report errors (`WITHOUT_BEARING`).
 """
 
 import ast
@@ -14,24 +15,24 @@ _SHOWING = "figures", "evaluation/illustrate.py", "evaluation/sheets.py", "infer
 _READING_CONFIGS = tuple(
     f"config/{name}.py" for name in ("__init__", "convert", "dump", "load", "problems", "yaml")
 )
-"""A model's card brings its config as `config/schema.py` checks it, which counts."""
+"""Modules that read config files. A model's card has its config, checked by `config/schema.py`, which does count."""
 _HELPING = tuple(f"{name}.py" for name in ("errors", "files", "model_paths", "os_errors", "progress"))
 WITHOUT_BEARING = (*_SHOWING, *_READING_CONFIGS, *_HELPING)
-"""Folders and files that evaluating imports, and that compute no number. What is not named counts, so that a new
-module cannot be forgotten."""
+"""Folders and files that the evaluation imports but that compute no numbers. Whatever is not named here counts, so
+that a new module cannot be forgotten."""
 
 
 @cache
 def scoring_fingerprint() -> str:
     """The fingerprint of the code that turns a model and images into numbers.
 
-    A version to be raised by hand would be forgotten; scoring once more than needed costs little beside training.
+    A version number to be raised by hand would be forgotten; a needless scoring costs little compared with training.
     """
     return code_fingerprint(scoring_files())
 
 
 def scoring_files() -> dict[str, Path]:
-    """The modules that the numbers depend on, by their place in the package."""
+    """The modules that the numbers depend on, by their path within the package."""
     return {
         place: path
         for place, path in imported_by(ENTRANCE, Path(__file__).parents[1]).items()
@@ -41,13 +42,13 @@ def scoring_files() -> dict[str, Path]:
 
 @cache
 def imported_by(entrance: str, package: Path) -> dict[str, Path]:
-    """The modules of a package that one of them imports, itself included, by their place in the package, in order.
+    """The modules that a module of a package imports, including itself, sorted, by their path within the package.
 
-    Whatever its code names counts: also what is imported within a function, or for types alone.
+    Imports count wherever they stand, also within a function or for types alone, and so do imports of imports.
 
     Args:
-        entrance: the module's place.
-        package: its folder.
+        entrance: the module's path within the package.
+        package: the package's folder.
     """
     found: set[str] = set()
     waiting = [entrance]
@@ -64,7 +65,7 @@ def imported_by(entrance: str, package: Path) -> dict[str, Path]:
 
 
 def _imports(code: ast.Module) -> Iterator[str]:
-    """Dotted names of what might be modules: in `from a.b import c`, c may be one or not."""
+    """Dotted names of possible modules: in `from a.b import c`, c may or may not be one."""
     for node in ast.walk(code):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -74,7 +75,7 @@ def _imports(code: ast.Module) -> Iterator[str]:
 
 
 def _places(name: str, package: Path) -> Iterator[str]:
-    """The modules of the package that run when a dotted name is imported: it, and the packages that it lies in."""
+    """The package's modules that run when a dotted name is imported: its own, and those of the enclosing packages."""
     top, *parts = name.split(".")
     if top == package.name:
         for depth in range(len(parts) + 1):
@@ -85,9 +86,18 @@ def _places(name: str, package: Path) -> Iterator[str]:
 
 
 def code_fingerprint(files: dict[str, Path]) -> str:
-    """SHA-256 of Python files as they are understood: comments and layout do not count."""
+    """SHA-256 of the syntax trees of Python files, in which comments, docstrings and layout do not count."""
     digest = sha256()
     for place, path in files.items():
+        code = _WithoutDocstrings().visit(ast.parse(path.read_text(encoding="utf-8")))
         digest.update(place.encode())
-        digest.update(ast.dump(ast.parse(path.read_text(encoding="utf-8"))).encode())
+        digest.update(ast.dump(code).encode())
     return digest.hexdigest()
+
+
+class _WithoutDocstrings(ast.NodeTransformer):
+    """Removes strings that are statements: docstrings of modules, classes, functions and attributes."""
+
+    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
+        is_string = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        return None if is_string else node

@@ -1,6 +1,6 @@
-"""Counterfactuals made by any other program, scored as ours are; and the questions that it is to answer.
+"""Counterfactuals made by other programs, scored as ours are, and the questions that those programs are to answer.
 
-`foreign_table.py` says what the folder holds.
+`foreign_table.py` describes the folder that holds the answers.
 """
 
 import csv
@@ -43,17 +43,17 @@ from civae_core.reading import read_json
 log = logging.getLogger(__name__)
 
 ORIGIN = "questions.json"
-"""Beside a table that we wrote: which data its row numbers belong to."""
+"""Written beside a table of questions: which data its row numbers belong to."""
 
 Key = tuple[int, tuple[float, ...]]
-"""What is answered: a row of the prepared data, and the intended treatments."""
+"""What a picture answers: a row of the prepared data, and the intended treatments."""
 Files = tuple[Path, Path | None]
 """A counterfactual and, where there is one, the reconstruction of its source."""
 
 
 @dataclass(frozen=True)
 class ForeignMethod:
-    """One program's pictures; they are read when they are asked for."""
+    """One program's pictures, which are read when asked for."""
 
     name: str
     treatments: tuple[str, ...]
@@ -62,13 +62,13 @@ class ForeignMethod:
     data: PreparedData
 
     def answer(self, asked: Asked) -> Answer:
-        """Reads the pictures that answer a batch.
+        """Read the pictures that answer a batch.
 
-        A program that gives reconstructions has one noise level: its counterfactual then also stands beside its
-        reconstruction (τ = 0), so that its blur is not taken for a change.
+        A program that provides reconstructions has one noise level: its counterfactual is then also compared with
+        its reconstruction (τ = 0), so that its blur is not taken for a change.
 
         Raises:
-            DataError: the program was not asked this, or a file has changed since the folder was opened.
+            DataError: the program has no answer to a question, or a file has changed since the folder was opened.
         """
         files = [self._files_of(key) for key in _keys(asked.rows_B, asked.t_new_BT)]
         device = asked.y_BCHW.device
@@ -93,29 +93,29 @@ class ForeignMethod:
 
 @dataclass(frozen=True)
 class ForeignImages:
-    """All methods of a folder, which answer the same questions, in the order of rows and then of values."""
+    """All methods of a folder; they answer the same questions, sorted by row and then by intended values."""
 
     folder: Path
     treatments: tuple[str, ...]
     rows_N: Tensor
     t_new_NT: Tensor
-    """Intended values, one column for each treatment that the table has."""
+    """Intended values, one column for each treatment in the table."""
     files: Mapping[str, Sequence[Files]]
     """The pictures [N] of each method."""
 
 
 def open_foreign(folder: Path, data: PreparedData, treatments: Sequence[str]) -> ForeignImages:
-    """Reads a folder's table, and every picture once, so that nothing is found to be wrong after the work.
+    """Read a folder's table, and every picture once, so that errors are found before the work and not after it.
 
-    Rows that name no method are of one that is called like the folder.
+    Rows that name no method belong to one that is named after the folder.
 
     Args:
-        treatments: attributes whose columns are the intended values; empty takes every column that is an attribute.
+        treatments: attributes whose columns hold the intended values; if empty, all columns that are attributes.
 
     Raises:
-        UsageError: there is no such folder or table.
-        DataError: the questions were written for other data; a row that cannot be understood, or answers what another
-            row answers; methods that answer different questions; or unusable pictures.
+        UsageError: there is no such folder or table, or there are several tables.
+        DataError: the questions were written for other data; a row cannot be understood, or answers the same as
+            another row; methods answer different questions; or pictures are unusable.
     """
     path = find_answers(folder)
     _require_origin(folder, data)
@@ -147,13 +147,13 @@ def open_foreign(folder: Path, data: PreparedData, treatments: Sequence[str]) ->
 
 
 def foreign_questions(foreign: ForeignImages, data: PreparedData, roles: AttributeRoles) -> list[Question]:
-    """What the pictures answer: a question for each known truth, that with most answers first, and one for the rest.
+    """The questions that the pictures answer: one per known truth, most answers first, and one for the rest.
 
     A subject may be asked about several times, as in a sweep. Rows that intend no change are left out, with a
     warning.
 
     Raises:
-        UsageError: a treatment of the table is none of the roles'.
+        UsageError: a treatment of the table is not among those of the roles.
         DataError: a source's treatment or covariate is unknown, or no row intends a change.
     """
     rows_N = foreign.rows_N
@@ -203,7 +203,7 @@ def foreign_questions(foreign: ForeignImages, data: PreparedData, roles: Attribu
 
 
 def answering(foreign: ForeignImages, roles: AttributeRoles, data: PreparedData) -> list[ForeignMethod]:
-    """The methods, with their pictures found by all treatments of the question, also those they leave alone."""
+    """The methods, with their pictures keyed by all treatments of the roles, also those without a column."""
     keys = _keys(foreign.rows_N, _intended(foreign, data, roles))
     treatments = tuple(attribute.name for attribute in roles.treatments)
     return [
@@ -215,10 +215,10 @@ def answering(foreign: ForeignImages, roles: AttributeRoles, data: PreparedData)
 def write_split_questions(
     data: PreparedData, roles: AttributeRoles, folder: Path, *, split: Split, limit: int | None = None
 ) -> Path:
-    """`write_questions` for what `evaluate` would ask a model about a split; refuses to overwrite a table.
+    """Call `write_questions` for the first question that `evaluate` would ask a model about a split.
 
     Raises:
-        UsageError: the folder holds a table already.
+        UsageError: the folder already holds a table.
     """
     if (folder / TABLE).exists():
         raise UsageError(f"--questions {folder}: already holds {TABLE}", hint="name a new folder")
@@ -227,11 +227,14 @@ def write_split_questions(
 
 
 def write_questions(data: PreparedData, question: Question, roles: AttributeRoles, folder: Path) -> Path:
-    """Writes what another program is to answer: the sources as PNG files, and the table to send back with answers.
+    """Write what another program is to answer: the sources as PNG files, and the table to return with the answers.
 
-    Each row's `file_name` says where the answer is looked for. For the program, and ignored on the way back, are
-    `source_image`, the picture to change, and columns such as `factual_Male`: what is known of its subject. The table
-    comes last: where it is, all is. Returns its path.
+    Each row's `file_name` says where the answer is expected. Some columns only inform the program, and are ignored
+    when the table comes back: `source_image`, the picture to change, and columns such as `factual_Male`, what is
+    known about its subject. The table is written last, so that it exists only if everything does.
+
+    Returns:
+        The table's path.
 
     Raises:
         CivaeError: the folder cannot be written.
@@ -252,7 +255,7 @@ def write_questions(data: PreparedData, question: Question, roles: AttributeRole
                 write_image(folder / image, data.images(torch.tensor([row]))[0])
                 written.add(image)
             values = [*question.t_new_NT[number, columns].tolist(), *facts_NF[number].tolist()]
-            # Nine digits bring a float32 back as it was: a rounded dose has no known truth.
+            # Nine digits restore a float32 exactly: a rounded dose might match no known truth.
             writer.writerow([f"answers/{number:06d}.png", source, image, *(f"{v:.9g}" for v in values)])
             bar.advance()
     write_json(folder / ORIGIN, {"data": data.name, "fingerprint": data.fingerprint})
@@ -261,7 +264,7 @@ def write_questions(data: PreparedData, question: Question, roles: AttributeRole
 
 
 def _require_origin(folder: Path, data: PreparedData) -> None:
-    """Refuses answers to questions about other data, whose `test[17]` is somebody else."""
+    """Reject answers to questions about other data, in which `test[17]` is somebody else."""
     path = folder / ORIGIN
     if not path.is_file():
         return
@@ -319,7 +322,7 @@ def _require_same_questions(
 
 
 def _intended(foreign: ForeignImages, data: PreparedData, roles: AttributeRoles) -> Tensor:
-    """Intended values [N,T] of all the roles' treatments; those that the table has no column for are left alone."""
+    """Intended values [N,T] of all treatments of the roles; those without a column in the table stay factual."""
     names = [attribute.name for attribute in roles.treatments]
     for name in foreign.treatments:
         if name not in names:
@@ -336,7 +339,7 @@ def _intended(foreign: ForeignImages, data: PreparedData, roles: AttributeRoles)
 def _described(
     roles: AttributeRoles, t_NT: Tensor, t_new_NT: Tensor, asked: Sequence[str]
 ) -> dict[str, float | str]:
-    """The interventions in short: `flip`, a value that all share, or `as listed`."""
+    """The intervention on each treatment in short: `flip`, the value that all share, or `as listed`."""
     do: dict[str, float | str] = {}
     for column, attribute in enumerate(roles.treatments):
         if attribute.name in asked:

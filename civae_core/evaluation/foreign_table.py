@@ -1,14 +1,14 @@
-"""The table with which another program says what its pictures answer, read without trusting it.
+"""Read the table in which another program states what its pictures answer, without trusting it.
 
 `counterfactuals.csv` (comma-, semicolon- or tab-separated; or .tsv, .jsonl) has a row for each picture:
 
-    file_name       the counterfactual, below the folder
-    source          the prepared image that it answers: `test[17]`, or that image's own file name
-    <treatment>     the value that was intended, one column for each treatment
+    file_name       the counterfactual's file, within the folder
+    source          the prepared image that it is a counterfactual of: `test[17]`, or that image's own file name
+    <treatment>     the intended value, one column for each treatment
     reconstruction  (optional) the program's picture of the source without intervention
-    method          (optional) which of several programs; without it, all rows are one method's
+    method          (optional) which of several programs made it; without it, all rows belong to one method
 
-What is wrong is said with the row's line. docs/yardstick.md is the same for the other program's author.
+Errors name the row's line. docs/yardstick.md explains the same table to the other program's author.
 """
 
 import logging
@@ -35,8 +35,8 @@ STEM = "counterfactuals"
 TABLE = f"{STEM}.csv"
 SOURCE, RECONSTRUCTION, METHOD = "source", "reconstruction", "method"
 SOURCE_IMAGE, FACTUAL = "source_image", "factual_"
-"""In the tables that we write: the picture to change, and before an attribute's name what is known of its subject.
-Neither is read back."""
+"""In the tables that we write: the column of the picture to change, and the prefix of columns with what is known
+about its subject. Neither is read back."""
 
 SOURCE_HINT = "write the prepared image's file name, or its place in a split, such as test[17]"
 
@@ -48,9 +48,9 @@ class Listed:
     line: int
     method: str
     row: int
-    """Of the prepared data."""
+    """Row of the prepared data."""
     values: tuple[float, ...]
-    """Intended treatments, as float32 has them."""
+    """Intended treatments, rounded to float32."""
     picture: Path
     reconstruction: Path | None
 
@@ -80,15 +80,15 @@ def find_answers(folder: Path) -> Path:
 def read_answers(
     path: Path, folder: Path, data: PreparedData, treatments: Sequence[str], name: str
 ) -> tuple[tuple[str, ...], list[Listed]]:
-    """The treatments that the table has columns for, and its rows.
+    """Read the table: the treatments that it has columns for, and its rows.
 
     Args:
-        treatments: attributes whose columns are the intended values; empty takes every column that is an attribute.
-        name: of the method in rows that name none.
+        treatments: attributes whose columns hold the intended values; if empty, all columns that are attributes.
+        name: the method of rows that name none.
 
     Raises:
-        DataError: a column is missing, or a row cannot be understood, or names a file outside the folder; or there
-            are no rows.
+        DataError: a column is missing, a row cannot be understood or names a file outside the folder, or there are
+            no rows.
     """
     rows = jsonl_rows(path) if path.suffix.lower() == ".jsonl" else delimited_rows(open_text(path), path)
     sources = _Sources(data)
@@ -112,11 +112,11 @@ def read_answers(
 
 
 def require_pictures(path: Path, folder: Path, listed: Iterable[Listed], data: PreparedData) -> None:
-    """Opens every picture once: a bad one must stop an evaluation before the work, and none may be left out.
+    """Open every picture once: a bad one must stop an evaluation before the work, and none may be left out.
 
     Raises:
-        DataError: pictures are missing, damaged, of another size than the prepared images, or links that leave the
-            folder; the first is named, and how many there are.
+        DataError: pictures are missing, damaged, of another size than the prepared images, or links that lead out of
+            the folder; the message names the first and counts them all.
     """
     lines: dict[Path, int] = {}
     for row in listed:
@@ -145,12 +145,12 @@ def require_pictures(path: Path, folder: Path, listed: Iterable[Listed], data: P
 
 
 def read_picture(file: Path, data: PreparedData) -> torch.Tensor:
-    """A picture of another program as uint8 [C,S,S]; nothing is cropped or resized.
+    """Read a picture of another program as uint8 [C,S,S], without cropping or resizing.
 
     Raises:
-        DataError: it is missing, damaged, or not of the prepared images' size.
+        DataError: the picture is missing, damaged, or not of the prepared images' size.
     """
-    # Which alone refuses hostile files; at the right size it changes no pixel.
+    # Only `load_photo` rejects hostile files; at the right size it changes no pixel.
     pixels_CHW = load_photo(file, {"size": data.size, "channels": data.channels})
     with Image.open(file) as picture:
         width, height = picture.size
@@ -163,7 +163,7 @@ def read_picture(file: Path, data: PreparedData) -> torch.Tensor:
 
 
 class _Sources:
-    """From what a table calls an image to its row."""
+    """Finds an image's row by what a table calls the image."""
 
     def __init__(self, data: PreparedData) -> None:
         self._data = data
@@ -258,6 +258,6 @@ def _other_file(folder: Path, cell: Cell, path: Path, line: int) -> Path | None:
 
 
 def described_rows(rows: Iterable[int], data: PreparedData) -> Iterator[str]:
-    """Rows of the prepared data as tables name them, `test[17]`."""
+    """Names of rows of the prepared data as tables have them, such as `test[17]`."""
     places = {row: f"{split}[{i}]" for split in SPLITS for i, row in enumerate(data.rows(split).tolist())}
     return (places[row] for row in rows)

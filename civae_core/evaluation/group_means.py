@@ -1,7 +1,7 @@
-"""Mean images of groups of subjects, streamed, and how far those of an estimate are from the true ones.
+"""Mean images of groups of subjects, computed in one pass, and how far estimated means are from the true ones.
 
-The means are of whole images, so that no value per image could be resampled. They are kept by blocks of subjects
-instead, and an interval comes from leaving out one block after the other (the delete-a-group jackknife).
+A mean is over whole images, so there are no values per image to resample. Instead, sums are kept by block of
+subjects, and intervals come from leaving out one block at a time (the delete-a-group jackknife).
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from torch import Tensor
 
 BLOCKS = 10
 MOST_BYTES = 64 * 2**20
-"""Of one set of sums; larger ones are not split into blocks, and have no intervals."""
+"""Limit for one set of sums; larger ones are not split into blocks, and have no intervals."""
 _STUDENT = 2.2622
 """97.5 % quantile of Student's t with BLOCKS − 1 degrees of freedom."""
 
@@ -22,11 +22,11 @@ class GroupMeans:
     """The mean image of each group of subjects.
 
     Args:
-        member_GN: bool [G,N], who belongs to which group.
-        blocks: parts of the subjects whose sums are kept apart.
+        member_GN: bool [G,N], which subjects belong to which group.
+        blocks: number of blocks of subjects whose sums are kept apart.
 
     Raises:
-        ValueError: no group, or one without members.
+        ValueError: there are no groups, or one has no members.
     """
 
     def __init__(self, member_GN: Tensor, blocks: int = 1) -> None:
@@ -38,7 +38,7 @@ class GroupMeans:
         self._sums_KGCHW: Tensor | None = None
 
     def add(self, start: int, images_BCHW: Tensor) -> None:
-        """Adds images of the subjects `start`, `start + 1`, …"""
+        """Add images of the subjects `start`, `start + 1`, …"""
         items = slice(start, start + len(images_BCHW))
         images_BCHW = images_BCHW.detach().cpu().double()  # in this order: some devices have no float64
         if self._sums_KGCHW is None:
@@ -49,12 +49,12 @@ class GroupMeans:
 
     @property
     def mean_GCHW(self) -> Tensor:
-        """Float64."""
+        """The mean image of each group, float64."""
         return self.sums_KGCHW.sum(0) / self.count_KG.sum(0)[:, None, None, None]
 
     @property
     def without_KGCHW(self) -> Tensor:
-        """The means without one block each; not finite where that leaves nobody."""
+        """The means with one block left out at a time; not finite for a group that this leaves empty."""
         sums_KGCHW, count_KG = self.sums_KGCHW, self.count_KG
         left_KG = count_KG.sum(0) - count_KG
         return (sums_KGCHW.sum(0) - sums_KGCHW) / left_KG[:, :, None, None, None]
@@ -71,37 +71,37 @@ class GroupMeans:
 
     @property
     def member_GN(self) -> Tensor:
-        """Bool."""
+        """Which subjects belong to which group, bool."""
         return self._member_KGN.any(dim=0)
 
     @property
     def count_KG(self) -> Tensor:
-        """Subjects by block and group, float64."""
+        """Number of subjects by block and group, float64."""
         return self._member_KGN.sum(dim=2, dtype=torch.float64)
 
 
 def affordable_blocks(groups: int, values: int) -> int:
-    """BLOCKS, or 1 where so many sums of images of that many values would take too much memory."""
+    """BLOCKS, or 1 where so many blocks of sums for images of `values` values would take too much memory."""
     return BLOCKS if BLOCKS * groups * values * 8 <= MOST_BYTES else 1
 
 
 @dataclass(frozen=True)
 class MeanErrors:
-    """‖estimate − truth‖ / ‖truth‖ of the mean images of each group; not finite where the true mean is nil."""
+    """‖estimate − truth‖ / ‖truth‖ of the mean images of each group; not finite where the true mean is 0."""
 
     error_G: Tensor
     without_KG: Tensor | None
-    """The same without one block of subjects each; None of means that were not kept by blocks."""
+    """The same with one block of subjects left out at a time; None for means that were not kept by blocks."""
     chance_G: Tensor | None = None
-    """What so few subjects make of this by chance, were the estimate right on average; see `of`."""
+    """The error to expect by chance with so few subjects if the estimate is right on average; see `of`."""
 
     @classmethod
     def of(cls, estimate: GroupMeans, truth: GroupMeans, apart_N: Tensor | None = None) -> "MeanErrors":
         """
         Args:
             apart_N: ‖estimate − truth‖² of each subject. An estimate that is right on average but not for each
-                subject, as one of other subjects with the same covariates, then has a distance of
-                √(variance of the difference / subjects) that more subjects would make smaller, and only they.
+                subject, such as one from other subjects with the same covariates, is off by
+                √(variance of the difference / number of subjects), which only more subjects can reduce.
         """
         blocks = len(truth.count_KG)
         return cls(
@@ -113,9 +113,9 @@ class MeanErrors:
     def mean(self, groups: Sequence[int]) -> dict[str, float]:
         """The mean of some groups' errors, with its 95 % interval over subjects, {"mean", "lo", "hi"}.
 
-        An interval that cannot be told, since a block holds all of a group, is absent. Where chance is known, beside
-        them are `chance`, and `corrected`, the mean of √max(0, error² − chance²): chance adds to the square of an
-        error, and its interval is as far too high as the error is.
+        The interval is absent where one block holds a whole group, so that it cannot be computed. Where chance is
+        known, there are also `chance` and `corrected`, the mean of √max(0, error² − chance²): chance adds to the
+        square of an error, and the interval is too high by as much as the error.
         """
         found = {"mean": float(self.error_G[groups].mean())}
         if self.chance_G is not None and bool(self.chance_G[groups].isfinite().all()):
@@ -133,7 +133,7 @@ class MeanErrors:
         return found | {"lo": max(0.0, found["mean"] - reach), "hi": found["mean"] + reach}
 
     def known(self, groups: Sequence[int]) -> list[int]:
-        """Those of the groups that have a true mean to be held against."""
+        """Those of the groups whose error is known, because their true mean is not 0."""
         return [g for g in groups if bool(self.error_G[g].isfinite())]
 
 
@@ -145,11 +145,11 @@ def apart_from(estimate_BCHW: Tensor, truth_BCHW: Tensor) -> Tensor:
 def compared(
     errors: MeanErrors, labels: Sequence[str], counts: Sequence[int], groups: Sequence[int]
 ) -> dict[str, Any]:
-    """The mean of some groups' errors, the worst one and all of them, from the worst on; {} without a known one.
+    """The mean of some groups' errors, the worst group, and all groups, worst first; {} if no error is known.
 
     Args:
         labels, counts: of all groups.
-        groups: places of those to compare.
+        groups: indices of the groups to compare.
     """
     known = errors.known(groups)
     if not known:

@@ -1,4 +1,4 @@
-"""The figures of an evaluation's report: sweeps, mean effects, what the latents hold, overlap and calibration."""
+"""The figures of an evaluation's report: sweeps, mean effects, latent dimensions, overlap and calibration."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -29,13 +29,13 @@ from civae_core.randomness import generator_for
 
 SWEEP_SUBJECTS = 4
 _BEYOND = {"binary": 0.5, "continuous": 0.15}
-"""How far a sweep leaves the range seen in training, as a share of it."""
+"""How far a sweep goes beyond the range seen in training, as a share of that range."""
 EFFECT_IMAGES, EFFECT_COVARIATES = 512, 5
 RIDGE_SUBJECTS, RIDGES = 2, 8
 TRAVERSED, TRAVERSAL = 6, 7
 PRIOR_DRAWS = 4
 _LARGEST = 128
-"""Pixels of a side in a sheet; larger images are shown smaller, for a page holds hundreds of them."""
+"""Largest side of an image in a sheet, in pixels; larger ones are reduced, because a page holds hundreds of them."""
 
 
 def illustrate(
@@ -46,7 +46,7 @@ def illustrate(
     device: torch.device,
     seed: int,
 ) -> list[Picture]:
-    """All figures that models and data support, in the order of a report; the first method is the one in question.
+    """All figures that models and data support, in the order of the report; the first method is the one in question.
 
     Args:
         overlap: overlap reports by treatment.
@@ -80,7 +80,7 @@ def propensity_figures(overlap: Mapping[str, Any]) -> list[Picture]:
 
 
 def doses(attribute: Attribute) -> list[float]:
-    """Seven values of a treatment: five evenly spaced over the range seen in training, and one beyond either end."""
+    """Seven values of a treatment: five evenly spaced over the range seen in training, and one beyond each end."""
     reach = _BEYOND[attribute.kind] * (attribute.high - attribute.low)
     inside: list[float] = torch.linspace(attribute.low, attribute.high, 5, dtype=torch.float64).tolist()
     return [attribute.low - reach, *inside, attribute.high + reach]
@@ -89,7 +89,7 @@ def doses(attribute: Attribute) -> list[float]:
 def sweep_figure(
     method: TrainedModel, data: PreparedData, question: Question, place: int, device: torch.device
 ) -> Picture:
-    """Some subjects of either arm beside their counterfactuals at several doses of one treatment, at τ = 1."""
+    """Some subjects of both arms beside their counterfactuals at several doses of one treatment, at τ = 1."""
     attribute = _treatments(method)[place]
     values = doses(attribute)
     everyone = question.everyone
@@ -119,9 +119,9 @@ def sweep_figure(
 
 
 def of_both_arms(t_N: Tensor, attribute: Attribute, count: int) -> Tensor:
-    """Places of at most `count` subjects, half below and half above the middle of the treatment's range, in turn.
+    """Indices of at most `count` subjects, alternately below and above the middle of the treatment's range.
 
-    Where one half has too few, the other fills up.
+    If one half has too few, the other makes up for it.
     """
     middle = (attribute.low + attribute.high) / 2
     low, high = (t_N < middle).nonzero()[:, 0], (t_N >= middle).nonzero()[:, 0]
@@ -140,7 +140,7 @@ def sweep_images(
     values: Sequence[float],
     device: torch.device,
 ) -> Tensor:
-    """Counterfactuals [S,K,C,H,W] of S subjects with treatment `place` at K values, the other treatments factual."""
+    """Counterfactuals [S,K,C,H,W] of S subjects at K values of treatment `place`, with other treatments factual."""
     y_BCHW, x_BX, t_BT = chosen.read(data, device)
     abduction = abduct(method.stored.model, y_BCHW, x_BX, t_BT)
     predict = PREDICTIONS[method.stored.card.config.objective]
@@ -155,7 +155,7 @@ def sweep_images(
 def mean_effect_figures(
     methods: Sequence[TrainedModel], data: PreparedData, question: Question, device: torch.device, seed: int
 ) -> list[Picture]:
-    """Mean effect images of everyone (ATE) and by covariate (CATE); none where nobody is changed."""
+    """Mean effect images over everyone (ATE) and by covariate (CATE); none if nobody's treatment changes."""
     groups = effect_groups(question, methods[0].stored.card.roles.covariates, EFFECT_COVARIATES)
     if not groups[0].count:
         return []
@@ -181,7 +181,7 @@ def mean_effect_figures(
 def ridge_figures(
     method: TrainedModel, data: PreparedData, question: Question, device: torch.device
 ) -> list[Picture]:
-    """Posteriors of a subject of either arm under both doses, each from its own image; none if no dose changes."""
+    """Posteriors of one subject per arm under both doses, each from its own image; none if no dose changes."""
     moved = (question.t_new_NT != question.chosen.t_NT).any(dim=1).nonzero()[:, 0]
     if not len(moved):
         return []
@@ -220,7 +220,7 @@ def ridge_figures(
 def traversal_figure(
     method: TrainedModel, data: PreparedData, question: Question, device: torch.device
 ) -> Picture:
-    """What the dimensions that carry most information paint, one after the other, for one subject."""
+    """How the most informative latent dimensions, one at a time, change the image of one subject."""
     model = method.stored.model
     chosen = question.everyone[evenly_spread(len(question.everyone), EFFECT_IMAGES)]
     kl_Z = posterior_kl(model, data, chosen, device)
@@ -248,7 +248,7 @@ def traversal_figure(
 
 
 def prior_figure(method: TrainedModel, question: Question, device: torch.device, seed: int) -> Picture:
-    """Images from the prior over values of the treatment and of a second attribute, a subject a row."""
+    """Images from the prior over values of the treatment and of a second attribute, one subject per row."""
     roles = method.stored.card.roles
     treatment = next((a for a in roles.treatments if a.name in question.do), roles.treatments[0])
     second = [a for a in roles.covariates if a.kind == "binary"] or [
@@ -276,12 +276,12 @@ def prior_images(
     device: torch.device,
     seed: int,
 ) -> list[tuple[str, Tensor]]:
-    """Titles and decoder means [N,C,S,S] for each cell over one or two attributes, the first varying slowest.
+    """Titles and decoder means [N,C,S,S] for each combination of one or two attributes, the first varying slowest.
 
     A row is one subject throughout, whose noise is drawn under the held-out subject's own treatment.
 
     Args:
-        attributes: inputs of the model; of binary ones both values are shown, of others low, middle and high.
+        attributes: inputs of the model; shown are both values of a binary one, and low, middle and high of others.
     """
     model, inputs = method.stored.model, method.stored.card.roles.inputs
     few = question.everyone[evenly_spread(len(question.everyone), PRIOR_DRAWS)]
@@ -301,7 +301,7 @@ def prior_images(
 def calibration_figures(
     method: TrainedModel, data: PreparedData, question: Question, device: torch.device
 ) -> list[Picture]:
-    """Reliability of the model's attribute predictor; none without one."""
+    """Reliability of the model's attribute predictor; none if it has no predictor."""
     card = method.stored.card
     found = calibration(
         method.stored.model, card.roles.inputs, data, question.everyone, device, card.calibration
@@ -332,18 +332,18 @@ def _levels(attribute: Attribute) -> tuple[float, ...]:
 
 
 def _shown(images: Tensor) -> Tensor:
-    """Images [..., C, H, W] as a sheet shows them: within [0, 1] and not too large."""
+    """Images [..., C, H, W] as a sheet shows them: clamped to [0, 1] and not too large."""
     flat_NCHW = at_most(images.flatten(0, -4).clamp(0, 1), _LARGEST)
     return flat_NCHW.unflatten(0, images.shape[:-3])
 
 
 def _scale(size: int) -> int:
-    """Magnification for sheets of many columns: the least that brings a cell to about a ninth of the page."""
+    """Magnification for sheets of many columns: the smallest that makes a cell about a ninth of the page."""
     return max(1, -(-90 // size))
 
 
 def _arm(method: TrainedModel, arm: ArmPosteriors, s: int, named: Sequence[int], origin: str) -> Arm:
-    """Subject `s` of an arm; its label names the treatments at places `named`."""
+    """Subject `s` of an arm; its label names the treatments with indices `named`."""
     return Arm(
         label=", ".join(f"{_treatments(method)[k].name} = {float(arm.t_BT[s, k]):.3g}" for k in named),
         origin=origin,

@@ -1,4 +1,4 @@
-"""The independent networks that an evaluation judges images with; none of them took part in training."""
+"""The independent networks with which an evaluation judges images; none of them took part in training."""
 
 import logging
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Instruments:
-    """What is at hand; scores that need a missing one are absent."""
+    """The available instruments; scores that need a missing one are absent."""
 
     yardstick: Yardstick | None = None
     """Attribute scorer and latent space: effectiveness, leak, minimality."""
@@ -38,20 +38,20 @@ def choose_instruments(
     scorer_images: int = IMAGES,
     extractor: str = "auto",
 ) -> Instruments:
-    """The instruments that are named.
+    """Load the chosen instruments; train the scorer if necessary.
 
     Args:
-        scorer: `auto` takes the scorer of this data and question from the cache, or trains it now; `none` does
-            without; else a file written by `civae train-scorer`.
-        scorer_images: images that a scorer is shown in training, if it must be trained.
-        extractor: of features for FID and KID: `none`, or as in `resolved_extractor` and `extractor_for`.
+        scorer: `auto` takes the scorer for this data and question from the cache, or trains it now; `none` does
+            without; anything else is a file written by `civae train-scorer`.
+        scorer_images: number of images that a scorer sees in training, if it must be trained.
+        extractor: source of features for FID and KID: `none`, or as in `resolved_extractor` and `extractor_for`.
 
     Raises:
-        UsageError: a file or library that is not there, or a scorer of images of another format.
-        DataError: a file that cannot be read.
+        UsageError: a file or library is missing, or the scorer takes images of another format.
+        DataError: a file cannot be read.
     """
     extractor = resolved_extractor(extractor)
-    # First what may be refused, since a scorer may take minutes to train.
+    # First what may be rejected, since a scorer may take minutes to train.
     named = extractor not in ("none", "scorer")
     found = extractor_for(extractor, None, device) if named else None
     yardstick = None

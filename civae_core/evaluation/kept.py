@@ -1,18 +1,18 @@
-"""What is kept of every image while batches of them pass: rows go in, one array of all of them comes out."""
+"""Collect per-image values over batches: rows go in, one array of all rows comes out."""
 
 import torch
 from torch import Tensor
 
 _BLOCK = 4096
-"""Rows that are kept in one piece."""
+"""Rows in one block of memory."""
 
 
 class KeptRows:
-    """Rows [n,…] in the order in which they were added, on the CPU, in a few large pieces.
+    """Rows [n,…] in the order in which they were added, on the CPU, in a few large blocks.
 
-    A tensor of each batch, kept between the large ones that a network makes and gives back, takes the rest of its
-    place in memory from whatever is made next: 10,000 images of 32 pixels, of which 50 MiB were kept, held 300 MiB
-    more that nothing could use.
+    One small tensor per batch would fragment memory: lying between the large tensors that a network allocates and
+    frees, it would keep their space from being used again. With 10,000 images of 32 pixels, of which 50 MiB were
+    kept, another 300 MiB were lost in this way.
     """
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class KeptRows:
         return self._count
 
     def add(self, rows_N: Tensor) -> None:
-        """Adds rows; all have the first ones' shape and dtype."""
+        """Add rows; all must have the same shape and dtype."""
         left_N = rows_N.detach()
         while len(left_N) or not self._blocks:
             if self._count == _BLOCK * len(self._blocks):
@@ -40,7 +40,7 @@ class KeptRows:
         return torch.cat(self._blocks)[: self._count] if self._blocks else torch.zeros(0)
 
     def keep_every(self, stride: int) -> None:
-        """Forgets all rows but the first of every `stride`."""
+        """Keep only the first row of every `stride`."""
         rows_N = self.all[::stride]
         self._blocks, self._count = [], 0
         self.add(rows_N)

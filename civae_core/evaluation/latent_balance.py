@@ -1,8 +1,8 @@
-"""Does the latent code still tell the treatment? Balance of what inference carries over to t' (METHOD 6).
+"""Balance of the latent code: does what inference carries over to t' still reveal the treatment? (METHOD 6)
 
 η, the latent noise standardised under the prior (M5), is what a counterfactual keeps of its subject; with N(0,I) it
-is z. Given the covariates it should say nothing of the treatment. The comparison is always conditional on x: that z
-and t go together where x and t do is no fault.
+is z. Given the covariates, it should say nothing about the treatment. The comparison is always conditional on x:
+where x and t are associated, z and t may be, too.
 """
 
 from typing import Any
@@ -21,7 +21,7 @@ from civae_core.evaluation.methods import TrainedModel
 MOST_IMAGES = 4_000
 BATCH = 64
 _RIDGE = 0.1
-"""Keeps a covariate that is constant in one arm from counting; hardly shrinks any other."""
+"""Penalty that keeps a covariate which is constant in one arm from counting, and hardly shrinks any other."""
 _FEWEST_IN_AN_ARM = 30
 
 
@@ -33,17 +33,17 @@ def latent_balance(
     device: torch.device,
     seed: int,
 ) -> dict[str, Any]:
-    """The entry `balance` of one binary treatment; empty where an arm has fewer than 30 images more than covariates.
+    """The entry `balance` for one binary treatment; empty if an arm has fewer than 30 images more than covariates.
 
-    `auc_x` is the held-out AUC of the treatment from the covariates, `auc_x_and_z` from covariates and η together,
-    `difference` the second minus the first: 0 is ideal, below 0 is the cost of fitting more inputs. The classifier is
-    linear in η, the same for every x (no products of x and η): a lower bound of what η tells, lower still at few
-    images and many dimensions.
-    `kl_between_arms` is the symmetrised divergence of the two arms' η given x, in nats, as in `kl_between_arms`.
+    `auc_x` is the held-out AUC of predicting the treatment from the covariates, `auc_x_and_z` from covariates and η
+    together, and `difference` the second minus the first: 0 is ideal, and below 0 is the cost of fitting more inputs.
+    The classifier is linear in η and the same for every x (no products of x and η), so the difference is a lower
+    bound on what η reveals, and lower still with few images and many dimensions.
+    `kl_between_arms` is the symmetrised divergence of the two arms' η given x, in nats, by the function of that name.
 
     Args:
         chosen: held-out rows.
-        treatment: which of the treatments.
+        treatment: index of the treatment.
     """
     chosen = chosen[evenly_spread(len(chosen), MOST_IMAGES)]
     t_N = chosen.t_NT[:, treatment].double()
@@ -52,8 +52,8 @@ def latent_balance(
         return {}
     eta_NZ = abducted_noise(method, data, chosen, device).double()
     x_NX = chosen.x_NX.double()
-    # Both fits see the covariates in the same form, products included: a form that one of them lacks would pass for
-    # something that z tells, or hide it.
+    # Both fits see the covariates in the same form, products included: a form that only one of them had would pass
+    # for something that z reveals, or hide it.
     features_NF = fit_design(x_NX)(x_NX)[:, 1:]
     auc_x = _held_out_auc(features_NF, t_N, seed)
     auc_both = _held_out_auc(torch.cat([features_NF, eta_NZ], dim=1), t_N, seed)
@@ -70,7 +70,7 @@ def latent_balance(
 def abducted_noise(
     method: TrainedModel, data: PreparedData, chosen: LabelledRows, device: torch.device
 ) -> Tensor:
-    """η [N, Z] of (M5), at the posterior's mean."""
+    """η [N, Z] of (M5), at the posterior mean."""
     eta = KeptRows()
     for start in range(0, len(chosen), BATCH):
         y_BCHW, x_BX, t_BT = chosen[start : start + BATCH].read(data, device)
@@ -81,9 +81,9 @@ def abducted_noise(
 def kl_between_arms(eta_NZ: Tensor, x_NX: Tensor, t_N: Tensor) -> float:
     """½ KL(1‖0) + ½ KL(0‖1) in nats of Gaussians for η given x and arm, averaged over all images' x.
 
-    Each arm has a ridge regression of η on x with a residual variance of its own in each dimension; dimensions are
-    taken as independent, as in the posterior. What is expected where nothing differs, from noise in the fitted means
-    and variances, is subtracted; a balanced code therefore scores about 0, and may score a little below.
+    Each arm has a ridge regression of η on x, with its own residual variance in each dimension; dimensions are taken
+    as independent, as in the posterior. The value expected if the arms do not differ, due to noise in the fitted
+    means and variances, is subtracted. A balanced code therefore scores about 0, and may score slightly below.
 
     Args:
         eta_NZ: float64.
@@ -102,12 +102,12 @@ def kl_between_arms(eta_NZ: Tensor, x_NX: Tensor, t_N: Tensor) -> float:
         rows_MX, target_MZ = inputs_NX[t_N == arm], eta_NZ[t_N == arm]
         solved_XM = torch.linalg.solve(rows_MX.T @ rows_MX + penalty_XX, rows_MX.T)
         residual_MZ = target_MZ - rows_MX @ (solved_XM @ target_MZ)
-        fitted_XX = solved_XM @ rows_MX  # the hat matrix H has the same traces
+        fitted_XX = solved_XM @ rows_MX  # has the same traces as the hat matrix H
         freedom = float(len(rows_MX) - 2 * fitted_XX.trace() + (fitted_XX @ fitted_XX).trace())  # tr (I − H)²
         if freedom <= 2:
             raise ValueError(f"arm {arm} has too few images ({len(rows_MX)}) for {x_NX.shape[1]} covariates")
         variances.append((residual_MZ.square().sum(0) / freedom).clamp(min=1e-12))
-        # Over chance, 1/s² averages ν/(ν−2) times 1/σ²: it lengthens distances, and the ratio of two variances.
+        # The expectation of 1/s² is ν/(ν−2) times 1/σ², which inflates distances and the ratio of two variances.
         ratio += 0.5 * freedom / (freedom - 2)
         means.append(inputs_NX @ (solved_XM @ target_MZ))
         # Variance of a fitted mean, in units of the residual variance: the same for every dimension.
@@ -120,10 +120,10 @@ def kl_between_arms(eta_NZ: Tensor, x_NX: Tensor, t_N: Tensor) -> float:
 
 
 def _held_out_auc(inputs_NC: Tensor, t_N: Tensor, seed: int) -> float:
-    """AUC of predictions, linear in the inputs, that were fitted without the image; 0.5 without inputs."""
+    """AUC of predictions that are linear in the inputs and fitted without the image itself; 0.5 without inputs."""
     if not inputs_NC.shape[1]:
         return 0.5
-    # With this many inputs the propensity adds no products of its own; constant ones it drops.
+    # With this many inputs the propensity model adds no products of its own; it drops constant ones.
     padding = max(MAX_INPUTS_FOR_PRODUCTS + 1 - inputs_NC.shape[1], 0)
     inputs_NC = torch.nn.functional.pad(inputs_NC, (0, padding))
     found = cross_fit(inputs_NC, t_N[:, None], ["binary"], seed=seed).auc(inputs_NC, t_N)

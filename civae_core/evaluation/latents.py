@@ -1,4 +1,4 @@
-"""What the latent dimensions hold: a subject's posteriors under two doses, and what moving one dimension paints."""
+"""What the latent dimensions hold: a subject's posteriors under two doses, and the images along one dimension."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class ArmPosteriors:
-    """One dose of B subjects: its images, and the posterior and the prior that belong to it, along the same means."""
+    """B subjects under one dose: images, and their posterior and prior, both given the posterior's coarser means."""
 
     image_BCHW: Tensor
     t_BT: Tensor
@@ -27,11 +27,11 @@ class ArmPosteriors:
 
 @torch.no_grad()
 def posteriors_by_arm(method: TrainedModel, asked: Asked) -> tuple[ArmPosteriors, ArmPosteriors]:
-    """The factual and the intended dose, each with the encoder given *its own* image and treatment (M3).
+    """Posteriors under the factual and the intended dose, each encoded from *its own* image and treatment (M3).
 
-    Giving the photograph with the other treatment, as the original project does, shows how the encoder explains a
-    contradiction, not how the subject's latent differs. The image of the intended dose is the true counterfactual
-    where it is known, else the method's own at τ = 1.
+    Encoding the photograph with the other treatment, as the original project does, shows how the encoder explains a
+    contradiction, not how the subject's latent code differs. The image for the intended dose is the true
+    counterfactual where it is known, and otherwise the method's own at τ = 1.
     """
     model = method.stored.model
     other_BCHW = asked.truth_BCHW
@@ -47,19 +47,19 @@ def posteriors_by_arm(method: TrainedModel, asked: Asked) -> tuple[ArmPosteriors
 def _along_the_mean(
     model: IntactVAE, y_BCHW: Tensor, x_BX: Tensor, t_BT: Tensor
 ) -> tuple[DiagonalNormal, DiagonalNormal]:
-    """Posterior and prior of images, each scale of z given the posterior's means of the coarser ones."""
+    """Posterior and prior of images, each scale of z given the posterior means of the coarser scales."""
     posterior, z_BZ = model.encode(y_BCHW, x_BX, t_BT).central()
     return posterior, model.prior_of(x_BX, t_BT).at(z_BZ)
 
 
 def divergence(one: DiagonalNormal, other: DiagonalNormal) -> Tensor:
-    """Mean of both KL divergences in nats of each latent dimension [B, Z]: 0 where the two agree."""
+    """Mean of the two KL divergences in nats for each latent dimension [B, Z]; 0 where the distributions agree."""
     return (one.kl_by_dimension(other) + other.kl_by_dimension(one)) / 2
 
 
 @torch.no_grad()
 def posterior_kl(model: IntactVAE, data: PreparedData, chosen: LabelledRows, device: torch.device) -> Tensor:
-    """Mean over images of KL(q(z|x,y,t) ‖ p(z|x,t)) in nats of each latent dimension: float64 [Z]."""
+    """Mean over images of KL(q(z|x,y,t) ‖ p(z|x,t)) in nats for each latent dimension, float64 [Z]."""
     total_Z = torch.zeros(model.latent, dtype=torch.float64)
     for start in range(0, len(chosen), BATCH):
         y_BCHW, x_BX, t_BT = chosen[start : start + BATCH].read(data, device)
@@ -70,10 +70,10 @@ def posterior_kl(model: IntactVAE, data: PreparedData, chosen: LabelledRows, dev
 
 @torch.no_grad()
 def traverse(model: IntactVAE, abduction: Abduction, dimension: int, values_K: Tensor) -> Tensor:
-    """The first subject with one dimension's noise η set to each value: decoder means (τ = 0) [K,C,S,S].
+    """Decoder means (τ = 0) [K,C,S,S] of the first subject, with the noise η of one dimension set to each value.
 
     Args:
-        abduction: of at least one subject; its other dimensions and its treatment stay as they are.
+        abduction: of at least one subject; the other dimensions and the treatment stay as they are.
         values_K: in standard deviations of the prior.
     """
     values_K = values_K.to(abduction.eta_BZ)

@@ -1,9 +1,9 @@
-"""What else changed? How far an intervention moves the scorer's view of attributes that it should leave alone.
+"""Leak: how far an intervention moves the scorer's view of attributes that it should leave alone.
 
-All shifts are those of *raising* the first treatment that changes (`Asked.direction_B`): flips of both kinds would
-cancel each other. They are taken at one noise level: at τ = 1 the counterfactual against the input, which is what a
-null intervention returns there; at τ = 0 the mean image against the reconstruction. A blurred image is never held
-against a sharp one. Images in which no treatment changes take no part.
+All shifts are those of *raising* the first treatment that changes (`Asked.direction_B`); otherwise flips in opposite
+directions would cancel out. Both images of a shift have the same noise level: at τ = 1 the counterfactual is compared
+with the input, which is what a null intervention returns there; at τ = 0 the mean image is compared with the
+reconstruction. A blurred image is never compared with a sharp one. Images in which no treatment changes are left out.
 """
 
 from collections.abc import Collection, Sequence
@@ -20,13 +20,13 @@ from civae_core.ranking import auc
 from civae_core.yardstick import Yardstick
 
 READABLE_AUC = 0.7
-"""AUC on the inputs from which on the scorer can tell an attribute."""
+"""AUC on the inputs that the scorer must reach to be able to read an attribute."""
 
 
 def watched(roles: AttributeRoles, yardstick: Yardstick, do: Collection[str]) -> list[Attribute]:
     """Attributes that should stay as they are and that the scorer knows.
 
-    Those are covariates, held-out attributes and the treatments that the intervention leaves alone: no descendants.
+    These are covariates, held-out attributes and the treatments that the intervention leaves alone, not descendants.
 
     Args:
         do: names of the treatments that the question sets.
@@ -38,35 +38,35 @@ def watched(roles: AttributeRoles, yardstick: Yardstick, do: Collection[str]) ->
 
 
 class LeakTally:
-    """Shifts of the scorer's outputs for watched attributes; logits, or standard deviations of a continuous one.
+    """Shifts of the scorer's outputs for watched attributes: logits, or standard deviations if continuous.
 
-    Entries, each by attribute:
+    Entries, by attribute except for `worst_leak`:
 
     - `shift`: mean over images of ±(output(y') − output(y)), + where the treatment is raised, with its interval;
-    - `leak`: the shift minus the one that the true counterfactual shows, image by image, where the truth is known
-      (`leak_reference: truth`). A scorer is never perfectly blind to the treatment, and what it sees in the truth
-      is no leak. Elsewhere (`leak_reference: input`) the shift itself. Returning the truth leaks exactly 0;
+    - `leak`: where the truth is known (`leak_reference: truth`), the shift minus that of the true counterfactual,
+      image by image. A scorer is never perfectly blind to the treatment, and what it sees in the truth is no leak.
+      Otherwise (`leak_reference: input`), the shift itself. Returning the truth leaks exactly 0;
     - `leak_standardised`: the leak in standard deviations of the scorer's output over the inputs, so that attributes
       can be compared;
-    - `worst_leak`: the largest of these by size, with its attribute and interval, among the attributes that the
-      scorer can tell on the inputs (AUC of at least 0.7; of a continuous one, for its upper half). The others' scores
-      hardly vary, so that next to nothing is many standard deviations. Being the largest of several, it is never
-      quite 0 for a model that is not exact, and its interval, which knows nothing of the choice, excludes 0 more
-      often than in one case of twenty: of six attributes without any leak in about a quarter of cases;
-    - `leak_auc`: AUC of the attribute's factual label from the scorer's output on y', minus the AUC on the reference
-      (y* or y, as for `leak`). Where an attribute is flipped or destroyed in everybody, the mean shift is 0 and
+    - `worst_leak`: the largest of these in magnitude, with its attribute and interval, among the attributes that the
+      scorer can read in the inputs (AUC of at least 0.7; for a continuous one, AUC for its upper half). The scores of
+      the others hardly vary, so that next to nothing is many standard deviations. As the largest of several,
+      `worst_leak` is never quite 0 for a model that is not exact. Its interval does not account for the choice, and
+      so excludes 0 in more than one case of twenty: for six attributes without any leak, in about a quarter of cases;
+    - `leak_auc`: AUC of the scorer's output on y' for the attribute's factual label, minus the AUC on the reference
+      (y* or y, as for `leak`). Where an attribute is flipped or destroyed in everybody, the mean shift can be 0, but
       this is far below 0. Absent for continuous attributes and where a class is missing;
     - `leak_accuracy`: share of counterfactuals in which the scorer still sees the factual value (its logit is on
-      that side of 0), minus that share of the references, with its interval, which is never empty.
+      that side of 0), minus that share among the references, with its interval, whose width is never 0.
       Absent for continuous attributes.
 
-    `leak_mean_image`, `worst_leak_mean_image` are `leak` and `worst_leak` at τ = 0, in the same units.
+    `leak_mean_image` and `worst_leak_mean_image` are `leak` and `worst_leak` at τ = 0, in the same units.
     """
 
     def __init__(self, yardstick: Yardstick, attributes: Sequence[Attribute], labels_NA: Tensor) -> None:
         """
         Args:
-            attributes: which to watch.
+            attributes: those to watch.
             labels_NA: their factual labels, one row for each row of the prepared data, NaN where missing.
         """
         self._attributes = list(attributes)
@@ -78,7 +78,7 @@ class LeakTally:
     def add(self, asked: Asked, answer: Answer, seen: Seen | None) -> None:
         """
         Raises:
-            ValueError: there is no reading.
+            ValueError: there is no reading by a scorer.
         """
         if seen is None or asked.seen is None:
             raise ValueError("leak needs a scorer")
@@ -104,7 +104,7 @@ class LeakTally:
             self._kept.setdefault(name, KeptRows()).add(values_BA)
 
     def per_image(self) -> dict[str, Tensor]:
-        """`leak.<attribute>` [N] in standard deviations, of those that can be the worst; 0 where nothing changes."""
+        """`leak.<attribute>` [N] in standard deviations, for those that can be the worst; 0 where nothing changes."""
         if not self._attributes:
             return {}
         leak_NA = self._leak("shift") / self._spread()
@@ -190,13 +190,13 @@ class LeakTally:
         return [(column, a.name) for column, a in enumerate(self._attributes) if a.kind == "binary"]
 
     def _readable(self) -> list[int]:
-        """Columns of the attributes that the scorer can tell in the inputs."""
+        """Columns of the attributes that the scorer can read in the inputs."""
         everyone_N = torch.ones(len(self._all("sign")), dtype=torch.bool)
         found = {c: self._auc("before", c, everyone_N) for c in range(len(self._attributes))}
         return [column for column, value in found.items() if value is not None and value >= READABLE_AUC]
 
     def _auc(self, name: str, column: int, among_N: Tensor) -> float | None:
-        """AUC of some images' outputs for their factual labels, or for the upper half of continuous ones."""
+        """AUC of some images' outputs for their factual labels, or for the upper half of a continuous attribute."""
         label_N = self._all("label")[:, column]
         known_N = among_N & label_N.isfinite()
         label_M = label_N[known_N]

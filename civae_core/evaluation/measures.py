@@ -1,7 +1,7 @@
-"""What an evaluation's numbers are called, which way is better, and what they mean in plain words (METHOD 6).
+"""Titles of an evaluation's numbers, the better direction of each, and its meaning in plain words (METHOD 6).
 
-The words are in measures.yml: one list behind the terminal's table and the report, so that they cannot disagree.
-A `*` in a path stands for every attribute or treatment that some method has a number for.
+The texts are in measures.yml, which both the terminal's table and the report use, so that they cannot disagree.
+A `*` in a path stands for every attribute or treatment for which some method has a number.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ Better = Literal["lower", "higher", "nearer 0"]
 ARROWS: dict[Better, str] = {"lower": "↓", "higher": "↑", "nearer 0": "→0"}
 
 NOT_COMPETING = ("copy", "truth")
-"""Methods that are never called the best: trivially perfect at what they do not attempt, or given the answer."""
+"""Methods that are never marked as best: trivially perfect at what they do not attempt, or given the answer."""
 
 
 @dataclass(frozen=True)
@@ -25,16 +25,16 @@ class Measure:
     """One number of a method's entry in the evaluation."""
 
     path: tuple[str, ...]
-    """Keys of the entry, from the outside in."""
+    """Keys of the entry, outermost first."""
     title: str
-    """`{}` is the name that `*` stood for."""
+    """`{}` is replaced by the name that `*` stands for."""
     better: Better
     decimals: int
     meaning: str
     headline: bool = False
-    """Whether it stands in the terminal's table."""
+    """Whether the terminal's table shows it."""
     interval: bool = False
-    """Whether the terminal's table shows its interval too."""
+    """Whether the terminal's table shows its interval, too."""
 
     def value(self, entry: Mapping[str, Any]) -> Value | None:
         return as_value(at_path(entry, self.path))
@@ -42,7 +42,7 @@ class Measure:
 
 @dataclass(frozen=True)
 class Section:
-    """Measures that answer one question of a reader."""
+    """Measures that answer one of the reader's questions."""
 
     title: str
     intro: str
@@ -66,7 +66,7 @@ SECTIONS = _read_sections()
 
 
 def sections_present(methods: Mapping[str, Mapping[str, Any]]) -> list[Section]:
-    """The sections with those measures that at least one method has a number for, `*` written out."""
+    """The sections with the measures for which at least one method has a number, each `*` expanded."""
     filled = (
         replace(
             section, measures=tuple(m for pattern in section.measures for m in _expanded(pattern, methods))
@@ -82,7 +82,7 @@ def measures_present(methods: Mapping[str, Mapping[str, Any]]) -> list[Measure]:
 
 
 def best_methods(methods: Mapping[str, Mapping[str, Any]], measure: Measure) -> set[str]:
-    """The competing methods with the best mean; none where fewer than two compete."""
+    """The competing methods with the best mean; empty if fewer than two compete."""
     values = {name: measure.value(entry) for name, entry in methods.items() if name not in NOT_COMPETING}
     means = {name: value.mean for name, value in values.items() if value is not None}
     if len(means) < 2:
@@ -94,7 +94,7 @@ def best_methods(methods: Mapping[str, Mapping[str, Any]], measure: Measure) -> 
 
 
 def _expanded(pattern: Measure, methods: Mapping[str, Mapping[str, Any]]) -> list[Measure]:
-    """The measures that a pattern stands for and that some method has; the largest numbers of a `*` first."""
+    """The measures that a pattern stands for and some method has; for a final `*`, the largest numbers first."""
     if "*" not in pattern.path:
         return [pattern] if _largest(pattern, methods) is not None else []
     star = pattern.path.index("*")

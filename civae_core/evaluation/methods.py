@@ -1,4 +1,4 @@
-"""What is compared: a trained model with its own inference, copying the input, and the truth itself."""
+"""The methods that are compared: a trained model with its own inference, copying the input, and the truth itself."""
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from civae_core.model.stored import StoredModel
 
 
 class CopyInput:
-    """Returns the input: what every method must beat."""
+    """Returns the input: the baseline that every method must beat."""
 
     name = "copy"
 
@@ -18,7 +18,7 @@ class CopyInput:
 
 
 class TrueCounterfactual:
-    """Returns the truth: what the instruments say of a faultless answer, which no method need surpass."""
+    """Returns the truth: shows how the instruments judge a faultless answer, which no method need surpass."""
 
     name = "truth"
 
@@ -29,10 +29,10 @@ class TrueCounterfactual:
 
 
 class TrainedModel:
-    """A run: its posterior's mean, and (M5), (M6) or the original project's inference."""
+    """A trained run: answers at the posterior mean by (M5) and (M6), or by the original project's inference."""
 
     def __init__(self, name: str, stored: StoredModel, group: str | None = None) -> None:
-        """`group` is the name that runs which differ in nothing but their seed share; left out, it is `name`."""
+        """`group` is the name shared by runs that differ only in their seed; by default it is `name`."""
         self.name = name
         self.stored = stored
         self.group = group or name
@@ -46,12 +46,12 @@ class TrainedModel:
 
     @torch.no_grad()
     def reconstruct(self, y_BCHW: Tensor, x_BX: Tensor, t_BT: Tensor) -> Tensor:
-        """f(z,t) at the posterior's mean (τ = 0), [B,C,S,S]."""
+        """f(z,t) at the posterior mean (τ = 0), [B,C,S,S]."""
         return abduct(self.stored.model, y_BCHW, x_BX, t_BT).reconstruction.mean_BCHW
 
     @torch.no_grad()
     def negative_elbo(self, y_BCHW: Tensor, x_BX: Tensor, t_BT: Tensor, noise_BZ: Tensor) -> Tensor:
-        """−ELBO (M4 at β = 1) in nats per image [B], at one draw from the posterior."""
+        """−ELBO (M4 at β = 1) in nats per image [B], with one draw from the posterior."""
         model = self.stored.model
         posterior, z_BZ = model.encode(y_BCHW, x_BX, t_BT).draw(noise_BZ)
         nll_B = model.decode(z_BZ, t_BT, x_BX).negative_log_likelihood(y_BCHW)

@@ -1,8 +1,8 @@
 """Distances between images and the errors of counterfactuals (METHOD 6), as pure functions.
 
-Images are floats in [0, 1], [N, C, H, W]; every function returns one value per image, in the images' dtype,
-on their device. y is the input, y' the estimated and y* the true counterfactual. How values of many images
-become one number with an interval is the business of `bootstrap.py`.
+Images are floats in [0, 1], [N, C, H, W]; every function returns one value per image, in the images' dtype and
+on their device. y is the input, y' the estimated and y* the true counterfactual. `bootstrap.py` turns the values
+of many images into one number with an interval.
 """
 
 import math
@@ -13,13 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 IDENTICAL_PSNR = 100.0
-"""PSNR of equal images in dB, where the formula says infinity: an error of 1e-10, far below one grey level."""
+"""PSNR of equal images in dB, for which the formula gives infinity: an error of 1e-10, far below one grey level."""
 
 CHANGE_THRESHOLD = 0.5
-"""Grey levels (of 255) that the truth must move a pixel by to count as changed: less cannot be stored."""
+"""Grey levels (of 255) by which the truth must move a pixel for it to count as changed: less cannot be stored."""
 
 SSIM_WINDOW = 11
-"""SSIM's window in pixels: smaller images have none."""
+"""Side of SSIM's window in pixels; smaller images have no SSIM."""
 
 MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 """Exponents of the five scales of Wang et al. 2003, the finest first."""
@@ -38,7 +38,7 @@ def psnr(a_NCHW: Tensor, b_NCHW: Tensor) -> Tensor:
 def ssim(a_NCHW: Tensor, b_NCHW: Tensor) -> Tensor:
     """Structural similarity [N] in [-1, 1] (Wang et al. 2004): Gaussian 11×11 window of σ 1.5, range 1.
 
-    The mean over windows that lie wholly inside the image, per channel, then over channels: scikit-image's
+    The mean over windows that lie wholly inside the image, per channel, then over channels, as in scikit-image's
     `structural_similarity(gaussian_weights=True, use_sample_covariance=False, data_range=1)`.
 
     Raises:
@@ -49,7 +49,7 @@ def ssim(a_NCHW: Tensor, b_NCHW: Tensor) -> Tensor:
 
 
 def ms_ssim_scales(size: int) -> int:
-    """Scales that MS-SSIM has for images of this size: each halves the last, and must hold a whole window.
+    """Number of MS-SSIM scales for images of this size: each halves the previous one and must hold a whole window.
 
     5 from 176 pixels on, 4 from 88, 3 from 44, 2 from 22, 1 (which is SSIM) from 11, none below.
     """
@@ -59,10 +59,10 @@ def ms_ssim_scales(size: int) -> int:
 def ms_ssim(a_NCHW: Tensor, b_NCHW: Tensor) -> Tensor:
     """Multi-scale structural similarity [N] in [0, 1] (Wang et al. 2003), over `ms_ssim_scales` scales.
 
-    Contrast and structure of each scale but the coarsest, SSIM of that one, each to the power of its weight, and
-    multiplied. The standard weights are those of five scales; with fewer they are scaled to sum to 1 again, so that
-    values of different image sizes do not compare. A scale where the images are anti-correlated counts as 0: a
-    negative number has no real power.
+    The product of contrast and structure at each scale but the coarsest, and of SSIM at the coarsest, each to the
+    power of its weight. The standard weights are for five scales; with fewer they are rescaled to sum to 1, so that
+    values for different image sizes are not comparable. A scale at which the images are anti-correlated counts as 0,
+    because a negative number has no real fractional power.
 
     Raises:
         ValueError: an image is smaller than SSIM's window.
@@ -82,9 +82,9 @@ def ms_ssim(a_NCHW: Tensor, b_NCHW: Tensor) -> Tensor:
 
 
 def _similarities(a_NCHW: Tensor, b_NCHW: Tensor) -> tuple[Tensor, Tensor]:
-    """SSIM's luminance, and its contrast and structure, of each window inside the images: [N,C,H−10,W−10] each.
+    """SSIM's luminance, and its contrast and structure, for each window inside the images: [N,C,H−10,W−10] each.
 
-    In float64, where the device has it: variances are small differences of large numbers, and a GPU may round
+    Computed in float64 where the device has it: variances are small differences of large numbers, and a GPU may round
     products of float32 to 10 bits.
 
     Raises:
@@ -106,10 +106,10 @@ def _similarities(a_NCHW: Tensor, b_NCHW: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _windows(side: int) -> Tensor:
-    """Weights [V, side] of SSIM's window at each of its V places along a side.
+    """Weights [V, side] of SSIM's window at each of its V positions along a side.
 
-    A Gaussian window is one of rows times one of columns, and as matrices these take a small part of the time that
-    the same filter takes as a convolution on a CPU.
+    A Gaussian window is the product of one over rows and one over columns. Applied as matrices, these take a small
+    part of the time that the same filter takes as a convolution on a CPU.
     """
     place_V1 = torch.arange(side - SSIM_WINDOW + 1, dtype=torch.float64)[:, None]
     offset_VH = torch.arange(side) - place_V1 - SSIM_WINDOW // 2
@@ -125,32 +125,32 @@ def _require_window(a_NCHW: Tensor) -> None:
 
 @dataclass(frozen=True)
 class EffectTerms:
-    """What the errors of a set of counterfactuals are made of, per image [N].
+    """Per-image terms [N] from which the errors of a set of counterfactuals are computed.
 
-    Sums over the set, not means of per-image ratios, give the relative effect error, so that an image which
-    the treatment hardly changes does not dominate.
+    The relative effect error is a ratio of sums over the set, not a mean of per-image ratios, so that an image
+    which the treatment hardly changes does not dominate.
     """
 
     error_N: Tensor
     """Σ(y'−y*)² over the pixels that the truth changes, all channels."""
     size_N: Tensor
-    """Σ(y−y*)² over the same pixels: the size of the true effect; the error that copying the input makes."""
+    """Σ(y−y*)² over the same pixels: the size of the true effect, and the error of copying the input."""
     off_error_N: Tensor
     """Σ(y'−y*)² over all other pixels."""
     off_count_N: Tensor
-    """Values (pixels × channels) among those other pixels."""
+    """Number of values (pixels × channels) among those other pixels."""
 
 
 def effect_terms(
     y_NCHW: Tensor, estimate_NCHW: Tensor, truth_NCHW: Tensor, threshold: float = CHANGE_THRESHOLD
 ) -> EffectTerms:
-    """Splits the squared error of y' by whether the truth changes the pixel.
+    """Split the squared error of y' by whether the truth changes the pixel.
 
     Args:
         y_NCHW: the inputs y.
         estimate_NCHW: y'.
         truth_NCHW: y*.
-        threshold: a pixel counts as changed if any channel of y − y* exceeds this many 255ths.
+        threshold: a pixel counts as changed if |y − y*| exceeds this many 255ths in any channel.
     """
     change_NCHW = (y_NCHW - truth_NCHW).abs()
     changed_N1HW = change_NCHW.amax(dim=1, keepdim=True) > threshold / 255.0
@@ -171,7 +171,7 @@ def bits_per_dim(nats_N: Tensor, dimensions: int) -> Tensor:
         nats_N: −ELBO under a density on [0, 1] (M4 with β = 1), where a grey level is 1/255 wide.
         dimensions: C·H·W.
 
-    The probability of a grey level is taken as density × width, so the figure means nothing for a σ far below
+    The probability of a grey level is taken as density × width, so the result is meaningless for a σ far below
     1/255.
     """
     return nats_N / (dimensions * math.log(2.0)) + math.log2(255.0)

@@ -1,4 +1,4 @@
-"""Was no more changed than the intended class needs? Counterfactual latent divergence (Melistas et al. 2024)."""
+"""Counterfactual latent divergence: is no more changed than the intended class needs? (Melistas et al. 2024)"""
 
 import math
 from collections.abc import Sequence
@@ -19,26 +19,26 @@ from civae_core.yardstick import Yardstick
 FACTUAL_WEIGHT, INTENDED_WEIGHT = 0.8, 0.2
 """Weights of the two shares in the published score."""
 DOING_NOTHING = math.log(FACTUAL_WEIGHT + INTENDED_WEIGHT * math.e)
-"""What returning the input unchanged scores: 0.2954."""
+"""The score of returning the input unchanged: 0.2954."""
 MOST_REFERENCES = 512
-"""Real images of each class that divergences are compared with, at most."""
+"""At most this many real images of each class serve as references."""
 BATCH = 64
 
 
 @dataclass(frozen=True)
 class LatentReferences:
-    """Posteriors of real images by value of the treatment in question, in the yardstick's latent space."""
+    """Posteriors of real images in the yardstick's latent space, by value of one treatment."""
 
     treatment: int
-    """Which of the treatments."""
+    """Index of the treatment."""
     by_value: dict[float, tuple[Tensor, DiagonalNormal]]
-    """Rows of the prepared data [M] with their posteriors [M, Z]."""
+    """For each value, rows of the prepared data [M] with their posteriors [M, Z]."""
 
 
 def latent_references(
     data: PreparedData, chosen: LabelledRows, treatment: int, yardstick: Yardstick, device: torch.device
 ) -> LatentReferences:
-    """Real images of each class of one binary treatment, spread over the chosen rows; each set is read once."""
+    """Real images of each class of one binary treatment, spread over the chosen rows; each set is read only once."""
     by_value = {}
     for value in (0.0, 1.0):
         members = (chosen.t_NT[:, treatment] == value).nonzero().squeeze(1)
@@ -54,7 +54,7 @@ def latent_references(
 
 
 def joined(parts: Sequence[DiagonalNormal]) -> DiagonalNormal:
-    """The same distributions in one object."""
+    """The given distributions in one object."""
     return DiagonalNormal(
         torch.cat([part.mean_BZ for part in parts]), torch.cat([part.log_std_BZ for part in parts])
     )
@@ -64,12 +64,12 @@ class MinimalityTally:
     """Collects CLD = log(0.8·exp P(S_f ≤ d) + 0.2·exp P(S_i ≥ d)) of each image.
 
     d = KL(q(z|y) ‖ q(z|y')) in the yardstick's latent space; S_f are the divergences between y and other real images
-    of its own class, S_i those between y and real images of the intended class. The score is small if the picture has
-    moved as little as pictures of one class differ, yet as far as the other class lies. The published code computes d
-    with the posterior's location in the place of its scale; here the variances are the posterior's own. Returning the
-    input scores log(0.8 + 0.2·e) = 0.2954 (`doing_nothing`), without having changed anything.
+    of its own class, S_i those between y and real images of the intended class. The score is small if the image has
+    moved no further than images of one class differ, yet as far as the other class lies. The published code computes
+    d with the posterior's location in place of its scale; here the variances are the posterior's own. Returning the
+    input, which changes nothing, scores log(0.8 + 0.2·e) = 0.2954 (`doing_nothing`).
 
-    Images whose treatment is not changed, or whose classes have no real image, are left out.
+    Images whose treatment does not change, or whose classes have no real images, are left out.
     """
 
     def __init__(self, references: LatentReferences) -> None:
@@ -79,7 +79,7 @@ class MinimalityTally:
     def add(self, asked: Asked, answer: Answer, seen: Seen | None) -> None:
         """
         Raises:
-            ValueError: there is no reading.
+            ValueError: there is no reading by a yardstick.
         """
         if seen is None or asked.seen is None:
             raise ValueError("minimality needs a latent space")

@@ -1,4 +1,4 @@
-"""What can be judged of a trained model beyond its answers: reconstruction, cycles, its prior and its latent code."""
+"""Scores of a trained model beyond its answers: reconstruction, cycles, its prior and its latent code."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -28,11 +28,11 @@ def model_scores(
     seed: int,
     instruments: Instruments,
 ) -> dict[str, Any]:
-    """The entries of a model on a question's images: reconstruction, composition, reversibility, mean effects
-    from the prior, pictures from the prior, balance of z, and its response to doses where the data knows several.
+    """The entries of a model on a question's images, beyond its answers.
 
-    What asks for no counterfactual, or for one at every dose, is of all images, also of those that have the intended
-    treatment already.
+    These are reconstruction, composition, reversibility, mean effects from the prior, images from the prior, balance
+    of z, and the response to doses where the data knows several. Entries that need no counterfactual, or one at every
+    dose, are over all images, including those that already have the intended treatment.
     """
     roles, everyone = method.stored.card.roles, question.everyone
     entries = reconstruction_scores(method, data, everyone, device, seed, instruments.lpips)
@@ -52,10 +52,10 @@ def model_scores(
 def reconstruction_quality(
     yardstick: Yardstick, models: Sequence[TrainedModel], data: PreparedData
 ) -> dict[str, Any]:
-    """The entry `scorer`: its name, and how well it tells attributes on photographs and on reconstructions (τ = 0).
+    """The entry `scorer`: its name, and how well it reads attributes of photographs and of reconstructions (τ = 0).
 
-    Both are held-out images of the valid split, so that the judge is not tried on what it judges. Of data without
-    labelled ones, reconstructions are absent.
+    Both come from the valid split, or without one from images set aside, so that the judge is not tested on what it
+    judges. Where none of these is labelled, reconstructions are absent.
     """
     tried = {model.name: quality_on_reconstructions(yardstick, model.stored, data) for model in models}
     return {

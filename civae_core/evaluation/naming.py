@@ -1,4 +1,4 @@
-"""What the methods of an evaluation are called, and which runs are one method trained with several seeds."""
+"""The names of an evaluation's methods, and which runs are one method trained with several seeds."""
 
 from collections.abc import Iterable, Sequence
 
@@ -13,11 +13,11 @@ MEANINGS = {
     "ours": "learned prior, latent and pixel noise abducted",
     "truth": "the true counterfactual itself: what the instruments say of a faultless answer",
 }
-"""Methods in the order of tables; others stand before the truth."""
+"""Methods in the order of tables; any others come just before the truth."""
 
 
 def ordered(methods: Iterable[str]) -> list[str]:
-    """Method names: the baselines first, the truth last."""
+    """Sort method names: the baselines first, the truth last."""
     names = list(methods)
     others = [name for name in names if name not in MEANINGS]
     known = [name for name in MEANINGS if name in names]
@@ -25,16 +25,16 @@ def ordered(methods: Iterable[str]) -> list[str]:
 
 
 BOOKKEEPING = ("log_every", "checkpoint_every", "sample_every", "validate_images", "keep")
-"""Settings of training that no weight depends on."""
+"""Training settings on which no weight depends."""
 
 OBJECTIVE_NAMES = {"intact": "ours", "cvae": "cvae", "original": "original"}
 
 
 def name_methods(models: Sequence[StoredModel]) -> list[TrainedModel]:
-    """Models under the names of their objectives, in the order given.
+    """Name models after their objectives, in the order given.
 
-    Runs that differ in nothing but their seed form a group of one name; other runs of one objective are told apart
-    by their folders.
+    Runs that differ only in their seed form a group with one name; other runs with the same objective are
+    distinguished by their folders.
 
     Raises:
         UsageError: a model was trained for other roles or another image format than the first one.
@@ -64,12 +64,12 @@ def name_methods(models: Sequence[StoredModel]) -> list[TrainedModel]:
 
 
 def name_of_seed(group: str, seed: int) -> str:
-    """What one run is called where several seeds of a method are evaluated."""
+    """The name of one run where several seeds of a method are evaluated."""
     return f"{group}, seed {seed}"
 
 
 def _is_repetition(one: StoredModel, other: StoredModel) -> bool:
-    """Whether two runs differ in their seed only, and in what has no bearing on the weights."""
+    """Whether two runs differ only in their seed and in what has no bearing on the weights."""
     return _essence(one) == _essence(other)
 
 

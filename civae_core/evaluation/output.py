@@ -1,4 +1,4 @@
-"""Where an evaluation is written: numbers as JSON, and a page for people."""
+"""Write an evaluation to files: the numbers as JSON, and a page for people."""
 
 from pathlib import Path
 
@@ -12,10 +12,10 @@ NUMBERS = "evaluation.json"
 
 
 def prepare_output(page: Path, figures: Path | None = None) -> None:
-    """Makes the folders of `write_evaluation`: before the work, since they may not be writable.
+    """Make the folders for `write_evaluation`; called before the work, since they may not be writable.
 
     Raises:
-        UsageError: the page is a folder, or has the name of the numbers beside it.
+        UsageError: the page is a folder, or has the name of the numbers' file beside it.
         CivaeError: a folder cannot be written.
     """
     if page.is_dir():
@@ -29,12 +29,12 @@ def prepare_output(page: Path, figures: Path | None = None) -> None:
 
 
 def write_evaluation(evaluation: Evaluation, page: Path, figures: Path | None = None) -> Path:
-    """Writes the report to `page` and evaluation.json beside it; returns the latter's path.
+    """Write the report to `page` and evaluation.json beside it; return the latter's path.
 
-    The numbers come last, so that where they are all is, and come too where the page fails.
+    The numbers are written last, and even if writing the page fails.
 
     Args:
-        figures: a folder for the report's pictures as PNG files, too.
+        figures: a folder in which to save the report's pictures as PNG files, too.
 
     Raises:
         CivaeError: the folder cannot be written.
@@ -51,7 +51,7 @@ def write_evaluation(evaluation: Evaluation, page: Path, figures: Path | None = 
 
 
 def report_folder(model: Path) -> Path:
-    """The folder to report in: a run itself, also where one of its checkpoints or files was named."""
+    """The folder for the report: the run's own, also where one of its checkpoints or files was named."""
     if (model / "checkpoints").is_dir():
         return model
     for folder in (model, *model.parents):

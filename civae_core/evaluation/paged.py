@@ -1,4 +1,4 @@
-"""Measured numbers in the form that a page's tables take them (`numbers.html.j2`)."""
+"""Measured numbers in the form that the tables of a page expect (`numbers.html.j2`)."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -12,7 +12,7 @@ Methods = Mapping[str, Mapping[str, Any]]
 
 
 def page_sections(methods: Methods) -> list[dict[str, Any]]:
-    """Every section of measures that some method has a number for, its rows in the order of the columns."""
+    """The sections of measures for which some method has a number; the cells of a row are in the columns' order."""
     return [
         {
             "title": section.title,
@@ -24,7 +24,7 @@ def page_sections(methods: Methods) -> list[dict[str, Any]]:
 
 
 def page_cell(value: Value | None, decimals: int, best: bool = False) -> dict[str, Any]:
-    """A number with its small print: what it belongs to, its interval, and how many runs it is the mean of."""
+    """A number with its small print: what it belongs to, its interval, and the number of runs it is the mean of."""
     if value is None:
         return {"text": ABSENT, "small": [], "best": False}
     runs = f"{value.runs} runs" if value.runs > 1 else ""
@@ -33,7 +33,7 @@ def page_cell(value: Value | None, decimals: int, best: bool = False) -> dict[st
 
 
 def page_glossary(tables: Iterable[Methods]) -> list[dict[str, str]]:
-    """Each meaning once, in the order of the tables, however many attributes or tables it was taken on."""
+    """Each meaning once, in the order of the tables, however many attributes or tables it applies to."""
     titles: dict[str, dict[str, None]] = {}
     for methods in tables:
         for measure in measures_present(methods):

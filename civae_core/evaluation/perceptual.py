@@ -1,4 +1,4 @@
-"""LPIPS, a distance learned from what people see as alike, through torchmetrics, where its weights are at hand."""
+"""LPIPS, a distance learned from human judgements of similarity, by torchmetrics, if its weights are available."""
 
 import logging
 from collections.abc import Callable
@@ -12,21 +12,21 @@ from civae_core.extras import install, missing
 log = logging.getLogger(__name__)
 
 ALEXNET_FILE = "alexnet-owt-7be5be79.pth"
-"""torchvision's weights of LPIPS's backbone."""
+"""torchvision's weights for the backbone of LPIPS."""
 LPIPS_SMALLEST = 31
-"""Side in pixels below which AlexNet's last pooling has nothing to pool."""
+"""Smallest side of an image in pixels; below it, AlexNet's last pooling has nothing to pool."""
 
 Distance = Callable[[Tensor, Tensor], Tensor]
-"""Two batches of images [B,C,S,S] in [0,1] to a distance [B]."""
+"""From two batches of images [B,C,S,S] in [0,1] to a distance [B]."""
 
 
 def load_lpips(device: torch.device, size: int | None = None) -> Distance | None:
-    """LPIPS (Zhang et al. 2018) over AlexNet, or None with a word of what is missing; nothing is ever downloaded.
+    """LPIPS (Zhang et al. 2018) with AlexNet, or None after logging what is missing; nothing is ever downloaded.
 
-    Grey images count as three equal channels; values beyond [0,1] are clamped.
+    Grey images count as three equal channels; values outside [0,1] are clamped.
 
     Args:
-        device: of the images.
+        device: the device of the images.
         size: side of the images, if known; the distance raises ValueError for images below `LPIPS_SMALLEST`.
     """
     if size is not None and size < LPIPS_SMALLEST:
@@ -37,7 +37,7 @@ def load_lpips(device: torch.device, size: int | None = None) -> Distance | None
         log.info("LPIPS is left out: it needs torchvision (%s)", install("lpips"))
         return None
     if not weights.is_file():
-        # One line of a terminal, whose width a whole path would pass.
+        # Must fit on one line of a terminal, which a whole path would not.
         log.info("LPIPS is left out: no $TORCH_HOME/hub/checkpoints/%s", ALEXNET_FILE)
         log.debug("LPIPS looks for torchvision's weights of AlexNet at %s", weights)
         return None
@@ -60,14 +60,16 @@ def load_lpips(device: torch.device, size: int | None = None) -> Distance | None
 
 
 def _lpips_network(weights: Path) -> torch.nn.Module:
-    """The library's network. Its own way to the backbone unpickles whatever the file holds, and downloads what is
-    missing; so the backbone is made without weights, and given what a load that refuses all but tensors has found.
+    """The library's network, with a backbone that is loaded safely.
+
+    The library's own way of loading the backbone unpickles whatever the file holds, and downloads what is missing. So
+    the backbone is made without weights, and then given those that a load restricted to tensors has found.
     """
     from torchmetrics.functional.image.lpips import _LPIPS
 
     state = torch.load(weights, map_location="cpu", weights_only=True)
     network = _LPIPS(net="alex", pnet_rand=True)  # random backbone; the heads come with the library
-    backbone = network.net.state_dict()  # slice1.0.weight is features.0.weight of torchvision's
+    backbone = network.net.state_dict()  # slice1.0.weight is torchvision's features.0.weight
     network.net.load_state_dict({key: state[f"features.{key.partition('.')[2]}"] for key in backbone})
     return network
 

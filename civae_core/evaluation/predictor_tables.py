@@ -1,4 +1,4 @@
-"""The attribute predictor's quality as tables of the report: yes/no attributes, and quantities."""
+"""The attribute predictor's quality as tables of the report, for binary attributes and for quantities."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -27,7 +27,7 @@ _SHARES = {"accuracy", "unsure", "within_95"}
 
 
 def predictor_tables(predictor: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    """A table for each model and kind of attribute: its title, its columns, and a row of texts for each attribute.
+    """One table per model and kind of attribute: its title, its columns, and a row of texts for each attribute.
 
     Args:
         predictor: the entry `predictor` of `evaluate --json`.
@@ -46,7 +46,7 @@ def predictor_tables(predictor: Mapping[str, Any] | None) -> list[dict[str, Any]
 
 
 def _cell(found: Mapping[str, Any], key: str) -> str:
-    """A number, and in brackets what it was before calibration, where that differs."""
+    """A number and, in brackets, its value before calibration where that differs."""
     value = as_value(found.get(key))
     if value is None:
         return ABSENT

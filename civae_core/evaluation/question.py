@@ -1,4 +1,4 @@
-"""What a model is asked in an evaluation: interventions, with the true answers where the data knows them."""
+"""The questions of an evaluation: interventions, with the true answers where the data knows them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,10 +22,10 @@ class KnownTruth:
 
     truth: Truth
     places_N: Tensor
-    """Where each chosen row stands in `truth`."""
+    """Index of each chosen row in `truth`."""
 
     def images(self, items: Tensor | slice) -> Tensor:
-        """Floats in [0,1] [n,C,S,S] of some of the chosen rows."""
+        """True counterfactuals of some of the chosen rows, floats in [0,1] [n,C,S,S]."""
         return self.truth.images(self.places_N[items]).float() / 255
 
 
@@ -34,24 +34,24 @@ class Question:
     """One intervention on rows of a split."""
 
     chosen: LabelledRows
-    """Who is asked about: those whose treatment it changes."""
+    """The subjects asked about: those whose treatment the intervention changes."""
     t_new_NT: Tensor
     do: Mapping[str, float | str]
-    """Values by treatment, `flip`, or in words where they differ from image to image."""
+    """By treatment: a value, `flip`, or a description where values differ between images."""
     truth: KnownTruth | None
     among: LabelledRows | None = None
-    """Rows of the split whether it changes them or not; None: those asked about."""
+    """Rows of the split, whether the intervention changes them or not; None if they are those asked about."""
 
     @property
     def everyone(self) -> LabelledRows:
-        """Whose photographs answers are compared with, and a model is tried on beside its answers.
+        """Subjects whose photographs answers are compared with, and on whom a model is scored beyond its answers.
 
-        Who is asked about may all have had one treatment, and what tells its values apart needs others too.
+        All subjects asked about may have the same treatment, but scores that contrast its values need others, too.
         """
         return self.chosen if self.among is None else self.among
 
     def subset(self, count: int) -> "Question":
-        """The question about at most `count` of those asked about, evenly spread; `everyone` stays who they are."""
+        """The same question about at most `count` of its subjects, evenly spread; `everyone` stays the same."""
         items = evenly_spread(len(self.chosen), count)
         truth = None if self.truth is None else KnownTruth(self.truth.truth, self.truth.places_N[items])
         return Question(self.chosen[items], self.t_new_NT[items], self.do, truth, self.everyone)
@@ -63,7 +63,7 @@ class Question:
         device: torch.device,
         yardstick: Yardstick | None = None,
     ) -> Asked:
-        """Some of the rows as methods are asked about them, with what the yardstick sees in them."""
+        """Some of the rows in the form in which methods are asked about them, with the yardstick's readings."""
         chosen = self.chosen[items]
         y_BCHW, x_BX, t_BT = chosen.read(data, device)
         t_new_BT = self.t_new_NT[items].to(device)
@@ -86,15 +86,15 @@ def ask(
 ) -> list[Question]:
     """Each intervention on the treatments whose truth the data knows, on the rows that have it, in the data's order.
 
-    Where it knows none, the first treatment flipped (a continuous one: set to its largest value in training). Only
-    those are asked about whose treatment changes, and what changes nobody's is not asked.
+    Only subjects whose treatment changes are asked about, and an intervention that changes nobody's is not asked. If
+    no question is left, the first treatment is flipped (a continuous one: set to its largest value in training).
 
     Args:
         chosen: labelled rows of a split.
         limit: ask about at most this many of them, evenly spread.
 
     Raises:
-        DataError: nothing that could be asked changes anybody.
+        DataError: no possible intervention changes anybody's treatment.
     """
     names = {a.name for a in roles.treatments}
     columns = [[a.name for a in data.attributes].index(a.name) for a in roles.treatments]
@@ -127,13 +127,13 @@ def about_changed(
     truth: KnownTruth | None,
     limit: int | None = None,
 ) -> Question | None:
-    """The question about those of the rows whose treatment changes; None where nobody's does.
+    """The question about the rows whose treatment changes; None if nobody's does.
 
-    A model returns the others' photographs exactly (τ = 1), however bad it is.
+    A model returns the photographs of the others exactly (τ = 1), however bad it is.
 
     Args:
         t_new_NT: intended treatments of all rows.
-        truth: of all rows.
+        truth: true counterfactuals of all rows.
         limit: ask about at most this many, evenly spread.
     """
     changed_M = (t_new_NT != rows.t_NT).any(dim=1).nonzero()[:, 0]
@@ -148,15 +148,15 @@ def about_changed(
 def by_known_truth(
     data: PreparedData, names: Sequence[str], rows_N: Tensor, t_new_NT: Tensor
 ) -> list[tuple[Tensor, KnownTruth | None]]:
-    """Images under any intended treatments by the intervention whose truth answers them, those without one last.
+    """Group images with any intended treatments by the intervention whose truth answers them; those without one last.
 
     Args:
         names: the treatments.
-        rows_N: rows of the data, of which one may come several times.
+        rows_N: rows of the data; a row may occur several times.
         t_new_NT: their intended treatments.
 
     Returns:
-        Bool [N] and truth of each intervention that answers any, that with most of them first.
+        For each intervention that answers any images: which ones, bool [N], and the truth; most images first.
     """
     columns = [[a.name for a in data.attributes].index(name) for name in names]
     left_N = torch.ones_like(rows_N, dtype=torch.bool)
@@ -164,10 +164,10 @@ def by_known_truth(
     for truth in data.truth:
         places_N = find_rows(truth.rows, rows_N)
         known_NT = truth.table_MA[places_N.clamp(min=0)][:, columns]
-        # Who typed 0.3, or another program, may have rounded it in its own way.
+        # A person who typed 0.3, or another program, may have rounded it differently.
         agrees_N = torch.isclose(known_NT, t_new_NT, rtol=1e-5, atol=1e-7).all(dim=1)
         kept_N = left_N & agrees_N & (places_N >= 0)
-        # A truth under other interventions besides has other attributes changed as well.
+        # A truth with further interventions has other attributes changed as well.
         if set(truth.do) <= set(names) and kept_N.any():
             found.append((kept_N, KnownTruth(truth, places_N[kept_N])))
             left_N = left_N & ~kept_N
@@ -176,14 +176,14 @@ def by_known_truth(
 
 
 def direction(t_BT: Tensor, t_new_BT: Tensor) -> Tensor:
-    """+1 or −1 [B] by whether the first treatment that changes rises or falls, 0 where none changes."""
+    """+1 or −1 [B], as the first treatment that changes rises or falls; 0 where none changes."""
     step_BT = (t_new_BT - t_BT).sign()
     first_B1 = (step_BT != 0).int().argmax(dim=1, keepdim=True)
     return step_BT.gather(1, first_B1)[:, 0]
 
 
 def find_rows(rows_M: Tensor, wanted_N: Tensor) -> Tensor:
-    """Where each wanted row number stands in `rows_M`, whatever its order: int64 [N], −1 where it does not."""
+    """Index of each wanted row number in `rows_M`, which may be in any order: int64 [N], −1 where it is absent."""
     if not len(rows_M):
         return torch.full_like(wanted_N, -1)
     sorted_M, order_M = rows_M.sort()

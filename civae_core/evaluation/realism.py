@@ -1,6 +1,6 @@
-"""Do counterfactuals look like photographs of the data? FID and KID, over the features of a named extractor.
+"""Do counterfactuals look like photographs of the data? FID and KID, on the features of a named extractor.
 
-Numbers of different extractors, or of different numbers of images, are not comparable: both are stated with them.
+Scores by different extractors, or on different numbers of images, are not comparable: both are reported with them.
 """
 
 import math
@@ -22,30 +22,30 @@ from civae_core.extras import install, missing
 from civae_core.yardstick import Yardstick, load_yardstick
 
 MOST_REFERENCES = 10_000
-"""Training images whose features are compared with, at most."""
+"""At most this many training images provide the features to compare with."""
 MOST_FOR_KID = 4_000
-"""Counterfactuals whose features KID draws its subsets from, at most."""
+"""At most this many counterfactuals provide the features from which KID draws its subsets."""
 SUBSETS, SUBSET_SIZE = 100, 100
 BATCH = 64
 
 
 @dataclass(frozen=True)
 class Extractor:
-    """A network whose features are compared; images [B,C,S,S] in [0,1] to features [B,F]."""
+    """A network whose features are compared, from images [B,C,S,S] in [0,1] to features [B,F]."""
 
     name: str
     features: Callable[[Tensor], Tensor]
     yardstick: Yardstick | None = None
-    """Whose features they are, where they are a scorer's: what it has read already is not read again."""
+    """The scorer that the features belong to, if any: images that it has already read are not read again."""
     known: dict[str, "RealFeatures"] = field(default_factory=dict, compare=False, repr=False)
-    """What it has found in training images, by the fingerprint of their data: `real_features` reads them once."""
+    """Features of training images by the fingerprint of their data, so that `real_features` reads them only once."""
 
 
 def resolved_extractor(choice: str) -> str:
-    """The choice, with `auto` as what it stands for here: `inception` where its library and weights are at hand, else
-    `scorer`.
+    """Resolve `auto`: to `inception` if its library and weights are available, else to `scorer`.
 
-    What compares several evaluations asks once and keeps the answer: weights may come or go between them.
+    Whoever compares several evaluations should call this once and keep the answer: weights may come or go between
+    them.
     """
     if choice != "auto":
         return choice
@@ -53,16 +53,16 @@ def resolved_extractor(choice: str) -> str:
 
 
 def extractor_for(choice: str, yardstick: Yardstick | None, device: torch.device) -> Extractor | None:
-    """The extractor that is named.
+    """The chosen extractor.
 
     Args:
-        choice: `scorer` for the yardstick's own features (none without a yardstick), `inception` for the Inception v3
+        choice: `scorer` for the yardstick's own features (None without a yardstick), `inception` for the Inception v3
             of torch-fidelity with the weights where that library keeps them, or a file: another yardstick
             (.safetensors), or Inception's weights.
 
     Raises:
-        UsageError: a library or file that is not there; nothing is ever downloaded.
-        DataError: a file that cannot be read as either.
+        UsageError: a library or file is missing; nothing is ever downloaded.
+        DataError: a file cannot be read as either.
     """
     if choice == "scorer":
         return None if yardstick is None else of_yardstick(yardstick)
@@ -80,12 +80,12 @@ def extractor_for(choice: str, yardstick: Yardstick | None, device: torch.device
 
 
 def of_yardstick(yardstick: Yardstick) -> Extractor:
-    """The features that a scorer reads attributes from."""
+    """The features from which a scorer reads attributes."""
     return Extractor(yardstick.name, lambda y_BCHW: yardstick.read(y_BCHW).features_BF, yardstick)
 
 
 def default_inception_weights() -> Path:
-    """Where torch-fidelity keeps the weights that it downloads elsewhere."""
+    """Where torch-fidelity stores its weights when it downloads them, which it never does in civae."""
     return Path(torch.hub.get_dir()) / "checkpoints" / "weights-inception-2015-12-05-6726825d.pth"
 
 
@@ -101,8 +101,8 @@ def _inception(weights: Path, device: torch.device) -> Extractor:
             "downloads); --extractor scorer needs none",
         )
     try:
-        # The library unpickles whatever a file holds. So it never sees this one, only a copy of what a load that
-        # refuses all but tensors has found in it, in a folder that nobody else can write to.
+        # The library unpickles whatever a file holds. So it never sees this one, only a copy of what a load
+        # restricted to tensors has found in it, in a folder that nobody else can write to.
         state = torch.load(weights, map_location="cpu", weights_only=True)
         with tempfile.TemporaryDirectory() as private:
             checked = Path(private) / "inception.pth"
@@ -128,7 +128,7 @@ def _inception(weights: Path, device: torch.device) -> Extractor:
 
 
 class RunningMoments:
-    """Mean and covariance of features that come in batches, in float64: memory does not grow with their number."""
+    """Mean and covariance of features that come in batches, in float64; memory does not grow with their number."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -146,7 +146,7 @@ class RunningMoments:
         """Mean [F] and unbiased covariance [F, F].
 
         Raises:
-            ValueError: fewer than two rows.
+            ValueError: there are fewer than two rows.
         """
         if self._sum_F is None or self._products_FF is None or self.count < 2:
             raise ValueError("a covariance needs at least two images")
@@ -158,7 +158,7 @@ class RunningMoments:
 def frechet_distance(one: RunningMoments, other: RunningMoments) -> float:
     """‖μ₁ − μ₂‖² + tr(Σ₁ + Σ₂ − 2 (Σ₁Σ₂)^½) (Heusel et al. 2017), never below 0.
 
-    The trace of the root is the sum of the roots of the eigenvalues of Σ₁^½ Σ₂ Σ₁^½, which is symmetric.
+    The trace of (Σ₁Σ₂)^½ is the sum of the roots of the eigenvalues of Σ₁^½ Σ₂ Σ₁^½, which is symmetric.
     """
     (mean_1_F, covariance_1_FF), (mean_2_F, covariance_2_FF) = (
         moments.mean_and_covariance() for moments in (one, other)
@@ -173,11 +173,11 @@ def frechet_distance(one: RunningMoments, other: RunningMoments) -> float:
 def kernel_distance(one_NF: Tensor, other_MF: Tensor, seed: int) -> dict[str, float]:
     """KID (Bińkowski et al. 2018): the unbiased MMD² under (x·y/F + 1)³, `mean` and `sd_subsets` of random subsets.
 
-    Where one side has no more images than a subset, it is compared once, with as many of the other side, and there
-    is no `sd_subsets`: what one subset varies by is not known.
+    If one side has no more images than a subset, it is compared only once, with as many images of the other side, and
+    there is no `sd_subsets`, because one subset does not show how much subsets vary.
 
     Raises:
-        ValueError: fewer than two rows on a side.
+        ValueError: a side has fewer than two rows.
     """
     size = min(SUBSET_SIZE, len(one_NF), len(other_MF))
     if size < 2:
@@ -205,20 +205,20 @@ def _mmd(one_SF: Tensor, other_SF: Tensor) -> float:
 
 @dataclass(frozen=True)
 class RealFeatures:
-    """What counterfactuals are compared with: features of training images."""
+    """The features of training images with which counterfactuals are compared."""
 
     extractor: Extractor
     moments: RunningMoments
     sample_MF: Tensor
-    """The features that KID draws from."""
+    """The features from which KID draws its subsets."""
 
 
 @torch.no_grad()
 def real_features(data: PreparedData, extractor: Extractor, device: torch.device) -> RealFeatures | None:
-    """Features of the train split, evenly spread: other people than those asked about, so that copying them scores
-    what two samples of photographs differ by, not 0. None where the split has fewer than two images.
+    """Features of images spread evenly over the train split; None if it has fewer than two images.
 
-    They are read once for each extractor, however many questions ask for them.
+    They show other people than those asked about, so that copying the input does not score 0 but the distance between
+    two samples of photographs. They are read once per extractor, however many questions ask for them.
     """
     if data.fingerprint in extractor.known:
         return extractor.known[data.fingerprint]
@@ -238,12 +238,12 @@ def real_features(data: PreparedData, extractor: Extractor, device: torch.device
 class RealismTally:
     """Collects the features of counterfactuals at τ = 1.
 
-    Entry `realism`: `fid`, `kid` (`mean` and `sd_subsets`), `extractor`, `n` counterfactuals and `n_reference`
-    training images. FID is biased upwards in small sets, by more the fewer images there are.
+    The entry `realism` has `fid`, `kid` (`mean` and `sd_subsets`), `extractor`, and the numbers of counterfactuals,
+    `n`, and of training images, `n_reference`. FID is biased upwards in small sets, the more so the smaller they are.
     """
 
     def __init__(self, real: RealFeatures, yardstick: Yardstick | None = None) -> None:
-        """`yardstick` is the one whose readings `add` is given."""
+        """`yardstick` is the one whose readings are passed to `add`."""
         self._real = real
         self._is_read = yardstick is not None and real.extractor.yardstick is yardstick
         self._moments = RunningMoments()
@@ -257,7 +257,7 @@ class RealismTally:
             features_BF = (
                 self._real.extractor.features(answer.with_noise_BCHW.clamp(0, 1)).detach().cpu().float()
             )
-        # Every stride-th image is kept for KID; where they become too many, every other one of them.
+        # Every stride-th image is kept for KID; when these become too many, every other one is dropped.
         first = -self._moments.count % self._stride
         self._sample.add(features_BF[first :: self._stride])
         while len(self._sample) > MOST_FOR_KID:

@@ -1,4 +1,4 @@
-"""The evaluation as one self-contained HTML page that needs neither network nor explanation."""
+"""The evaluation as one self-contained HTML page that needs no network access and no explanation."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,12 +21,12 @@ def render_evaluation(
     evaluation: Mapping[str, Any],
     pictures: Sequence[Picture],
 ) -> str:
-    """The page's HTML.
+    """Render the page as HTML.
 
     Args:
-        evaluation: the dictionary of `evaluate --json`. Beside the keys of that schema, `treatment`,
-            `covariates` and `descendants` (names or lists of names) and `do` (a mapping) say what was asked.
-            Absent keys leave their part out; unknown ones are passed over.
+        evaluation: the dictionary of `evaluate --json`. `treatment`, `covariates` and `descendants` (names or lists
+            of names) and `do` (a mapping) say what was asked. Parts of the page whose keys are absent are left out;
+            unknown keys are ignored.
         pictures: embedded in this order.
     """
     methods = evaluation.get("methods", {})
@@ -107,7 +107,7 @@ def _value_text(value: object) -> str:
 
 
 def _headline(methods: Mapping[str, Any]) -> str | None:
-    """The main result in a sentence, if the truth was known."""
+    """The main result in one sentence; None if the truth is not known."""
     found = {name: as_value(methods[name].get("relative_effect_error")) for name in ordered(methods)}
     scores = [
         f"{name} {value.text(2)}" for name, value in found.items() if value and name not in NOT_COMPETING
@@ -121,7 +121,7 @@ def _headline(methods: Mapping[str, Any]) -> str | None:
 
 
 def _groups(methods: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Each competing method's groups by relative effect error (without a truth: effectiveness), the worst first."""
+    """Each competing method's groups, worst first, by relative effect error or, without a truth, effectiveness."""
     tables = []
     for name in ordered(methods):
         found = methods[name].get("subgroups") or {}
@@ -141,7 +141,7 @@ def _groups(methods: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _scorer(scorer: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    """How well the independent network tells each attribute: on photographs, and on each model's reconstructions."""
+    """How well the independent scorer reads each attribute of photographs and of each model's reconstructions."""
     if not scorer:
         return []
     sources = {"photographs": scorer.get("photos", {})} | scorer.get("reconstructions", {})
@@ -159,7 +159,7 @@ def _scorer(scorer: Mapping[str, Any] | None) -> list[dict[str, Any]]:
 
 
 def _quality(found: Mapping[str, Any]) -> str:
-    """`0.97 (AUC 0.99, worst group 0.93)`; of a continuous attribute `R² 0.9`."""
+    """`0.97 (AUC 0.99, worst group 0.93)`; for a continuous attribute `R² 0.9`."""
     values = {key: value for key in found if (value := as_value(found[key])) is not None}
     if "accuracy" in values:
         extra = {"auc": "AUC", "worst_group_accuracy": "worst group"}
@@ -169,7 +169,7 @@ def _quality(found: Mapping[str, Any]) -> str:
 
 
 def _overlap(report: Mapping[str, Any]) -> dict[str, Any]:
-    """What the page says of an overlap report; its histogram is among the pictures."""
+    """What the page says about an overlap report; its histogram is among the pictures."""
     return {
         "treatment": report.get("treatment", ""),
         "level": report.get("level", "unknown"),

@@ -1,11 +1,11 @@
-"""Do people from the prior look like the data, and does the prior hold where the posterior puts people? (METHOD 6)
+"""Do people from the prior look like the data, and does the prior lie where the posterior puts people? (METHOD 6)
 
-Two questions, since either alone can be passed by a bad model:
+There are two kinds of scores, because a bad model can do well in either one alone:
 
-- The aggregate posterior E_y q(z|x,y,t), with its noise η standardised under p(z|x,t) (M5), would be N(0,I) if prior
-  and posterior agreed. Where it is not, z drawn from the prior is z that the decoder never learned.
-- Pictures. All candidates are held against photographs of *other* people, and have the same attributes: draws from
-  the prior, reconstructions, whose distance is the decoder's own, and photographs, whose distance is chance.
+- Latents. The aggregate posterior E_y q(z|x,y,t), with its noise η standardised under p(z|x,t) (M5), would be N(0,I)
+  if prior and posterior agreed. Where it is not, z drawn from the prior is one that the decoder never learned.
+- Images. All candidates are compared with photographs of *other* people, and have the same attributes: draws from the
+  prior; reconstructions, whose distance is due to the decoder; and photographs, whose distance is due to chance.
 """
 
 import math
@@ -24,10 +24,10 @@ from civae_core.randomness import generator_for
 
 MOST_IMAGES = 4_000
 FEWEST_IMAGES = 20
-"""With fewer there is no entry."""
+"""With fewer images there is no entry."""
 BATCH = 64
 PAIRS_AT_ONCE = 250_000
-"""Pairs of draws that are held against each other at a time: all at once take hundreds of MiB."""
+"""Pairs of draws that are compared at a time: all at once would take hundreds of MiB."""
 
 
 @torch.no_grad()
@@ -40,16 +40,16 @@ def sample_scores(
     extractor: Extractor | None,
     truncation: float = 1.0,
 ) -> dict[str, Any]:
-    """The entry `samples` of a model; empty with fewer than 20 images.
+    """A model's entry `samples`; empty with fewer than 20 images.
 
-    `kl_by_scale` says how many nats of an image each scale of z carries, KL(q‖p) by its side; one at 0 has collapsed.
-    `kl_aggregate` and `mmd_aggregate` are those of `aggregate_gap`, `mmd_of_prior` is the latter of as many draws
-    from the prior itself. With an extractor `fid` and `kid` say how far `prior`, `reconstruction` and `photograph`
-    are from other photographs; they come with its name, `n_pictures` and `n_reference`.
+    `kl_by_scale` is KL(q‖p) in nats per image for each scale of z, by the scale's side; a scale at 0 has collapsed.
+    `kl_aggregate` and `mmd_aggregate` are those of `aggregate_gap`; `mmd_of_prior` is the latter for as many draws
+    from the prior itself. With an extractor, `fid` and `kid` say how far `prior`, `reconstruction` and `photograph`
+    are from other photographs; `extractor`, `n_pictures` and `n_reference` come with them.
 
     Args:
-        chosen: held-out rows; every second one is the photographs that the others are compared with.
-        truncation: ψ, the factor of η of the draws from the prior.
+        chosen: held-out rows; every second one gives a photograph for the others to be compared with.
+        truncation: ψ, the factor by which η is scaled in draws from the prior.
     """
     sizes = method.stored.card.config.model.sizes
     chosen = chosen[evenly_spread(len(chosen), min(len(chosen), MOST_IMAGES))]
@@ -78,11 +78,11 @@ def sample_scores(
 
 
 def aggregate_gap(eta_NZ: Tensor) -> dict[str, float]:
-    """How far draws of η are from N(0,I); both are 0 on average for draws of it, and may be a little below.
+    """How far draws of η are from N(0,I); for draws from N(0,I), both numbers are 0 on average, and may be below 0.
 
-    kl    Σ_d KL( N(m_d, s_d²) ‖ N(0,1) ) in nats of the draws' means and variances, less Z/N for chance
-    mmd   E k(η,η') − 2 E k(η,n) + E k(n,n') for n ~ N(0,I), with k(a,b) = exp(−‖a−b‖²/2Z): the first over pairs of
-          different draws, the others in closed form
+    kl    Σ_d KL( N(m_d, s_d²) ‖ N(0,1) ) in nats, with the draws' means and variances, less Z/N for chance
+    mmd   E k(η,η') − 2 E k(η,n) + E k(n,n') for n ~ N(0,I), with k(a,b) = exp(−‖a−b‖²/2Z): the first term over pairs
+          of different draws, the others in closed form
 
     Args:
         eta_NZ: draws, at least two.
@@ -109,7 +109,7 @@ def aggregate_gap(eta_NZ: Tensor) -> dict[str, float]:
 def _posterior_draws(
     method: TrainedModel, data: PreparedData, chosen: LabelledRows, device: torch.device, noise_NZ: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """η [N,Z] of one draw from the posterior of each image, and the mean KL(q‖p) of each dimension [Z] in nats."""
+    """η [N,Z] of one posterior draw per image, and the mean KL(q‖p) of each dimension [Z] in nats."""
     model, eta = method.stored.model, KeptRows()
     kl_Z = torch.zeros(model.latent, dtype=torch.float64)
     for start in range(0, len(chosen), BATCH):
@@ -131,7 +131,7 @@ def _distances(
     extractor: Extractor,
     eta_NZ: Tensor,
 ) -> dict[str, Any]:
-    """FID and KID of the odd rows' pictures from the even rows' photographs."""
+    """FID and KID between images for the odd rows and photographs of the even rows."""
     model, others, own = method.stored.model, chosen[0::2], chosen[1::2]
     eta_MZ = eta_NZ[1::2]
     kept = {kind: KeptRows() for kind in ("reference", "prior", "reconstruction", "photograph")}
@@ -142,7 +142,7 @@ def _distances(
     for start in range(0, len(others), BATCH):
         rows = slice(start, start + BATCH)
         see("reference", others[rows].read(data, device)[0])
-        if not len(own[rows]):  # of an odd number of rows, the last is another's
+        if not len(own[rows]):  # with an odd number of rows, the last is for reference only
             continue
         y_BCHW, x_BX, t_BT = own[rows].read(data, device)
         see("prior", decode_prior(model, x_BX, t_BT, eta_MZ[rows].to(device)))

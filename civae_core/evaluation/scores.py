@@ -1,4 +1,4 @@
-"""The scores of methods over held-out images, streamed: one value per image is kept, never the images."""
+"""Scores of methods over held-out images, computed in one pass: one value per image is kept, never the images."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class Scored:
-    """One method's entries in the evaluation, and the values per image that they come from."""
+    """One method's entries in the evaluation, and the per-image values behind them."""
 
     entries: dict[str, Any]
     per_image: dict[str, Tensor]
@@ -48,7 +48,7 @@ def reconstruction_scores(
     seed: int,
     lpips: Distance | None = None,
 ) -> dict[str, Any]:
-    """PSNR, SSIM, MS-SSIM and LPIPS of a model's reconstructions (τ = 0) and bits per dimension, with intervals."""
+    """PSNR, SSIM, MS-SSIM and LPIPS of a model's reconstructions (τ = 0), and bits per dimension, with intervals."""
     found: dict[str, KeptRows] = {}
     with progress(f"evaluate reconstructions of {method.name}", len(chosen)) as bar:
         for start in range(0, len(chosen), BATCH):
@@ -82,13 +82,13 @@ def counterfactual_scores(
     device: torch.device,
     seed: int,
 ) -> dict[str, Scored]:
-    """Asks each method for its counterfactuals once, and has every tally look at them.
+    """Ask each method for its counterfactuals once, and pass them to all its tallies.
 
     Args:
-        make_tallies: the tallies of one method; called once for each.
-        yardstick: reads images and answers for the tallies that need it.
-        device: of images and models.
-        seed: of the bootstrap.
+        make_tallies: makes the tallies of one method; called once for each.
+        yardstick: reads images and answers for the tallies that need its readings.
+        device: the device of images and models.
+        seed: seeds the bootstrap.
     """
     tallies = {method.name: list(make_tallies()) for method in methods}
     with progress("evaluate counterfactuals", len(question.chosen)) as bar:

@@ -1,24 +1,25 @@
-"""Several runs of one method, which differ in their seed, as one entry: mean and spread over the runs."""
+"""Summarise runs of one method that differ only in their seed as one entry: mean and spread over the runs."""
 
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 LABELS = ("attribute", "group")
-"""Keys that name which attribute or group a number belongs to, as the worst one of each run."""
+"""Keys that name the attribute or group to which a number belongs, such as the worst one of each run."""
 
 
 def summarise(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """One method's entry from those of its runs; every measure becomes a {"mean", "sd", "runs", "lo", "hi"}.
+    """Merge the entries of a method's runs into one; every measure becomes a {"mean", "sd", "runs", "lo", "hi"}.
 
     `mean` and `sd` (n − 1 in the denominator; absent with one run) are over the runs, whose own numbers are `runs`.
     `lo` and `hi`, where the runs have them, are the means of the runs' intervals over images: they say how much the
-    choice of images moves the number, `sd` how much training again does. Nested entries are summarised key by key,
-    groups by their names. A number that some runs lack is summarised over those that have it. Counts and words are
-    kept as they are where all runs agree, and dropped where they do not.
+    choice of images moves the number, whereas `sd` says how much retraining does. Nested entries are summarised key
+    by key, and groups by name. A number that some runs lack is summarised over those that have it. Counts and words
+    are kept where all runs agree, and dropped where they do not.
 
-    Where runs name different attributes as their worst, or one with both signs, their magnitudes are averaged, since
-    leaks of opposite signs must not cancel, and all the names are given. A sign that all runs share is kept.
+    Where runs name different attributes as their worst, or the same one with opposite signs, magnitudes are averaged,
+    because leaks of opposite signs must not cancel, and all the names are given. If all runs name the same attribute
+    with the same sign, the sign is kept.
 
     Args:
         entries: the runs' entries in `evaluate --json`, in the order of the runs.
@@ -47,7 +48,7 @@ def _merged(values: list[Any]) -> Any:
 
 
 def _measure(values: list[Mapping[str, Any]]) -> dict[str, Any]:
-    """A number with its interval, labels and counts."""
+    """Merge the runs' values of one number, with its interval, labels and counts."""
     names = {key: _distinct(values, key) for key in LABELS if any(key in value for value in values)}
     if any(len(distinct) > 1 for distinct in names.values()) or (
         "attribute" in names and _signs_differ(values)
@@ -69,7 +70,7 @@ def _signs_differ(values: list[Mapping[str, Any]]) -> bool:
 
 
 def _magnitude(value: Mapping[str, Any]) -> dict[str, Any]:
-    """The number without its sign, and its interval mirrored where that was negative."""
+    """The number without its sign, and its interval mirrored if the number was negative."""
     if value["mean"] >= 0:
         return dict(value)
     mirrored = {"mean": -value["mean"]}
@@ -79,7 +80,7 @@ def _magnitude(value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _groups(lists: list[list[Mapping[str, Any]]]) -> list[dict[str, Any]]:
-    """The groups that every run has, in the order of the first."""
+    """The groups that every run has, merged, in the order of the first run."""
     by_name = [{row["group"]: row for row in rows} for rows in lists]
     shared = [name for name in by_name[0] if all(name in rows for rows in by_name)]
     return [_merged([rows[name] for rows in by_name]) for name in shared]

@@ -1,4 +1,4 @@
-"""Sheets of held-out subjects with what each method answers, beside the truth where it is known."""
+"""Sheets of held-out subjects with each method's answers, beside the truth where it is known."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,7 @@ GRID_ROWS = 8
 def answer_sheets(
     methods: Sequence[Method], data: PreparedData, question: Question, device: torch.device
 ) -> list[Picture]:
-    """Captioned sheets of some subjects: the first method's answers, each method's, and what they change."""
+    """Captioned sheets of some subjects: the first method's answers, all methods' answers, and what they change."""
     rows = evenly_spread(len(question.chosen), GRID_ROWS)
     asked = question.batch(data, rows, device)
     y_BCHW = asked.y_BCHW

@@ -1,7 +1,7 @@
-"""Who is served worst? The same scores within groups of subjects, and the gap between the worst and the best.
+"""Who is served worst? The same scores within groups of subjects, and the gap between the worst and the best group.
 
-The worst of several groups is worse than all together by chance too, and there is a gap where all are served
-alike. How wide that would be is estimated by giving the groups' labels to other subjects.
+By chance alone, the worst of several groups is worse than all subjects together, and there is a gap even where all
+are served alike. How wide that gap would be is estimated by shuffling the groups' labels among the subjects.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,9 +16,9 @@ from civae_core.evaluation.bootstrap import Interval, bootstrap_mean, bootstrap_
 from civae_core.randomness import generator_for
 
 FEWEST = 30
-"""Images that a group needs for its score to say anything."""
+"""Images that a group needs for its score to be meaningful."""
 PERMUTATIONS = 100
-"""Of the groups' labels."""
+"""Number of shuffles of the groups' labels."""
 MOST_JOINT = 6
 """With more binary covariates, groups are those of each covariate alone."""
 
@@ -35,11 +35,11 @@ class Group:
 def groups_of(
     x_NX: Tensor, t_NT: Tensor, t_new_NT: Tensor, roles: AttributeRoles, fewest: int = FEWEST
 ) -> list[Group]:
-    """Cells of the binary covariates × how the treatments change, each of at least `fewest` images.
+    """Cells of the binary covariates × how the treatments change, each with at least `fewest` images.
 
     Where joint cells of that size hold less than half of the images (many covariates, or few images), the groups are
     those of each covariate alone, so that one image is in several. Images in which no treatment changes are in no
-    group: every score of them is trivially good, and they would always make the best group.
+    group: all their scores are trivially good, and they would always make the best group.
 
     Args:
         x_NX: covariates, in the order of the roles.
@@ -59,19 +59,19 @@ def groups_of(
 
 
 def subgroup_scores(per_image: Mapping[str, Tensor], groups: Sequence[Group], seed: int) -> dict[str, Any]:
-    """The entry `subgroups` of a method: by measure its worst and best group, their gap, and all groups.
+    """The entry `subgroups` of a method: for each measure, the worst and best group, their gap, and all groups.
 
-    Beside `gap` stands `gap_by_chance`: the mean gap where the subjects in the groups are shuffled, so that they keep
-    their scores and groups their sizes. It is what so small groups differ by if all are served alike, and far less
+    Beside `gap` stands `gap_by_chance`, the mean gap after shuffling subjects among the groups: subjects keep their
+    scores and groups their sizes. It is how much groups of these sizes differ if all are served alike, and far less
     than the gap where they are not.
 
     Measures: `relative_effect_error` (within a group, Σ error / Σ size of the effect), `effectiveness` (share seen as
-    intended) and `leak` (of the attribute that leaks most in that group, in standard deviations). What `per_image`
-    has no values for is absent.
+    intended) and `leak` (of the attribute that leaks most in that group, in standard deviations). Measures for which
+    `per_image` has no values are absent.
 
     Args:
         per_image: values [N] by name, as the tallies keep them.
-        groups: at least two make a comparison; fewer make none.
+        groups: with fewer than two there is nothing to compare, and the result is empty.
     """
     if len(groups) < 2:
         return {}
@@ -125,11 +125,11 @@ def _ratio(sums_G2: Tensor, count_G: Tensor) -> Tensor:
 def _by_chance(
     groups: Sequence[Group], values_NV: Tensor, score: Callable[[Tensor, Tensor], Tensor], seed: int
 ) -> dict[str, float]:
-    """`gap_by_chance`; nothing without groups.
+    """The entry `gap_by_chance`; empty without groups.
 
     Args:
-        values_NV: what is summed within groups.
-        score: of groups [G], from their sums [G, V] and sizes [G]; one that is not finite takes no part.
+        values_NV: values that are summed within groups.
+        score: from the groups' sums [G, V] and sizes [G] to their scores [G]; scores that are not finite are ignored.
     """
     if not groups:
         return {}
@@ -156,7 +156,7 @@ def _row(group: Group, interval: Interval) -> dict[str, Any]:
 
 
 def _changes(t_NT: Tensor, t_new_NT: Tensor, roles: AttributeRoles) -> list[Group]:
-    """Images by how the treatments that change do so: `Young 1 → 0`, or for a continuous one `Age raised`."""
+    """Images grouped by how their treatments change: `Young 1 → 0`, or for a continuous one `Age raised`."""
     parts: list[list[str]] = [[] for _ in range(len(t_NT))]
     for column, attribute in enumerate(roles.treatments):
         for row, (old, new) in enumerate(

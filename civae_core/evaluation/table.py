@@ -1,4 +1,4 @@
-"""Scores of methods as tables on the terminal: a row for each main measure, a column for each method."""
+"""Scores of methods as tables for the terminal, with a row for each main measure and a column for each method."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
@@ -16,14 +16,14 @@ from civae_core.evaluation.values import ABSENT
 
 MEASURE_WIDTH, GAP = 24, 2
 LONGEST_NOTE = 14
-"""Names of attributes stand below their numbers; longer ones, such as those of groups, are left to the report."""
+"""Names up to this length stand below their numbers; longer ones, such as those of groups, are left to the report."""
 
 
 def evaluation_tables(evaluation: Mapping[str, Any], width: int = 80) -> list[Table]:
     """The tables of each intervention that was scored, the main one first.
 
     Args:
-        evaluation: the dictionary of `evaluate --json`; keys that are absent or unknown are passed over.
+        evaluation: the dictionary of `evaluate --json`; absent and unknown keys are ignored.
         width: characters in a line.
     """
     return [
@@ -37,15 +37,15 @@ def evaluation_tables(evaluation: Mapping[str, Any], width: int = 80) -> list[Ta
 def method_tables(
     title: str, methods: Mapping[str, Mapping[str, Any]], width: int = 80, *, intervals: bool = True
 ) -> Iterator[Table]:
-    """The main measures, absent numbers as a dash; methods that do not fit into a line go to another table.
+    """Tables of the main measures, with a dash for absent numbers; methods that do not fit go into another table.
 
-    Where leaving out intervals and attributes keeps all methods in one table, they are left out.
+    If all methods fit into one table only without intervals and attributes, these are left out.
 
     Args:
-        title: over the first table.
+        title: title of the first table.
         methods: entries by method, as in `evaluate --json`.
         width: characters in a line.
-        intervals: show them, and the attribute that a number belongs to, on further lines of a cell.
+        intervals: whether to show them, and the attribute that a number belongs to, on further lines of a cell.
     """
     rows, pages = _laid_out(methods, width, intervals)
     left_out = False
@@ -85,14 +85,14 @@ _Rows = list[tuple[Text, dict[str, Text]]]
 def _laid_out(
     methods: Mapping[str, Mapping[str, Any]], width: int, intervals: bool
 ) -> tuple[_Rows, list[Sequence[str]]]:
-    """The rows, and which methods stand on which page."""
+    """The rows, and the methods on each page."""
     rows = [_row(measure, methods, intervals) for measure in measures_present(methods) if measure.headline]
     widest = max(_widths(rows, methods).values(), default=1)
     return rows, _pages(ordered(methods), max((width - MEASURE_WIDTH) // (widest + GAP), 1))
 
 
 def _widths(rows: _Rows, methods: Mapping[str, Any]) -> dict[str, int]:
-    """Characters of each method's column."""
+    """Width of each method's column in characters."""
     return {
         name: max(
             [len(name), *(cell_len(line) for _, cells in rows for line in cells[name].plain.split("\n"))]
@@ -105,7 +105,7 @@ def _row(
     measure: Measure, methods: Mapping[str, Mapping[str, Any]], intervals: bool
 ) -> tuple[Text, dict[str, Text]]:
     """A measure's title, and its cell by method."""
-    best = best_methods(methods, measure)  # of all, on whichever page they stand
+    best = best_methods(methods, measure)  # among all methods, on whichever page they are
     cells = {}
     for name, entry in methods.items():
         value = measure.value(entry)
@@ -122,7 +122,7 @@ def _row(
 
 
 def _pages(names: Sequence[str], most: int) -> list[Sequence[str]]:
-    """Names in groups of nearly one size, at most so many in each; one empty group of none."""
+    """Split names into groups of nearly equal size, at most `most` in each; no names make one empty group."""
     count = max(-(-len(names) // most), 1)
     bounds = [round(len(names) * i / count) for i in range(count + 1)]
     return [names[start:stop] for start, stop in pairwise(bounds)]

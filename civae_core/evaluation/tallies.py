@@ -1,4 +1,4 @@
-"""Which scores a question gets: what the data knows and the instruments can judge decides."""
+"""Choose the scores for a question, by what the data knows and what the instruments can judge."""
 
 from collections.abc import Callable
 
@@ -24,7 +24,7 @@ def tally_maker(
     instruments: Instruments,
     device: torch.device,
 ) -> Callable[[], list[Tally]]:
-    """A function that makes one method's tallies; what they compare with is read once, here."""
+    """A function that makes one method's tallies; the data that they compare with is read once, here."""
     makers: list[Callable[[], Tally]] = []
     if question.truth is not None:
         makers.append(lambda: CounterfactualTally(instruments.lpips))
@@ -47,6 +47,6 @@ def tally_maker(
 
 
 def first_binary_treatment(question: Question, roles: AttributeRoles) -> int | None:
-    """Place of the first binary treatment that the question changes."""
+    """Index of the first binary treatment that the question changes; None if there is none."""
     changed = (a.kind == "binary" and a.name in question.do for a in roles.treatments)
     return next((place for place, is_changed in enumerate(changed) if is_changed), None)

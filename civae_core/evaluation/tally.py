@@ -1,4 +1,4 @@
-"""Streaming scores: batches go in, the evaluation's entries for one method come out.
+"""Streaming scores: batches go in, and the evaluation's entries for one method come out.
 
 Only one value per image and metric is kept, never the images themselves.
 """
@@ -17,16 +17,16 @@ from civae_core.evaluation.perceptual import Distance
 
 
 class CounterfactualTally:
-    """Collects the errors of counterfactuals whose truth is known, at τ = 1 and, in short, at τ = 0."""
+    """Collects errors of counterfactuals with a known truth, at τ = 1; the relative effect error also at τ = 0."""
 
     def __init__(self, lpips: Distance | None = None) -> None:
         self._lpips = lpips
         self._values: dict[str, KeptRows] = {}
 
     def add(self, asked: Asked, answer: Answer, seen: Seen | None = None) -> None:
-        """Adds a batch with its truth.
+        """Add a batch with its truth.
 
-        Estimates are scored as pictures, so they are clamped to [0, 1] first.
+        Estimates are scored as images, so they are clamped to [0, 1] first.
 
         Raises:
             ValueError: the truth is not known.
@@ -61,18 +61,22 @@ class CounterfactualTally:
         return len(self._values.get("mse", ()))
 
     def per_image(self) -> dict[str, Tensor]:
-        """Float64 values [N] by metric: error, mean_image_error, size, off_error, off_count, mse, psnr, ssim."""
+        """Float64 values [N] by metric.
+
+        These are error, size, off_error, off_count, mse and psnr, and mean_image_error, ssim, ms_ssim and lpips where
+        they can be computed.
+        """
         return {name: kept.all for name, kept in self._values.items()}
 
     def summary(self, seed: int = 0) -> dict[str, Any]:
-        """The evaluation's entries of this method; what cannot be told (no true effect anywhere) is absent.
+        """The evaluation's entries for this method; what is undefined (no true effect anywhere) is absent.
 
         relative_effect_error, relative_effect_error_mean_image (τ = 0), mse_counterfactual, psnr_counterfactual (dB),
         ssim_counterfactual, ms_ssim_counterfactual, lpips_counterfactual, mse_off_effect, pehe (root mean square of
         (y'−y)−(y*−y) per pixel and channel).
 
         Args:
-            seed: of the bootstrap.
+            seed: seeds the bootstrap.
 
         Raises:
             ValueError: no images were added.

@@ -1,4 +1,4 @@
-"""Numbers of an evaluation as they are shown: with an interval, a spread over runs or a name, where there is one."""
+"""Numbers of an evaluation as they are shown, with an interval, a spread over runs or a name, where known."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ class Value:
     lo: float | None = None
     hi: float | None = None
     sd: float | None = None
-    """Standard deviation over runs that differ in their seed only."""
+    """Standard deviation over runs that differ only in their seed."""
     runs: int = 1
     note: str = ""
-    """The attribute or group whose number this is, where a measure names the worst one."""
+    """The attribute or group to which the number belongs, where a measure names the worst one."""
 
     def text(self, decimals: int) -> str:
         """`0.21` or, over runs, `0.21 ± 0.01`."""
@@ -27,20 +27,20 @@ class Value:
         return _rounded(self.mean, decimals) + spread
 
     def interval_text(self, decimals: int, between: str = " – ") -> str:
-        """`0.18 – 0.24`, or nothing."""
+        """`0.18 – 0.24`, or an empty string."""
         if self.lo is None or self.hi is None:
             return ""
         return f"{_rounded(self.lo, decimals)}{between}{_rounded(self.hi, decimals)}"
 
 
 def as_value(entry: object) -> Value | None:
-    """A number or a {"mean", "lo", "hi", …} as a Value; anything else, and what is not finite, is absent."""
+    """A number or a {"mean", "lo", "hi", …} as a Value; None for anything else and for what is not finite."""
     if isinstance(entry, Mapping):
         mean = finite_number(entry.get("mean"))
         if mean is None:
             return None
         runs = entry.get("runs")
-        # Older files give KID's spread over subsets so; one over runs comes with their numbers.
+        # In older files this is KID's spread over subsets; a spread over runs comes with the runs' numbers.
         over_subsets = entry.keys() == {"mean", "sd"}
         return Value(
             mean,
@@ -55,13 +55,13 @@ def as_value(entry: object) -> Value | None:
 
 
 def at_path(entry: object, path: Sequence[str]) -> object:
-    """What stands at a path of keys in nested mappings, or None."""
+    """The value at a path of keys in nested mappings, or None."""
     for key in path:
         entry = entry.get(key) if isinstance(entry, Mapping) else None
     return entry
 
 
 def _rounded(number: float, decimals: int) -> str:
-    """Fixed decimals, without the sign of a number that rounds to zero."""
+    """The number with fixed decimals, and without a minus sign if it rounds to zero."""
     text = f"{number:.{decimals}f}"
     return text.removeprefix("-") if float(text) == 0.0 else text

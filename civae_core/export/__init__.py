@@ -1,1 +1,1 @@
-"""A trained model in the formats of other programs: ONNX graphs, and a folder for a model hub."""
+"""Export of a trained model to the formats of other programs: ONNX graphs, and a folder for a model hub."""

@@ -1,6 +1,6 @@
-"""What an evaluation says of a model, as titled tables: for the card of a hub and for the terminal's.
+"""What an evaluation says about a model, as titled tables for model cards, on a hub and in the terminal.
 
-The evaluation may be a stranger's: what is not where it belongs counts as not measured.
+The evaluation may come from a stranger: whatever is missing or malformed counts as not measured.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +19,7 @@ class Facts:
 
     title: str
     about: str
-    """What the table is of; where there is no table, why."""
+    """What the table shows or, if there is no table, why."""
     head: tuple[str, ...] = ()
     rows: Sequence[tuple[str, ...]] = ()
 
@@ -45,7 +45,7 @@ def overlap_facts(evaluation: Mapping[str, Any] | None) -> Facts:
 
 
 def measured_facts(evaluation: Mapping[str, Any] | None, method: Mapping[str, Any]) -> Facts:
-    """Errors and effectiveness, with their intervals; means over runs where several were evaluated."""
+    """Errors and effectiveness, with their intervals; means over runs if several were evaluated."""
     title = "Measured"
     if evaluation is None or not method:
         return Facts(title, "Nothing yet: there is no evaluation of this model. `civae evaluate` makes one.")
@@ -76,7 +76,7 @@ def measured_facts(evaluation: Mapping[str, Any] | None, method: Mapping[str, An
 
 
 def leak_facts(method: Mapping[str, Any]) -> Facts:
-    """What an independent scorer sees change that should not."""
+    """Changes that an independent scorer sees in attributes that should not change."""
     found = _group(method, "leak")
     if not found:
         return Facts("Leak", "Not measured.")
@@ -92,7 +92,7 @@ def leak_facts(method: Mapping[str, Any]) -> Facts:
 
 
 def reading_facts(objective: str, evaluation: Mapping[str, Any] | None) -> Facts:
-    """How well the model's own predictor reads labels that nobody states, and how honest its probabilities are."""
+    """How well the model's own predictor reads labels that are not stated, and how calibrated it is."""
     title = "Labels that are not stated"
     found = part_of(evaluation, "predictor", objective)
     if not found:
@@ -115,7 +115,7 @@ def reading_facts(objective: str, evaluation: Mapping[str, Any] | None) -> Facts
 
 
 def part_of(evaluation: Mapping[str, Any] | None, part: str, objective: str) -> Mapping[str, Any]:
-    """What the part `methods` or `predictor` of an evaluation says of the model itself; empty where it is silent."""
+    """The entry on the model itself in the part `methods` or `predictor` of an evaluation; empty if there is none."""
     return _group(evaluation, part, OBJECTIVE_NAMES[objective])
 
 
@@ -125,7 +125,7 @@ def _group(entry: object, *path: str) -> Mapping[str, Any]:
 
 
 def _trained(values: Iterable[object]) -> str:
-    """Of which runs such numbers are; empty where they are the model's own."""
+    """A phrase on the runs that such numbers are averaged over; empty if they are the model's own."""
     runs = max((known.runs for value in values if (known := as_value(value))), default=1)
     if runs == 1:
         return ""
@@ -133,7 +133,7 @@ def _trained(values: Iterable[object]) -> str:
 
 
 def interval(value: Any) -> str:
-    """A mean with its spread over runs and its interval, where it has them."""
+    """A mean as text, with its spread over runs and its interval where available."""
     known = as_value(value)
     if known is None:
         return number(None)
@@ -144,6 +144,6 @@ def interval(value: Any) -> str:
 
 
 def number(value: Any) -> str:
-    """Three digits, or a dash for what is not known."""
+    """A number with three significant digits, or a dash if it is not known."""
     known = finite_number(value)
     return "–" if known is None else f"{known:.3g}"

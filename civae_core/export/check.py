@@ -1,4 +1,4 @@
-"""Whether exported graphs answer as torch does, on images that the model itself has drawn."""
+"""Check that exported graphs answer as torch does, on images drawn from the model itself."""
 
 from collections.abc import Mapping
 
@@ -13,15 +13,15 @@ from civae_core.model.stored import StoredModel
 from civae_core.randomness import generator_for
 
 CHECKED_WITH = (1, 5)
-"""Sizes of batches; graphs are traced with another."""
+"""Batch sizes; graphs are traced with a different one."""
 
 
 def largest_differences(
     stored: StoredModel, functions: Mapping[str, Function], engine: OnnxEngine
 ) -> dict[str, float]:
-    """How far each graph's outputs are from its function's, on batches of other sizes than it was traced with.
+    """Largest difference between each graph's outputs and its function's, on batch sizes other than the traced one.
 
-    A difference of an output above one is relative to its size. NaN where either is not finite.
+    Differences are relative for outputs above 1 in size. NaN or infinite where an output is not finite.
     """
     largest = dict.fromkeys(functions, 0.0)
     for count in CHECKED_WITH:
@@ -33,16 +33,16 @@ def largest_differences(
             found = engine.run(name, **{key: value.numpy() for key, value in inputs.items()})
             for expected, output in zip(wanted, function.outputs, strict=True):
                 difference = (torch.from_numpy(found[output]) - expected).abs() / expected.abs().clamp(min=1)
-                # NaN, once there, stays.
+                # Unlike Python's max, that of torch keeps NaN.
                 largest[name] = float(torch.stack([torch.tensor(largest[name]), difference.max()]).max())
     return largest
 
 
 def examples(stored: StoredModel, count: int) -> dict[str, dict[str, Tensor]]:
-    """Inputs of every function for `count` training subjects, their images drawn from the model with some noise.
+    """Inputs of every function for `count` training subjects, with images drawn from the model plus some noise.
 
-    Every second one keeps its treatment; the others are given that of another subject, and some more than training
-    saw, since graphs must be right there too.
+    Every second subject keeps its treatment. The others are given that of another subject, some of them beyond the
+    training range, since graphs must be right there too.
     """
     model, roles = stored.model, stored.card.roles
     functions = functions_of(model, stored.card.config.objective)

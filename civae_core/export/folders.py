@@ -1,4 +1,4 @@
-"""Folders that are whole or absent, as `civae_core.files` has it of files."""
+"""Write folders completely or not at all, as `civae_core.files` does with files."""
 
 import os
 import shutil
@@ -13,15 +13,15 @@ from civae_core.files import describe_os_error, sync
 
 @contextmanager
 def replaced(folder: Path, marks: tuple[str, ...], kind: str) -> Iterator[Path]:
-    """Yields a temporary folder beside `folder`, which on success takes its place, and is removed otherwise.
+    """Yield a temporary folder beside `folder`, which replaces it on success and is removed otherwise.
 
     Args:
-        marks: files by which an earlier folder of this kind is known.
-        kind: what such a folder is called, for messages.
+        marks: files by which an earlier folder of this kind is recognised.
+        kind: what messages call such a folder.
 
     Raises:
         UsageError: `folder` holds something else.
-        CivaeError: it cannot be written, or the disk is full.
+        CivaeError: the folder cannot be written, or the disk is full.
     """
     if folder.exists() and not all((folder / mark).is_file() for mark in marks):
         raise UsageError(f"{folder}: exists and is not {kind}", hint="name another folder with --out")
@@ -36,7 +36,7 @@ def replaced(folder: Path, marks: tuple[str, ...], kind: str) -> Iterator[Path]:
         os.umask(mask)
         temporary.chmod(0o777 & ~mask)
         if folder.exists():
-            # A folder is renamed over an empty one only.
+            # A folder can only be renamed over an empty one.
             old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".old", dir=folder.parent))
             folder.replace(old)
             try:

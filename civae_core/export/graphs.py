@@ -1,7 +1,7 @@
 """The functions of a model that are exported, as torch modules from tensors to tensors.
 
-Whole functions, not only networks: (M5) and (M6) with their masks are then computed by the code of
-`civae_core.counterfactual` alone, which is traced, and no second version of them exists.
+Whole functions are exported, not only networks. (M5) and (M6) with their masks are therefore computed by the code of
+`civae_core.counterfactual` alone, which is traced; there is no second implementation.
 """
 
 from collections.abc import Callable
@@ -17,17 +17,17 @@ from civae_core.model import DiagonalNormal, IntactVAE, PixelNormal
 from civae_core.model.detail import DetailedDecoder
 
 ABDUCTED = ("prior_mean", "prior_log_std", "eta", "z", "reconstruction", "log_sigma", "residual")
-"""What `abduct` gives and `predict` takes, in this order."""
+"""Outputs of `abduct` and inputs of `predict`, in this order."""
 
 STRUCTURE = ("structure",)
-"""And what it gives beside them where fine detail is painted on top of it."""
+"""A further one, for decoders that paint fine detail on top of it."""
 
 SINGLE = ("noise", "strength")
-"""Inputs that are one number for the whole batch, τ and the factor of the effect; all others have a row an image."""
+"""Inputs that are one number for the whole batch, τ and the factor of the effect; others have a row per image."""
 
 
 class Function(nn.Module):
-    """A function of the model and of tensors, as a module that holds the model.
+    """A function of the model and of tensors, wrapped as a module that holds the model.
 
     Args:
         inputs, outputs: names of the tensors, in order.
@@ -46,13 +46,13 @@ class Function(nn.Module):
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         found = self.function(self.model, *tensors)
-        # A tensor that stands for two outputs, as do the zeros of N(0,I), would get one name in the graph.
+        # A tensor returned as two outputs, such as the zeros of N(0,I), would get only one name in the graph.
         return tuple(o.clone() if any(o is other for other in found[:i]) else o for i, o in enumerate(found))
 
 
 @dataclass(frozen=True)
 class _Predict:
-    """(M6) by the inference that belongs to an objective."""
+    """(M6), by the inference that belongs to an objective."""
 
     objective: Objective
 
@@ -90,20 +90,21 @@ class _Predict:
 
 
 def functions_of(model: IntactVAE, objective: Objective) -> dict[str, Function]:
-    """Every function that answering needs, then the networks on their own for other programs.
+    """All functions that answering needs, then the networks on their own for other programs.
 
         abduct     y, x, t → the noises of (M5) and what they rest on
-        predict    y, x, t, those, t_new, noise, strength → image, mean, effect (M6)
-        draw       x, t, noise_z → image, the decoder's mean of a draw from the prior; x, t, noise_z, t_own where
-                   noises are paired, t_own the treatments under which the noise was drawn
-        predictor  y → outputs [B,A]; left out of a model that has none
+        predict    y, x, t, the outputs of abduct, t_new, noise, strength → image, mean, effect (M6)
+        draw       x, t, noise_z → image, the decoder's mean for a draw from the prior; if noises are paired, it also
+                   takes t_own, the treatments under which the noise was drawn
+        predictor  y → outputs [B,A]; absent if the model has no predictor
         encoder    y, x, t → mean, log_std of q(z|x,y,t) (M3), each scale given the means of the coarser ones
         decoder    z, t, x → mean, log_sigma of p(y|z,t,x) (M2)
-        prior      x, t → mean, log_std of p(z|x,t) (M1); x, t, z where scales are given the coarser ones of z
+        prior      x, t → mean, log_std of p(z|x,t) (M1); with several scales it also takes z, and each scale is
+                   given the coarser ones of z
 
     Args:
-        model: in evaluation mode.
-        objective: decides which inference `predict` is.
+        model: the model, in evaluation mode.
+        objective: selects the inference of `predict`.
     """
     factual = ("y", "x", "t")
     detail = STRUCTURE if isinstance(model.decoder, DetailedDecoder) else ()
@@ -172,7 +173,7 @@ def _guess(model: IntactVAE, y_BCHW: Tensor) -> tuple[Tensor, ...]:
 
 
 def _with_rows(likelihood: PixelNormal) -> PixelNormal:
-    """With a row of log σ for each image: an output that is a constant of the graph is not one."""
+    """Expand log σ to one row per image, because a graph's output must not be one of its constants."""
     mean_BCHW = likelihood.mean_BCHW
     sizes = likelihood.log_sigma.shape[-3:]
     return replace(likelihood, log_sigma=likelihood.log_sigma.expand(mean_BCHW.shape[0], *sizes))

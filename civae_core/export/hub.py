@@ -1,4 +1,4 @@
-"""`civae export --format hf`: config.json, model.safetensors and a model card, ready to be uploaded to a hub."""
+"""`civae export --format hf`: write config.json, model.safetensors and a model card, ready for upload to a hub."""
 
 import json
 import logging
@@ -19,7 +19,7 @@ from civae_core.reading import read_json
 
 CONFIG, README = "config.json", "README.md"
 NAMELESS = "data"
-"""What a published model calls the folder that its data lay in: whose machine it was is nobody's business."""
+"""Replaces the path of the training data in a published model: the trainer's machine is nobody's business."""
 
 log = logging.getLogger(__name__)
 
@@ -33,18 +33,18 @@ def export_hub(
     licence: str = "other",
     data_licence: str | None = None,
 ) -> Path:
-    """Writes the folder, whole or not at all, in place of an older one.
+    """Write the folder, completely or not at all, replacing an older one.
 
     Args:
-        stored: on the CPU.
-        folder: where to; left out, `model-hf` beside the model file.
-        evaluation: as `evaluation_of` finds it.
-        title: the card's heading; left out, the folder that the model is from.
-        licence: of the weights, as hubs abbreviate it, such as `mit` or `cc-by-nc-4.0`.
-        data_licence: of the training images, in words.
+        stored: the model, on the CPU.
+        folder: where to write; by default `model-hf` beside the model file.
+        evaluation: the model's evaluation, as found by `evaluation_of`.
+        title: the card's heading; by default the name of the model's run or folder.
+        licence: licence of the weights, as abbreviated on hubs, such as `mit` or `cc-by-nc-4.0`.
+        data_licence: licence of the training images, in words.
 
     Raises:
-        UsageError: a licence that is no abbreviation, or `folder` holds something else.
+        UsageError: `licence` is not a licence identifier, or `folder` holds something else.
         CivaeError: the folder cannot be written.
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9.\-]*", licence):
@@ -77,10 +77,10 @@ def published(card: ModelCard) -> ModelCard:
 
 
 def evaluation_of(stored: StoredModel) -> dict[str, Any] | None:
-    """The run's evaluation.json if it is of this very model; None, and why on the log, where it is not.
+    """The run's evaluation.json if it is of this very model; otherwise None, with the reason logged.
 
     Raises:
-        DataError: it is there and cannot be read.
+        DataError: the file exists but cannot be read.
     """
     found, reason = find_evaluation(stored.path, stored.card)
     if found is None:
@@ -89,13 +89,13 @@ def evaluation_of(stored: StoredModel) -> dict[str, Any] | None:
 
 
 def find_evaluation(model_file: Path, card: ModelCard) -> tuple[dict[str, Any] | None, str]:
-    """The evaluation of a model file's run if it is of this very model; else None, and why.
+    """The evaluation of a model file's run if it is of this very model; otherwise None, with the reason.
 
-    Where several seeds were evaluated, those numbers are means over their runs; the entry `predictor` then has this
-    model's own under the name of its objective.
+    If several seeds were evaluated, its numbers are means over their runs; its entry `predictor` then has this
+    model's own numbers under the name of its objective.
 
     Raises:
-        DataError: it is there and cannot be read.
+        DataError: the file exists but cannot be read.
     """
     run = _run_of(model_file)
     path = run / "evaluation.json" if run else None
@@ -123,7 +123,7 @@ def find_evaluation(model_file: Path, card: ModelCard) -> tuple[dict[str, Any] |
 
 
 def _run_of(model_file: Path) -> Path | None:
-    """The run that a checkpoint's model file belongs to."""
+    """The run that a checkpoint's model file belongs to; None if it lies in no run."""
     checkpoints = model_file.resolve().parent.parent
     return checkpoints.parent if checkpoints.name == "checkpoints" else None
 

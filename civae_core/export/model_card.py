@@ -1,4 +1,4 @@
-"""The model card of a published model: what a stranger must know before using it, in Markdown."""
+"""The Markdown model card of a published model: what a stranger must know before using it."""
 
 import html
 from collections.abc import Mapping, Sequence
@@ -37,13 +37,13 @@ def write_card(
     licence: str,
     data_licence: str | None,
 ) -> str:
-    """The card with the front matter that model hubs read.
+    """Compose the card, with the front matter that model hubs read.
 
     Args:
-        evaluation: an evaluation of this very model, as `civae evaluate` writes it; None says that there is none.
-        title: heading.
-        licence: of the weights, as hubs abbreviate it.
-        data_licence: of the training images; None where nobody has said it, which the card then says.
+        evaluation: an evaluation of this very model, as written by `civae evaluate`; None if there is none.
+        title: the card's heading.
+        licence: licence of the weights, as abbreviated on hubs.
+        data_licence: licence of the training images; None if nobody has stated it, which the card then says.
     """
     method = part_of(evaluation, "methods", card.config.objective)
     size = card.preprocessing["size"]
@@ -124,7 +124,7 @@ def _shown(card: ModelCard) -> str:
 
 
 def _format(preprocessing: Mapping[str, Any]) -> str:
-    """How the model sees a picture: `64 × 64 RGB, of the centred square of 150 pixels …`."""
+    """How the model sees a picture: `64 × 64 RGB, from a centred square of 150 pixels …`."""
     size, colours = preprocessing["size"], "grey" if preprocessing["channels"] == 1 else "RGB"
     crop, of = preprocessing.get("crop"), preprocessing.get("crop_of")
     square = f"a centred square of {crop} pixels" if crop else "its largest centred square"
@@ -159,5 +159,5 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _text(value: object) -> str:
-    """Text that a table's cell can hold, whatever a column of somebody's table was called."""
+    """Escape text for a Markdown table cell, whatever a column of somebody's table was called."""
     return html.escape(" ".join(str(value).split()), quote=False).replace("|", "\\|")

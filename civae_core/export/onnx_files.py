@@ -1,4 +1,4 @@
-"""`civae export --format onnx`: the graphs of a model beside its weights, checked before they are there."""
+"""`civae export --format onnx`: write a model's graphs beside its weights, after checking them."""
 
 import hashlib
 import json
@@ -31,25 +31,25 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 TOLERANCE = 1e-4
-"""Largest difference from torch, of outputs up to one; of larger ones relative to their size."""
+"""Largest accepted difference from torch: absolute for outputs up to 1, relative for larger ones."""
 TRACED_WITH = 3
-"""Size of the batch that a graph is traced with; none that it is checked with."""
+"""Batch size that graphs are traced with; they are checked with others."""
 SHARED_FROM = 1024
-"""Bytes from which on a tensor goes into the weights that all graphs share."""
+"""Size in bytes from which a tensor goes into the weights that all graphs share."""
 
 log = logging.getLogger(__name__)
 
 
 def export_onnx(stored: StoredModel, folder: Path | None = None) -> tuple[Path, ExportCard]:
-    """Writes the graphs of a model and their card, whole or not at all, in place of an older export.
+    """Write a model's graphs and their card, completely or not at all, replacing an older export.
 
     Args:
-        stored: on the CPU.
-        folder: where to; left out, `model-onnx` beside the model file, which is where the engines look.
+        stored: the model, on the CPU.
+        folder: where to write; by default `model-onnx` beside the model file, where the engines look for it.
 
     Raises:
-        UsageError: what writing or checking needs is not installed, or `folder` holds something else.
-        CivaeError: the folder cannot be written, or the graphs answer otherwise than torch does.
+        UsageError: a package needed for writing or checking is not installed, or `folder` holds something else.
+        CivaeError: the folder cannot be written, or the graphs answer differently from torch.
     """
     _require_packages()
     folder = folder or export_folder(stored.path)
@@ -73,7 +73,7 @@ def export_onnx(stored: StoredModel, folder: Path | None = None) -> tuple[Path, 
 
 
 def _written(stored: StoredModel, functions: Mapping[str, Function], folder: Path) -> ExportCard:
-    """All graphs with their shared weights in a folder, and their card, nothing checked yet."""
+    """Write all graphs and their shared weights into a folder; return their card, with nothing checked yet."""
     tensors_of = examples(stored, TRACED_WITH)
     entries = {}
     with (
@@ -111,7 +111,7 @@ def _written(stored: StoredModel, functions: Mapping[str, Function], folder: Pat
 
 
 def trace(function: Function, examples: tuple[Tensor, ...]) -> "ModelProto":
-    """The function as an ONNX graph of named tensors, for batches of any size."""
+    """Trace the function into an ONNX graph with named tensors, for batches of any size."""
     batch = torch.export.Dim("batch", min=1)
     shapes = tuple({} if name in SINGLE else {0: batch} for name in function.inputs)
     with _silence(), _without_origins():
@@ -135,14 +135,14 @@ def trace(function: Function, examples: tuple[Tensor, ...]) -> "ModelProto":
 
 
 class _SharedWeights:
-    """One file in which each large tensor stands once, however many graphs use it."""
+    """One file that holds each large tensor once, however many graphs use it."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file = file
         self.places: dict[bytes, int] = {}
 
     def take_from(self, graph: "ModelProto") -> None:
-        """Moves the graph's large tensors into the file, and leaves their places."""
+        """Move the graph's large tensors into the file, and leave references to their places."""
         from onnx.external_data_helper import set_external_data
 
         for tensor in graph.graph.initializer:
@@ -177,7 +177,7 @@ def _versions() -> dict[str, str]:
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Keeps the exporter's remarks about its own workings from the user."""
+    """Hide the exporter's remarks about its own workings from the user."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
@@ -193,9 +193,9 @@ def _silence() -> Iterator[None]:
 
 @contextmanager
 def _without_origins() -> Iterator[None]:
-    """Keeps the exporter from noting by which calls each node came about, which takes long and `strip` removes.
+    """Keep the exporter from recording each node's call stack, which takes long and is removed by `strip` anyway.
 
-    Older versions of PyTorch note it in any case.
+    Older versions of PyTorch record it in any case.
     """
     before = getattr(tracing, "do_not_emit_stack_traces", False)
     tracing.do_not_emit_stack_traces = True

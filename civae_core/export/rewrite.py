@@ -1,4 +1,4 @@
-"""Changes to an ONNX graph between tracing and writing it: the same numbers, by faster or fewer words."""
+"""Rewrite an ONNX graph between tracing and writing: the same numbers from fewer or faster operations."""
 
 import tempfile
 from pathlib import Path
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
 
 
 def simplify(model: "Model") -> None:
-    """Removes what computes nothing, such as casts of floats to floats: a quarter of the nodes as they are traced.
+    """Remove nodes that compute nothing, such as casts from float to float: a quarter of those traced.
 
-    Whoever loads a graph goes through it many times, and ONNX Runtime's start takes as long as its nodes are many.
+    Loading a graph takes many passes over it, so ONNX Runtime's start-up time grows with the number of nodes.
     """
     from onnxscript import optimizer
     from onnxscript.rewriter import rewrite
     from onnxscript.rewriter.rules import common
 
-    # Not all the rules there are: those of minima and maxima give the bounds of two clamps one name
-    # (onnxscript 0.7), and such a graph is refused.
+    # Not all available rules: those for minima and maxima give the bounds of two clamps the same name
+    # (onnxscript 0.7), and such a graph is rejected.
     rules = [
         common.no_op_cast_rule,
         common.mul_by_1_rule,
@@ -33,13 +33,13 @@ def simplify(model: "Model") -> None:
     optimizer.inline(model)
     optimizer.fold_constants_ir(model, onnx_shape_inference=True)
     rewrite(model, rules)
-    optimizer.fold_constants_ir(model, onnx_shape_inference=True)  # with the shapes that are known now
+    optimizer.fold_constants_ir(model, onnx_shape_inference=True)  # again, with the shapes that are known now
     rewrite(model, rules)
     optimizer.remove_unused_nodes(model)
 
 
 def strip(graph: "ModelProto") -> None:
-    """Removes what the exporter notes on every node: where in whose folders the code stands that made it."""
+    """Remove the exporter's notes on every node, which give the path of the code that made it."""
     values = [*graph.graph.input, *graph.graph.output, *graph.graph.value_info, *graph.graph.initializer]
     for part in (graph, graph.graph, *graph.graph.node, *values):
         del part.metadata_props[:]
@@ -47,10 +47,10 @@ def strip(graph: "ModelProto") -> None:
 
 
 def settled(graph: "ModelProto") -> "ModelProto":
-    """The graph with what ONNX Runtime does to it first at every start done already, in operators of the standard.
+    """The graph after the optimisations with which ONNX Runtime begins every start, in standard operators.
 
-    It looks through the whole graph again after each change; one in which it finds nothing more to change is loaded
-    in seven tenths of the time, and answers the same to the last bit.
+    ONNX Runtime searches the whole graph again after each change. A graph in which it finds nothing more to change
+    loads in seven tenths of the time, and its answers are the same to the last bit.
     """
     import onnx
     from onnxruntime import GraphOptimizationLevel, InferenceSession, SessionOptions
@@ -65,10 +65,10 @@ def settled(graph: "ModelProto") -> "ModelProto":
 
 
 def spell_out_softmax(graph: "ModelProto") -> None:
-    """Writes a softmax over another dimension than the last as what it is, exp(x − max) / Σ exp(x − max).
+    """Replace every softmax over a dimension other than the last by its definition, exp(x − max) / Σ exp(x − max).
 
-    ONNX Runtime transposes the whole tensor there and back for it, which took a sixth of a layered decoder's time
-    for its masks; in parts, all runs along the pixels.
+    For such a softmax, ONNX Runtime transposes the whole tensor there and back, which took a sixth of a layered
+    decoder's time for its masks. The separate operations all run along the pixels.
     """
     from onnx import helper, numpy_helper
 

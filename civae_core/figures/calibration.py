@@ -1,4 +1,4 @@
-"""Reliability diagrams: how often an attribute is there when a predictor says it is with 70 %."""
+"""Reliability diagrams: how often an attribute is present when a predictor gives it, say, 70 %."""
 
 import math
 import textwrap
@@ -15,13 +15,13 @@ _COLUMNS = 3
 _PANEL_PIXELS = 350
 _COUNTS_AT = -0.13
 FEWEST = 10
-"""Images that a bin needs for its share to say something."""
+"""Number of images that a bin needs for its share to be meaningful."""
 _SPARSE = "#b8b8b8"
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """A binary attribute's predictions in K bins of equal width; empty bins are left out."""
+    """Predictions of a binary attribute in K bins of equal width; empty bins are left out."""
 
     name: str
     centre_K: list[float]
@@ -42,10 +42,10 @@ class Reliability:
 
 
 def reliability_plot(found: Sequence[Reliability]) -> Image.Image:
-    """A panel for each attribute: dots on the dashed diagonal are a calibrated predictor.
+    """A panel for each attribute; dots on the dashed diagonal show a calibrated predictor.
 
-    Bars are 95 % intervals, larger dots more images, whose number stands below; bins of fewer than `FEWEST` images
-    are grey.
+    Bars are 95 % intervals. Larger dots mean more images; their number is printed below. Bins of fewer than `FEWEST`
+    images are grey.
     """
     columns = min(_COLUMNS, len(found))
     rows = math.ceil(len(found) / columns)
@@ -86,5 +86,5 @@ def _draw(axes: Axes, found: Reliability) -> None:
 
 
 def _short(count: int) -> str:
-    """`12` or, where four digits would run into the neighbouring bin, `3.4k`."""
+    """A count such as `12` or, if four digits would run into the neighbouring bin, `3.4k`."""
     return str(count) if count < 1000 else f"{count / 1000:.{1 if count < 9950 else 0}f}k"

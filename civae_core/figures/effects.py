@@ -1,6 +1,6 @@
-"""Signed effects as colours: what a treatment darkens is blue, what it brightens is red.
+"""Signed effects as colours: blue where a treatment darkens, red where it brightens.
 
-Arrays or tensors go in, arrays come out; nothing here needs torch.
+Functions take arrays or tensors and return arrays; nothing here needs torch.
 """
 
 from collections.abc import Sequence
@@ -22,8 +22,8 @@ def effect_map(delta_NCHW: Images, limit: float | None = None) -> np.ndarray:
 
     Args:
         delta_NCHW: differences of images in [0, 1]; the mean over channels is shown.
-        limit: the difference of full colour; left out, the largest one present. Maps are comparable only
-            under one limit.
+        limit: the difference shown in full colour; by default the largest one present. Maps are comparable only
+            under the same limit.
     """
     mean_N1HW = _channel_mean(delta_NCHW)[:, None]
     share_N1HW = (mean_N1HW / (effect_limit(delta_NCHW) if limit is None else limit)).clip(-1.0, 1.0)
@@ -48,11 +48,11 @@ def _channel_mean(delta_NCHW: Images) -> np.ndarray:
 def effect_grid(
     columns: Sequence[tuple[str, Images]], row_labels: Sequence[str] | None = None
 ) -> Image.Image:
-    """A sheet of effect maps under one limit, with the scale of colours below.
+    """A sheet of effect maps under one limit, with the colour scale below.
 
     Args:
         columns: title and effects [N, C, H, W] of each column, as for `image_grid`.
-        row_labels: N texts at the left of the rows.
+        row_labels: N texts to the left of the rows.
     """
     limit = effect_limit(*(delta_NCHW for _, delta_NCHW in columns))
     return with_scale(
@@ -62,11 +62,11 @@ def effect_grid(
 
 
 def with_scale(grid: Image.Image, limit: float, notes: Sequence[str] = ()) -> Image.Image:
-    """A sheet that has effect maps among its columns, with their scale of colours and remarks below.
+    """Add a colour scale and remarks below a sheet that has effect maps among its columns.
 
     Args:
-        limit: that the maps were drawn with.
-        notes: sentences, broken to the sheet's width.
+        limit: the limit with which the maps were drawn.
+        notes: sentences, wrapped to the sheet's width.
     """
     type_ = Typesetter()
     texts = (f"darker −{limit:.2f}", "0", f"+{limit:.2f} brighter")

@@ -12,9 +12,9 @@ OUTLINE = (214, 214, 214)
 GAP = 6
 _FRAME = 3
 _BETWEEN_FRAMES = 2 * _FRAME + 5
-"""Room between cells where they may have frames, so that those of neighbours stay apart."""
+"""Space between cells that may have frames, so that the frames of neighbours stay apart."""
 LARGEST_CELL = 128
-"""Small images are magnified by a whole number up to about this many pixels, so that a face can be seen."""
+"""Small images are magnified by a whole number, up to this many pixels, so that a face can be seen."""
 
 
 def image_grid(
@@ -31,15 +31,15 @@ def image_grid(
     Args:
         columns: title and images [N, C, H, W] of each column, uint8 or floats in [0, 1]; C 1 or 3. All
             columns have the same N, H and W.
-        row_labels: N texts at the left of the rows.
-        scale: magnification; left out, the largest whole number that keeps a cell within 128 pixels.
-        marks: for each column whether it is framed and coloured as a warning; the cells then stand apart for frames,
+        row_labels: N texts to the left of the rows.
+        scale: magnification; by default the largest whole number that keeps a cell within 128 pixels.
+        marks: for each column, whether it is framed and coloured as a warning; cells then leave room for frames,
             whether or not there are any.
-        note: a line under the sheet that explains the frames, where there are any.
-        title: a line over the sheet.
+        note: a line below the sheet that explains the frames, if there are any.
+        title: a line above the sheet.
 
     Raises:
-        ValueError: no columns, columns of different sizes, or labels or marks that do not match.
+        ValueError: there are no columns, columns differ in size, or there is a wrong number of labels or marks.
     """
     if not columns:
         raise ValueError("a grid needs at least one column")
@@ -95,26 +95,26 @@ def image_grid(
 
 
 def natural_scale(size: int) -> int:
-    """The largest whole magnification that keeps `size` pixels within `LARGEST_CELL`; at least 1."""
+    """The largest whole-number magnification that keeps `size` pixels within `LARGEST_CELL`; at least 1."""
     return max(1, LARGEST_CELL // size)
 
 
 def magnified(picture: Image.Image, scale: int) -> Image.Image:
-    """The picture `scale` times as large, smoothly: blocks of pixels hide what a face looks like."""
+    """The picture `scale` times as large, interpolated smoothly: blocks of pixels hide what a face looks like."""
     if scale == 1:
         return picture
     return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.LANCZOS)
 
 
 def place(sheet: Image.Image, cell: Image.Image, corner: tuple[int, int]) -> None:
-    """Pastes a cell with a hairline around it, so that a white image still shows where it ends."""
+    """Paste a cell with a hairline around it, so that the edges of a white image stay visible."""
     x, y = corner
     ImageDraw.Draw(sheet).rectangle((x - 1, y - 1, x + cell.width, y + cell.height), outline=OUTLINE)
     sheet.paste(cell, corner)
 
 
 def _dashed_frame(sheet: Image.Image, box: tuple[int, int, int, int], dash: int = 8) -> None:
-    """A dashed frame just outside the box, so that it hides none of the image."""
+    """Draw a dashed frame just outside the box, so that it hides none of the image."""
     left, top, right, bottom = box
     brush = ImageDraw.Draw(sheet)
     for x in range(left - _FRAME, right + _FRAME, 2 * dash):

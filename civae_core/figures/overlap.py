@@ -1,4 +1,4 @@
-"""Propensity by arm: where only one of the two has bars, there is nobody to compare with."""
+"""Histograms of the propensity by arm: where only one arm has bars, there is nobody to compare with."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,9 +15,9 @@ def propensity_histogram(
     """Histograms of the propensity, one arm above the axis and the other below it.
 
     Args:
-        overlap: an `OverlapReport` as a dictionary, of a binary treatment; its `histogram` counts images by bin.
-        extreme: propensities below the first and above the second are shaded as those of subjects that are
-            nearly all in one arm.
+        overlap: an `OverlapReport` of a binary treatment, as a dictionary; its `histogram` counts images per bin.
+        extreme: propensities below the first and above the second value are shaded; subjects there are nearly
+            all in one arm.
     """
     edges = np.array(overlap["histogram_edges"])
     centres, width = (edges[1:] + edges[:-1]) / 2, np.diff(edges)

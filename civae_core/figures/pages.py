@@ -1,4 +1,4 @@
-"""HTML pages for people: one file that needs no other, with its pictures inside."""
+"""HTML pages for people: one self-contained file each, with its pictures inside."""
 
 import functools
 from pathlib import Path
@@ -10,11 +10,11 @@ _SHARED = Path(__file__).parent
 
 
 def render_page(template: Path, **values: Any) -> str:
-    """A template filled in; all that it prints is escaped, and a name that is not given is an error.
+    """Fill in a template; everything it prints is escaped, and a name without a value is an error.
 
     Args:
         template: a file, which may extend `page.html.j2` and import from `numbers.html.j2` of this folder.
-        values: what the template names.
+        values: values of the names in the template.
     """
     return _environment(template.parent).get_template(template.name).render(values)
 

@@ -1,4 +1,4 @@
-"""Between image tensors and pictures: conversion, PNG bytes, atomic PNG files; and pictures of a report."""
+"""Convert between image tensors and pictures, PNG bytes and atomic PNG files; and the pictures of a report."""
 
 import base64
 import io
@@ -16,24 +16,24 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Images = Union[np.ndarray, "Tensor"]
-"""NumPy arrays or tensors of any device; drawing the former needs no torch."""
+"""NumPy arrays, or tensors on any device; drawing the former needs no torch."""
 COMPRESSION = 6
-"""How hard PNG files are compressed, 0 to 9; at 1 they take a quarter of the time, and a seventh more space."""
+"""Compression level of PNG files, 0 to 9; level 1 takes a quarter of the time, and a seventh more space."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure of a report with the words that go with it."""
+    """A figure of a report, with its title and caption."""
 
     name: str
-    """Stem of a file name, such as `ridges`; what no file name may hold becomes a hyphen."""
+    """Stem of a file name, such as `ridges`; characters that file names must not contain become hyphens."""
     title: str
     caption: str
     """What a reader who does not program should look for in it."""
     image: Image.Image
 
     def __post_init__(self) -> None:
-        # Names contain those of attributes, and one named `Hair/Colour` must not lead out of the folder.
+        # Names contain attribute names, and one such as `Hair/Colour` must not lead out of the folder.
         object.__setattr__(self, "name", re.sub(r'[\\/:*?"<>|\x00-\x1f]', "-", self.name))
 
 
@@ -41,7 +41,7 @@ def as_uint8(images: Images) -> np.ndarray:
     """Images [..., H, W] as a uint8 array: floats in [0, 1] are clamped and rounded, uint8 passes through.
 
     Raises:
-        TypeError: neither float nor uint8.
+        TypeError: the images are neither float nor uint8.
     """
     if not isinstance(images, np.ndarray):
         images = images.detach().to("cpu")
@@ -62,7 +62,7 @@ def to_picture(image_CHW: Images) -> Image.Image:
 
 
 def at_most(images_NCHW: "Tensor", size: int) -> "Tensor":
-    """Images of at most `size` pixels a side, by averaging whole blocks of pixels; smaller ones as they are."""
+    """Shrink images to at most `size` pixels a side by averaging whole blocks of pixels; keep smaller ones."""
     from torch.nn import functional as F
 
     factor = -(-max(images_NCHW.shape[-2:]) // size)
@@ -70,19 +70,19 @@ def at_most(images_NCHW: "Tensor", size: int) -> "Tensor":
 
 
 def png_bytes(picture: Image.Image) -> bytes:
-    """The picture as a PNG file's bytes."""
+    """Encode the picture as PNG."""
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG", compress_level=COMPRESSION)
     return buffer.getvalue()
 
 
 def inlined(picture: Image.Image) -> str:
-    """A picture as the address of an `<img>`, with the picture in it."""
+    """The picture as a data URL, for the `src` of an `<img>`."""
     return "data:image/png;base64," + base64.b64encode(png_bytes(picture)).decode("ascii")
 
 
 def write_png(path: Path, picture: Image.Image) -> None:
-    """Writes a PNG that is whole or absent.
+    """Write a PNG, completely or not at all.
 
     Raises:
         CivaeError: the folder cannot be written, or the disk is full.

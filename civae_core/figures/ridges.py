@@ -1,4 +1,4 @@
-"""Posteriors of one subject under two doses of the treatment, a ridge for each latent dimension."""
+"""Posteriors of one subject under two doses of the treatment, with a ridge for each latent dimension."""
 
 import textwrap
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from civae_core.figures.plots import (
 )
 
 _RIDGE = 0.86
-"""Height of a ridge, in distances between rows."""
+"""Height of a ridge, as a share of the distance between rows."""
 _ROW_PIXELS = 52
 _IMAGE_PIXELS = 150
 _PANEL_PIXELS = 440
@@ -37,7 +37,7 @@ class Arm:
     label: str
     """The dose, such as `Young = 0`."""
     origin: str
-    """What its image is, such as `the photograph`."""
+    """Where its image comes from, such as `the photograph`."""
     image_CHW: Tensor
     mean_Z: Tensor
     std_Z: Tensor
@@ -59,13 +59,13 @@ class RidgePanel:
 def ridge_plot(panels: Sequence[RidgePanel], dimensions: Sequence[int], notes: Sequence[str]) -> Image.Image:
     """A panel for each subject: the arms' images, and below them a row of densities for each dimension.
 
-    Values are shown in standard deviations of the prior at the lower dose, so that rows can be compared. Every
-    curve has the same height, for a density of N(mean, sd) is the higher the narrower it is.
+    Values are shown in standard deviations of the prior at the lower dose, so that rows can be compared. All curves
+    are drawn at the same height, although the density of N(mean, sd) is higher the narrower it is.
 
     Args:
         panels: at least one.
         dimensions: the latent dimensions to show, from top to bottom.
-        notes: a short text for each dimension, under its name.
+        notes: a short text for each dimension, shown below its name.
     """
     ridges_height = _ROW_PIXELS * (len(dimensions) + 1)
     width = max(REPORT_WIDTH if len(panels) > 1 else REPORT_WIDTH // 2, _PANEL_PIXELS * len(panels))
@@ -116,7 +116,7 @@ def _draw_ridges(axes: Axes, panel: RidgePanel, dimensions: Sequence[int]) -> No
         base = len(dimensions) - 1 - row
         axes.axhline(base, color="#d0d0d0", linewidth=0.8, zorder=0)
         for mean_D, std_D, label, is_prior, colour in curves:
-            # Four standard deviations to each side hold all that can be seen of a curve, however narrow.
+            # Four standard deviations to each side contain the visible part of a curve, however narrow it is.
             x = mean_D[row] + std_D[row] * np.linspace(-4, 4, _CURVE_POINTS)
             y = base + _RIDGE * np.exp(-0.5 * ((x - mean_D[row]) / std_D[row]) ** 2)
             axes.plot(

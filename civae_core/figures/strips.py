@@ -19,18 +19,18 @@ def strip(
     scale: int | None = None,
     beyond: str = EXTRAPOLATED,
 ) -> Image.Image:
-    """A labelled sweep; doses that training never saw are framed, coloured and explained.
+    """A labelled sweep; doses outside the training range are framed, coloured and explained.
 
     Args:
         images_KCHW: K images, uint8 or floats in [0, 1]; C 1 or 3.
-        labels: what stands over each image, such as `Young=0.5`.
-        marks: for each image whether its dose is outside the range seen in training.
-        title: a line over the strip.
-        scale: magnification; left out, as in `image_grid`.
-        beyond: what the images of such doses are, in a few words.
+        labels: the text above each image, such as `Young=0.5`.
+        marks: for each image, whether its dose is outside the training range.
+        title: a line above the strip.
+        scale: magnification; by default as in `image_grid`.
+        beyond: what images at such doses are, in a few words.
 
     Raises:
-        ValueError: no images, or labels or marks that do not match them.
+        ValueError: there are no images, or the number of labels or marks differs from theirs.
     """
     return sweep_sheet(images_KCHW[None], labels, marks, title=title, scale=scale, beyond=beyond)
 
@@ -45,16 +45,16 @@ def sweep_sheet(
     scale: int | None = None,
     beyond: str = EXTRAPOLATED,
 ) -> Image.Image:
-    """Sweeps of several subjects over the same doses, one below the other, marked as a strip is.
+    """Sweeps of several subjects over the same doses, one below the other, marked as in `strip`.
 
     Args:
         images_SKCHW: K images of each of S subjects.
-        labels, marks: K of each, for all subjects.
-        row_labels: S texts at the left of the rows.
+        labels, marks: K of each, the same for all subjects.
+        row_labels: S texts to the left of the rows.
         title, scale, beyond: as for `strip`.
 
     Raises:
-        ValueError: no images, or labels or marks that do not match them.
+        ValueError: there are no images, or the number of labels or marks differs from theirs.
     """
     count = images_SKCHW.shape[1]
     marks = [False] * count if marks is None else marks

@@ -1,4 +1,4 @@
-"""Text on pictures: one font everywhere, and lines broken to a width in pixels."""
+"""Text on pictures: one font everywhere, and lines wrapped to a width in pixels."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,7 +14,7 @@ WARNING_INK = (176, 72, 0)
 
 @dataclass(frozen=True)
 class Typesetter:
-    """Measures and draws short texts in one size (pixels)."""
+    """Measures and draws short texts in one font size (in pixels)."""
 
     size: int = FONT_SIZE
 
@@ -23,11 +23,11 @@ class Typesetter:
         return round(self.size * 1.3)
 
     def width(self, text: str) -> int:
-        """Pixels that a line takes up."""
+        """Width of a line in pixels."""
         return round(_font(self.size).getlength(text)) + 1
 
     def broken(self, text: str, width: int) -> list[str]:
-        """The text in lines of at most `width` pixels where its words allow it; line breaks are kept."""
+        """Wrap the text to lines of at most `width` pixels, if its words allow it; line breaks are kept."""
         lines: list[str] = []
         for paragraph in text.split("\n"):
             line = ""
@@ -50,7 +50,7 @@ class Typesetter:
         centred: bool = True,
         ink: tuple[int, int, int] = INK,
     ) -> None:
-        """Draws lines into a box (left, top, right, bottom), vertically in its middle."""
+        """Draw lines into a box (left, top, right, bottom), centred vertically."""
         left, top, right, bottom = box
         brush = ImageDraw.Draw(sheet)
         y = top + (bottom - top - len(lines) * self.line_height) / 2
@@ -62,8 +62,8 @@ class Typesetter:
 
 @lru_cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    # Matplotlib brings DejaVu along on every machine; Pillow's own font has neither β and τ nor arrows. Only its
-    # folder is looked up: importing it takes longer than drawing.
+    # Matplotlib includes DejaVu on every machine; Pillow's own font has neither β and τ nor arrows. Only
+    # matplotlib's folder is looked up, because importing it takes longer than drawing.
     found = find_spec("matplotlib")
     assert found is not None and found.origin is not None
     folder = Path(found.origin).parent / "mpl-data" / "fonts" / "ttf"

@@ -1,7 +1,7 @@
-"""Counterfactuals of many pictures: a batch at a time, each result with what it rests on.
+"""Counterfactuals of many pictures, a batch at a time, each with the labels that it rests on.
 
-`edit_pictures` answers once. Whoever asks more about the same pictures keeps what `abduct_pictures` found, and gives
-it to `edit_abducted` with each question, which then only predicts.
+`edit_pictures` answers once. To ask several questions about the same pictures, keep the result of `abduct_pictures`
+and pass it to `edit_abducted` with each question, which then only predicts.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,7 +23,7 @@ from civae_core.model.familiar import reconstruction_errors
 
 BATCH = 32
 MOST_BYTES = 2**26
-"""Of finished pictures held at once: a long sweep takes fewer photographs at a time."""
+"""Bytes of finished pictures held at once: a long sweep takes fewer photographs at a time."""
 
 
 @dataclass(frozen=True)
@@ -31,19 +31,19 @@ class Edit:
     """One picture under one intervention."""
 
     treat: dict[str, float]
-    """What was set, in raw units; a flip as the value it came to."""
+    """The values set, in raw units; a flip appears as the resulting value."""
     image_CHW: Array
     """uint8 [C,S,S]."""
     beyond: tuple[str, ...]
-    """Treatments set to a value outside what training saw."""
+    """Treatments set to a value outside the training range."""
     change_CHW: Array | None = None
-    """float32 [C,S,S], y' − y before it is clamped and rounded to an image; None where nobody asked for it."""
+    """float32 [C,S,S], y' − y before it is clamped and rounded to an image; None if not requested."""
     effect_CHW: Array | None = None
-    """float32 [C,S,S], Δ = f(z', t') − f(z, t), which knows no noise; None where nobody asked for it."""
+    """float32 [C,S,S], Δ = f(z', t') − f(z, t), without pixel noise; None if not requested."""
 
     @property
     def in_range(self) -> bool:
-        """Whether every value set lies within what training saw."""
+        """Whether every value set lies within the training range."""
         return not self.beyond
 
 
@@ -55,19 +55,19 @@ class EditedPicture:
     factual: dict[str, float]
     predicted: dict[str, float | None]
     reconstruction_CHW: Array
-    """uint8 [C,S,S], the decoder's account of the picture."""
+    """uint8 [C,S,S], the decoder's reconstruction of the picture."""
     edits: list[Edit]
     spreads: Mapping[str, float]
-    """Standard deviations of the predicted attributes that are continuous, in raw units, where they are known."""
+    """Standard deviations of the predicted continuous attributes, in raw units, where known."""
     unsure: Unsure
-    """Where the predictor was unsure; images are then means over what the covariates may be."""
+    """What the predictor was unsure of; images are then means over the plausible values of covariates."""
     unfamiliar: float | None = None
-    """By which factor, above 1, its reconstruction error exceeds that of nearly all held-out images."""
+    """Factor (above 1) by which its reconstruction error exceeds that of nearly all held-out images, else None."""
 
 
 @dataclass(frozen=True)
 class AbductedPictures:
-    """Pictures with their labels and noises: what any number of predictions rests on."""
+    """Pictures with their labels and abducted noises, from which any number of predictions can be made."""
 
     engine: Engine
     pictures: Sequence[Picture]
@@ -76,12 +76,12 @@ class AbductedPictures:
     y_BCHW: Array
     labels: Labels
     parts: list[tuple[Array, Abducted]]
-    """R combinations of covariates for B pictures: rows of the pictures, and what was abducted of them."""
+    """R combinations of covariates for B pictures, in chunks: their pictures' rows, and what was abducted."""
     reconstruction_BCHW: Array
 
     @property
     def unfamiliar(self) -> list[float | None]:
-        """As of `EditedPicture`, of each picture."""
+        """`EditedPicture.unfamiliar` of each picture."""
         known = self.engine.familiarity
         if known is None:
             return [None] * len(self.pictures)
@@ -99,22 +99,22 @@ def edit_pictures(
     strength: float = 1.0,
     changes: bool = False,
 ) -> Iterator[EditedPicture | DataError]:
-    """Counterfactuals of each picture under each intervention (M5, M6), in the order of the pictures.
+    """Yield counterfactuals of each picture under each intervention (M5, M6), in the order of the pictures.
 
     Treatments that an intervention does not name keep their factual value. Where the predictor is unsure of a
     covariate, an image is the mean over its plausible values (see `civae_core.inference.plausible`). A picture that
-    could not be read comes through as its error, and so does one whose own values, as from a table, are so far
-    beyond training that nothing comes out of it.
+    could not be read is passed on as its error. So is a picture whose own values, such as those from a table, are so
+    far outside the training range that no finite image results.
 
     Args:
         stated: factual values that hold for every picture, in raw units.
         noise: τ of (M6).
         strength: factor of the effect; 1 is the model's estimate.
-        changes: whether each edit comes with its change and its effect beside its image.
+        changes: whether each edit also contains its change and its effect.
 
     Raises:
-        UsageError: an attribute is neither known nor predictable, or what holds for every picture is so far beyond
-            training that none comes out.
+        UsageError: an attribute is neither known nor predictable, or a value shared by all pictures is so far outside
+            the training range that no finite image results.
     """
     waiting = iter(pictures)
     shape = engine.preprocessing
@@ -141,14 +141,14 @@ def edit_pictures(
 def abduct_pictures(
     engine: Engine, pictures: Sequence[Picture], stated: Mapping[str, float]
 ) -> AbductedPictures:
-    """Labels filled in, and both noises of (M5) for all that the covariates may be.
+    """Fill in labels, and abduct both noises of (M5) for all plausible combinations of covariates.
 
     Raises:
         UsageError: an attribute is neither known nor predictable.
     """
     y_BCHW = np.stack([picture.pixels_CHW for picture in pictures]).astype(np.float32) / 255
     labels = fill_labels(engine, y_BCHW, pictures, stated)
-    # R combinations of covariates for B pictures: as many as pictures where the predictor is sure of all of them.
+    # R combinations of covariates for B pictures; R = B if the predictor is sure of all of them.
     parts = [
         (row_R, engine.abduct(y_BCHW[row_R], x_RX, labels.t_BT[row_R]))
         for row_R, x_RX in labels.plausible.chunks(BATCH)
@@ -167,7 +167,7 @@ def edit_abducted(
     strength: float = 1.0,
     changes: bool = False,
 ) -> list[EditedPicture | DataError]:
-    """Each picture under each intervention (M6); arguments, results and errors as of `edit_pictures`."""
+    """Predict each picture under each intervention (M6); arguments, results and errors as in `edit_pictures`."""
     engine, pictures, labels = abducted.engine, abducted.pictures, abducted.labels
     roles, mean = engine.roles, labels.plausible.mean
     reconstructions, unfamiliar = as_uint8(abducted.reconstruction_BCHW), abducted.unfamiliar
@@ -210,10 +210,10 @@ def edit_abducted(
 def _without_image(
     image_BCHW: Array, abducted: AbductedPictures, intervention: Intervention
 ) -> Iterator[tuple[int, DataError]]:
-    """The rows that have no finite picture because of values of their own.
+    """Yield the rows, with errors, that have no finite image because of their own values.
 
     Raises:
-        UsageError: one has none because of a value that all pictures share.
+        UsageError: a row has none because of a value that all pictures share.
     """
     roles, pictures, stated = abducted.engine.roles, abducted.pictures, abducted.stated
     shared = _farthest({**stated, **{n: v for n, v in intervention.items() if v != "flip"}}, roles)
@@ -230,6 +230,6 @@ def _without_image(
 
 
 def _farthest(values: Mapping[str, Any], roles: AttributeRoles) -> float:
-    """The largest distance of a value from what training saw on average, in standard deviations; 0 of none."""
+    """Largest distance of a value from its mean in training, in standard deviations; 0 if there are no values."""
     model = {a.name: a.shift_and_scale for a in roles.inputs if a.name in values}
     return max((abs(values[name] - shift) / scale for name, (shift, scale) in model.items()), default=0.0)

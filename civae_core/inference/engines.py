@@ -1,4 +1,4 @@
-"""Which engine answers: the ONNX export beside a model where it will do, else torch."""
+"""Choose the engine that answers: the ONNX export beside a model if it is usable, else torch."""
 
 import logging
 from pathlib import Path
@@ -17,15 +17,15 @@ log = logging.getLogger(__name__)
 
 
 def open_engine(path: Path, engine: str = "auto", device: str = "auto") -> Engine:
-    """A trained model that answers, by run, checkpoint folder, model file, or ONNX export.
+    """Open a trained model, given by run, checkpoint folder, model file or ONNX export.
 
-    `auto` takes the export that lies beside the model, unless it is out of date (which is said), a device other than
-    the CPU is asked for, or the machine has an NVIDIA GPU, which torch can use. A run that fell behind its best
-    checkpoint is warned of.
+    `auto` uses the export beside the model, unless ONNX Runtime is not installed, the export is damaged or out of
+    date (a warning says so), a device other than the CPU is requested, or the machine has an NVIDIA GPU that torch
+    can use. A warning is logged if the run has fallen behind its best checkpoint.
 
     Raises:
-        UsageError: no such path, engine or device, or ONNX Runtime is asked for and not installed.
-        DataError: what is there cannot be read, or the export that is asked for is missing or out of date.
+        UsageError: unknown path, engine or device; or ONNX Runtime is requested but not installed.
+        DataError: the model cannot be read, or the requested export is missing, damaged or out of date.
     """
     if engine not in ENGINES:
         raise UsageError(f"--engine {engine}: unknown engine", hint=f"use {', '.join(ENGINES)}")
@@ -57,7 +57,7 @@ def _opened(path: Path, engine: str, device: str) -> Engine:
 
 
 def _open_export(folder: Path, engine: str, device: str) -> Engine:
-    """An export that was named itself: of the model beside it, if that is still there."""
+    """Open an export that was named directly, checked against the model beside it if that still exists."""
     if engine == "torch":
         raise UsageError(f"{folder}: is an ONNX export, which torch cannot run", hint="name the model itself")
     _require_cpu(device)

@@ -21,18 +21,18 @@ from civae_core.model.calibrated import Calibration
 
 @dataclass(frozen=True)
 class Unsure:
-    """What the predictor cannot well tell of a picture, and what was done about it."""
+    """What the predictor was unsure of in a picture, and what was done about it."""
 
     averaged: tuple[str, ...] = ()
-    """Covariates over whose plausible values the answer is a mean."""
+    """Covariates over whose plausible values the answer is averaged."""
     combinations: int = 1
-    """Combinations of them that the mean is over."""
+    """Number of their combinations averaged over."""
     taken: tuple[str, ...] = ()
-    """Treatments that took their likelier value."""
+    """Treatments set to their likelier value."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Everything that the predictor was unsure of."""
+        """All attributes that the predictor was unsure of."""
         return self.taken + self.averaged
 
 
@@ -42,17 +42,17 @@ class Labels:
 
     t_BT: Array
     x_BX: Array
-    """Of a predicted attribute the likelier value, or the mean."""
+    """A predicted attribute has its likelier value if it is binary, and the predicted mean if it is continuous."""
     predicted: list[dict[str, float | None]]
     """For each picture, the attributes that were predicted: the probability of the value 1, None if continuous."""
     spreads: list[dict[str, float]]
-    """For each picture, the standard deviation of those predictions that are continuous, as far as it is known."""
+    """For each picture, the standard deviations of the predicted continuous attributes, where known."""
     plausible: Plausible
-    """What the covariates may be: the answer for a picture is the mean over its combinations."""
+    """Plausible covariates: the answer for a picture is the mean over its combinations."""
     unsure: list[Unsure]
 
     def factual(self, row: int, roles: AttributeRoles) -> dict[str, float]:
-        """Values by name of one picture, treatments first."""
+        """Values of one picture by name, treatments first."""
         values = [*self.t_BT[row].tolist(), *self.x_BX[row].tolist()]
         return {a.name: round(value, 6) for a, value in zip(roles.inputs, values, strict=True)}
 
@@ -60,14 +60,14 @@ class Labels:
 def fill_labels(
     engine: Engine, y_BCHW: Array, pictures: Sequence[Picture], stated: Mapping[str, float]
 ) -> Labels:
-    """Stated values win over a table's, and those over the predictor's.
+    """Fill in factual values: stated ones take precedence over a table's, and those over the predictor's.
 
     Args:
         y_BCHW: the pictures as floats in [0,1].
         stated: values that hold for every picture.
 
     Raises:
-        UsageError: a value is known to nobody and the model has no predictor.
+        UsageError: a value is unknown and the model has no predictor.
     """
     roles, calibration = engine.roles, engine.calibration
     known = [{**picture.known, **stated} for picture in pictures]
@@ -112,7 +112,7 @@ def fill_labels(
 
 
 class _Guesses:
-    """What was predicted of one picture; a covariate is told by its column ≥ 0, a treatment's is negative."""
+    """Predictions for one picture; `covariate` is a covariate's column (≥ 0), or negative for a treatment."""
 
     def __init__(self) -> None:
         self.probabilities: dict[str, float | None] = {}
@@ -140,10 +140,10 @@ class _Guesses:
 
 
 def describe_unsure(name: str, unsure: Unsure, predicted: Mapping[str, float | None]) -> list[str]:
-    """Sentences on what the predictor could not well tell of the picture `name`; none where it was sure.
+    """Sentences on what the predictor was unsure of in the picture `name`; none if it was sure.
 
     Args:
-        predicted: the probabilities that its labels came with.
+        predicted: predicted probabilities of the picture's labels.
     """
 
     def said(names: Sequence[str]) -> str:
@@ -165,12 +165,12 @@ def describe_unchanged(
     factual: Mapping[str, float],
     predicted: Mapping[str, float | None],
 ) -> list[str]:
-    """A sentence where all that is asked of a picture is so already, by a prediction; none elsewhere.
+    """A sentence if, by prediction, a picture already has every requested value; none otherwise.
 
-    Whoever asks for *old* and gets the photograph back must learn that the predictor takes its subject for old.
+    A user who asks for *old* and gets the photograph back must learn that the predictor takes its subject for old.
 
     Args:
-        interventions: values set, by name of the treatment, in raw units.
+        interventions: values set, by treatment name, in raw units.
     """
     guessed = {treatment for treat in interventions for treatment in treat if treatment in predicted}
     if not guessed or any(treat[n] != factual[n] for treat in interventions for n in treat):
@@ -183,7 +183,7 @@ def describe_unchanged(
 def _guess(
     outputs_BA: Array, attributes: Sequence[Attribute], calibration: Calibration
 ) -> tuple[Array, Array]:
-    """The predictor's outputs as values in raw units [B,A], and as probabilities of 1 where they are logits [B,A]."""
+    """The predictor's outputs as values in raw units [B,A], and as probabilities of 1 [B,A] where they are logits."""
     binary_A = np.array([a.kind == "binary" for a in attributes])
     shift_A, scale_A = np.array([a.shift_and_scale for a in attributes], dtype=np.float64).T
     probability_BA = calibration.probability_of(outputs_BA, attributes)

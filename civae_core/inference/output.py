@@ -1,4 +1,4 @@
-"""Pictures and JSON records of what a model answered."""
+"""Write a model's answers as pictures, with JSON records."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -22,17 +22,17 @@ from civae_core.native.placement import Placement
 
 
 class EditWriter:
-    """Writes edited pictures as PNG files and yields one record for each file.
+    """Writes edited pictures as PNG files and yields one record per file.
 
     Args:
-        folder: created with the first picture; the same question asked again overwrites its own answers.
-        noise, strength: as the pictures were made with, for the records.
-        strip: one labelled strip a picture instead of one file an intervention.
-        native: how the model wants a photograph; then answers are photographs of their own size.
-        treatments: of the model that answered.
+        folder: created with the first picture; repeating a question overwrites its earlier answers.
+        noise, strength: the values that the pictures were made with, for the records.
+        strip: write one labelled strip per picture instead of one file per intervention.
+        native: the model's preprocessing; if given, answers are photographs at their original size.
+        treatments: treatments of the model that answered.
 
     Raises:
-        UsageError: a strip of native size.
+        UsageError: `strip` and `native` are combined.
     """
 
     def __init__(
@@ -55,11 +55,11 @@ class EditWriter:
         self._stems: dict[str, str] = {}
 
     def write(self, edited: EditedPicture) -> Iterator[dict[str, Any]]:
-        """The records of one picture, in the order of its interventions; a strip has one record.
+        """Write one picture and yield its records, in the order of its interventions; a strip has one record.
 
         Raises:
             CivaeError: the folder cannot be written.
-            DataError: the photograph cannot be changed in its own size.
+            DataError: the photograph cannot be edited at its original size.
         """
         photo = read_native(edited.picture.file) if self.native and edited.picture.file else None
         if not self._stems:
@@ -108,13 +108,13 @@ class EditWriter:
 
     @property
     def _mark(self) -> str:
-        """Names a noise and a strength that are not the default, so that no file passes for that, or replaces it."""
+        """File name suffix for non-default settings, so that no file passes for the default answer or replaces it."""
         found = _unusual(self.noise, self.strength)
         unusual = "".join(f"__{name}={value:.10g}" for name, value in found.items())
         return unusual + ("__native" if self.native else "")
 
     def _strip_of(self, edited: EditedPicture) -> Image.Image:
-        from civae_core.figures.strips import strip  # and with it fonts
+        from civae_core.figures.strips import strip  # imported here because it brings in fonts
 
         images = [edited.picture.pixels_CHW, edited.reconstruction_CHW]
         labels, marks = ["original", "reconstruction"], [False, False]
@@ -127,7 +127,7 @@ class EditWriter:
         return strip(np.stack(images), labels, marks, title=self._conditions(edited), beyond=beyond)
 
     def _conditions(self, edited: EditedPicture) -> str | None:
-        """What a reader of the picture must know where it is not the default."""
+        """Non-default settings and caveats that a reader of the picture must know."""
         said = []
         if self.noise != 1:
             said.append(f"noise τ = {self.noise:.10g}")
@@ -137,7 +137,7 @@ class EditWriter:
         return ", ".join(said) or None
 
     def _unique_stem(self, edited: EditedPicture) -> str:
-        """The picture's own name, numbered where another picture of this call has the same one."""
+        """The picture's own stem, numbered if another picture of this call has the same one."""
         stem, number = edited.picture.stem, 1
         while self._stems.setdefault(stem, edited.picture.name) != edited.picture.name:
             number += 1
@@ -146,10 +146,10 @@ class EditWriter:
 
 
 def carried(photo: Photo, edited: EditedPicture, edit: Edit, preprocessing: Preprocessing) -> Photo:
-    """The photograph in its own size with an edit in it; `preprocessing` brought it to the model.
+    """The photograph at its original size with an edit applied; `preprocessing` is that of the model's input.
 
     Raises:
-        AssertionError: the edit came without its change.
+        AssertionError: the edit has no `change_CHW`.
     """
     assert edit.change_CHW is not None
     effect = effect_of(edited.picture.pixels_CHW, edit.change_CHW)
@@ -159,7 +159,7 @@ def carried(photo: Photo, edited: EditedPicture, edit: Edit, preprocessing: Prep
 
 
 def account(edited: EditedPicture, edit: Edit, noise: float, strength: float) -> str:
-    """What a file that looks like a photograph says of itself."""
+    """The description of an answer that is stored in its file, which looks like a photograph."""
     factual = [f"{name}={edited.factual[name]:.10g}" for name in edit.treat]
     said = [f"{_described(edit)} instead of {', '.join(factual)}"] if edit.treat else ["nothing changed"]
     said += [f"{name}={value:.10g}" for name, value in _unusual(noise, strength).items()]
@@ -168,26 +168,26 @@ def account(edited: EditedPicture, edit: Edit, noise: float, strength: float) ->
 
 
 def _unusual(noise: float, strength: float) -> dict[str, float]:
-    """Noise and strength where they are not the default."""
+    """Noise and strength if they differ from the default of 1."""
     return {name: value for name, value in (("noise", noise), ("strength", strength)) if value != 1}
 
 
 def _mean_over(edited: EditedPicture) -> list[str]:
-    """What was averaged over, if anything."""
+    """A phrase on what was averaged over; empty if nothing was."""
     over = edited.unsure.averaged
     return [f"mean over what {', '.join(over)} may be"] if over else []
 
 
 def _unlike_training(edited: EditedPicture) -> list[str]:
-    """That the model cannot well reconstruct the picture, if so."""
+    """A phrase saying that the model reconstructs the picture badly; empty if it does not."""
     return [] if edited.unfamiliar is None else ["a picture unlike those of training"]
 
 
 def _described(edit: Edit, between: str = ", ") -> str:
-    # Values have six decimals; with ten digits two steps of a fine sweep keep different names.
+    # Values have six decimals; ten digits keep the file names of a fine sweep's steps distinct.
     return do_text(edit.treat, between, digits=10)
 
 
 def _file_part(edit: Edit) -> str:
-    """The intervention as part of a file name, which a column named `Hair/Colour` must not leave."""
+    """The intervention as part of a file name; a column named `Hair/Colour` must not lead out of the folder."""
     return re.sub(r'[\\/:*?"<>|\x00-\x1f]', "-", _described(edit, between="_"))

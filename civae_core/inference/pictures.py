@@ -1,4 +1,4 @@
-"""Where pictures come from: files, folders, patterns, a list on standard input, or prepared data."""
+"""Read input pictures from files, folders, glob patterns, a list on standard input, or prepared data."""
 
 import glob
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -27,41 +27,42 @@ class Picture:
     """One picture at the model's size, with what is known about it."""
 
     name: str
-    """As the user can find it: a path, or `DATA#test[17]`."""
+    """A name by which the user can find it: a path, or `DATA#test[17]`."""
     stem: str
-    """What files made from it are called."""
+    """Base name of the files made from it."""
     pixels_CHW: np.ndarray
     """uint8 [C,S,S]."""
     known: Mapping[str, float] = field(default_factory=dict)
     """Factual attribute values from a table, in raw units."""
     file: Path | None = None
-    """The photograph that it was made from; None of prepared images."""
+    """The photograph it was made from; None for a prepared image."""
     view: View | None = None
-    """The face that it shows; None where it is the centred square."""
+    """The face it shows; None for a centred square or a prepared image."""
     faceless: bool = False
-    """Whether faces were looked for in the photograph, and there was none."""
+    """Whether faces were searched for in the photograph and none was found."""
 
     @property
     def title(self) -> str:
-        """Its name in messages, with the face where a photograph has several."""
+        """Name in messages, with the number of the face if the photograph has several."""
         several = self.view is not None and self.view.of > 1
         return f"{self.name}, face {self.view.number}" if several and self.view else self.name
 
 
 class Pictures:
-    """The pictures that a command line names, read one after the other.
+    """The pictures named on a command line, read one at a time.
 
     Args:
         arguments: files, folders (their images, sorted), glob patterns, `-` for a list of paths on `stdin`, or
             selections of prepared data such as `DATA#test[0:100]`.
-        preprocessing: how the model wants a photograph.
-        stdin: lines that `-` stands for.
-        table: a CSV, TSV or JSONL with `file_name` and attribute columns, for photographs.
-        attributes: the names of which `table` must have one; None takes any table.
-        aligner: shows faces in place of centred squares; a photograph with several may become several pictures.
+        preprocessing: the model's preprocessing of photographs.
+        stdin: the lines that `-` stands for.
+        table: a CSV, TSV or JSONL file with `file_name` and attribute columns, for photographs.
+        attributes: names of which `table` must contain at least one; None accepts any table.
+        aligner: crops faces instead of the centred square; a photograph with several may yield several pictures.
 
     Raises:
-        UsageError: something that is not there, a folder without images, or a table that says nothing about them.
+        UsageError: a path does not exist, a folder has no images, prepared images have another format than the
+            model's, or the table says nothing about the pictures.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class Pictures:
     ) -> None:
         self.preprocessing = preprocessing
         self.aligner = aligner
-        # Photographs as text: of a folder with very many, paths would take several times the memory.
+        # Photographs are kept as strings: for a very large folder, Path objects would take several times the memory.
         self.entries: list[str | tuple[PreparedData, str, int, int]] = []
         self.labels = _labels_by_file(table, attributes) if table else {}
         for argument in arguments:
@@ -93,7 +94,7 @@ class Pictures:
         return len(self.entries)
 
     def __iter__(self) -> Iterator[Picture | DataError]:
-        """Each picture in turn; in place of one that cannot be read, the error, so that others go on."""
+        """Yield each picture in turn; if one cannot be read, yield its error, so that the others can go on."""
         for entry in self.entries:
             if isinstance(entry, str):
                 try:
@@ -104,7 +105,7 @@ class Pictures:
                 yield _prepared_picture(*entry)
 
     def _shown(self, file: Path) -> list[Picture]:
-        """The pictures that a photograph becomes: its faces, or its centred square."""
+        """The pictures made from a photograph: its faces, or its centred square."""
         look = self.aligner.look(file) if self.aligner else Look([], faceless=False)
         if not look.views:
             pixels_CHW = decode(file, Preprocessing.from_dict(self.preprocessing))
@@ -125,11 +126,11 @@ class Pictures:
 
     @property
     def has_photos(self) -> bool:
-        """Whether some picture is a photograph, not a prepared image."""
+        """Whether any picture is a photograph rather than a prepared image."""
         return any(isinstance(entry, str) for entry in self.entries)
 
     def require_photos(self, flag: str) -> None:
-        """Raises UsageError where a picture is a prepared one, whose photograph is not at hand."""
+        """Raise UsageError if any picture is a prepared image, whose photograph is not available."""
         for entry in self.entries:
             if not isinstance(entry, str):
                 data, split, number, _ = entry
@@ -139,10 +140,10 @@ class Pictures:
                 )
 
     def beyond_training(self, attributes: Sequence[Attribute], stated: Iterable[str] = ()) -> dict[str, str]:
-        """What the table says of these photographs that training never saw: a sentence by attribute.
+        """Values of these photographs in the table that training never saw: one sentence per attribute.
 
         Args:
-            stated: attributes whose values in the table do not count.
+            stated: attributes that are stated otherwise, so that their values in the table do not count.
         """
         found: dict[str, list[str]] = {}
         if not self.labels:
@@ -196,7 +197,7 @@ class Pictures:
             )
 
     def _add_selection(self, argument: str) -> bool:
-        """Adds prepared images, whose reader is made of tensors; False where `argument` names none."""
+        """Add prepared images, whose reader needs torch; return False if `argument` does not name any."""
         from civae_core.data import PreparedData
         from civae_core.data.selection import parse_selection
 

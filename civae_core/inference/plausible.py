@@ -1,16 +1,18 @@
-"""What a picture may show where the predictor is unsure: combinations of covariates with their weights.
+"""Plausible covariates of a picture where the predictor is unsure: combinations of values with their weights.
 
-A counterfactual with a covariate that was guessed wrong is one of another person. So where the predictor is unsure,
-the answer is the mean over what the covariates may be, y' = Σ p(x|y)·y'(x): of finished pictures, not of labels, for
-a face does not change evenly between the values of an attribute. Given the picture, attributes count as independent.
+A counterfactual with a wrongly guessed covariate is that of another person. Where the predictor is unsure, the answer
+is therefore the mean over the plausible covariates, y' = Σ p(x|y)·y'(x). Finished pictures are averaged, not labels,
+because a face does not change evenly between the values of an attribute. Given the picture, attributes are treated as
+independent.
 
-    binary       unsure below a probability of `SURE` for its likelier value: both values, by their probabilities
-    continuous   unsure where the standard deviation of the prediction is more than `WIDE` of the attribute's own:
-                 its mean ± √3 standard deviations, within what training saw, with weights 1/6, 2/3, 1/6 (the
-                 three-point rule of Gauss and Hermite, which has a normal's first five moments)
+    binary       unsure if the likelier value has a probability below `SURE`: both values, by their probabilities
+    continuous   unsure if the standard deviation of the prediction exceeds `WIDE` times the attribute's own:
+                 the mean and the mean ± √3 standard deviations, clipped to the training range, with weights 2/3 and
+                 1/6 each (three-point Gauss–Hermite quadrature, which matches a normal's first five moments)
 
-The `MOST` likeliest combinations count, their weights scaled to 1. A treatment is never averaged over: "already so"
-and "changed" have no mean that anybody asked for. It takes its likelier value, and the user is told.
+Only the `MOST` likeliest combinations are kept, with weights rescaled to sum to 1. A treatment is never averaged
+over, because a mean of "already so" and "changed" answers no question. It takes its likelier value, and the user is
+told.
 """
 
 import math
@@ -30,9 +32,9 @@ Option = tuple[float, float]
 
 @dataclass(frozen=True)
 class Plausible:
-    """Combinations of all pictures in the order of the pictures, R rows for B pictures, each at least one.
+    """Combinations of covariates for B pictures: R rows in the order of the pictures, at least one per picture.
 
-    `row_R` is the picture of each combination; the weights of a picture's combinations sum to 1.
+    `row_R` is the index of each combination's picture. The weights of a picture's combinations sum to 1.
     """
 
     row_R: np.ndarray
@@ -42,17 +44,17 @@ class Plausible:
 
     @property
     def counts(self) -> list[int]:
-        """Combinations of each picture."""
+        """Number of combinations of each picture."""
         counts: list[int] = np.bincount(self.row_R, minlength=self.pictures).tolist()
         return counts
 
     def chunks(self, limit: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Pictures' numbers and covariates of at most `limit` combinations at a time."""
+        """Yield picture indices and covariates, at most `limit` combinations at a time."""
         for start in range(0, len(self.row_R), limit):
             yield self.row_R[start : start + limit], self.x_RX[start : start + limit]
 
     def mean(self, values_R: np.ndarray) -> np.ndarray:
-        """The weighted mean of each picture's combinations: [R, …] to [B, …]."""
+        """Weighted mean over each picture's combinations, [R, …] to [B, …]."""
         if len(self.row_R) == self.pictures:
             return values_R
         weight_R = self.weight_R.astype(values_R.dtype).reshape(-1, *(1 for _ in values_R.shape[1:]))
@@ -65,8 +67,8 @@ def plausible_covariates(x_BX: np.ndarray, options: Sequence[Mapping[int, Sequen
     """The likeliest combinations of each picture.
 
     Args:
-        x_BX: covariates as they are stated or predicted.
-        options: for each picture, the values and weights that a covariate (by its column) may have.
+        x_BX: stated or predicted covariates.
+        options: for each picture, the possible values and weights of its unsure covariates, by column.
     """
     rows, found, weights = [], [], []
     for row, (x_X, unsure) in enumerate(zip(x_BX, options, strict=True)):
@@ -82,10 +84,10 @@ def plausible_covariates(x_BX: np.ndarray, options: Sequence[Mapping[int, Sequen
 
 
 def likeliest(options: Mapping[int, Sequence[Option]], most: int) -> list[tuple[dict[int, float], float]]:
-    """The `most` likeliest combinations of independent options, the likeliest first, with weights that sum to 1."""
+    """The `most` likeliest combinations of independent options, likeliest first, with weights that sum to 1."""
     best: list[tuple[dict[int, float], float]] = [({}, 1.0)]
     for column, choices in options.items():
-        # The best combinations continue the best ones of fewer attributes: no product of all is ever made.
+        # The best combinations extend the best ones of fewer attributes, so the full product is never built.
         longer = [
             (combination | {column: value}, weight * share)
             for combination, weight in best
@@ -98,17 +100,17 @@ def likeliest(options: Mapping[int, Sequence[Option]], most: int) -> list[tuple[
 
 
 def binary_options(probability: float) -> list[Option] | None:
-    """Both values of a binary attribute whose predicted probability of 1 is unsure; None where it is sure."""
+    """Both values of a binary attribute if its predicted probability of 1 is unsure, else None."""
     if max(probability, 1 - probability) >= SURE:
         return None
     return [(0.0, 1 - probability), (1.0, probability)]
 
 
 def continuous_options(mean: float, spread: float | None, attribute: Attribute) -> list[Option] | None:
-    """Three values of a continuous attribute that is predicted unsurely; None where it is sure, or nobody knows.
+    """Three values of a continuous attribute if its prediction is unsure; None if it is sure or `spread` is unknown.
 
     Args:
-        mean, spread: of the prediction, in raw units.
+        mean, spread: mean and standard deviation of the prediction, in raw units.
     """
     _, scale = attribute.shift_and_scale
     if spread is None or spread <= WIDE * scale:

@@ -1,4 +1,4 @@
-"""One answer as one PNG file, with as many channels as the model has."""
+"""Write one answer as one PNG file, with as many channels as the model has."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from civae_core.figures.pictures import Images, to_picture, write_png
 
 
 def write_image(path: Path, image_CHW: Images) -> None:
-    """Writes an image, uint8 or float in [0, 1], as a grey PNG if C is 1 and a coloured one if it is 3.
+    """Write an image, uint8 or float in [0, 1], as a grey PNG if C is 1 and as a colour PNG if it is 3.
 
     Raises:
         CivaeError: the folder cannot be written, or the disk is full.

@@ -1,4 +1,4 @@
-"""Images from the prior: z ~ p(z|x,t), decoded; no photograph needed."""
+"""Sample images from the prior: draw z ~ p(z|x,t) and decode it; no photograph is needed."""
 
 from collections.abc import Mapping, Sequence
 
@@ -20,23 +20,23 @@ def sample_images(
     truncation: float = 1.0,
     subjects_NA: Array | None = None,
 ) -> tuple[Array, list[dict[str, float]]]:
-    """Decoder means of prior draws, uint8 [N,C,S,S] with N = len(seeds), and each one's attribute values.
+    """Decoder means of prior draws, uint8 [N,C,S,S] with N = len(seeds), and each image's attribute values.
 
-    A seed fixes the subject and its latent noise. Attributes that are not stated are the subject's. A stated
-    treatment is an intervention: it is set, and decides neither whose attributes these are nor the noise, which is
-    drawn under the subject's own treatment (`civae_core.draws`). So the picture under one value of a treatment does
-    not depend on which others are asked for.
+    A seed fixes the subject and its latent noise. Attributes that are not stated are the subject's own. A stated
+    treatment is an intervention: it affects neither which subject is drawn nor the noise, which is drawn under the
+    subject's own treatment (`civae_core.draws`). The picture under one value of a treatment therefore does not
+    depend on which other values are requested.
 
     Args:
         seeds: one per image.
         stated: attribute values of each image, in raw units.
-        truncation: ψ, the factor of the latent noise η: below 1 subjects come nearer to what is usual for their
-            attributes and differ less from each other, at 0 all that share attributes are one.
-        subjects_NA: own attributes of each image's subject, in the order of `roles.inputs`; None are those that
-            `drawn_subjects` gives for what is stated.
+        truncation: ψ, the factor applied to the latent noise η. Below 1, subjects are more typical of their
+            attributes and less varied; at 0, all subjects with the same attributes look the same.
+        subjects_NA: own attributes of each image's subject, in the order of `roles.inputs`; None draws them with
+            `drawn_subjects`, given what is stated.
 
     Raises:
-        UsageError: a value is so far beyond training that no picture comes out.
+        UsageError: a value is so far outside the training range that no finite image results.
     """
     roles = engine.roles
     if subjects_NA is None:
@@ -71,7 +71,7 @@ def sample_images(
 def drawn_subjects(engine: Engine, seeds: Sequence[int], stated: Sequence[Mapping[str, float]]) -> Array:
     """Attributes [N,A] of the training subject that each seed draws, in the order of `roles.inputs`.
 
-    It is drawn among those that agree with the stated yes/no covariates, where there are any.
+    A subject is drawn from those that agree with the stated binary covariates, or from all if none agrees.
     """
     examples_NA = np.array(engine.subjects, dtype=np.float32)
     return np.stack(

@@ -23,10 +23,10 @@ MOST_COLUMNS = 16
 
 
 def parse_seeds(text: str) -> list[int]:
-    """`0-7,12` to a list of seeds.
+    """Parse text such as `0-7,12` into a list of seeds.
 
     Raises:
-        UsageError: not numbers and ranges of them, or too many.
+        UsageError: the text is not a list of numbers and ranges, or names too many seeds.
     """
     seeds: list[int] = []
     for part in text.split(","):
@@ -45,22 +45,22 @@ def parse_seeds(text: str) -> list[int]:
 
 @dataclass(frozen=True)
 class Grid:
-    """What a sheet varies."""
+    """The attribute values that a sheet varies."""
 
     text: str
     """As typed."""
     axes: dict[str, list[float]]
-    """Values of one or two attributes in the order written: along the columns, then down the rows."""
+    """Values of one or two attributes, in the order written: along the columns, then down the rows."""
 
 
 def parse_grid(text: str, names: Sequence[str]) -> Grid:
-    """`Young=0:1:5,Male=0:1:2`, taken apart.
+    """Parse text such as `Young=0:1:5,Male=0:1:2`.
 
     Args:
-        names: the attributes that there are.
+        names: the known attributes.
 
     Raises:
-        UsageError: not one or two of them, or a value that is not a number.
+        UsageError: the text does not name one or two of them, or a value is not a number.
     """
     cells = parse_treatments(text.split(","), names, flag="--grid")
     axes = {name: list(dict.fromkeys(cell[name] for cell in cells)) for name in cells[0]}
@@ -79,7 +79,7 @@ def write_samples(
     stated: Mapping[str, float],
     truncation: float = 1.0,
 ) -> list[dict[str, Any]]:
-    """One PNG a seed and, last, samples.png with all of them; their records. Arguments as of `sample_images`."""
+    """Write a PNG per seed and, last, samples.png with all; return the records. Arguments as in `sample_images`."""
     images_NCHW, labels = sample_images(engine, seeds, [stated] * len(seeds), truncation)
     make_folder(folder)
     records: list[dict[str, Any]] = []
@@ -103,17 +103,17 @@ def write_grids(
     grid: Grid,
     truncation: float = 1.0,
 ) -> list[dict[str, Any]]:
-    """A sheet a seed: one subject, the first attribute of `grid` along the columns, the second down the rows.
+    """Write a sheet per seed: one subject, the first attribute of `grid` along the columns, the second down the rows.
 
     Raises:
-        UsageError: values under which no picture comes out.
+        UsageError: no finite image results under some of the values.
         CivaeError: the folder cannot be written.
     """
     names, across = list(grid.axes), next(iter(grid.axes.values()))
     down = grid.axes[names[1]] if len(names) == 2 else [None]
     records: list[dict[str, Any]] = []
     for seed in seeds:
-        # Of a covariate too: each of its values on its own would draw among the subjects that have it.
+        # One subject for all cells: drawn per cell, each value of a covariate would choose among subjects with it.
         subjects_NA = np.repeat(drawn_subjects(engine, [seed], [stated]), len(down), axis=0)
         columns = []
         for value in across:
@@ -140,7 +140,7 @@ def write_grids(
 
 
 def _sheet(images_NCHW: Array) -> Image.Image:
-    """All images in a near-square sheet; blank cells fill the last row."""
+    """Arrange all images in a near-square sheet; blank cells fill the last row."""
     width = min(math.ceil(math.sqrt(len(images_NCHW))), MOST_COLUMNS)
     rows = math.ceil(len(images_NCHW) / width)
     blanks = np.full((rows * width - len(images_NCHW), *images_NCHW.shape[1:]), 255, dtype=np.uint8)

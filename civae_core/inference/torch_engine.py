@@ -1,4 +1,4 @@
-"""Answers through torch, on any device: the reference, whose functions the ONNX graphs are traced from."""
+"""The torch engine, on any device: the reference, from whose functions the ONNX graphs are traced."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,7 +16,7 @@ from civae_core.model.stored import StoredModel
 
 
 class TorchEngine:
-    """A model read from disk, on its device; see `Engine` for what it answers."""
+    """A model read from disk, on its device; see `Engine` for the methods."""
 
     def __init__(self, stored: StoredModel) -> None:
         self.stored, self.model = stored, stored.model

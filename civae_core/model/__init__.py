@@ -24,7 +24,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """What is made of tensors is imported when it is asked for: `calibrated` is read without torch too."""
+    """Import the exported names on first access, so that `calibrated` can be imported without torch."""
     from importlib import import_module
 
     places = {

@@ -1,4 +1,4 @@
-"""Building bricks of encoder and decoder: conditioning, normalisation, residual blocks, changes of resolution."""
+"""Building blocks of encoder and decoder: conditioning, normalisation, residual blocks, changes of resolution."""
 
 from typing import TYPE_CHECKING, Literal
 
@@ -14,7 +14,7 @@ Activation = Literal["silu", "elu", "relu"]
 Block = Literal["basic", "inverted"]
 
 CONDITION_FEATURES = 64
-"""Width of the vector that conditions every block of encoder and decoder."""
+"""Width of the vector that conditions the blocks of encoder and decoder."""
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"silu": nn.SiLU, "elu": nn.ELU, "relu": nn.ReLU}
 
@@ -30,7 +30,7 @@ def make_norm(kind: Norm, channels: int, eps: float = 1e-5) -> nn.Module:
 
 
 class ConditionEmbedding(nn.Module):
-    """Attributes [B, A] to a vector [B, features] that conditions every block; A may be 0."""
+    """Embeds attributes [B, A] as a vector [B, features] that conditions every block; A may be 0."""
 
     def __init__(self, attributes: int, features: int) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class ConditionEmbedding(nn.Module):
 
 
 class FiLM(nn.Module):
-    """Feature-wise linear modulation (Perez et al. 2018): scale and shift of each channel, both zero at start."""
+    """Feature-wise linear modulation (Perez et al. 2018): h·(1 + scale) + shift per channel, both initially zero."""
 
     def __init__(self, condition: int, channels: int) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class FiLM(nn.Module):
 class ResidualBlock(nn.Module):
     """h + conv(act(film(norm(conv(act(norm(h))))))), all at one resolution and width.
 
-    `condition` is the width of the conditioning vector; 0 leaves the modulation out.
+    `condition` is the width of the conditioning vector; with 0 there is no modulation.
     """
 
     def __init__(self, channels: int, condition: int, norm: Norm, activation: Activation) -> None:
@@ -75,7 +75,7 @@ class ResidualBlock(nn.Module):
         self.film = FiLM(condition, channels) if condition else None
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
         self.activation = ACTIVATIONS[activation]()
-        # A block starts as the identity, so that depth costs no trainability.
+        # A block starts as the identity, so that deeper networks are no harder to train.
         for parameter in self.conv2.parameters():
             nn.init.zeros_(parameter)
 
@@ -91,7 +91,7 @@ class ResidualBlock(nn.Module):
 class InvertedBlock(nn.Module):
     """h + narrow(act(film(norm(depthwise(act(widen(norm(h)))))))): an inverted bottleneck (Sandler et al. 2018).
 
-    1×1 to twice the width, 3×3 within each channel, 1×1 back. Arguments as of `ResidualBlock`.
+    1×1 to twice the width, 3×3 within each channel, 1×1 back. Arguments as for `ResidualBlock`.
     """
 
     WIDER = 2
@@ -121,7 +121,7 @@ BLOCKS: dict[Block, type[nn.Module]] = {"basic": ResidualBlock, "inverted": Inve
 
 
 class ResidualStage(nn.Module):
-    """`count` residual blocks in a row, all given the same conditioning vector."""
+    """A sequence of `count` residual blocks with the same conditioning vector."""
 
     def __init__(self, config: "ModelConfig", count: int, channels: int, condition: int) -> None:
         super().__init__()
@@ -137,7 +137,7 @@ class ResidualStage(nn.Module):
 
 
 class Downsample(nn.Module):
-    """[B, C, H, W] to [B, C', H/2, W/2] by space-to-depth and a 1×1 convolution (a 2×2 convolution of stride 2)."""
+    """[B, C, H, W] → [B, C', H/2, W/2] by space-to-depth and a 1×1 convolution (a 2×2 convolution of stride 2)."""
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()
@@ -149,7 +149,7 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """[B, C, H, W] to [B, C', 2H, 2W] by a 1×1 convolution and depth-to-space."""
+    """[B, C, H, W] → [B, C', 2H, 2W] by a 1×1 convolution and depth-to-space."""
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()
@@ -160,5 +160,5 @@ class Upsample(nn.Module):
 
 
 def as_grid(z_BZ: Tensor, side: int) -> Tensor:
-    """The numbers of one grid [B, C · side²] in their places: [B, C, side, side]."""
+    """Reshape the latents of one grid [B, C · side²] to [B, C, side, side]."""
     return z_BZ.unflatten(1, (-1, side, side))

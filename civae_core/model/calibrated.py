@@ -1,9 +1,9 @@
-"""How the attribute predictor's outputs are to be read: temperatures of logits, spreads of continuous attributes.
+"""Calibration of the attribute predictor: temperatures of logits, and spreads of continuous attributes.
 
-A network that learned its labels well is surer than it is right. Dividing its logits by one temperature for each
-attribute, fitted on images that it did not learn from, mends that and changes no ranking (temperature scaling: Guo
-et al. 2017). A continuous attribute is predicted by its mean; how far the truth lies from it, on the same images, is
-its standard deviation.
+A network that has learned its labels well is overconfident. Dividing its logits by one temperature per attribute,
+fitted on images that it was not trained on, corrects this without changing any ranking (temperature scaling: Guo et
+al. 2017). For a continuous attribute the network predicts the mean; its spread is the root mean squared error of that
+prediction on the same images.
 """
 
 import math
@@ -19,35 +19,35 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 COLDEST, HOTTEST = 0.05, 20.0
-"""Bounds of a temperature: that of the coldest trusts a logit twenty times as much as it says."""
+"""Bounds of a temperature; the lower one multiplies logits by twenty."""
 FEWEST_LABELS = 20
-"""An attribute with fewer labels keeps the network's own probabilities, and has no known spread."""
+"""An attribute with fewer labels keeps the network's own probabilities and has no known spread."""
 _HALVINGS = 60
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Fitted readings by attribute name; an attribute that is absent is read as the network says it."""
+    """Fitted calibration by attribute name; outputs of an attribute that is absent are used as they are."""
 
     temperatures: Mapping[str, float] = field(default_factory=dict)
-    """Of binary attributes: what a logit is divided by."""
+    """For binary attributes: the divisor of the logit."""
     spreads: Mapping[str, float] = field(default_factory=dict)
-    """Of continuous attributes: standard deviation of label − prediction, in raw units."""
+    """For continuous attributes: root mean square of label − prediction, in raw units."""
     images: Mapping[str, int] = field(default_factory=dict)
-    """Labels that each of them rests on."""
+    """Number of labels on which each attribute was fitted."""
     split: str = ""
-    """The split they are from; empty where nothing was fitted."""
+    """The split that the labels are from; empty if nothing was fitted."""
 
     def probabilities(self, outputs_BA: "Tensor", attributes: Sequence[Attribute]) -> "Tensor":
-        """Calibrated probabilities of 1 [B,A], float64 on the CPU; meaningless where an attribute is continuous."""
+        """Calibrated probabilities of label 1 [B,A], float64 on the CPU; meaningless for continuous attributes."""
         import torch
 
         return torch.from_numpy(self.probability_of(outputs_BA.detach().cpu().numpy(), attributes))
 
     def probability_of(self, outputs_BA: np.ndarray, attributes: Sequence[Attribute]) -> np.ndarray:
-        """`probabilities` of an array, without torch."""
+        """`probabilities` for an array, without torch."""
         heat_A = np.array([self.temperatures.get(a.name, 1.0) for a in attributes], dtype=np.float64)
-        # The logistic function, by a form whose exponentials cannot overflow.
+        # The logistic function, in a form that cannot overflow.
         probability_BA: np.ndarray = 0.5 + 0.5 * np.tanh(0.5 * outputs_BA.astype(np.float64) / heat_A)
         return probability_BA
 
@@ -63,7 +63,7 @@ class Calibration:
     def from_dict(cls, values: Mapping[str, Any]) -> "Calibration":
         """
         Raises:
-            KeyError, TypeError, ValueError, AttributeError: it is damaged, or a temperature or spread is not a
+            KeyError, TypeError, ValueError, AttributeError: `values` is damaged, or a temperature or spread is not a
                 positive number.
         """
         found = {
@@ -79,19 +79,19 @@ class Calibration:
 
 
 UNCALIBRATED = Calibration()
-"""What a model has whose maker had no images to fit on, or whose file is older than calibration."""
+"""The calibration of a model that had no images to fit it on, or whose file predates calibration."""
 
 
 def fit_calibration(
     outputs_NA: "Tensor", labels_NA: "Tensor", attributes: Sequence[Attribute], split: str
 ) -> Calibration:
-    """The readings under which outputs fit labels best.
+    """Fit temperatures and spreads to labelled images.
 
     Args:
-        outputs_NA: the predictor's outputs on images that it did not learn from.
+        outputs_NA: the predictor's outputs on images that it was not trained on.
         labels_NA: their labels in raw units, NaN where missing.
-        attributes: what the columns are.
-        split: where the images are from, to be remembered.
+        attributes: the attributes of the columns.
+        split: the split that the images are from, recorded in the result.
     """
     outputs_NA, labels_NA = outputs_NA.detach().cpu().double(), labels_NA.detach().cpu().double()
     temperatures, spreads, images = {}, {}, {}
@@ -115,10 +115,11 @@ def fit_calibration(
 
 
 def fit_temperature(logit_N: "Tensor", label_N: "Tensor") -> float:
-    """The temperature that minimises the mean cross-entropy of logits against 0/1 labels, of which both occur.
+    """The temperature that minimises the mean cross-entropy of logits against 0/1 labels, both of which must occur.
 
-    Labels count as Platt's smoothed targets, (n₁+1)/(n₁+2) and 1/(n₀+2): images that the network tells apart without
-    an error would otherwise ask for infinite confidence. The loss is convex in 1/T, so bisection finds its minimum.
+    Labels are replaced by Platt's smoothed targets, (n₁+1)/(n₁+2) and 1/(n₀+2): if the network separates the images
+    without error, infinite confidence would be optimal otherwise. The loss is convex in 1/T, so bisection finds its
+    minimum.
     """
     import torch
 

@@ -31,7 +31,7 @@ class PixelNormal:
     mean_BCHW: Tensor
     log_sigma: Tensor
     coarse: "PixelNormal | None" = None
-    """Where fine detail is painted on top (`civae_core.model.detail`): what is said without it."""
+    """With fine detail (`civae_core.model.detail`): the distribution of the image without it."""
 
     @property
     def structure_BCHW(self) -> Tensor:
@@ -49,10 +49,10 @@ class PixelNormal:
         return (0.5 * scaled_BCHW.square() + constant).flatten(1).sum(dim=1)
 
     def training_loss(self, y_BCHW: Tensor) -> Tensor:
-        """What a decoder learns from, in nats summed over pixels and channels: [B].
+        """The decoder's loss in nats, summed over pixels and channels: [B].
 
-        −log p(y); where detail is painted on top, of a mean below it that counts as a constant, and beside it
-        −log p(y) without detail, from which alone what is below learns.
+        Without fine detail, this is −log p(y). With it, it is −log p(y) with the coarse mean held constant, plus
+        −log p(y) of the distribution without detail, the only term from which the coarse decoder learns.
         """
         if self.coarse is None:
             return self.negative_log_likelihood(y_BCHW)
@@ -62,7 +62,7 @@ class PixelNormal:
 
 
 def give_sigma(decoder: nn.Module, config: ModelConfig, channels: int) -> None:
-    """Gives a decoder its `log_sigma`: one number or one a channel, learned unless it is fixed."""
+    """Give a decoder its `log_sigma`: one number, or one per channel; learned unless `sigma: fixed`."""
     initial = torch.full((channels if config.sigma == "channel" else 1, 1, 1), math.log(config.sigma_init))
     if config.sigma == "fixed":
         decoder.register_buffer("log_sigma", initial)
@@ -71,7 +71,7 @@ def give_sigma(decoder: nn.Module, config: ModelConfig, channels: int) -> None:
 
 
 def split_sigma(kind: str, log_sigma: Tensor, out_BMHW: Tensor, channels: int) -> tuple[Tensor, Tensor]:
-    """What a decoder put out beside σ, and log σ within its range; with `sigma: pixel` the last maps are its."""
+    """Split a decoder's output into its other maps and log σ, clamped; the last maps are σ's with `sigma: pixel`."""
     if kind == "pixel":
         out_BMHW, map_BCHW = out_BMHW.tensor_split([-channels], dim=1)
         return out_BMHW, (log_sigma + map_BCHW).clamp(LOG_SIGMA_MIN, LOG_SIGMA_MAX)
@@ -79,16 +79,17 @@ def split_sigma(kind: str, log_sigma: Tensor, out_BMHW: Tensor, channels: int) -
 
 
 def clamped(log_sigma: Tensor) -> Tensor:
-    """log σ within its range. One number has no neighbours whose gradient would bring it back from beyond."""
+    """Clamp log σ straight-through: a single number has no neighbours whose gradient could bring it back in range."""
     return clamp_through(log_sigma, LOG_SIGMA_MIN, LOG_SIGMA_MAX)
 
 
 class Decoder(nn.Module):
-    """Latents and treatment (and covariates) to a distribution over images; grids of latents enter at their sides.
+    """Maps latents and treatment (and covariates) to a distribution over images.
 
-    With `decoder: direct` the network paints pixels, and is given t by `treatment_input: film` as scale and shift in
-    every block or, `concat`, as scalars beside z (the original project's way). With `decoder: layered` it never
-    sees t, and paints where each of several layers lies; `Layers` then says how they look.
+    With `decoder: direct` the network paints pixels and is given t, with `treatment_input: film` as scale and shift
+    in every block, with `concat` as scalars beside z (as in the original project). With `decoder: layered` it never
+    sees t and paints the places of several layers; `Layers` gives their looks. Grids of latents enter at the
+    resolution that matches their side.
     """
 
     log_sigma: Tensor
@@ -127,30 +128,30 @@ class Decoder(nn.Module):
         give_sigma(self, config, channels)
 
     def forward(self, z_BZ: Tensor, t_BT: Tensor, x_BX: Tensor) -> PixelNormal:
-        """z [B,Z], standardised treatments [B,T] (any real value) and covariates [B,X] to p(y|z,t[,x])."""
+        """p(y|z,t[,x]) for z [B,Z], standardised treatments [B,T] (any real value) and covariates [B,X]."""
         out_BMHW, log_sigma = self._paint(z_BZ, t_BT, x_BX)
         return PixelNormal(self._mean(out_BMHW, z_BZ, t_BT, x_BX), log_sigma)
 
     def with_other_looks(
         self, z_BZ: Tensor, other_BZ: Tensor, t_BT: Tensor, x_BX: Tensor
     ) -> tuple[PixelNormal, Tensor]:
-        """p(y|z,t[,x]), and the mean [B,C,S,S] of the same places with the looks of another z; for layers only."""
+        """p(y|z,t[,x]), and the mean [B,C,S,S] for the same places with the looks of another z; only for layers."""
         out_BMHW, log_sigma = self._paint(z_BZ, t_BT, x_BX)
         mean_BCHW = self._mean(out_BMHW, z_BZ, t_BT, x_BX)
         return PixelNormal(mean_BCHW, log_sigma), self._mean(out_BMHW, other_BZ, t_BT, x_BX)
 
     def _mean(self, out_BMHW: Tensor, z_BZ: Tensor, t_BT: Tensor, x_BX: Tensor) -> Tensor:
-        """What is painted, or layers of it with the looks of z, as an image in units of [0,1]."""
+        """The image in units of [0,1]: as painted, or composed of layers with the looks of z."""
         if self.layers is None:
             return 0.5 + 0.5 * out_BMHW
         looks_BZ = z_BZ[:, self.places : self.vector]
         return 0.5 + 0.5 * self.layers(out_BMHW, looks_BZ, torch.cat([t_BT, self._given(x_BX)], dim=1))
 
     def _paint(self, z_BZ: Tensor, t_BT: Tensor, x_BX: Tensor) -> tuple[Tensor, Tensor]:
-        """An image in units of [−1,1], or the logits of layers' masks: [B,M,S,S]; and log σ."""
+        """The image in units of [−1,1], or the logits of the layers' masks: [B,M,S,S]; and log σ."""
         x_BX = self._given(x_BX)
         attributes_BA = torch.cat([t_BT, x_BX], dim=1) if self.layers is None else x_BX
-        # Undivided, z says both where things are and how they look.
+        # An undivided z codes both places and looks.
         out_BMHW = self._convolve(
             z_BZ[:, : self.places or self.vector], z_BZ[:, self.vector :], attributes_BA
         )
@@ -160,7 +161,7 @@ class Decoder(nn.Module):
         return x_BX if self.uses_x else x_BX[:, :0]
 
     def _convolve(self, z_BZ: Tensor, fine_BZ: Tensor, attributes_BA: Tensor) -> Tensor:
-        """The convolutional part: a vector and the grids behind it to [B, maps, S, S], in float32."""
+        """The convolutional part, from the vector and the grids that follow it to [B, maps, S, S] in float32."""
         grids = fine_BZ.split([self.grid_channels * side**2 for side in self.grids], dim=1)
         arriving = {
             side: take(as_grid(grid, side))

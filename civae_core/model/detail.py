@@ -1,14 +1,14 @@
-"""Fine detail on top of layers, painted by grids of latents: it knows no treatment, and holds little that is coarse.
+"""Fine detail on top of layers, painted from grids of latents: it does not depend on t and has few coarse parts.
 
     f(z,t) = g(z₁,t) + H d(z₂, …, z_L),    H d = d − up(means of d over 8×8 windows)
 
-g paints layers from the vector z₁. The network d sees the grids alone, and H frees what it paints of surfaces, whose
-brightness hardly changes over a window or two: hair that a treatment recolours has to be told by z₁ and t. What stays
-is texture, and edges finer than masks draw them. H is no projection: of colours drawn at random for each window, .44
-of the standard deviation stays. Grids are read off what g leaves of the image, (y − g)/σ, by a network of their own.
+g paints layers from the vector z₁. The network d sees the grids alone, and H removes surfaces from its output, that
+is, whatever hardly changes over a window or two: the colour of hair that a treatment changes must come from z₁ and t.
+What remains is texture, and edges finer than the masks'. H is not a projection: of colours drawn at random for each
+window, .44 of the standard deviation remains. A separate network infers the grids from the residual (y − g)/σ.
 
-g is trained as if there were no detail, and is a constant to d (`PixelNormal.training_loss`). Trained together, d
-takes over contrasts that belong to t, and answers get worse (docs/hierarchy.md).
+g is trained as if there were no detail, and is a constant for d (`PixelNormal.training_loss`). If both are trained
+together, d takes over contrasts that are due to t, and counterfactuals get worse (docs/hierarchy.md).
 """
 
 from torch import Tensor, nn
@@ -19,15 +19,15 @@ from civae_core.model.blocks import ACTIVATIONS, ResidualStage, as_grid, make_no
 from civae_core.model.decoder import Decoder, PixelNormal, clamped, give_sigma
 
 WINDOWS = 8
-"""Windows along a side whose means are taken out of what is painted."""
+"""Windows along a side of the image; their means are subtracted from the painted detail."""
 
 
 class Detail(nn.Module):
-    """Grids of latents, coarse to fine, to an image without surfaces (`without_means`).
+    """Maps grids of latents, coarse to fine, to an image without surfaces (`without_means`).
 
     Args:
-        config: with at least one grid.
-        size: side of the image in pixels, a multiple of every grid's.
+        config: a config with at least one grid.
+        size: side of the image in pixels, a multiple of every grid's side.
         channels: 1 (grey) or 3 (RGB).
     """
 
@@ -45,7 +45,7 @@ class Detail(nn.Module):
         )
 
     def forward(self, fine_BZ: Tensor) -> Tensor:
-        """The grids' latents, one row [B,Z₂+…+Z_L], to detail [B,C,S,S] in units of [−1,1], in float32."""
+        """Detail [B,C,S,S] in units of [−1,1], in float32, from the grids' latents in one row [B,Z₂+…+Z_L]."""
         parts = fine_BZ.split([self.latents * side**2 for side in self.grids], dim=1)
         unconditioned_BF = fine_BZ[:, :0]
         h_BFHW: Tensor | None = None
@@ -58,13 +58,13 @@ class Detail(nn.Module):
 
 
 def without_means(d_BCHW: Tensor) -> Tensor:
-    """Less its means over windows, which are interpolated linearly between the windows' middles."""
+    """Subtract the means over windows, interpolated bilinearly between the windows' centres."""
     means_BCHW = F.adaptive_avg_pool2d(d_BCHW, min(WINDOWS, d_BCHW.shape[-1]))
     return d_BCHW - F.interpolate(means_BCHW, size=d_BCHW.shape[-2:], mode="bilinear", align_corners=False)
 
 
 class DetailReader(nn.Module):
-    """Features of a residual at each grid's side, for the posterior of the grids. Arguments as of `Detail`."""
+    """Maps a residual to features at each grid's side, for the posterior of the grids; arguments as for `Detail`."""
 
     def __init__(self, config: ModelConfig, size: int, channels: int) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class DetailReader(nn.Module):
         self.stages = nn.ModuleList(ResidualStage(config, 1, config.width, 0) for _ in self.grids)
 
     def forward(self, left_BCHW: Tensor) -> tuple[Tensor, ...]:
-        """What is left of images, in units of its σ [B,C,S,S], to features [B,F,s,s], coarse to fine."""
+        """Features [B,F,s,s], coarse to fine, of residuals [B,C,S,S] in units of σ."""
         h_BFHW = self.stem(F.pixel_unshuffle(left_BCHW, self.shrunk))
         features: list[Tensor] = []
         for side, stage in zip(reversed(self.grids), self.stages, strict=True):
@@ -84,9 +84,9 @@ class DetailReader(nn.Module):
 
 
 class DetailedDecoder(nn.Module):
-    """A layered decoder of the vector, and detail of the grids on top: p(y|z,t[,x]) with a σ of its own.
+    """A layered decoder of the vector with detail from the grids on top: p(y|z,t[,x]) with its own σ.
 
-    Arguments as of `Decoder`, with at least one grid. With `sigma: pixel` this σ is one number.
+    Arguments as for `Decoder`, with at least one grid. With `sigma: pixel`, this σ is a single number.
     """
 
     log_sigma: Tensor
@@ -102,13 +102,13 @@ class DetailedDecoder(nn.Module):
         give_sigma(self, config, channels)
 
     def forward(self, z_BZ: Tensor, t_BT: Tensor, x_BX: Tensor) -> PixelNormal:
-        """As `Decoder.forward`; z is the vector and, behind it, the grids."""
+        """Like `Decoder.forward`; z is the vector followed by the grids."""
         return self._on_top(self.coarse(z_BZ[:, : self.vector], t_BT, x_BX), z_BZ)
 
     def with_other_looks(
         self, z_BZ: Tensor, other_BZ: Tensor, t_BT: Tensor, x_BX: Tensor
     ) -> tuple[PixelNormal, Tensor]:
-        """As `Decoder.with_other_looks`; the other mean is without detail."""
+        """Like `Decoder.with_other_looks`; the other mean is without detail."""
         vector_BZ, other_BZ = z_BZ[:, : self.vector], other_BZ[:, : self.vector]
         coarse, other_BCHW = self.coarse.with_other_looks(vector_BZ, other_BZ, t_BT, x_BX)
         return self._on_top(coarse, z_BZ), other_BCHW

@@ -1,8 +1,9 @@
 """Gaussians over latent vectors: one parametrisation of scale for sampling, density and KL.
 
-z is one row of numbers, whatever it is made of. A `DiagonalNormal` is over all of it at once, a `ChainedNormal` over
-one scale after another, each given what those before it came out as (`civae_core.model.scales`). Callers ask both the
-same questions. What depends on the way, such as a KL, is asked of the diagonal normal *along* one z.
+z is always one row of numbers per image. A `DiagonalNormal` describes all of it at once; a `ChainedNormal` describes
+one scale after another, each conditioned on the values of the coarser ones (`civae_core.model.scales`). Both have the
+same interface. Quantities that depend on those values, such as a KL, are computed from the diagonal normal *along* a
+given z.
 """
 
 from abc import ABC, abstractmethod
@@ -17,39 +18,39 @@ LOG_STD_MIN, LOG_STD_MAX = -6.0, 3.0
 
 
 def clamp_through(raw: Tensor, low: float, high: float) -> Tensor:
-    """`raw` within [low, high], with the gradient of `raw` itself: what is beyond can come back."""
+    """Clamp `raw` to [low, high] but keep its gradient (straight-through), so that values outside can return."""
     return raw + (raw.clamp(low, high) - raw).detach()
 
 
 class LatentNormal(ABC):
-    """A Gaussian over z whose dimensions may depend on those before: z = mean(z_before) + std(z_before) · noise."""
+    """A Gaussian over z whose dimensions may depend on earlier ones: z = mean(z_before) + std(z_before) · noise."""
 
     @abstractmethod
     def along(self, choose: "Choice") -> "tuple[DiagonalNormal, Tensor]":
-        """Goes through z in order, `choose` saying what each part is once its distribution is known.
+        """Go through z part by part; `choose` sets each part once its distribution is known.
 
         Returns:
-            The distribution of every part given the parts before it, as one; and z [B, Z].
+            The distributions of all parts, each given the parts before it, joined into one; and z [B, Z].
         """
 
     def draw(self, noise_BZ: Tensor) -> "tuple[DiagonalNormal, Tensor]":
-        """As `along`, with z = mean + std · noise for standard normal noise [B, Z] (reparametrised)."""
+        """`along` with z = mean + std · noise, for standard normal noise [B, Z] (reparametrised)."""
         return self.along(lambda part, d: part.mean_BZ + part.std_BZ * noise_BZ[:, d])
 
     def sample(self, noise_BZ: Tensor) -> Tensor:
-        """z of `draw`."""
+        """The z that `draw` returns."""
         return self.draw(noise_BZ)[1]
 
     def central(self) -> "tuple[DiagonalNormal, Tensor]":
-        """As `along`, every part at its mean: z of noise 0."""
+        """`along` with every part at its mean, which is z for zero noise."""
         return self.along(lambda part, d: part.mean_BZ)
 
     def at(self, z_BZ: Tensor) -> "DiagonalNormal":
-        """The distribution of every dimension given those of this z before it."""
+        """The distribution of every dimension, given the earlier dimensions of this z."""
         return self.along(lambda part, d: z_BZ[:, d])[0]
 
     def standardise(self, z_BZ: Tensor) -> Tensor:
-        """The noise that `sample` would turn into z: η = (z − mean) / std, the abduction of (M5)."""
+        """The noise from which `sample` gives z: η = (z − mean) / std, the abduction of (M5)."""
         along = self.at(z_BZ)
         return (z_BZ - along.mean_BZ) / along.std_BZ
 
@@ -63,16 +64,16 @@ class DiagonalNormal(LatentNormal):
 
     @classmethod
     def from_parameters(cls, parameters_BP: Tensor) -> "DiagonalNormal":
-        """Splits a network's [B, 2Z] output; the only place where log-scales are clamped.
+        """Split a network's [B, 2Z] output into mean and log-scale; the only place where log-scales are clamped.
 
-        The clamp is straight-through in float32, so that a parameter beyond it can still come back.
+        The clamp is straight-through, in float32, so that a parameter outside it can still return.
         """
         mean_BZ, raw_BZ = parameters_BP.float().chunk(2, dim=1)
         return cls(mean_BZ, clamp_through(raw_BZ, LOG_STD_MIN, LOG_STD_MAX))
 
     @classmethod
     def join(cls, parts: "list[DiagonalNormal]") -> "DiagonalNormal":
-        """Independent parts side by side."""
+        """Concatenate independent parts."""
         return cls(
             torch.cat([part.mean_BZ for part in parts], dim=1),
             torch.cat([part.log_std_BZ for part in parts], dim=1),
@@ -83,11 +84,11 @@ class DiagonalNormal(LatentNormal):
         return self.log_std_BZ.exp()
 
     def part(self, dimensions: slice) -> "DiagonalNormal":
-        """Some of the dimensions."""
+        """The distribution of some of the dimensions."""
         return DiagonalNormal(self.mean_BZ[:, dimensions], self.log_std_BZ[:, dimensions])
 
     def along(self, choose: "Choice") -> "tuple[DiagonalNormal, Tensor]":
-        """All of z is one part."""
+        """Treat all of z as one part."""
         return self, choose(self, slice(0, self.mean_BZ.shape[1]))
 
     def kl(self, other: "DiagonalNormal") -> Tensor:
@@ -95,26 +96,26 @@ class DiagonalNormal(LatentNormal):
         return self.kl_by_dimension(other).sum(dim=1)
 
     def kl_by_dimension(self, other: "DiagonalNormal") -> Tensor:
-        """KL(self ‖ other) in nats of each latent dimension: [B, Z]."""
+        """KL(self ‖ other) of each latent dimension, in nats: [B, Z]."""
         log_ratio_BZ = other.log_std_BZ - self.log_std_BZ
         squares_BZ = torch.exp(-2 * log_ratio_BZ) + other.standardise(self.mean_BZ).square()
         return log_ratio_BZ + 0.5 * (squares_BZ - 1)
 
 
 Choice = Callable[[DiagonalNormal, slice], Tensor]
-"""What some dimensions of z [B, d] are, given their distribution and which of z they are."""
+"""Gives the values [B, d] of some dimensions of z, from their distribution and their positions in z."""
 
 
 class Chain(Protocol):
-    """What comes after the first part of z: as many further parts, each computed from those before it."""
+    """The `length` parts of z after the first; the distribution of each is computed from the parts before it."""
 
     @property
     def length(self) -> int: ...
 
     def follow(self, parts: list[Tensor], state: Any) -> tuple[DiagonalNormal, Any]:
-        """The distribution of the next part, and what the one after it will be computed from besides the parts.
+        """The distribution of the next part, and the state to pass on when asking for the part after it.
 
-        `state` is None for the first of them.
+        `state` is None in the first call.
         """
 
 

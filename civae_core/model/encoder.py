@@ -1,4 +1,4 @@
-"""The encoder q(z|x,y,t) = N(r(x,y,t), diag s(x,y,t)²), given the factual treatment (M3); whole, or divided."""
+"""The encoder q(z|x,y,t) = N(r(x,y,t), diag s(x,y,t)²), given the factual t (M3); one network, or two (divided)."""
 
 import itertools
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from civae_core.model.distributions import DiagonalNormal
 
 @dataclass(frozen=True)
 class Reading:
-    """What one pass over an image gives."""
+    """The result of one pass over an image."""
 
     vector: DiagonalNormal
     """q of the latent vector."""
@@ -33,15 +33,15 @@ class Reading:
 def make_vector_encoder(
     config: ModelConfig, size: int, channels: int, attributes: int
 ) -> "Encoder | DividedEncoder":
-    """The encoder of the latent vector that the config asks for; arguments and calls as of `Encoder`."""
+    """The configured encoder of the latent vector; arguments and interface as for `Encoder`."""
     kind = DividedEncoder if config.places else Encoder
     return kind(config, size, channels, attributes)
 
 
 class Encoder(nn.Module):
-    """Image and attributes to the posterior of z.
+    """Maps image and attributes to the posterior of z.
 
-    Attributes enter as a modulation of every block: the same information as constant planes beside the image,
+    Attributes modulate every block. This gives the network the same information as constant planes beside the image,
     without convolving them at full resolution.
 
     Args:
@@ -69,11 +69,11 @@ class Encoder(nn.Module):
         )
 
     def forward(self, y_BCHW: Tensor, x_BX: Tensor, t_BT: Tensor) -> DiagonalNormal:
-        """Image in [0,1] [B,C,S,S], standardised covariates [B,X] and factual treatments [B,T] to q(z|x,y,t)."""
+        """q(z|x,y,t) for images [B,C,S,S] in [0,1], standardised covariates [B,X] and factual treatments [B,T]."""
         return self.read(y_BCHW, x_BX, t_BT).vector
 
     def read(self, y_BCHW: Tensor, x_BX: Tensor, t_BT: Tensor) -> Reading:
-        """As `forward`, with the features on the way."""
+        """Like `forward`, and also return the features at each resolution."""
         condition_BF = self.condition(torch.cat([t_BT, x_BX], dim=1))
         features = {}
         h_BCHW = self.stem(F.pixel_unshuffle(2 * y_BCHW - 1, 2))
@@ -86,10 +86,10 @@ class Encoder(nn.Module):
 
 
 class DividedEncoder(nn.Module):
-    """Places read off contours alone, looks off the image: q(z|x,y,t) = q(z_p|x,c(y),t) · q(z_l|x,y,t).
+    """Encodes places from contours alone, and looks from the image: q(z|x,y,t) = q(z_p|x,c(y),t) · q(z_l|x,y,t).
 
-    Contours show where things are and not which side is lighter, so a treatment that recolours what it touches leaves
-    the code of places as it was: long dark hair and long grey hair are both long.
+    Contours show where things are, but not which side is lighter. A treatment that only recolours therefore leaves
+    the code of places unchanged: long dark hair and long grey hair are both long.
     """
 
     def __init__(self, config: ModelConfig, size: int, channels: int, attributes: int) -> None:
@@ -100,11 +100,11 @@ class DividedEncoder(nn.Module):
         self.looks = Encoder(of_looks, size, channels, attributes)
 
     def forward(self, y_BCHW: Tensor, x_BX: Tensor, t_BT: Tensor) -> DiagonalNormal:
-        """As `Encoder.forward`; the first `model.places` dimensions of z are places."""
+        """Like `Encoder.forward`; the first `model.places` dimensions of z are places."""
         return self.read(y_BCHW, x_BX, t_BT).vector
 
     def read(self, y_BCHW: Tensor, x_BX: Tensor, t_BT: Tensor) -> Reading:
-        """As `forward`; the features are those of contours."""
+        """Like `Encoder.read`; the features are those of the contours' network."""
         places = self.places.read(contours(y_BCHW), x_BX, t_BT)
         looks = self.looks(y_BCHW, x_BX, t_BT)
         return Reading(DiagonalNormal.join([places.vector, looks]), places.features)

@@ -1,10 +1,10 @@
-"""Whether a picture is of the kind that a model has learned: how well the model reconstructs it.
+"""Whether a picture resembles the training images, judged by how well the model reconstructs it.
 
-A counterfactual changes what the model makes of a picture. Of one that it cannot even reconstruct it says little. So
-every checkpoint remembers how far f(z,t) was from held-out images, and a picture that is farther off than nearly all
-of them is reported. The limit is the ⌈(n+1)·99 %⌉-th smallest of n errors, as in split conformal prediction (Lei et
-al. 2018): of new pictures of the same kind at most one in a hundred exceeds it on average, whatever their errors look
-like. Fewer than 99 images have no such limit.
+A counterfactual changes the model's reconstruction, so it means little for a picture that the model cannot even
+reconstruct. Every checkpoint therefore stores how far f(z,t) was from held-out images, and pictures with a larger
+error than nearly all of these are reported. The limit is the ⌈(n+1)·99 %⌉-th smallest of n errors, as in split
+conformal prediction (Lei et al. 2018): on average at most one in a hundred new pictures of the same kind exceeds it,
+whatever the distribution of errors. Fewer than 99 images give no such limit.
 """
 
 import math
@@ -21,19 +21,19 @@ HINT = "crop pictures like the training images, or find faces with --align alway
 
 @dataclass(frozen=True)
 class Familiarity:
-    """Reconstruction errors of images that a model did not learn from (τ = 0, mean squares over pixels in [0,1])."""
+    """Reconstruction errors (MSE of pixels in [0,1], τ = 0) of images that the model was not trained on."""
 
     median: float
     limit: float
-    """What a share of `level` of new pictures of their kind stays within."""
+    """The error that a share `level` of new pictures of the same kind does not exceed."""
     level: float
     images: int
-    """Images that both rest on."""
+    """Number of images from which median and limit were computed."""
     split: str
-    """The split that they are from."""
+    """The split that these images are from."""
 
     def excess(self, error: float) -> float | None:
-        """By which factor an error exceeds the limit, more than 1; None where it does not."""
+        """The factor (above 1) by which an error exceeds the limit; None if it does not."""
         return error / self.limit if error > self.limit else None
 
     def to_dict(self) -> dict[str, Any]:
@@ -43,7 +43,7 @@ class Familiarity:
     def from_dict(cls, values: Mapping[str, Any]) -> "Familiarity":
         """
         Raises:
-            KeyError, TypeError, ValueError, AttributeError: it is damaged, or says what cannot be.
+            KeyError, TypeError, ValueError, AttributeError: `values` is damaged or holds impossible values.
         """
         median, limit, level = (float(values[key]) for key in ("median", "limit", "level"))
         images, split = values["images"], values["split"]
@@ -61,11 +61,11 @@ def reconstruction_errors(y_BCHW: np.ndarray, reconstruction_BCHW: np.ndarray) -
 
 
 def fit_familiarity(errors_N: np.ndarray, split: str) -> Familiarity | None:
-    """The limit that these errors set; None where they are too few for one, or not all finite.
+    """Median and limit of these errors; None if they are too few for a limit, not all finite, or (nearly) all zero.
 
     Args:
-        errors_N: of images that the model did not learn from.
-        split: where they are from, to be remembered.
+        errors_N: reconstruction errors of images that the model was not trained on.
+        split: the split that the images are from, recorded in the result.
     """
     images = len(errors_N)
     rank = math.ceil((images + 1) * LEVEL)
@@ -76,11 +76,11 @@ def fit_familiarity(errors_N: np.ndarray, split: str) -> Familiarity | None:
 
 
 def describe_unfamiliar(excesses: Sequence[tuple[str, float]], pictures: int) -> str:
-    """A sentence on the pictures beyond the limit.
+    """A sentence about the pictures that exceed the limit.
 
     Args:
-        excesses: their names and the factors by which they exceed it, at least one.
-        pictures: how many were asked about, those included.
+        excesses: their names and the factors by which they exceed it; at least one.
+        pictures: number of pictures checked, including those within the limit.
     """
     worse = f"reconstructed worse than {LEVEL:.0%} of held-out images"
     if pictures == 1:

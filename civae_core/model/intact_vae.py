@@ -1,7 +1,7 @@
-"""The β-Intact-VAE: encoder, decoder and prior joined, in raw attribute units.
+"""The β-Intact-VAE, which joins encoder, decoder and prior. Its interface takes attributes in raw units.
 
-Legend of shape suffixes: B batch, C colour channels, H and W pixels, Z latent dimensions, T treatments,
-X covariates, A all attributes (treatments first), F features.
+Shape suffixes: B batch, C colour channels, H and W pixels, Z latent dimensions, T treatments, X covariates, A all
+attributes (treatments first), F features.
 """
 
 import math
@@ -25,7 +25,7 @@ from civae_core.model.predictor import AttributePredictor
 
 @dataclass(frozen=True)
 class ModelOutput:
-    """What the objective needs from one pass: distributions along the drawn z, and the predictor's outputs [B, A]."""
+    """The objective's inputs from one pass: distributions along the sampled z, and the predictor's outputs [B, A]."""
 
     posterior: DiagonalNormal
     prior: DiagonalNormal
@@ -36,8 +36,8 @@ class ModelOutput:
 class IntactVAE(nn.Module):
     """β-Intact-VAE for images (Wu & Fukumizu 2022; docs/method.md).
 
-    All methods take images as floats in [0,1] and attributes in raw units (binary 0/1, continuous as in the
-    table); standardisation happens inside.
+    All methods take images as floats in [0,1] and attributes in raw units (binary 0/1, continuous as in the table);
+    attributes are standardised inside.
     """
 
     t_shift: Tensor
@@ -50,8 +50,8 @@ class IntactVAE(nn.Module):
     def __init__(self, config: ModelConfig, roles: AttributeRoles, size: int, channels: int) -> None:
         """
         Raises:
-            UsageError: the image size is not divisible by the network's total stride, or a scale of latents is no
-                resolution of it.
+            UsageError: the image size is not divisible by the network's total stride, or a scale of latents is not
+                one of the network's resolutions.
         """
         super().__init__()
         stride = 2 ** len(config.stages)
@@ -89,10 +89,10 @@ class IntactVAE(nn.Module):
         self.register_buffer("t_high", high, persistent=False)
 
     def standardise_t(self, t_BT: Tensor) -> Tensor:
-        """Treatments in raw units to the network's; a continuous one stays within what training saw.
+        """Standardise treatments; continuous ones are first clamped to the range seen in training.
 
-        Beyond the last dose a network has learned nothing, and turned faces back: held at the edge, an answer is at
-        least that of the nearest dose. A binary treatment may be anything: between and beyond two arms is a line.
+        Beyond that range the network has learned nothing; unclamped doses even reversed the effect. Clamped, they
+        give the answer of the nearest dose seen. Binary treatments may take any value: two arms define a line.
         """
         return (t_BT.clamp(self.t_low, self.t_high) - self.t_shift) / self.t_scale
 
@@ -109,16 +109,16 @@ class IntactVAE(nn.Module):
         return posterior
 
     def decode(self, z_BZ: Tensor, t_BT: Tensor, x_BX: Tensor) -> PixelNormal:
-        """p(y|z,t[,x]) (M2); t may be any real value, of which `standardise_t` tells what is made."""
+        """p(y|z,t[,x]) (M2); t may be any real value (see `standardise_t`)."""
         likelihood: PixelNormal = self.decoder(z_BZ, self.standardise_t(t_BT), self.standardise_x(x_BX))
         return likelihood
 
     def decode_with_other_looks(
         self, z_BZ: Tensor, other_BZ: Tensor, t_BT: Tensor, x_BX: Tensor
     ) -> tuple[PixelNormal, Tensor]:
-        """p(y|z,t[,x]), and the structure [B,C,S,S] of the same places with the looks of another z.
+        """p(y|z,t[,x]), and the mean without fine detail [B,C,S,S] for the same places with the looks of another z.
 
-        For models whose z tells places from looks; at the cost of hardly more than `decode`.
+        Only for models whose z separates places from looks. Costs hardly more than `decode`.
         """
         assert isinstance(self.decoder, Decoder | DetailedDecoder)
         t_in_BT, x_in_BX = self.standardise_t(t_BT), self.standardise_x(x_BX)
@@ -130,7 +130,7 @@ class IntactVAE(nn.Module):
         return prior
 
     def paired(self, eta_BZ: Tensor, t_BT: Tensor, t_new_BT: Tensor) -> Tensor:
-        """The latent noise [B,Z] that under t' belongs to a subject whose own under t is η."""
+        """The latent noise [B,Z] under t' of the subjects whose noise under t is η (R of M6)."""
         if self.pairing is None:
             return eta_BZ
         eta_new_BZ: Tensor = self.pairing(eta_BZ, t_BT, t_new_BT)
@@ -155,7 +155,7 @@ def _shift_and_scale(attributes: tuple[Attribute, ...]) -> tuple[Tensor, Tensor]
 
 
 def _reach(treatments: tuple[Attribute, ...]) -> tuple[Tensor, Tensor]:
-    """Lowest and highest dose that the network is given of each treatment, in raw units."""
+    """The bounds to which each treatment is clamped, in raw units; infinite for binary ones."""
     bounds = [(a.low, a.high) if a.kind == "continuous" else (-math.inf, math.inf) for a in treatments]
     low = torch.tensor([low for low, _ in bounds], dtype=torch.float32)
     high = torch.tensor([high for _, high in bounds], dtype=torch.float32)

@@ -1,10 +1,10 @@
-"""A small network over vectors: the prior's, and the critics' of training."""
+"""A small multilayer perceptron, used by the prior and by the critics of training."""
 
 from torch import nn
 
 
 def mlp(inputs: int, hidden: int, outputs: int, *, zero: bool = True) -> nn.Sequential:
-    """Two hidden layers with SiLU, and a last one that is zero at the start unless told otherwise."""
+    """An MLP with two hidden SiLU layers; its last layer is initialised to zero unless `zero` is False."""
     last = nn.Linear(hidden, outputs)
     if zero:
         nn.init.zeros_(last.weight)

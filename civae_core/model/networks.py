@@ -1,4 +1,4 @@
-"""Which encoder, decoder and prior a config asks for: ours, with or without grids of latents, or the original's."""
+"""Builds the configured encoder, decoder and prior: ours, with or without grids of latents, or the original's."""
 
 from torch import nn
 
@@ -12,7 +12,7 @@ from civae_core.model.scales import ScaledEncoder, ScaledPrior
 
 
 def make_encoder(config: ModelConfig, size: int, channels: int, attributes: int) -> nn.Module:
-    """Image, covariates and treatment to q(z|x,y,t), a `LatentNormal`; arguments as of `Encoder`."""
+    """A network from image, covariates and treatment to q(z|x,y,t), a `LatentNormal`; arguments as for `Encoder`."""
     if config.network == "original":
         return OriginalEncoder(config, size, channels, attributes)
     vector = make_vector_encoder(config, size, channels, attributes)
@@ -24,7 +24,7 @@ def make_encoder(config: ModelConfig, size: int, channels: int, attributes: int)
 def make_decoder(
     config: ModelConfig, size: int, channels: int, treatments: int, covariates: int
 ) -> nn.Module:
-    """z, treatments and covariates to p(y|z,t[,x]), a `PixelNormal`; arguments as of `Decoder`."""
+    """A network from z, treatments and covariates to p(y|z,t[,x]), a `PixelNormal`; arguments as for `Decoder`."""
     kind: type[nn.Module] = Decoder
     if config.network == "original":
         kind = OriginalDecoder
@@ -34,7 +34,7 @@ def make_decoder(
 
 
 def make_prior(config: ModelConfig, size: int, treatments: int, covariates: int) -> nn.Module:
-    """Covariates and treatment to p(z|·), a `LatentNormal`; N(0,I) is over all of z at once, whatever its scales."""
+    """A network from covariates and treatment to p(z|·), a `LatentNormal`; N(0,I) covers all scales at once."""
     if config.grids and config.prior != "standard":
         return ScaledPrior(config, size // 2 ** len(config.stages), treatments, covariates)
     return Prior(config, treatments, covariates)

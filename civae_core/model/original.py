@@ -1,13 +1,14 @@
-"""The original project's network: blocks that resample, attributes as planes beside the image, t beside z.
+"""The original project's network: resampling blocks, attributes as planes beside the image, t beside z.
 
     encoder   [y; planes of x, t] → 3×3 → down … down → bottleneck … → act → 1×1 → flat → dense, for mean and log s²
     decoder   [z; t] → dense → 1×1 → bottleneck … → up … up → act → 5×5 → tanh
 
-    down, up     conv( act( norm( main ) ) ) + skip,   both parts of one convolution of act(norm(h))
+    down, up     conv( act( norm( main ) ) ) + skip,   main and skip from one convolution of act(norm(h))
     bottleneck   h + conv( act( norm( conv( act(norm(h)) ) ) ) ),   half as wide inside
 
-A down block of `stages` leads from its multiple to the next one, the last to twice its own. The decoder mirrors that.
-Its prior, which never trained, and its head for a log-variance, which nothing read, are not repeated.
+Each down block leads from its multiple in `stages` to the next one, the last block to twice its own. The decoder
+mirrors this. The original's prior, which was never trained, and its log-variance head, which was never read, are left
+out.
 """
 
 import itertools
@@ -22,21 +23,21 @@ from civae_core.model.decoder import PixelNormal, give_sigma, split_sigma
 from civae_core.model.distributions import DiagonalNormal
 
 NORM_EPS = 1e-4
-"""Added to the variance by its normalisation layers."""
+"""Epsilon of the original's normalisation layers."""
 
 
 def widths_of(config: ModelConfig) -> list[int]:
-    """Channels at each resolution, from the image's own down to the bottom: one more than there are stages."""
+    """Channels at each resolution, from the image's down to the bottom: one entry more than there are stages."""
     return [config.width * multiple for multiple in (*config.stages, 2 * config.stages[-1])]
 
 
 def start_of_block(channels: int, norm: Norm, activation: Activation) -> nn.Sequential:
-    """What comes before a convolution: normalisation and non-linearity."""
+    """Normalisation and non-linearity, as applied before each convolution."""
     return nn.Sequential(make_norm(norm, channels, NORM_EPS), ACTIVATIONS[activation]())
 
 
 class BottleneckBlock(nn.Module):
-    """[B, C, H, W] to the same, through C/2 channels, beside an identity."""
+    """A residual block [B, C, H, W] → [B, C, H, W] with C/2 channels inside."""
 
     def __init__(self, channels: int, norm: Norm, activation: Activation) -> None:
         super().__init__()
@@ -54,7 +55,7 @@ class BottleneckBlock(nn.Module):
 
 
 class DownBlock(nn.Module):
-    """[B, C, H, W] to [B, C', H/2, W/2]: a convolution of stride 2 gives the skip and C'/2 channels of the rest."""
+    """[B, C, H, W] → [B, C', H/2, W/2]; one convolution of stride 2 gives the skip and C'/2 channels of main."""
 
     def __init__(self, channels_in: int, channels_out: int, norm: Norm, activation: Activation) -> None:
         super().__init__()
@@ -73,7 +74,7 @@ class DownBlock(nn.Module):
 
 
 class UpBlock(nn.Module):
-    """[B, C, H, W] to [B, C', 2H, 2W]: a convolution of nearest pixels gives skip and C/2 channels of the rest."""
+    """[B, C, H, W] → [B, C', 2H, 2W]; one convolution, after upsampling, gives the skip and C/2 channels of main."""
 
     def __init__(self, channels_in: int, channels_out: int, norm: Norm, activation: Activation) -> None:
         super().__init__()
@@ -93,9 +94,9 @@ class UpBlock(nn.Module):
 
 
 class OriginalEncoder(nn.Module):
-    """Image and attributes to the posterior of z; arguments as of `Encoder`.
+    """Maps image and attributes to the posterior of z; arguments as for `Encoder`.
 
-    Attributes are constant planes beside the image, standardised, so that a binary one is −1 or 1 as pixels are.
+    Attributes enter as constant planes beside the image, standardised: binary ones are −1 or 1, the range of pixels.
     """
 
     def __init__(self, config: ModelConfig, size: int, channels: int, attributes: int) -> None:
@@ -119,7 +120,7 @@ class OriginalEncoder(nn.Module):
         )
 
     def forward(self, y_BCHW: Tensor, x_BX: Tensor, t_BT: Tensor) -> DiagonalNormal:
-        """Image in [0,1] [B,C,S,S], standardised covariates [B,X] and factual treatments [B,T] to q(z|x,y,t)."""
+        """q(z|x,y,t) for images [B,C,S,S] in [0,1], standardised covariates [B,X] and factual treatments [B,T]."""
         a_BA = torch.cat([x_BX, t_BT], dim=1)
         planes_BAHW = a_BA[:, :, None, None].expand(-1, -1, *y_BCHW.shape[2:])
         h_BCHW = self.body(torch.cat([2 * y_BCHW - 1, planes_BAHW], dim=1))
@@ -129,7 +130,7 @@ class OriginalEncoder(nn.Module):
 
 
 class OriginalDecoder(nn.Module):
-    """Latents and treatment to a distribution over images; arguments as of `Decoder`. Covariates do not reach it."""
+    """Maps latents and treatment, but not covariates, to a distribution over images; arguments as for `Decoder`."""
 
     log_sigma: Tensor
 
@@ -154,7 +155,7 @@ class OriginalDecoder(nn.Module):
         give_sigma(self, config, channels)
 
     def forward(self, z_BZ: Tensor, t_BT: Tensor, x_BX: Tensor) -> PixelNormal:
-        """z [B,Z] and standardised treatments [B,T] (any real value) to p(y|z,t); the covariates are ignored."""
+        """p(y|z,t) for z [B,Z] and standardised treatments [B,T] (any real value); covariates are ignored."""
         h_BCHW = as_grid(self.root(torch.cat([z_BZ, t_BT], dim=1)), self.bottom)
         out_BMHW = self.body(h_BCHW).float()
         image_BCHW, log_sigma = split_sigma(self.sigma_kind, self.log_sigma, out_BMHW, self.channels)

@@ -1,4 +1,4 @@
-"""The attribute predictor p(x,t|y): fills in what a photograph's owner did not state (docs/method.md)."""
+"""The attribute predictor p(x,t|y), which fills in attributes that the user did not state (docs/method.md)."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -8,10 +8,10 @@ INPUT_SIZE = 32
 
 
 class AttributePredictor(nn.Module):
-    """A small convolutional network over the image reduced to about 32 px.
+    """A small convolutional network that sees the image reduced to about 32 px.
 
-    One output per treatment and covariate: the logit of a binary attribute, the standardised mean of a continuous
-    one. It shares nothing with the VAE, so training it beside the VAE changes no other weight.
+    It has one output per treatment and covariate: the logit of a binary attribute, the standardised mean of a
+    continuous one. It shares no weights with the VAE, so training both together does not affect the VAE.
     """
 
     def __init__(self, size: int, channels: int, attributes: int) -> None:
@@ -29,7 +29,7 @@ class AttributePredictor(nn.Module):
         self.head = nn.Linear(previous * bottom * bottom, attributes)
 
     def forward(self, y_BCHW: Tensor) -> Tensor:
-        """Image in [0,1] [B,C,S,S] to outputs [B, attributes] in float32, treatments first."""
+        """Outputs [B, attributes] in float32, treatments first, for images [B,C,S,S] in [0,1]."""
         h_BCHW = F.avg_pool2d(y_BCHW, self.pool) if self.pool > 1 else y_BCHW
         outputs_BA: Tensor = self.head(self.features(2 * h_BCHW - 1).flatten(1))
         return outputs_BA.float()

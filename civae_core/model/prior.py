@@ -8,18 +8,18 @@ from civae_core.model.distributions import DiagonalNormal, standard_normal
 from civae_core.model.mlp import mlp
 
 RANK = 2
-"""Ways in which, with `prior_structure: low_rank`, x may change what t does to the prior."""
+"""Rank of the interaction between x and t with `prior_structure: low_rank`."""
 
 
 class Prior(nn.Module):
     """p(z|x,t) = N(h(x,t), diag k(x,t)²); `prior: x` leaves t out, `prior: standard` is N(0,I).
 
-    A learned prior starts at N(0,I): its last layer is zero. How h(x,t) and log k(x,t) join x and t is
-    `prior_structure` (METHOD 4, lever 3):
+    A learned prior is initialised to N(0,I): its last layer is zero. `prior_structure` sets how h(x,t) and log k(x,t)
+    combine x and t (METHOD 4, lever 3):
 
         free       h(x,t)
-        additive   h_x(x) + h_t(t)                        what t does is the same for every x, seen together or not
-        low_rank   h_x(x) + h_t(t) + Σ_r u_r(x) v_r(t)    r = 1 … RANK, u_r(x) numbers and v_r(t) vectors
+        additive   h_x(x) + h_t(t)                        t acts alike for every x, whether seen together or not
+        low_rank   h_x(x) + h_t(t) + Σ_r u_r(x) v_r(t)    r = 1 … RANK, scalars u_r(x) and vectors v_r(t)
     """
 
     def __init__(self, config: ModelConfig, treatments: int, covariates: int) -> None:
@@ -27,7 +27,7 @@ class Prior(nn.Module):
         self.kind = config.prior
         self.latent = config.dimensions
         inputs = {"xt": treatments + covariates, "x": covariates}.get(self.kind, 0)
-        # With nothing to look at, one input of zeros leaves a learned constant, the biases.
+        # Without inputs, a single input of zeros is used: the network then is a learned constant.
         self.inputs = inputs
         self.layers: nn.Module | None = None
         if self.kind == "standard":
@@ -40,7 +40,7 @@ class Prior(nn.Module):
             self.layers = mlp(max(inputs, 1), hidden, outputs)
 
     def forward(self, x_BX: Tensor, t_BT: Tensor) -> DiagonalNormal:
-        """Standardised covariates [B,X] and treatments [B,T] to the prior of z [B,Z]."""
+        """The prior of z [B,Z], given standardised covariates [B,X] and treatments [B,T]."""
         if self.layers is None:
             return standard_normal(t_BT.shape[0], self.latent, like=t_BT)
         if self.inputs == 0:
@@ -51,18 +51,18 @@ class Prior(nn.Module):
 
 
 class JoinedParts(nn.Module):
-    """h_x(x) + h_t(t) + Σ_r u_r(x) v_r(t): as a table of x by (t, output), its interaction has rank `rank`."""
+    """h_x(x) + h_t(t) + Σ_r u_r(x) v_r(t): as a matrix of x by (t, output), its interaction has rank `rank`."""
 
     def __init__(self, treatments: int, covariates: int, hidden: int, outputs: int, rank: int) -> None:
         super().__init__()
         self.treatments, self.rank, self.outputs = treatments, rank, outputs
         self.of_x = mlp(covariates, hidden, outputs)
         self.of_t = mlp(treatments, hidden, outputs * (1 + rank))
-        # Not zero at the start, or neither factor of the product would ever get a gradient.
+        # Not initialised to zero, or neither factor of the product would ever get a gradient.
         self.strengths = mlp(covariates, hidden, rank, zero=False) if rank else None
 
     def forward(self, a_BA: Tensor) -> Tensor:
-        """Treatments and covariates [B, T + X] to outputs [B, P]."""
+        """Outputs [B, P] for treatments and covariates [B, T + X]."""
         t_BT, x_BX = a_BA[:, : self.treatments], a_BA[:, self.treatments :]
         sum_BP, *ways_BP = self.of_t(t_BT).split(self.outputs, dim=1)
         sum_BP = sum_BP + self.of_x(x_BX)

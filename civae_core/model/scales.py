@@ -1,14 +1,14 @@
-"""Latents on several scales: a vector z₁, then grids z_s of s×s places, each given all that are coarser (METHOD 4.6).
+"""Latents on several scales: a vector z₁, then grids z_s of s×s places, each given the coarser ones (METHOD 4.6).
 
     prior       p(z|x,t)   = p(z₁|x,t) · Π_s p(z_s | z_<s, x, t)
     posterior   q(z|y,x,t) = q(z₁|y,x,t) · Π_s q(z_s | z_<s, y, x, t)
 
     u_s = block( up(u_<s) + a_s(z_<s) + d_s ; FiLM(x,t) ),   N( h_s, k_s² ) with h_s, log k_s read off u_s
 
-z₁ fills the coarsest u. Prior and posterior each have such a network; d_s, the image's features at side s, is the
-posterior's alone. Grids of fine detail (`civae_core.model.detail`) take z₁ as a constant: it learns nothing from
-them. Means are absolute, not relative to the prior: a grid codes what the image shows under t, and h_s
-has to learn what of it is t's, which abduction then takes out, scale by scale (M5).
+z₁ fills the coarsest u. Prior and posterior each have such a network; only the posterior's has d_s, the image's
+features at side s. Grids of fine detail (`civae_core.model.detail`) treat z₁ as a constant and send it no gradient.
+Means are absolute, not offsets from the prior's: a grid codes what the image shows under t, and the prior's h_s must
+learn how much of that is due to t, which abduction then removes, scale by scale (M5).
 """
 
 from collections.abc import Callable, Sequence
@@ -36,13 +36,13 @@ from civae_core.model.prior import Prior
 
 
 class TopDown(nn.Module):
-    """Distributions of the grids of z, each given the parts of z before it, attributes, and features of an image.
+    """The distribution of each grid of z, given the coarser parts of z, attributes and, for a posterior, an image.
 
     Args:
-        config: with at least one grid.
-        bottom: side at which z₁ is spread out; divides every grid's.
-        attributes: how many numbers condition it.
-        features: channels of the encoder's features at each grid's side; none for a prior.
+        config: a config with at least one grid.
+        bottom: side at which z₁ is spread out; divides the side of every grid.
+        attributes: number of conditioning attributes.
+        features: channels of the image's features at each grid's side; empty for a prior.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class TopDown(nn.Module):
         self.stages = nn.ModuleList(ResidualStage(config, 1, width, CONDITION_FEATURES) for _ in self.grids)
         heads = [nn.Conv2d(width, 2 * self.channels, 1) for _ in self.grids]
         if not features:
-            # As the vector's: a learned prior starts at N(0,I).
+            # As for the vector, a learned prior is initialised to N(0,I).
             for parameter in (parameter for head in heads for parameter in head.parameters()):
                 nn.init.zeros_(parameter)
         self.heads = nn.ModuleList(
@@ -68,9 +68,9 @@ class TopDown(nn.Module):
         )
 
     def after(self, first: DiagonalNormal, attributes_BA: Tensor, see: "See | None" = None) -> ChainedNormal:
-        """The distribution of all of z, whose vector has the distribution `first`.
+        """The distribution of all of z, given that of its vector, `first`.
 
-        `see` gives, for z₁ [B,Z₁], an image's features at each grid's side [B,F,s,s], coarse to fine.
+        `see` maps z₁ [B,Z₁] to an image's features at each grid's side [B,F,s,s], coarse to fine.
         """
         return ChainedNormal(first, _Bound(self, self.condition(attributes_BA), see))
 
@@ -81,7 +81,7 @@ class TopDown(nn.Module):
         condition_BF: Tensor,
         features: Sequence[Tensor],
     ) -> tuple[DiagonalNormal, Tensor]:
-        """The distribution of the grid after `parts`, and u at its side; u is None at the first."""
+        """The distribution of the grid after `parts`, and u at its side; pass u = None for the first grid."""
         index = len(parts) - 1
         side = self.grids[index]
         if u_BFHW is None:
@@ -99,7 +99,7 @@ class TopDown(nn.Module):
 
 @dataclass(frozen=True)
 class _Bound:
-    """A network with what it is given besides z."""
+    """A network together with its inputs other than z."""
 
     network: TopDown
     condition_BF: Tensor
@@ -120,7 +120,7 @@ Paint = Callable[[Tensor], PixelNormal]
 
 
 class ScaledPrior(nn.Module):
-    """p(z|x,t) over all scales; as for the vector, `prior: x` leaves t out."""
+    """p(z|x,t) over all scales; with `prior: x`, t is left out on every scale."""
 
     def __init__(self, config: ModelConfig, bottom: int, treatments: int, covariates: int) -> None:
         super().__init__()
@@ -129,7 +129,7 @@ class ScaledPrior(nn.Module):
         self.grids = TopDown(config, bottom, covariates + (treatments if self.knows_t else 0))
 
     def forward(self, x_BX: Tensor, t_BT: Tensor) -> ChainedNormal:
-        """Standardised covariates [B,X] and treatments [B,T] to the prior of z [B,Z]."""
+        """The prior of z [B,Z], given standardised covariates [B,X] and treatments [B,T]."""
         attributes_BA = torch.cat([t_BT, x_BX], dim=1) if self.knows_t else x_BX
         return self.grids.after(self.vector(x_BX, t_BT), attributes_BA)
 
@@ -147,7 +147,7 @@ class ScaledEncoder(nn.Module):
     ) -> None:
         """
         Args:
-            vector: the encoder of z₁, whose features grids are read off; not those of fine detail.
+            vector: the encoder of z₁; grids are read off its features, unless they paint fine detail.
             size: side of the image in pixels.
             channels: 1 (grey) or 3 (RGB).
         """
@@ -162,17 +162,17 @@ class ScaledEncoder(nn.Module):
     def forward(
         self, y_BCHW: Tensor, x_BX: Tensor, t_BT: Tensor, paint: Paint | None = None
     ) -> ChainedNormal:
-        """Image in [0,1] [B,C,S,S], standardised covariates [B,X] and factual treatments [B,T] to q(z|x,y,t).
+        """q(z|x,y,t) for images [B,C,S,S] in [0,1], standardised covariates [B,X] and factual treatments [B,T].
 
-        `paint` gives p(y|z₁,t): grids of fine detail are read off what it leaves of the image.
+        `paint` maps z₁ to p(y|z₁,t); grids of fine detail are read off the residual of the image from it.
         """
         reading = self.bottom_up.read(y_BCHW, x_BX, t_BT)
 
         def see(z_BZ: Tensor) -> Sequence[Tensor]:
             if self.detail is None or paint is None:
                 return [reading.features[side] for side in self.sides]
-            # Not under no_grad: there, autocast of older PyTorch keeps casts of g's weights that know no gradient,
-            # and uses them again where g is to learn (pytorch#112583).
+            # Not under no_grad: there, autocast in older PyTorch caches casts of g's weights without gradient and
+            # reuses them later, where g should learn (pytorch#112583).
             left_BCHW = paint(z_BZ).standardise(y_BCHW).detach()
             features: Sequence[Tensor] = self.detail(left_BCHW)
             return features

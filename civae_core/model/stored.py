@@ -1,4 +1,4 @@
-"""A trained model as one file: `model.safetensors`, whose metadata says everything that using it needs."""
+"""A trained model as one file: `model.safetensors`, whose metadata holds everything needed to use it."""
 
 import errno
 import json
@@ -39,38 +39,38 @@ UNKNOWN_BEFORE: dict[int, dict[str, Any]] = {
     3: {"pairing": "none"},
     2: {"decoder": "direct", "noise_mask": "none", "latent_mask_width": None},
 }
-"""Settings of the model that files from before a format may lack, as their models had them."""
+"""By format: model settings that files of earlier formats may lack, with the values their models had."""
 
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What travels with the weights."""
+    """Everything that is stored with the weights."""
 
     config: Config
     roles: AttributeRoles
     preprocessing: dict[str, Any]
-    """How a photograph is brought to the model: crop, size, channels."""
+    """How a photograph is prepared for the model: crop, size, channels."""
     images_seen: int
     data: dict[str, str]
     """Name, path and fingerprint of the prepared data."""
     subjects: list[list[float]]
-    """Treatments and covariates of some training subjects, for sampling; in the order of `roles.inputs`."""
+    """Treatments and covariates of some training subjects, for sampling, in the order of `roles.inputs`."""
     calibration: Calibration = UNCALIBRATED
-    """How the attribute predictor's outputs are to be read; files written before there was one have none."""
+    """Calibration of the attribute predictor; none in files that predate it."""
     familiarity: Familiarity | None = None
-    """How well held-out images are reconstructed; None where nobody knows, as of files from before this was kept."""
+    """How well held-out images are reconstructed; None if unknown, as in files that predate this field."""
     paired: bool = False
-    """Whether the last step of training has been done, which pairs latent noises."""
+    """Whether the last step of training, which pairs latent noises, has been done."""
     photographs: int | None = None
-    """Training images that it learned from; None of files written before this was kept."""
+    """Number of distinct images trained on; None in files that predate this field."""
 
     @property
     def lacks_pairing(self) -> bool:
-        """Whether latent noises are still to be paired, as of a checkpoint from amid training."""
+        """Whether latent noises still have to be paired, as in a checkpoint from the middle of training."""
         return bool(self.config.model.turned) and not self.paired
 
     def build(self) -> IntactVAE:
-        """The network with fresh weights."""
+        """Build the network with newly initialised weights."""
         size, channels = self.preprocessing["size"], self.preprocessing["channels"]
         return IntactVAE(self.config.model, self.roles, size, channels)
 
@@ -96,7 +96,7 @@ class ModelCard:
 
 @dataclass(frozen=True)
 class StoredModel:
-    """A model read from disk, in evaluation mode on its device."""
+    """A model loaded from disk, in evaluation mode and on its device."""
 
     model: IntactVAE
     card: ModelCard
@@ -104,47 +104,48 @@ class StoredModel:
 
 
 def save_model(model: IntactVAE, card: ModelCard, path: Path) -> None:
-    """Writes weights and card to `path` (not atomic by itself; checkpoints rename a whole folder).
+    """Write weights and card to `path` (not atomic in itself; checkpoints rename a whole folder).
 
     Raises:
-        OSError: the disk is full, or the folder not writable.
+        OSError: the disk is full, or the folder is not writable.
     """
     save_tensors(path, model.state_dict(), {"civae": card.to_json()})
 
 
 def read_card(file: Path) -> ModelCard:
-    """The card of a model file, without reading its weights.
+    """Read the card of a model file without its weights.
 
     Raises:
-        DataError: not a safetensors file, truncated, not ours, or of a newer format.
+        DataError: the file is not a safetensors file, truncated, not a civae model, damaged, of a newer format, or of
+            an old one whose grids of latents are no longer supported.
     """
     return _parse_card(read_metadata(file), file)
 
 
 def load_model(path: Path, device: torch.device | str = "cpu") -> StoredModel:
-    """Reads a model by run, checkpoint folder or file.
+    """Load a model from a run, a checkpoint folder or a file.
 
     Raises:
         UsageError: there is no such path.
-        DataError: the file is truncated, foreign, of a newer format, or does not fit its own card.
+        DataError: the folder holds no checkpoint, `read_card` fails, or the tensors do not fit the card.
     """
     file = find_model_file(path)
     card = read_card(file)
     try:
         model = build_to_fit(card.build, file)
-    except UsageError as error:  # a size that its config's stages do not divide: nobody asked for it here
+    except UsageError as error:  # the stored size and stages do not fit: here the file is to blame
         raise _does_not_fit(file, error.message) from error
     load_weights(model, read_tensors(file), file)
     return StoredModel(model.to(device).eval().requires_grad_(False), card, file)
 
 
 def build_to_fit(build: Callable[[], Network], file: Path) -> Network:
-    """A network for a file's tensors; memory is taken only once they are known to fit.
+    """Build the network for a file's tensors; memory is allocated only once their shapes are known to fit.
 
-    A card may ask for a network of any size, and a file that is mostly holes seem to hold one.
+    A malicious card may ask for a network of any size, and a sparse file may appear to contain one.
 
     Raises:
-        DataError: the tensors do not fit what `build` makes; the first that does not is named.
+        DataError: the tensors do not fit the network that `build` makes; names the first that does not.
     """
     with torch.device("meta"):
         outline = build()
@@ -153,10 +154,10 @@ def build_to_fit(build: Callable[[], Network], file: Path) -> Network:
 
 
 def read_tensors(file: Path, names: Collection[str] | None = None) -> dict[str, torch.Tensor]:
-    """Tensors of a safetensors file, on the CPU: all, or those of `names` that it has.
+    """Read tensors of a safetensors file onto the CPU: all, or those of `names` that are present.
 
     Raises:
-        DataError: it cannot be read as one.
+        DataError: the file cannot be read as a safetensors file.
     """
     with _opened(file) as opened:
         there = opened.keys()
@@ -164,38 +165,38 @@ def read_tensors(file: Path, names: Collection[str] | None = None) -> dict[str, 
 
 
 def read_shapes(file: Path) -> dict[str, list[int]]:
-    """The shape of each tensor of a safetensors file, from its header alone.
+    """Read the shape of each tensor of a safetensors file, from its header alone.
 
     Raises:
-        DataError: it cannot be read as one.
+        DataError: the file cannot be read as a safetensors file.
     """
     with _opened(file) as opened:
         return {name: opened.get_slice(name).get_shape() for name in opened.keys()}  # noqa: SIM118
 
 
 def read_metadata(file: Path) -> dict[str, str]:
-    """The texts that a safetensors file holds beside its tensors.
+    """Read the metadata of a safetensors file.
 
     Raises:
-        DataError: it cannot be read as one.
+        DataError: the file cannot be read as a safetensors file.
     """
     with _opened(file) as opened:
         return opened.metadata() or {}
 
 
 def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: dict[str, str]) -> None:
-    """Writes tensors of any device and layout as a safetensors file, readable for whom the umask allows.
+    """Write tensors of any device and layout to a safetensors file, with the permissions that the umask sets.
 
-    Not atomic: the place is for the caller to make so.
+    Not atomic: callers that need this must write beside the target and rename.
 
     Raises:
-        OSError: the disk is full, or the folder not writable.
+        OSError: the disk is full, or the folder is not writable.
     """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
         save_file(plain, path, metadata=metadata)
     except SafetensorError as error:
-        # The library tells the operating system's number in its text only.
+        # The library gives the operating system's error number only in its message.
         number = re.search(r"os error (\d+)", str(error))
         if number is None:
             raise
@@ -204,10 +205,11 @@ def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: dict
 
 
 def load_weights(model: torch.nn.Module, tensors: dict[str, torch.Tensor], file: Path) -> None:
-    """Puts tensors into a model, strictly.
+    """Load tensors into a model, strictly.
 
     Raises:
-        DataError: a tensor is missing, unexpected, of another shape (both are named) or of another kind of number.
+        DataError: a tensor is missing, unexpected, has another shape (both are named), or is floating-point where the
+            model's is not, or the reverse.
     """
     _require_fit(model, {name: list(tensor.shape) for name, tensor in tensors.items()}, file)
     for name, wanted in model.state_dict().items():
@@ -229,7 +231,7 @@ def _require_fit(model: torch.nn.Module, shapes: Mapping[str, list[int]], file: 
 
 @contextmanager
 def _opened(file: Path) -> Iterator[Any]:
-    """A safetensors file, with what goes wrong in it as one error."""
+    """Open a safetensors file; errors of the library or the operating system are raised as a DataError."""
     try:
         require_regular(file)
         with file.open("rb") as start:
@@ -238,7 +240,7 @@ def _opened(file: Path) -> Iterator[Any]:
             raise OSError(errno.EFBIG, f"a header of {length:,} bytes, more than any model has")
         try:
             tensors = safe_open(file, framework="pt")
-        except RuntimeError as error:  # torch's word for a file too large to be mapped
+        except RuntimeError as error:  # raised by torch if the file is too large to be mapped
             raise OSError(errno.ENOMEM, str(error)) from error
         with tensors as opened:
             yield opened
@@ -300,7 +302,7 @@ def _count(value: Any) -> int | None:
 
 
 def _require_sense(card: ModelCard) -> None:
-    """Refuses, by a ValueError, what fits its type and yet cannot be true."""
+    """Raise a ValueError for a card whose values have the right types but contradict each other or make no sense."""
     inputs = card.roles.inputs
     named = (card.config.data.treatment, card.config.data.covariates)
     roles = ([a.name for a in card.roles.treatments], [a.name for a in card.roles.covariates])

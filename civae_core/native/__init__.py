@@ -1,6 +1,6 @@
-"""Effects computed at the model's size, carried to a photograph's own pixels.
+"""Apply effects computed at the model's size to a photograph at its original size.
 
-`photo` reads the photograph whole and writes it again, `placement` says where in it the model's square lies, and
-`carry` brings an effect there. NumPy arrays in, NumPy arrays out: which engine computed the effect is nobody's
-business here.
+`photo` reads the whole photograph and writes it again, `placement` says where the model's square lies in it, and
+`carry` transfers an effect there. Inputs and outputs are NumPy arrays, so it makes no difference which engine
+computed the effect.
 """

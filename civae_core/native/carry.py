@@ -1,15 +1,15 @@
-"""From an effect of S×S pixels to the photograph's own pixels, along the photograph's edges.
+"""Transfer an effect of S×S pixels to the photograph's own pixels, following the photograph's edges.
 
     Y' = Y + w · ( up(Δ) + up(A) · (Y − up(y)) )
 
-y is the picture as the model saw it, Δ the change that the model makes of it, and `up` a cubic interpolation. A is a
-local linear model of Δ in the colours of y, fitted in small windows: the guided filter's coefficients (He, Sun & Tang
-2013), which change slowly and so can be interpolated (He & Sun 2015). Where grey hair ends in y within one
-pixel, it ends in Y' where the hair ends in Y; where Δ has nothing to do with the colours, A is 0 and `up(Δ)` is
-left. Shrunk to S×S again, the second term all but vanishes: what the model said is neither more nor less.
-w is 1, and fades out at the square's sides.
+y is the picture as the model saw it, Δ the change that the model makes, and `up` a cubic interpolation. A is a local
+linear model of Δ in the colours of y, fitted in small windows: the guided filter's coefficients (He, Sun & Tang
+2013), which vary slowly and can therefore be interpolated (He & Sun 2015). Where grey hair ends within one pixel of
+y, it ends in Y' where the hair ends in Y; where Δ is unrelated to the colours, A is 0 and only `up(Δ)` is left.
+Shrunk to S×S again, the second term all but vanishes, so the model's change becomes neither stronger nor weaker.
+w is 1, and fades out towards the square's sides.
 
-Changes of less than half a grey level (of 256) are none: those pixels stay as they are, to the bit.
+Changes of less than half a grey level (of 256) are dropped: those pixels stay identical, to the bit.
 """
 
 from collections import deque
@@ -28,24 +28,24 @@ Tile = tuple[slice, slice]
 """Rows and columns of a photograph."""
 
 RADIUS = 2
-"""Of the windows, in the model's pixels."""
+"""Radius of the windows, in the model's pixels."""
 RIDGE = 1e-3
-"""Variance of colours (of [0,1]) below which a window counts as flat: noise must not look like an edge."""
+"""Variance of colours (in [0,1]) below which a window counts as flat: noise must not look like an edge."""
 HALF_LEVEL = 0.5 / 255
 _TILE = 256
-_MOST_THREADS = 4  # each takes some 20 MB, and more wait for memory rather than for a core
+_MOST_THREADS = 4  # each takes some 20 MB, and more of them would wait for memory rather than for a core
 
 
 @dataclass(frozen=True)
 class Effect:
-    """What is read at each pixel of a photograph, at the model's size S."""
+    """The fields that are interpolated at each pixel of a photograph, at the model's size S."""
 
     change_CSS: np.ndarray
     """Δ, float32, in units of [0,1] images."""
     colours_CSS: np.ndarray
     """y, float32 in [0,1]."""
     gain_CKSS: np.ndarray
-    """A, float32: the change of channel c for one more unit of colour k."""
+    """A, float32: the change of channel c per unit of colour k."""
 
 
 def effect_of(image_CSS: np.ndarray, change_CSS: np.ndarray, *, follow_edges: bool = True) -> Effect:
@@ -54,7 +54,7 @@ def effect_of(image_CSS: np.ndarray, change_CSS: np.ndarray, *, follow_edges: bo
     Args:
         image_CSS: y as the model saw it, uint8, C 1 or 3.
         change_CSS: y' − y, floats in units of [0,1] images.
-        follow_edges: False interpolates and no more.
+        follow_edges: False only interpolates the change (A = 0).
     """
     colours_CSS, change_CSS = image_CSS.astype(np.float64) / 255, change_CSS.astype(np.float64)
     gain_CKSS = np.zeros((len(change_CSS), *colours_CSS.shape))
@@ -64,7 +64,7 @@ def effect_of(image_CSS: np.ndarray, change_CSS: np.ndarray, *, follow_edges: bo
 
 
 def _local_gain(colours_CSS: np.ndarray, change_CSS: np.ndarray) -> np.ndarray:
-    """Ridge regression of the change on the colours in each pixel's window, averaged over the windows it is in."""
+    """Ridge regression of the change on the colours of each pixel's window, averaged over the windows it is in."""
     mean_KSS, mean_CSS = box_mean(colours_CSS, RADIUS), box_mean(change_CSS, RADIUS)
     spread = box_mean(colours_CSS[:, None] * colours_CSS, RADIUS) - mean_KSS[:, None] * mean_KSS
     shared = box_mean(colours_CSS[:, None] * change_CSS, RADIUS) - mean_KSS[:, None] * mean_CSS
@@ -74,10 +74,10 @@ def _local_gain(colours_CSS: np.ndarray, change_CSS: np.ndarray) -> np.ndarray:
 
 
 def apply_effect(photo: Photo, placement: Placement, effect: Effect) -> Photo:
-    """The photograph with the effect in it; pixels that the effect does not reach are the same bits.
+    """The photograph with the effect applied; pixels that the effect does not reach stay identical, to the bit.
 
-    Of a model of grey pictures every channel of a coloured photograph gets the same change; a grey photograph gets
-    the grey of a coloured change. Transparent pixels stay, translucent ones change in their colour.
+    With a model of grey pictures, every channel of a colour photograph gets the same change; a grey photograph gets
+    the grey of a colour change. Transparent pixels do not change; translucent ones change only in colour.
     """
     pixels_HWC = photo.pixels_HWC.copy()
     if effect.change_CSS.any():
@@ -85,14 +85,14 @@ def apply_effect(photo: Photo, placement: Placement, effect: Effect) -> Photo:
         def edit(tile: Tile) -> None:
             pixels_HWC[tile] = _edited(photo, tile, _change_in(photo, placement, effect, tile))
 
-        # Tiles stay in the processor's cache, and NumPy lets several run at once.
+        # Tiles fit into the processor's cache, and NumPy lets several run at once.
         with ThreadPoolExecutor(min(available_cores(), _MOST_THREADS)) as pool:
             deque(pool.map(edit, _tiles(placement)), maxlen=0)
     return photo.with_pixels(pixels_HWC)
 
 
 def _tiles(placement: Placement) -> Iterator[Tile]:
-    """All pixels that the square may touch."""
+    """Yield tiles that cover all pixels the square may touch."""
     left, top, right, bottom = placement.box
     for y in range(top, bottom, _TILE):
         for x in range(left, right, _TILE):
@@ -118,7 +118,7 @@ def _change_in(photo: Photo, placement: Placement, effect: Effect, tile: Tile) -
 
 
 def _edited(photo: Photo, tile: Tile, change_CHW: np.ndarray) -> np.ndarray:
-    """The pixels of a tile with a change in them, [H,W,C] as the photograph's."""
+    """The pixels of a tile with a change applied, [H,W,C] as in the photograph."""
     photo_HWC = photo.pixels_HWC[tile]
     change_HWC = in_channels(change_CHW, photo_HWC.shape[-1]).transpose(1, 2, 0)
     change_HWC = np.where(np.abs(change_HWC) < HALF_LEVEL, 0, change_HWC)

@@ -1,4 +1,4 @@
-"""A whole photograph, read without loss and written without loss."""
+"""Read and write a whole photograph without loss."""
 
 import io
 from dataclasses import dataclass, replace
@@ -13,22 +13,22 @@ from civae_core.errors import DataError
 from civae_core.files import atomic_file
 
 MOST_PROFILE_BYTES = 2**20
-"""Of an ICC profile; a PNG with a longer one is none that Pillow would read."""
+"""Size of the longest ICC profile; Pillow would not read a PNG with a longer one."""
 
 _WIDE_GREY = ("I", "I;16", "I;16B", "I;16L", "I;16N")
-_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601, as Pillow weighs grey
+_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601, Pillow's weights for grey
 _PLAIN = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
 _STRIP = 256
-_INCH = 0.0254  # of a metre
-_MOST_PER_METRE = 2**31 - 1  # of pixels; PNG's numbers hold no more
+_INCH = 0.0254  # in metres
+_MOST_PER_METRE = 2**31 - 1  # the largest number of pixels that PNG can store
 
 
 @dataclass(frozen=True)
 class Photo:
-    """An upright photograph; what is read from a file is what is written to one, pixel by pixel."""
+    """An upright photograph; the pixels read from a file are exactly those written to one."""
 
     pixels_HWC: np.ndarray
-    """uint8 or uint16 [H,W,C], 1 grey channel or red, green and blue, in the colours of `profile`."""
+    """uint8 or uint16 [H,W,C], one grey channel or red, green and blue, in the colour space of `profile`."""
     alpha_HW: np.ndarray | None = None
     """uint8 [H,W]; 0 is transparent."""
     profile: bytes | None = None
@@ -47,7 +47,7 @@ class Photo:
         return self.pixels_HWC.shape[1], self.pixels_HWC.shape[0]
 
     def seen(self, tile: tuple[slice, slice], channels: int) -> np.ndarray:
-        """A part as a model of 1 or 3 channels is shown it, over white, float32 [C,H,W] in [0,1]."""
+        """A part as shown to a model of 1 or 3 channels, over white, float32 [C,H,W] in [0,1]."""
         colours_HWC = self.pixels_HWC[tile].astype(np.float32) / self.peak
         if self.alpha_HW is not None:
             alpha_HW1 = self.alpha_HW[tile][..., None].astype(np.float32) / 255
@@ -55,11 +55,11 @@ class Photo:
         return in_channels(colours_HWC.transpose(2, 0, 1), channels)
 
     def shown(self) -> Image.Image:
-        """All of it as a model is shown it: 8-bit RGB over white."""
+        """The whole photograph as 8-bit RGB over white."""
         if self.alpha_HW is None and self.pixels_HWC.dtype == np.uint8 and self.pixels_HWC.shape[-1] == 3:
             return Image.fromarray(self.pixels_HWC)
         shown_HWC = np.empty((*self.pixels_HWC.shape[:2], 3), np.uint8)
-        for top in range(0, len(shown_HWC), _STRIP):  # a large one as floats would fill the memory
+        for top in range(0, len(shown_HWC), _STRIP):  # a large photograph as floats would fill the memory
             rows = slice(top, top + _STRIP)
             shown_HWC[rows] = np.rint(self.seen((rows, slice(None)), 3) * 255).transpose(1, 2, 0)
         return Image.fromarray(shown_HWC)
@@ -70,7 +70,7 @@ class Photo:
 
 
 def in_channels(image_CHW: np.ndarray, channels: int) -> np.ndarray:
-    """Grey as three equal channels, or three channels as their grey, or what has as many channels as it is."""
+    """Convert grey to three equal channels, or three channels to grey; the right number of channels is kept."""
     if len(image_CHW) == channels:
         return image_CHW
     if channels == 1:
@@ -79,13 +79,14 @@ def in_channels(image_CHW: np.ndarray, channels: int) -> np.ndarray:
 
 
 def read_native(source: Path | bytes) -> Photo:
-    """All pixels of a picture file, given by its path or its content, upright as its EXIF orientation says.
+    """Read all pixels of a picture file, given by path or content, upright according to its EXIF orientation.
 
-    Palettes become the colours they stand for. The first picture of a file with several is taken.
+    Palettes become the colours they stand for. Of a file with several pictures, the first is taken.
 
     Raises:
-        DataError: not there, not a picture, damaged, or too large; of a kind that cannot be changed in place: CMYK
-            and other colour models than RGB and grey, 16 bits in each of several channels, floating-point pixels.
+        DataError: the file is missing, not a picture, damaged or too large; or it cannot be changed in place: CMYK
+            and other colour models than RGB and grey, 16 bits in each of several channels, floating-point pixels,
+            and 32-bit integers beyond 0 to 65535.
     """
     name = source_name(source)
     with opened(content_of(source), name) as image:
@@ -98,15 +99,15 @@ def read_native(source: Path | bytes) -> Photo:
 
 
 def _profile(found: object) -> bytes | None:
-    """An ICC profile that a PNG can hold; a TIFF may have anything in its place."""
+    """The ICC profile if a PNG can hold it, else None; a TIFF may have anything in its place."""
     return found if isinstance(found, bytes) and 0 < len(found) <= MOST_PROFILE_BYTES else None
 
 
 def _resolution(found: Any) -> tuple[float, float] | None:
-    """Dots per inch that a PNG can state; a TIFF may have anything in their place."""
+    """Dots per inch if a PNG can state them, else None; a TIFF may have anything in their place."""
     try:
         across, down = (float(side) for side in found)
-    except (TypeError, ValueError, ArithmeticError):  # the last of 0/0, which TIFF calls a number
+    except (TypeError, ValueError, ArithmeticError):  # ArithmeticError: 0/0, which TIFF allows
         return None
     can_state = all(0.5 <= side / _INCH <= _MOST_PER_METRE for side in (across, down))
     return (across, down) if can_state else None
@@ -118,7 +119,7 @@ def _require_editable(image: Image.Image, name: str) -> None:
             f"{name}: {image.mode} pixels cannot be changed in place",
             hint="convert it to 8-bit RGB first",
         )
-    # Pillow reads 16-bit colour as 8-bit and says so in the raw mode only.
+    # Pillow reads 16-bit colour as 8-bit, and only the raw mode shows it.
     raw_modes = [
         str(tile.args if isinstance(tile.args, str) else tile.args[0])
         for tile in getattr(image, "tile", ())
@@ -154,7 +155,7 @@ def _eight_bit(image: Image.Image, profile: bytes | None, dpi: tuple[float, floa
 
 
 def write_native(path: Path, photo: Photo, description: str) -> None:
-    """Writes a PNG that is whole or absent, with the photograph's profile and a line that says what it is.
+    """Write a PNG, completely or not at all, with the photograph's profile and a line that describes it.
 
     Raises:
         CivaeError: the folder cannot be written, or the disk is full.
@@ -164,7 +165,7 @@ def write_native(path: Path, photo: Photo, description: str) -> None:
 
 
 def png_of(photo: Photo, description: str) -> bytes:
-    """The bytes of a PNG: grey or colour, with alpha where there is one, 8 or 16 bits."""
+    """Encode a photograph as PNG: grey or colour, with alpha if there is any, 8 or 16 bits."""
     from PIL.PngImagePlugin import PngInfo
 
     values = photo.pixels_HWC
@@ -175,6 +176,6 @@ def png_of(photo: Photo, description: str) -> bytes:
     notes.add_itxt("Description", description)
     buffer = io.BytesIO()
     more = {"dpi": photo.dpi} if photo.dpi else {}
-    # Runs only: of photographs hardly larger than the thorough search's, in a fifth of the time.
+    # Run lengths only: for photographs hardly larger than with the thorough search, in a fifth of the time.
     image.save(buffer, "PNG", compress_type=3, icc_profile=photo.profile, pnginfo=notes, **more)
     return buffer.getvalue()

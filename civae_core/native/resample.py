@@ -1,4 +1,4 @@
-"""Fields of a few pixels read at many places: separable cubic interpolation as products of small matrices."""
+"""Interpolate small fields at many places: separable cubic interpolation by products of small matrices."""
 
 import numpy as np
 
@@ -6,13 +6,13 @@ _FINER = 4
 
 
 def cubic_matrix(positions_N: np.ndarray, size: int) -> np.ndarray:
-    """Weights that read a row of `size` samples at `positions_N`, float32 [N, size].
+    """Weights that interpolate a row of `size` samples at `positions_N`, float32 [N, size].
 
-    Mitchell & Netravali's cubic (1988, B = C = 1/3), their compromise between blur and ripples at the samples' pace.
-    Beyond the first and last sample the outermost one is repeated.
+    This is the cubic of Mitchell & Netravali (1988, B = C = 1/3), their compromise between blur and ripples at the
+    sampling frequency. Beyond the first and last sample, the outermost one is repeated.
 
     Args:
-        positions_N: in samples; sample i sits at i + 1/2, so that 0 and `size` are the row's two ends.
+        positions_N: in samples; sample i lies at i + 1/2, so that 0 and `size` are the row's two ends.
     """
     at_N = np.asarray(positions_N, dtype=np.float64) - 0.5
     first_N = np.floor(at_N).astype(np.int64) - 1
@@ -28,7 +28,7 @@ def cubic_matrix(positions_N: np.ndarray, size: int) -> np.ndarray:
 
 
 def box_mean(planes: np.ndarray, radius: int) -> np.ndarray:
-    """The mean over each pixel's window of (2·radius+1)² pixels, cut off at the borders; planes [..., H, W]."""
+    """Mean over each pixel's window of (2·radius+1)² pixels, truncated at the borders; planes are [..., H, W]."""
     for axis in (-2, -1):
         length = planes.shape[axis]
         first = np.clip(np.arange(length) - radius, 0, length)
@@ -42,12 +42,12 @@ def box_mean(planes: np.ndarray, radius: int) -> np.ndarray:
 
 
 def read_fields(fields_KSS: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Fields at places in the unit square, float32 [K,H,W]; beyond it their outermost samples go on.
+    """Interpolate fields at places in the unit square, float32 [K,H,W]; outside, the outermost samples are repeated.
 
     Only the samples near these places are touched, so a tile of a large photograph costs little.
 
     Args:
-        u, v: from left to right and top to bottom; [1,W] and [H,1] where they are separable, else [H,W] each.
+        u, v: places from left to right and top to bottom; [1,W] and [H,1] if they are separable, else [H,W] each.
     """
     size = fields_KSS.shape[-1]
     (columns, u), (rows, v) = _window(u * size, size), _window(v * size, size)
@@ -55,7 +55,7 @@ def read_fields(fields_KSS: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndar
     height, width = near_KSS.shape[1:]
     if u.shape[0] == 1 and v.shape[1] == 1:
         return _separable(near_KSS, cubic_matrix(v[:, 0], height), cubic_matrix(u[0], width))
-    # Turned: a finer grid by the same cubic, on which the straight line between two samples is close enough.
+    # Rotated square: the same cubic gives a finer grid, on which linear interpolation is accurate enough.
     fine_V, fine_U = (np.arange(length * _FINER + 1) / _FINER for length in (height, width))
     fine_KVU = _separable(near_KSS, cubic_matrix(fine_V, height), cubic_matrix(fine_U, width))
     return _bilinear(np.ascontiguousarray(fine_KVU.transpose(1, 2, 0)), u * _FINER, v * _FINER).transpose(
@@ -64,14 +64,14 @@ def read_fields(fields_KSS: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndar
 
 
 def _window(positions: np.ndarray, size: int) -> tuple[slice, np.ndarray]:
-    """The samples that a cubic needs to be read at these positions, and the positions among those."""
+    """The samples that cubic interpolation at these positions needs, and the positions relative to the first."""
     first = int(np.clip(np.floor(positions.min()) - 2, 0, size - 1))
     last = int(np.clip(np.ceil(positions.max()) + 2, first + 1, size))
     return slice(first, last), positions - first
 
 
 def _bilinear(grid_VUK: np.ndarray, u_HW: np.ndarray, v_HW: np.ndarray) -> np.ndarray:
-    """A grid's values between its nodes, [H,W,K]; outside it the nearest node's."""
+    """Bilinear interpolation between a grid's nodes, [H,W,K]; outside the grid, clamped to its border."""
     height, width, _ = grid_VUK.shape
     u_HW, v_HW = np.clip(u_HW, 0, width - 1), np.clip(v_HW, 0, height - 1)
     left_HW = np.minimum(u_HW.astype(np.int64), width - 2)
@@ -86,10 +86,10 @@ def _bilinear(grid_VUK: np.ndarray, u_HW: np.ndarray, v_HW: np.ndarray) -> np.nd
 
 
 def _separable(fields_KSS: np.ndarray, down_HS: np.ndarray, across_WS: np.ndarray) -> np.ndarray:
-    """Products with one matrix on either side, [K,H,W].
+    """Multiply fields by one matrix on either side, [K,H,W].
 
-    By einsum, which is single-threaded: matrices this small cost BLAS's threads far more to hand out than to compute,
-    the more so where tiles are worked on at the same time.
+    This uses einsum, which is single-threaded: with matrices this small, BLAS spends far more time on distributing
+    the work to threads than on computing, the more so if several tiles are processed at the same time.
     """
     rows_KHS = np.einsum("hs,ksw->khw", down_HS, fields_KSS)
     return np.einsum("khs,sw->khw", rows_KHS, np.ascontiguousarray(across_WS.T))

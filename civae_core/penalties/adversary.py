@@ -1,13 +1,13 @@
-"""A conditional adversary: what the latent noise η tells of t beyond x (after Ganin et al. 2016, made conditional).
+"""A conditional adversary: what the latent noise η tells about t beyond x (Ganin et al. 2016, made conditional).
 
     logit P(t|η,x) = g(x) + a(η,x)
     adversary      min over a   E[ −log p(t|η,x) ]                     g fixed
     encoder        min          E[ log p(t|η,x) − log p(t|x) ]         a and g fixed: the reversed gradient
 
-The encoder's part is a lower bound of the information I(η; t | x) in nats, tight as the adversary converges, provided
-that g gives the true p(t|x). A worse g leaves to a what x alone tells, which then counts as told by η. η is z
-standardised under the prior at the factual t, what a counterfactual keeps of its subject (M5). With `prior: x` or
-N(0,I), η says what z says; with `prior: xt`, z itself may tell t, through h(x,t).
+The encoder's term is a lower bound of the information I(η; t | x) in nats, tight as the adversary converges, provided
+that g gives the true p(t|x). With a worse g, a also learns what x alone tells about t, which then counts as told by
+η. η is z standardised under the prior at the factual t, which is what a counterfactual keeps of its subject (M5).
+With `prior: x` or N(0,I), η tells what z tells; with `prior: xt`, z itself may tell t, through h(x,t).
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ class Adversary(nn.Module):
         self.layers = mlp(latent + covariates, HIDDEN, treatments)
 
     def forward(self, eta_BZ: Tensor, x_BX: Tensor) -> Tensor:
-        """Latent noise [B, Z] and standardised covariates [B, X] to a [B, T]."""
+        """Map latent noise [B, Z] and standardised covariates [B, X] to a [B, T]."""
         a_BT: Tensor = self.layers(torch.cat([eta_BZ, x_BX], dim=1)).float()
         return a_BT
 
@@ -45,7 +45,7 @@ def adversary_terms(
 ) -> tuple[Tensor, Tensor]:
     """The encoder's penalty and the adversary's own loss, both [B] in nats, summed over treatments.
 
-    Neither sends a gradient where the other one learns, nor into `g_BT`. `x_BX` is standardised, `t_BT` raw.
+    Neither sends gradients to what the other one trains, nor into `g_BT`. `x_BX` is standardised, `t_BT` raw.
     """
     g_BT = g_BT.detach()
 

@@ -2,7 +2,7 @@
 
     R = ½ KL( p(z|x,t) ‖ p(z|x,t') ) + ½ KL( p(z|x,t') ‖ p(z|x,t) ),   t' another arm of the same x
 
-Zero where h and k know no t; between `prior: xt` (weight 0) and `prior: x` (a large weight) it is the dial.
+R is zero if h and k do not depend on t. Its weight leads from `prior: xt` (0) to `prior: x` (large weights).
 """
 
 from torch import Tensor
@@ -11,5 +11,5 @@ from civae_core.model import DiagonalNormal
 
 
 def arm_balance(prior: DiagonalNormal, prior_elsewhere: DiagonalNormal) -> Tensor:
-    """Mean of both KL divergences between the prior at t and at t', in nats per image [B]."""
+    """Mean of the two KL divergences between the priors at t and t', in nats per image [B]."""
     return 0.5 * (prior.kl(prior_elsewhere) + prior_elsewhere.kl(prior))

@@ -1,4 +1,4 @@
-"""The other arm t' that penalties ask about, and what the model predicts there (M5, M6) with gradients."""
+"""The other arm t' that penalties ask about, and the model's prediction for it (M5, M6), with gradients."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ from civae_core.noise_mask import carry, latent_mask
 
 
 def other_arm(t_BT: Tensor, treatments: Sequence[Attribute]) -> tuple[Tensor, Tensor]:
-    """Another treatment for each image, and which of its treatments were asked to change: both [B, T].
+    """Another arm for each image, and which of its treatments are asked to change: both [B, T].
 
-    A binary treatment flips, a continuous one takes the value of the image before it in the batch: batches are
-    shuffled, so that is a random one. Of several treatments each in turn changes alone, and then all together.
-    Nothing is drawn, so a resumed run asks the same.
+    A binary treatment flips. A continuous one takes the value of the previous image in the batch, which is a random
+    value since batches are shuffled. With several treatments, images in turn change each one alone, and then all
+    together. Nothing is drawn at random, so a resumed run gets the same arms.
     """
     batch, count = t_BT.shape
     columns = [
@@ -32,20 +32,20 @@ def other_arm(t_BT: Tensor, treatments: Sequence[Attribute]) -> tuple[Tensor, Te
 
 @dataclass(frozen=True)
 class Counterfactual:
-    """What (M6) says of each image under t', with gradients to all of the model."""
+    """What (M6) predicts for each image under t', with gradients to the whole model."""
 
     t_new_BT: Tensor
     asked_BT: Tensor
-    """Which treatments were asked to change."""
+    """Which treatments are asked to change."""
     latent: DiagonalNormal
-    """What the posterior of z becomes: N( h' + k'·ρ·(r − h)/k, (k'·s/k)² ), as unsure of z' as of z.
+    """The posterior of z carried to t': N( h' + k'·ρ·(r − h)/k, (k'·s/k)² ), as uncertain about z' as about z.
 
-    With several scales, each given the coarser ones of the drawn z and of its z'.
+    With several scales, each is given the coarser scales of the drawn z and of its z'.
     """
     z_BZ: Tensor
-    """z', carried from the drawn z."""
+    """z', carried over from the drawn z."""
     mean_BCHW: Tensor
-    """f(z', t'), the image at τ = 0 before looks are masked, of one draw of z."""
+    """f(z', t') for one draw of z: the image at τ = 0, before looks are masked."""
 
 
 def counterfactual_of(
@@ -58,10 +58,10 @@ def counterfactual_of(
     prior: DiagonalNormal,
     noise_BZ: Tensor,
 ) -> Counterfactual:
-    """Abducts η under `prior`, the prior at t, and predicts under t'; the mask ρ and the pairing count as constants.
+    """Abduct η under `prior`, the prior at t, and predict under t'; the mask ρ and the pairing receive no gradient.
 
-    `posterior` and `prior` are those along the training pass's draw of z, and `noise_BZ` is its noise, so that the
-    image belongs to the same draw.
+    `posterior` and `prior` are those along the training pass's draw of z, and `noise_BZ` is the noise of that draw,
+    so that the image belongs to the same draw.
     """
     pairing = model.pairing
     turn_BLL = None if pairing is None else pairing.turns(t_BT, t_new_BT).detach()
@@ -76,7 +76,7 @@ def counterfactual_of(
     kept_BZ = latent_mask(prior, new, model.latent_mask_width).detach()
     log_spread_BZ = posterior.log_std_BZ - prior.log_std_BZ
     if pairing is not None and turn_BLL is not None:
-        # Turned, the dimensions of the noise are correlated; each keeps its own variance.
+        # After rotation the dimensions of the noise are correlated; only the variance of each is kept.
         log_spread_BZ = 0.5 * pairing.turn((2 * log_spread_BZ).exp(), turn_BLL.square()).log()
     latent = DiagonalNormal(new.sample(kept_BZ * paired(posterior.mean_BZ)), new.log_std_BZ + log_spread_BZ)
     decoded = model.decode(z_new_BZ, t_new_BT, x_BX)

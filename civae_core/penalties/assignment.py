@@ -1,8 +1,8 @@
-"""What x alone says of the treatment, g(x), learned beside the model: the yardstick of 'conditional on x'.
+"""What x alone says about the treatment, g(x), learned beside the model: the reference for 'conditional on x'.
 
     p(t|x):   logit P(t=1|x) = g(x)   (binary),   E[t|x] = g(x)   (continuous, standardised)
 
-A penalty that compares with g leaves alone what z may rightly say of t, namely all that x says.
+A penalty relative to g does not charge for what z may rightly say about t, namely all that x says.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from civae_core.model.mlp import mlp
 from civae_core.penalties.surprise import standardised
 
 HIDDEN = 128
-"""Units of each hidden layer of a critic."""
+"""Units in each hidden layer of a critic."""
 
 
 class Assignment(nn.Module):
@@ -27,7 +27,7 @@ class Assignment(nn.Module):
         self.layers = mlp(max(covariates, 1), HIDDEN, treatments)
 
     def forward(self, x_BX: Tensor) -> Tensor:
-        """Standardised covariates [B, X] (X may be 0) to g [B, T]."""
+        """Map standardised covariates [B, X] (X may be 0) to g [B, T]."""
         if self.covariates == 0:
             x_BX = x_BX.new_zeros(len(x_BX), 1)
         g_BT: Tensor = self.layers(x_BX).float()
@@ -35,7 +35,7 @@ class Assignment(nn.Module):
 
 
 def residual(g_BT: Tensor, t_BT: Tensor, treatments: Sequence[Attribute]) -> Tensor:
-    """t − E[t|x] [B, T]: a probability off 0 or 1 (binary), standard deviations (continuous)."""
+    """t − E[t|x] [B, T]: 0 or 1 minus a probability (binary), or standard deviations (continuous)."""
     columns = []
     for j, attribute in enumerate(treatments):
         if attribute.kind == "binary":

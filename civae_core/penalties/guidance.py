@@ -1,11 +1,11 @@
-"""Guidance by the model's own attribute predictor P, as a constraint: t' must be seen in y', and x as before.
+"""Guidance by the model's own attribute predictor P, as a constraint: P must see t' in y', and x as before.
 
     treatments asked to change     R_j = max( 0, −log P(t'_j|y') − L_j ),   L_j = mean of −log P(t_j|y) on real images
     all other attributes a         R_a = KL( P(a|y) ‖ P(a|y') )             soft labels: its own reading of y
 
-R_j ends where t' is as plain to P as the treatment of a real image is, so nothing is exaggerated; R_a ends where P
-reads the same as before. Continuous attributes count half their squared standardised difference. P learns from real
-images only: here its weights are constants. P is never the network that judges (`evaluate` trains its own).
+R_j vanishes once t' is as plain to P as the treatment of a real image is, so nothing is exaggerated; R_a vanishes if
+P reads the same as before. Continuous attributes contribute half their squared standardised difference. P learns from
+real images only: here its weights are constants. P is never the scorer (`evaluate` trains its own).
 """
 
 import torch
@@ -26,7 +26,7 @@ def guidance(
     x_BX: Tensor,
     roles: AttributeRoles,
 ) -> Tensor:
-    """What the predictor finds wrong in y' beyond its usual error, in nats per image [B], summed over attributes.
+    """What the predictor finds wrong with y' beyond its usual error, summed over attributes: nats per image [B].
 
     Args:
         made: the counterfactual y' and its t'.
@@ -48,7 +48,7 @@ def guidance(
 
 
 def _divergence(own_B: Tensor, read_B: Tensor, *, binary: bool) -> Tensor:
-    """KL from the reading of the photograph to that of the counterfactual, by their outputs: [B]."""
+    """KL( P(a|y) ‖ P(a|y') ) [B], from the predictor's outputs for photograph and counterfactual."""
     if not binary:
         return 0.5 * (read_B - own_B).square()
     soft_B = torch.sigmoid(own_B)

@@ -3,11 +3,11 @@
     r = t − E[t|x]
     R = ‖ E[ r · φ(η) ⊗ ψ(x) ] ‖²  =  E[ r·r' k(η,η') l(x,x') ]     over pairs of different images
 
-R is zero where E[t|η,x] = E[t|x]; for a binary t that is η ⟂ t | x. Residuals on x alone would not do: with
-the kernel l beside k, a dependence that has opposite signs at two values of x does not cancel. Both are Gaussian. k's
-2σ² is the median squared distance in the batch, held fixed in the gradient; l's σ is √X for X standardised
-covariates. The estimate is the unbiased one (pairs of an image with itself left out), so it scatters about zero and
-may be negative. It has no unit and lies between −1 and 1 for one binary treatment.
+R is zero if E[t|η,x] = E[t|x]; for a binary t this means η ⟂ t | x. Residuals given x would not suffice: without the
+kernel l beside k, dependences of opposite sign at two values of x would cancel. Both kernels are Gaussian. In k, 2σ²
+is the median squared distance in the batch, treated as a constant in the gradient; in l, σ is √X for X standardised
+covariates. The estimate is the unbiased one (pairs of an image with itself are left out), so it scatters about zero
+and may be negative. It has no unit and lies between −1 and 1 for one binary treatment.
 """
 
 import torch
@@ -15,13 +15,13 @@ from torch import Tensor
 
 
 def conditional_hsic(eta_BZ: Tensor, x_BX: Tensor, residual_BT: Tensor, weights_B: Tensor) -> Tensor:
-    """Each image's share of R [B]: its mean, weighted by `weights_B`, is R under those weights.
+    """Each image's share of R [B]; the mean of the shares, weighted by `weights_B`, is R under those weights.
 
     Args:
         eta_BZ: latent noise.
         x_BX: standardised covariates; X may be 0.
-        residual_BT: t − E[t|x]; no gradient is sent into it.
-        weights_B: weights of images, with mean 1 over the data.
+        residual_BT: t − E[t|x]; receives no gradient.
+        weights_B: weights of the images, with mean 1 over the data.
     """
     residual_BT = residual_BT.detach()
     l_BB = torch.exp(-0.5 * _squared_distances(x_BX) / max(x_BX.shape[1], 1))
@@ -33,7 +33,7 @@ def conditional_hsic(eta_BZ: Tensor, x_BX: Tensor, residual_BT: Tensor, weights_
 
 
 def gaussian_kernel(eta_BZ: Tensor) -> Tensor:
-    """exp(−d²/m) of all pairs of rows [B, B], m the median of d² over pairs of different rows."""
+    """exp(−d²/m) for all pairs of rows [B, B], where m is the median of d² over pairs of different rows."""
     squares_BB = _squared_distances(eta_BZ)
     batch = len(eta_BZ)
     others = ~torch.eye(batch, dtype=torch.bool, device=eta_BZ.device)

@@ -1,10 +1,10 @@
-"""Re-encoding: a counterfactual, read as a photograph, must tell the latent it was made of.
+"""Re-encoding: a counterfactual, encoded like a photograph, must give the latent that it was made from.
 
     y' = f(z',t'),   R = KL( q(z|x,y',t') ‖ N( h' + k'·ρ·(r − h)/k, (k'·s/k)² ) )
 
-The second is the posterior of the photograph carried to t' by (M6). What the encoder would read of
-t' in an image that was made by painting t' over the old treatment's traces is thus made consistent with the
-model's own account. Gradients reach encoder, decoder and prior.
+The second distribution is the photograph's posterior carried to t' by (M6). What the encoder reads, given t', in an
+image where t' was painted over the traces of the old treatment is thus made consistent with the model's own
+prediction. Gradients reach encoder, decoder and prior.
 """
 
 from torch import Tensor
@@ -14,5 +14,5 @@ from civae_core.penalties.arms import Counterfactual
 
 
 def reencode(model: IntactVAE, x_BX: Tensor, made: Counterfactual) -> Tensor:
-    """KL of what the encoder reads in y', given t', from what was predicted: nats per image [B]."""
+    """KL of the encoder's posterior for y' and t' from the one that was predicted: nats per image [B]."""
     return model.encode(made.mean_BCHW, x_BX, made.t_new_BT).at(made.z_BZ).kl(made.latent)

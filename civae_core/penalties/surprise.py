@@ -1,4 +1,4 @@
-"""How much labels surprise a network that predicted them: the same nats for critics, guidance and predictor."""
+"""How much labels surprise the network that predicts them: the same nats for critics, guidance and predictor."""
 
 from collections.abc import Sequence
 
@@ -9,12 +9,12 @@ from civae_core.attributes import Attribute
 
 
 def surprises(outputs_BA: Tensor, a_BA: Tensor, attributes: Sequence[Attribute]) -> list[Tensor]:
-    """−log p(a|·) of each attribute, [B] each: nats, for continuous ones up to a constant.
+    """−log p(a|·) of each attribute, [B] each, in nats; for continuous attributes up to a constant.
 
     Args:
-        outputs_BA: logits of binary attributes, standardised means of continuous ones, whose variance counts as 1.
-        a_BA: raw labels; a binary one may be any probability.
-        attributes: what the columns are.
+        outputs_BA: logits of binary attributes, standardised means of continuous ones, whose variance is taken as 1.
+        a_BA: raw labels; for a binary attribute, any probability.
+        attributes: the attributes in the columns.
     """
     columns = []
     for index, attribute in enumerate(attributes):
@@ -27,6 +27,6 @@ def surprises(outputs_BA: Tensor, a_BA: Tensor, attributes: Sequence[Attribute])
 
 
 def standardised(a_B: Tensor, attribute: Attribute) -> Tensor:
-    """Raw values in the units that networks are given."""
+    """Raw values in the standardised units that networks are given."""
     shift, scale = attribute.shift_and_scale
     return (a_B - shift) / scale

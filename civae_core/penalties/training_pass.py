@@ -1,4 +1,4 @@
-"""The pass that training makes: the model's own, and the penalties that are on, in one module to wrap and compile."""
+"""The forward pass of training: the model and the active penalties, in one module to wrap and compile."""
 
 from dataclasses import dataclass
 
@@ -23,30 +23,30 @@ PENALTIES = tuple(name for name in LEVERS if name != "free_bits")
 
 @dataclass(frozen=True)
 class PassResult:
-    """The model's output with the penalties that are on and the losses of critics, [B] each."""
+    """The model's output, with the active penalties and the critics' own losses, [B] each."""
 
     output: ModelOutput
     penalties: dict[str, Tensor]
-    """By key of the config: nats per image, neither weighted by that key nor by image."""
+    """By config key: nats per image, not yet multiplied by the key's value or by image weights."""
     own_losses: dict[str, Tensor]
-    """What critics minimise for themselves; no gradient of it reaches the rest."""
+    """What the critics themselves minimise; its gradient reaches nothing else."""
     partly_PA: Tensor | None = None
     """The predictor's outputs on the images that only it learns from, if there are any."""
 
 
 def penalties_on(loss: LossConfig) -> tuple[str, ...]:
-    """Those penalties whose weight is above zero."""
+    """Penalties whose weight is above zero."""
     return tuple(name for name in PENALTIES if getattr(loss, name) > 0)
 
 
 def penalty_metrics(loss: LossConfig) -> tuple[str, ...]:
-    """The names under which a pass reports, in its order: penalties, then the critics' own losses."""
+    """Names of the metrics that a pass adds: penalties, then the critics' own losses."""
     learned = ("assignment_loss",) if loss.adversary or loss.hsic else ()
     return penalties_on(loss) + learned + (("adversary_loss",) if loss.adversary else ())
 
 
 def make_critics(loss: LossConfig, roles: AttributeRoles, latent: int) -> nn.ModuleDict:
-    """The networks that the penalties which are on train for themselves; they are no part of the model."""
+    """Make the networks that the active penalties train for themselves; they are not part of the model."""
     critics = nn.ModuleDict()
     treatments, covariates = len(roles.treatments), len(roles.covariates)
     if loss.adversary or loss.hsic:
@@ -57,7 +57,7 @@ def make_critics(loss: LossConfig, roles: AttributeRoles, latent: int) -> nn.Mod
 
 
 class TrainingPass(nn.Module):
-    """Model and critics with one forward; with nothing else on it is the model's forward alone."""
+    """Model and critics behind one forward; without penalties, it is the model's forward alone."""
 
     def __init__(
         self, model: IntactVAE, critics: nn.ModuleDict, loss: LossConfig, roles: AttributeRoles
@@ -76,9 +76,9 @@ class TrainingPass(nn.Module):
         weights_B: Tensor,
         partly_PCHW: Tensor | None = None,
     ) -> PassResult:
-        """Images in [0,1] with raw factual attributes, standard normal noise and weights of images.
+        """Run the pass on images in [0,1] with raw factual attributes, standard normal noise and image weights.
 
-        `partly_PCHW` are images that lack labels; nothing but the attribute predictor sees them.
+        `partly_PCHW` are images that lack labels; only the attribute predictor sees them.
         """
         output = self.model(y_BCHW, x_BX, t_BT, noise_BZ)
         about_noise, own_losses = self._judge_noise(output, x_BX, t_BT, noise_BZ, weights_B)
@@ -91,7 +91,7 @@ class TrainingPass(nn.Module):
     def _judge_noise(
         self, output: ModelOutput, x_BX: Tensor, t_BT: Tensor, noise_BZ: Tensor, weights_B: Tensor
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Whether the latent noise η tells t beyond x: penalties, and the critics' own losses."""
+        """Penalties on what the latent noise η tells about t beyond x, and the critics' own losses."""
         if "assignment" not in self.critics:
             return {}, {}
         treatments = self.roles.treatments
@@ -112,7 +112,7 @@ class TrainingPass(nn.Module):
     def _ask_other_arm(
         self, output: ModelOutput, x_BX: Tensor, t_BT: Tensor, noise_BZ: Tensor
     ) -> dict[str, Tensor]:
-        """Whether the model's account of the other arm holds together: penalties."""
+        """Penalties on how consistent the model's predictions for the other arm are."""
         penalties: dict[str, Tensor] = {}
         if not {"arm_balance", "reencode", "guidance"} & set(self.on):
             return penalties

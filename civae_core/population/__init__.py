@@ -1,1 +1,1 @@
-"""Effects on a population: mean images under a treatment, of everyone (ATE) and of groups (CATE)."""
+"""Effects on a population: mean images under a treatment, for everyone (ATE) and for groups (CATE)."""

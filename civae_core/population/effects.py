@@ -1,4 +1,4 @@
-"""Mean images before and after an intervention, from photographs and from the prior, beside the true ones."""
+"""Mean images before and after an intervention, from photographs and from the prior, beside the true means."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,13 +42,13 @@ class MeanPair:
 
 @dataclass(frozen=True)
 class PopulationEffects:
-    """What an intervention does on average, by where the answer comes from: posterior, prior, truth."""
+    """What an intervention does on average, by the source of the answer: posterior, prior or truth."""
 
     subjects: Subjects
     groups: list[EffectGroup]
     means: dict[str, MeanPair]
     errors: dict[str, MeanErrors]
-    """Of posterior and prior, where the truth is known of everyone."""
+    """Errors of posterior and prior, if the truth is known for everyone."""
 
 
 @torch.no_grad()
@@ -62,15 +62,16 @@ def population_effects(
     draws: int,
     seed: int,
 ) -> PopulationEffects:
-    """Mean images of each group in one streamed pass.
+    """Compute the mean images of each group in one streaming pass.
 
-    Before is as the subjects are, after as they would be. Where the intervention is a flip, before is the lower dose
-    of each subject and after the higher one, whichever of the two was photographed. The posterior's images are
-    photographs and counterfactuals (τ = 1), the prior's are decoded draws with the subjects' covariates and doses.
+    "Before" shows the subjects as they are, "after" as they would be. If the intervention is a flip, "before" is each
+    subject at the lower dose and "after" at the higher one, whichever of the two was photographed. The posterior's
+    images are photographs and counterfactuals (τ = 1); the prior's are decoded draws with the subjects' covariates
+    and doses.
 
     Args:
-        sources: of posterior and prior; the truth comes by itself where it is known of everyone.
-        draws: from the prior for each subject.
+        sources: posterior, prior or both; the truth is added if it is known for everyone.
+        draws: number of draws from the prior per subject.
     """
     device = next(stored.model.parameters()).device
     method = TrainedModel("model", stored)
@@ -122,7 +123,7 @@ def _pair(source: str, method: TrainedModel, asked: Asked, eta_DBZ: Tensor) -> t
 
 
 def _by_dose(asked: Asked, old_BCHW: Tensor, new_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-    """The same with the lower dose first."""
+    """The same images with the lower dose first."""
     lowered_B111 = (asked.direction_B < 0)[:, None, None, None]
     return (
         torch.where(lowered_B111, new_BCHW, old_BCHW),

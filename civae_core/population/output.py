@@ -1,4 +1,4 @@
-"""Population answers as one labelled sheet, as arrays, and as a record for each group."""
+"""Write population answers as one labelled sheet, as arrays, and as a record for each group."""
 
 import json
 from pathlib import Path
@@ -17,13 +17,13 @@ from civae_core.model.stored import save_tensors
 from civae_core.population.effects import POSTERIOR, PRIOR, TRUTH, MeanPair, PopulationEffects
 
 METADATA = "civae_effects"
-"""Key of the arrays' metadata: a JSON object with the groups' labels in the arrays' order."""
+"""Metadata key of the arrays: a JSON object with, among others, the groups' labels in the arrays' order."""
 _LARGEST = 128
 _ORIGIN = {POSTERIOR: "from photographs", PRIOR: "from the prior", TRUTH: "true"}
 
 
 def assumptions(roles: AttributeRoles) -> str:
-    """What an effect read off a model rests on, in a sentence."""
+    """The assumptions behind an effect estimated by a model, in one sentence."""
     treatments = " or ".join(a.name for a in roles.treatments)
     covariates = ", ".join(a.name for a in roles.covariates)
     return (
@@ -33,10 +33,10 @@ def assumptions(roles: AttributeRoles) -> str:
 
 
 def write_effects(found: PopulationEffects, out: Path, roles: AttributeRoles) -> list[dict[str, Any]]:
-    """Writes sheet and arrays, named after the intervention, and returns one record a group.
+    """Write the sheet and the arrays, named after the intervention; return one record per group.
 
     Args:
-        out: a folder that exists.
+        out: an existing folder.
 
     Raises:
         CivaeError: the folder cannot be written.
@@ -65,7 +65,7 @@ def write_effects(found: PopulationEffects, out: Path, roles: AttributeRoles) ->
 
 
 def _records(found: PopulationEffects) -> list[dict[str, Any]]:
-    """By group: size of the mean effect by source, and the error against the truth's, where that is known."""
+    """One record per group: size of the mean effect by source, and its error against the truth where known."""
     records = []
     for g, group in enumerate(found.groups):
         record: dict[str, Any] = {"group": group.label, "n": group.count}
@@ -91,7 +91,7 @@ def _arrays(found: PopulationEffects) -> dict[str, Tensor]:
 
 
 def _sheet(found: PopulationEffects, notes: list[str]) -> Image.Image:
-    """A row a group; for each source the means before and after, and the effect under one scale of colours."""
+    """One row per group; for each source the means before and after, and the effect, all on one colour scale."""
     effects = {source: at_most(pair.effect_GCHW, _LARGEST) for source, pair in found.means.items()}
     limit = effect_limit(*effects.values())
     columns: list[tuple[str, Images]] = []
@@ -114,11 +114,11 @@ def _pictures(found: PopulationEffects, source: str, pair: MeanPair) -> list[tup
         (f"{title}, {_ORIGIN[source]}", images)
         for title, images in zip(titles, (pair.before_GCHW, pair.after_GCHW), strict=True)
     ]
-    # As they are, photographs show them already.
+    # The photographs' columns already show the subjects as they are.
     is_shown = source == TRUTH and not flipped and POSTERIOR in found.means
     return both[1:] if is_shown else both
 
 
 def _flipped(found: PopulationEffects) -> str | None:
-    """The treatment that is flipped, which is then the only one."""
+    """The flipped treatment, which is then the only one; None without a flip."""
     return next((name for name, value in found.subjects.do.items() if value == "flip"), None)

@@ -1,4 +1,4 @@
-"""Whom a population answer is about: images of a selection that the intervention changes, in groups by covariate."""
+"""The subjects of a population answer: selected images that the intervention changes, grouped by covariate."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,15 +19,15 @@ from civae_core.evaluation.question import KnownTruth, Question, by_known_truth
 
 @dataclass(frozen=True)
 class Subjects:
-    """Images that an intervention changes, with what becomes of them."""
+    """Images that an intervention changes, with their intended treatments."""
 
     chosen: LabelledRows
     t_new_NT: Tensor
     do: Intervention
     parts: tuple[tuple[int, KnownTruth | None], ...]
-    """How many of them, in order, share a source of the truth, or have none."""
+    """In order, the number of consecutive images that share a source of the truth, and that source, if any."""
     unmoved: int
-    """Images of the selection that have the intended treatment already."""
+    """Number of selected images that already have the intended treatment."""
 
     def __len__(self) -> int:
         return len(self.chosen)
@@ -37,7 +37,7 @@ class Subjects:
         return sum(count for count, truth in self.parts if truth is not None)
 
     def questions(self) -> Iterator[tuple[int, Question]]:
-        """They as questions, each with where its subjects begin."""
+        """Yield the subjects as questions, each with the index of its first subject."""
         start = 0
         for count, truth in self.parts:
             items = slice(start, start + count)
@@ -51,8 +51,8 @@ def labelled_selection(
     """The selected images whose treatments and covariates are known, at most `limit` of them, evenly spread.
 
     Raises:
-        UsageError: the selection is outside of the split.
-        DataError: there is none.
+        UsageError: the selection lies outside the split.
+        DataError: there are no such images.
     """
     wanted_N = selection.rows(data)
     known = labelled_rows(data, roles, selection.split)
@@ -69,11 +69,11 @@ def labelled_selection(
 def subjects_of(
     chosen: LabelledRows, intervention: Intervention, data: PreparedData, roles: AttributeRoles
 ) -> Subjects:
-    """Those of the images that the intervention changes.
+    """The images that the intervention changes.
 
     Raises:
-        UsageError: a flip beside other treatments.
-        DataError: it changes nobody.
+        UsageError: a flip is combined with other treatments.
+        DataError: the intervention changes none of the images.
     """
     if len(intervention) > 1 and "flip" in intervention.values():
         raise UsageError(
@@ -103,7 +103,7 @@ def covariates_by_name(names: Sequence[str], roles: AttributeRoles) -> list[Attr
     """The covariates to group by.
 
     Raises:
-        UsageError: not a covariate of the model.
+        UsageError: a name is not a covariate of the model.
     """
     by_name: Mapping[str, Attribute] = {a.name: a for a in roles.covariates}
     for name in names:
@@ -119,7 +119,7 @@ def covariates_by_name(names: Sequence[str], roles: AttributeRoles) -> list[Attr
 def groups_by(
     subjects: Subjects, covariates: Sequence[Attribute], roles: AttributeRoles
 ) -> list[EffectGroup]:
-    """Everyone, then either half by each covariate; a covariate in which all subjects agree is passed over."""
+    """Everyone, then both halves by each covariate; a covariate with an empty half is skipped."""
     groups = [EffectGroup("everyone", torch.ones(len(subjects), dtype=torch.bool))]
     for attribute in covariates:
         x_N = subjects.chosen.x_NX[:, roles.covariates.index(attribute)]

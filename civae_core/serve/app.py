@@ -1,4 +1,4 @@
-"""The page over HTTP: its files, and a small interface of JSON.
+"""The page over HTTP: its files, and a small JSON API.
 
     GET    /api/page                    models with their sliders, number of examples, limits
     GET    /api/examples/N.png          an example
@@ -8,8 +8,8 @@
     POST   /api/photos/PHOTO/download   a question                       → a PNG
     DELETE /api/photos/PHOTO            forgets it
 
-An error is {"error": sentence, "hint": sentence or null}. No path of a file ever comes from a request: the page's
-three files are read when the server starts, and photographs stay in memory.
+An error is {"error": sentence, "hint": sentence or null}. No file path is ever taken from a request: the page's three
+files are read when the server starts, and photographs stay in memory.
 """
 
 import asyncio
@@ -46,11 +46,11 @@ FILES = {
 
 
 def make_app(studio: Studio, hosts: Collection[str] = LOCAL, *, any_address: bool = False) -> ASGIApp:
-    """The whole page. Its limits are the studio's.
+    """The application that serves the whole page. Its limits are the studio's.
 
     Args:
         studio: the models.
-        hosts, any_address: by which names visitors may call the page, see `Guard`.
+        hosts, any_address: the names under which visitors may address the page, see `Guard`.
     """
     page = _Page(studio)
     routes = [Route(path, _file(*entry)) for path, entry in FILES.items()]
@@ -69,7 +69,7 @@ def make_app(studio: Studio, hosts: Collection[str] = LOCAL, *, any_address: boo
 
 
 class _Page:
-    """The requests' handlers. The model is asked one question at a time: two at once would take turns anyway."""
+    """Request handlers. Models are asked one question at a time, since two at once would take turns anyway."""
 
     def __init__(self, studio: Studio) -> None:
         self.studio, self.limits = studio, studio.limits
@@ -127,7 +127,7 @@ class _Page:
         return JSONResponse({"photo": name} | found)
 
     def _forget_in_time(self) -> None:
-        """Forgets what has expired though nobody comes, as long as anything is kept; ends with the event loop."""
+        """Forget what has expired even if no request comes, while anything is kept; ends with the event loop."""
         seconds = self.sittings.forget_expired()
         again = asyncio.get_running_loop().call_later
         self._timer = again(seconds, self._forget_in_time) if len(self.sittings) else None
@@ -143,10 +143,10 @@ class _Page:
             self.sittings.make_room(sitting)
 
     async def _work(self, ask: Callable[[], Result]) -> Result:
-        """Runs `ask` in the one thread that asks models.
+        """Run `ask` in the one thread that asks models.
 
         Raises:
-            RefusedError: too many are waiting for it.
+            RefusedError: too many requests are waiting for that thread.
         """
         if self._waiting >= self.limits.waiting:
             raise RefusedError(

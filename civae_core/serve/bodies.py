@@ -1,4 +1,4 @@
-"""Request bodies, read within limits of size and time."""
+"""Read request bodies within limits on size and time."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -9,11 +9,11 @@ from civae_core.serve.limits import Limits, RefusedError
 
 
 async def read_body(request: Request, most: int, limits: Limits) -> bytes:
-    """A request's whole body.
+    """Read a request's whole body.
 
     Raises:
-        RefusedError: longer than `most` bytes, which is told before anything is read where the length is stated;
-            not whole in time, or silent for too long.
+        RefusedError: the body is longer than `most` bytes (refused before reading if its length is stated), is
+            incomplete when its time is up, or pauses for too long.
     """
     stated = request.headers.get("content-length", "")
     if stated.isdecimal() and int(stated) > most:

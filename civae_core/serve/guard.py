@@ -1,4 +1,4 @@
-"""Stands before the page: whom it answers, how often, and with which headers; and errors as one sentence of JSON."""
+"""Control access to the page: whom it answers, how often, and with which headers. Errors become JSON responses."""
 
 import ipaddress
 import logging
@@ -29,17 +29,17 @@ log = logging.getLogger(__name__)
 
 
 class Guard:
-    """Wraps the application.
+    """ASGI middleware that admits or refuses requests.
 
-    A browser names in `Host` whom it believes to speak to. A page elsewhere whose name is made to point at this
-    machine (DNS rebinding) names itself there, and is turned away; so is a page elsewhere that sends a request here,
-    which names itself in `Origin`. What is turned away has buckets of its own: a page elsewhere runs in the visitor's
-    own browser, and must not use up what that visitor may ask.
+    In `Host`, a browser names the site that it believes it is talking to. If a foreign site's name is made to point
+    at this machine (DNS rebinding), that name appears there and the request is refused. So is a request sent here by
+    a foreign page, whose site appears in `Origin`. Refused requests have token buckets of their own: a foreign page
+    runs in the visitor's own browser, and must not use up what that visitor may ask.
 
     Args:
-        app: what is guarded.
-        hosts: names by which the page may be called.
-        any_address: whether every numerical address is such a name too, as for a page that other machines may open;
+        app: the application to guard.
+        hosts: names under which the page may be addressed.
+        any_address: whether every numerical address is accepted too, as for a page that other machines may open;
             rebinding needs a name.
     """
 
@@ -67,7 +67,7 @@ class Guard:
             self._admit(scope)
             await self.app(scope, receive, send_guarded)
         except Exception as error:
-            # The application has answered already and told the log, if it could; nobody is served by more of it.
+            # If a response has begun, the application has already answered as far as it could and logged the error.
             if not begun:
                 await refusal(error)(scope, receive, send_guarded)
 
@@ -81,7 +81,7 @@ class Guard:
             raise stray
 
     def _stray(self, scope: Scope) -> RefusedError | None:
-        """What is said to a request that is meant for another page, or comes from one."""
+        """The refusal of a request that is meant for another page or comes from one; None for any other request."""
         headers = Headers(scope=scope)
         host = headers.get("host", "")
         name = _name_of(host)
@@ -107,7 +107,7 @@ class Guard:
 
 
 def refusal(error: Exception) -> JSONResponse:
-    """An error as the page shows it: one sentence, and what to do about it."""
+    """An error as the page shows it: one sentence, with a hint on what to do about it."""
     if isinstance(error, RefusedError):
         status = error.status
     elif isinstance(error, UsageError):
@@ -125,15 +125,15 @@ def refusal(error: Exception) -> JSONResponse:
         if error.retry_after is not None:
             headers["retry-after"] = str(math.ceil(error.retry_after))
         if status in (408, 413):
-            headers["connection"] = "close"  # what is left of the request is not read
+            headers["connection"] = "close"  # the rest of the request is not read
     hint = error.hint
     if hint and "--" in hint and not isinstance(error, RefusedError):
-        hint = None  # written for a command line, whose flags are no use on a page
+        hint = None  # written for the command line, whose flags are of no use on a page
     return JSONResponse({"error": error.message, "hint": hint}, status, headers)
 
 
 def _name_of(host: str) -> str:
-    """`[::1]:8000` to `::1`, `localhost:8000` to `localhost`."""
+    """Host name without the port: `[::1]:8000` to `::1`, `localhost:8000` to `localhost`."""
     try:
         return (urlsplit(f"//{host}").hostname or "").casefold()
     except ValueError:
@@ -141,7 +141,7 @@ def _name_of(host: str) -> str:
 
 
 def _place_of(origin: str) -> str | None:
-    """`http://localhost:8000` to `localhost:8000`; None of what is no origin."""
+    """Host and port of an origin: `http://localhost:8000` to `localhost:8000`; None if it is not valid."""
     try:
         return urlsplit(origin).netloc
     except ValueError:

@@ -1,4 +1,4 @@
-"""The studio that a command line asks for: models by path, each under a short name, and examples."""
+"""Open the studio that a command line asks for: models by path, each under a short name, and examples."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,17 +21,17 @@ def open_studio(
     device: str = "auto",
     limits: Limits | None = None,
 ) -> Studio:
-    """Opens the models, reads the examples, and asks each model once.
+    """Open the models, read the examples, and ask each model once.
 
     Args:
-        runs: as `open_engine` takes them.
+        runs: models, as accepted by `open_engine`.
         examples: a selection of prepared data.
         engine, device: as for `open_engine`.
-        limits: of the page.
+        limits: limits of the page; None uses the defaults.
 
     Raises:
-        UsageError: as `open_engine`; examples that are no prepared data, too many, or of another size.
-        DataError: as `open_engine`.
+        UsageError: as for `open_engine`; or the examples are not prepared data, too many, or of another size.
+        DataError: as for `open_engine`.
     """
     names = short_names(runs)
     models = [
@@ -44,9 +44,9 @@ def open_studio(
 
 
 def short_names(runs: Sequence[Path]) -> list[str]:
-    """The last part of each path, with as many parts before it as tell them apart; repeats are numbered.
+    """The last part of each path, after as many parts as are needed to tell them apart; repeats are numbered.
 
-    A checkpoint has the name of its run before its own: `young/best`.
+    The name of a checkpoint follows that of its run: `young/best`.
     """
     paths = [_called(run) for run in runs]
     names: list[str] = []
@@ -62,7 +62,7 @@ def short_names(runs: Sequence[Path]) -> list[str]:
 
 
 def _called(run: Path) -> Path:
-    """A path as it was typed, links followed in all but its last part, without what all models have in theirs."""
+    """A path as typed, with links resolved except in its last part, and without parts common to all models."""
     path = run.parent if run.name == FILE_NAME else run
     path = path.parent.resolve() / path.name if path.name not in ("", "..") else path.resolve()
     return path.parent.parent / path.name if path.parent.name == "checkpoints" else path

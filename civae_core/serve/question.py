@@ -1,4 +1,4 @@
-"""What a page asks about a photograph, checked: it comes from anybody."""
+"""A page's question about a photograph, validated because anybody may send one."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
@@ -17,12 +17,12 @@ _Values = Annotated[dict[str, _Number], Field(max_length=200)]
 
 
 class Question(BaseModel):
-    """Which models are to show what; attributes that are named are stated or set, the others are not."""
+    """Which models are to show what; only the attributes that are named are stated or set."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     models: list[Annotated[int, Field(ge=0)]] = Field(default=[0], min_length=1, max_length=MOST_MODELS)
-    """By number, those to be compared under one scale of effects."""
+    """Models by number; two are compared on one scale of effects."""
     treat: _Values = {}
     """t', in raw units."""
     attr: _Values = {}
@@ -30,14 +30,14 @@ class Question(BaseModel):
     noise: Annotated[_Number, Field(ge=0.0, le=1.0)] = 1.0
     """τ of (M6)."""
     native: bool = False
-    """For downloads: the photograph's own size."""
+    """For downloads: at the photograph's original size."""
 
 
 def parse_question(text: bytes) -> Question:
-    """A question from JSON.
+    """Parse a question from JSON.
 
     Raises:
-        UsageError: it is none; the first thing that is wrong is named.
+        UsageError: the text is not a valid question; the message names the first problem.
     """
     try:
         return Question.model_validate(parse_json(text))
@@ -52,16 +52,16 @@ def parse_question(text: bytes) -> Question:
 def of_model(
     values: Mapping[str, float], wanted: Sequence[Attribute], known: Mapping[str, Any], what: str
 ) -> dict[str, float]:
-    """Those values that one model knows, in the order in which it knows them.
+    """The values of the attributes that one model has, in that model's order.
 
     Args:
-        values: by name.
+        values: values by attribute name.
         wanted: the attributes of the model.
-        known: attributes of any of the models that were asked.
-        what: names the values in messages.
+        known: the attributes of all models that were asked.
+        what: what messages call the values.
 
     Raises:
-        UsageError: a name that none of the models knows.
+        UsageError: none of the models has an attribute of that name.
     """
     for name in values:
         require_name(name, known, what)

@@ -1,4 +1,4 @@
-"""Listening: the socket, the patience with slow clients, and the end by Ctrl-C."""
+"""The server: its listening socket, its limits on slow clients, and its end by Ctrl-C."""
 
 import asyncio
 import errno
@@ -16,8 +16,8 @@ from civae_core.errors import InterruptedRunError, UsageError
 from civae_core.serve.limits import Limits
 
 SEND_BUFFER = 2**17
-"""Bytes of an answer that the system holds for a client. It would choose megabytes, and an answer that is fetched
-slowly would seem to stand still until a good part of them is gone."""
+"""Bytes of an answer that the system buffers for a client. By default it would buffer megabytes, and an answer that
+is fetched slowly would seem to stall until a good part of them is sent."""
 
 _ADDRESSES = "use 127.0.0.1 for this machine alone, or 0.0.0.0 for all its addresses"
 _LISTENING = {
@@ -27,10 +27,10 @@ _LISTENING = {
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens; port 0 takes one that is free.
+    """Open a listening socket; port 0 chooses a free port.
 
     Raises:
-        UsageError: the address is not this machine's, or the port is taken.
+        UsageError: the address is not this machine's, or the port is taken or needs administrator rights.
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -40,14 +40,12 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         hint = _LISTENING.get(error.errno or 0, _ADDRESSES)
         raise UsageError(f"--host {host} --port {port}: {error.strerror or error}", hint=hint) from error
-    listening.setsockopt(
-        socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER
-    )  # of each connection that it accepts
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)  # inherited by every connection
     return listening
 
 
 def url_of(host: str, listening: socket.socket) -> str:
-    """Where a browser on this machine finds the page."""
+    """The URL at which a browser on this machine finds the page."""
     port = listening.getsockname()[1]
     if is_everywhere(host):
         host = "127.0.0.1"
@@ -55,7 +53,7 @@ def url_of(host: str, listening: socket.socket) -> str:
 
 
 def is_local(host: str) -> bool:
-    """Whether only this machine can connect."""
+    """Whether only this machine can connect to the host."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -63,7 +61,7 @@ def is_local(host: str) -> bool:
 
 
 def is_everywhere(host: str) -> bool:
-    """Whether it stands for all addresses of this machine."""
+    """Whether the host stands for all addresses of this machine."""
     try:
         return ipaddress.ip_address(host).is_unspecified
     except ValueError:
@@ -71,8 +69,8 @@ def is_everywhere(host: str) -> bool:
 
 
 def server_of(app: ASGIApp, limits: Limits) -> uvicorn.Server:
-    """What answers on a socket, patient only within the limits."""
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # strangers' malformed requests are no news
+    """The server of an application, with its timeouts and number of connections as limited."""
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # malformed requests are not worth reporting
     config = uvicorn.Config(
         app,
         http=_protocol(limits.silence_seconds),
@@ -82,7 +80,7 @@ def server_of(app: ASGIApp, limits: Limits) -> uvicorn.Server:
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=False,  # a client could claim any address, and with it another's share of requests
+        proxy_headers=False,  # else a client could claim any address, and use up another's share of requests
         limit_concurrency=limits.connections,
         timeout_keep_alive=round(limits.silence_seconds),
         timeout_graceful_shutdown=2,
@@ -91,12 +89,12 @@ def server_of(app: ASGIApp, limits: Limits) -> uvicorn.Server:
 
 
 def run(app: ASGIApp, listening: socket.socket, limits: Limits) -> None:
-    """Answers until the process is told to end; SIGTERM is a regular end.
+    """Serve until the process is told to stop; SIGTERM is a regular end.
 
     Raises:
-        InterruptedRunError: Ctrl-C.
+        InterruptedRunError: the process was stopped by Ctrl-C.
     """
-    before = signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn stops, and then sends it once more
+    before = signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn stops, then raises it once more
     try:
         server_of(app, limits).run(sockets=[listening])
     except KeyboardInterrupt as error:
@@ -108,15 +106,15 @@ def run(app: ASGIApp, listening: socket.socket, limits: Limits) -> None:
 
 def _protocol(seconds: float) -> type[H11Protocol]:
     class ImpatientProtocol(H11Protocol):
-        """Ends what uvicorn would wait for without end: a request's head that is not whole in time, and a client that
-        fetches nothing of its answer."""
+        """Ends connections that uvicorn would wait for forever: those whose request head is not complete in time, and
+        those whose client fetches nothing of its answer."""
 
         _hurry: asyncio.TimerHandle | None = None
         _look: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
-            transport.set_write_buffer_limits(high=0)  # writing pauses, and is watched, while any byte waits
+            transport.set_write_buffer_limits(high=0)  # pause writing, and watch it, while any byte waits
             self._expect_head()
 
         def data_received(self, data: bytes) -> None:
@@ -149,7 +147,7 @@ def _protocol(seconds: float) -> type[H11Protocol]:
                 self._hurry = None
 
         def _watch(self, waiting: int) -> None:
-            """Looks again later at the bytes that wait to be fetched."""
+            """Check again later how many bytes still wait to be fetched."""
             self._look = self.loop.call_later(seconds, self._end_unless_fewer_than, waiting)
 
         def _end_unless_fewer_than(self, before: int) -> None:
@@ -157,7 +155,7 @@ def _protocol(seconds: float) -> type[H11Protocol]:
             if waiting < before:
                 self._watch(waiting)
             else:
-                self.transport.abort()  # to close it would be to wait until all is fetched
+                self.transport.abort()  # closing it would wait until everything is fetched
 
         def _stop_watching(self) -> None:
             if self._look is not None:

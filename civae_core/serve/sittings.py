@@ -1,4 +1,4 @@
-"""The photographs that visitors have given, in memory only, with what was found out about them."""
+"""Photographs given by visitors, kept in memory only, with what was computed for them."""
 
 import secrets
 import time
@@ -14,7 +14,7 @@ from civae_core.inference.pictures import Picture
 from civae_core.serve.limits import Limits
 
 MOST_KEPT = 4
-"""Answers to "which attributes are stated?" that are kept of one photograph and model."""
+"""Sets of stated attributes whose abductions are kept, per photograph and model."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,12 @@ class Abducted:
 
     @cached_property
     def nbytes(self) -> int:
-        """Of its arrays."""
+        """Size of the arrays."""
         return bytes_of([self.pictures.y_BCHW, self.pictures.reconstruction_BCHW, self.pictures.parts])
 
 
 def bytes_of(value: Any) -> int:
-    """Of the arrays or tensors in nested sequences, mappings and dataclasses; what is there twice counts twice."""
+    """Size of all arrays or tensors in nested sequences, mappings and dataclasses; repeated ones count each time."""
     if hasattr(value, "nbytes"):
         return int(value.nbytes)
     if isinstance(value, Mapping):
@@ -45,7 +45,7 @@ def bytes_of(value: Any) -> int:
 
 @dataclass
 class Subject:
-    """A photograph as one model is shown it."""
+    """A photograph as shown to one model."""
 
     picture: Picture
     kept: OrderedDict[frozenset[tuple[str, float]], Abducted] = field(default_factory=OrderedDict)
@@ -53,7 +53,7 @@ class Subject:
     def abducted(
         self, stated: Mapping[str, float], abduct: Callable[[Picture, Mapping[str, float]], Abducted]
     ) -> Abducted:
-        """What is known under these stated attributes, found out only if it is not known yet."""
+        """The abduction under these stated attributes, computed only if it is not kept already."""
         key = frozenset(stated.items())
         found = self.kept.pop(key, None) or abduct(self.picture, stated)
         self.kept[key] = found
@@ -63,34 +63,34 @@ class Subject:
 
     @property
     def nbytes(self) -> int:
-        """Of all that is kept."""
+        """Size of everything kept."""
         return self.picture.pixels_CHW.nbytes + sum(found.nbytes for found in self.kept.values())
 
 
 @dataclass
 class Sitting:
-    """A photograph that was given, or an example that was chosen; `subjects` are filled as models are asked."""
+    """A photograph that was given, or an example that was chosen; `subjects` are added as models are asked."""
 
     data: bytes = b""
-    """The file's content; nothing of an example."""
+    """The file's content; empty for an example."""
     example: Picture | None = None
     align: Align = Align.AUTO
     face: str = "largest"
     subjects: dict[int, Subject] = field(default_factory=dict)
-    """By the number of the model."""
+    """By model number."""
     nbytes: int = field(default=0, init=False)
-    """Of the file and of all subjects, when they were last counted."""
+    """Size of the file and of all subjects when last counted."""
 
     def __post_init__(self) -> None:
         self.count()
 
     def count(self) -> None:
-        """Counts its bytes anew; only for the thread that fills `subjects`."""
+        """Recount the bytes; to be called only from the thread that fills `subjects`."""
         self.nbytes = len(self.data) + sum(subject.nbytes for subject in self.subjects.values())
 
 
 class Sittings:
-    """Bounded in number, bytes and time: what was asked about least recently is forgotten first."""
+    """All sittings, limited in number, bytes and time; the least recently used is forgotten first."""
 
     def __init__(self, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
         self.limits, self.clock = limits, clock
@@ -100,14 +100,14 @@ class Sittings:
         return len(self._kept)
 
     def add(self, sitting: Sitting) -> str:
-        """Keeps it, under a name that nobody can guess."""
+        """Keep a sitting and return a name for it that nobody can guess."""
         name = secrets.token_urlsafe(16)
         self._kept[name] = (sitting, self.clock())
         self.make_room(sitting)
         return name
 
     def get(self, name: str) -> Sitting | None:
-        """The sitting of that name, None if it is forgotten or never was."""
+        """The sitting of this name; None if it has been forgotten or never existed."""
         self.forget_expired()
         found = self._kept.pop(name, None)
         if found is None:
@@ -116,11 +116,11 @@ class Sittings:
         return found[0]
 
     def forget(self, name: str) -> None:
-        """Lets go of it now."""
+        """Forget the sitting of this name now."""
         self._kept.pop(name, None)
 
     def make_room(self, asked: Sitting) -> None:
-        """Forgets what is beyond the limits, all but the sitting that is being asked about."""
+        """Forget what exceeds the limits, except for the sitting that is being asked about."""
         self.forget_expired()
         for name in [name for name, (sitting, _) in self._kept.items() if sitting is not asked]:
             if len(self._kept) <= self.limits.photos and self._bytes <= self.limits.photo_bytes:
@@ -128,7 +128,7 @@ class Sittings:
             del self._kept[name]
 
     def forget_expired(self) -> float:
-        """Forgets what nobody asked about for too long; returns the seconds until there can be more of it."""
+        """Forget what nobody asked about for too long; return the seconds until more can expire."""
         while self._kept:
             name, (_, since) = next(iter(self._kept.items()))
             left = since + self.limits.photo_seconds - self.clock()

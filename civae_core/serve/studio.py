@@ -1,6 +1,6 @@
-"""The models of a page, and what they answer about a photograph. Knows no HTTP.
+"""The models of a page, and their answers about a photograph, independent of HTTP.
 
-A photograph is abducted once for each model and each set of stated attributes (M5); every question after that only
+A photograph is abducted once for each model and each set of stated attributes (M5); every further question only
 predicts (M6).
 """
 
@@ -31,9 +31,9 @@ from civae_core.serve.question import Question, of_model
 from civae_core.serve.sittings import Abducted, Sitting, Subject
 
 BEYOND = 0.5
-"""How far a slider goes beyond what training saw, as a share of that range, at either end."""
+"""How far a slider extends beyond the training range at either end, as a share of that range."""
 MOST_FREE = 4
-"""Treatments that are brought to either end independently of each other to find a scale for effects."""
+"""Number of treatments moved to either end independently of each other to find a scale for effects."""
 THIS = "this picture"
 """What notes call the photograph, which has no name here."""
 
@@ -47,17 +47,17 @@ class ServedModel:
 
     @property
     def shape(self) -> Preprocessing:
-        """How the model wants a photograph."""
+        """The model's preprocessing of photographs."""
         return Preprocessing.from_dict(self.engine.preprocessing)
 
 
 class Studio:
-    """Answers about photographs.
+    """Answers questions about photographs.
 
     Args:
         models: one or more; the page compares any two of them.
-        examples: prepared pictures at hand, of the size of the first model; others are asked if theirs is the same.
-        limits: of pixels.
+        examples: prepared pictures of the first model's size; other models accept them if theirs is the same.
+        limits: upper limits of the page; None uses the defaults.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Studio:
         self.models, self.examples, self.limits = tuple(models), tuple(examples), limits or Limits()
 
     def warm_up(self) -> None:
-        """Asks each model once, so that the first visitor need not wait for what is loaded late."""
+        """Ask each model once, so that the first visitor does not wait for what is loaded on first use."""
         for model in self.models:
             shape, inputs = model.shape, model.engine.roles.inputs
             grey_CHW = np.full((shape.channels, shape.size, shape.size), 128, dtype=np.uint8)
@@ -76,7 +76,7 @@ class Studio:
             edit_abducted(kept, [{inputs[0].name: inputs[0].high}])
 
     def described(self) -> dict[str, Any]:
-        """All that the page must know before there is a photograph."""
+        """Everything the page must know before there is a photograph."""
         return {
             "models": [_described(model) for model in self.models],
             "examples": len(self.examples),
@@ -86,10 +86,10 @@ class Studio:
         }
 
     def sit(self, sitting: Sitting) -> dict[str, Any]:
-        """Shows a photograph to the first model, which tells whether it can be used; how many faces it has.
+        """Show a photograph to the first model, to check that it can be used; return how many faces it has, and more.
 
         Raises:
-            DataError: not a picture, damaged, too large, or no face where one is asked for.
+            DataError: it is not a picture, is damaged or too large, or has no face although one is required.
         """
         view = self.subject(sitting, 0).picture.view
         return {
@@ -99,11 +99,11 @@ class Studio:
         }
 
     def subject(self, sitting: Sitting, number: int) -> Subject:
-        """The photograph as a model is shown it.
+        """The photograph as shown to a model.
 
         Raises:
-            UsageError: no model of that number, or an example of another size.
-            DataError: as `sit`.
+            UsageError: there is no model of that number, or the example has another size.
+            DataError: as for `sit`.
         """
         if number >= len(self.models):
             raise UsageError(
@@ -117,12 +117,12 @@ class Studio:
         return sitting.subjects[number]
 
     def answer(self, sitting: Sitting, question: Question) -> dict[str, Any]:
-        """Pictures and findings of each model that was asked, effects under one scale.
+        """Pictures and findings of each model that was asked, with effects on one common scale.
 
         Raises:
-            UsageError: an attribute that no model knows, or that one neither knows nor can predict; a value under
-                which no picture comes out.
-            DataError: as `sit`.
+            UsageError: an attribute is unknown to all models, or is neither stated nor predictable; or no finite
+                image results under some value.
+            DataError: as for `sit`.
         """
         edited = [self._edited(sitting, question, number) for number in question.models]
         limit = max(kept.limit for kept, _ in edited)
@@ -135,11 +135,11 @@ class Studio:
         }
 
     def download(self, sitting: Sitting, question: Question) -> bytes:
-        """The counterfactual of the first model that was asked as a PNG, which says what it is.
+        """The counterfactual of the first model that was asked, as a PNG that contains a description of itself.
 
         Raises:
-            UsageError: as `answer`, or an example in native size.
-            DataError: as `answer`, or a photograph that cannot be changed in its own size.
+            UsageError: as for `answer`, or the native size of an example is requested.
+            DataError: as for `answer`, or the photograph cannot be edited at its original size.
         """
         number = question.models[0]
         _, found = self._edited(sitting, question, number)
@@ -183,7 +183,7 @@ def _described(model: ServedModel) -> dict[str, Any]:
 
 
 def _slider(attribute: Attribute) -> dict[str, Any]:
-    """The attribute with the ends of a slider that goes beyond training at both ends."""
+    """The attribute with the ends of its slider, which extends beyond the training range on both sides."""
     margin = BEYOND * ((attribute.high - attribute.low) or 1.0)
     return {
         "name": attribute.name,
@@ -215,7 +215,7 @@ def _picture(sitting: Sitting, model: ServedModel, most_pixels: int) -> Picture:
 
 
 def _abducted(engine: Engine, picture: Picture, stated: Mapping[str, float]) -> Abducted:
-    """Abducts, and finds a scale for the effects: the largest one with sliders at the ends of training's range."""
+    """Abduct, and find a scale for effects: the largest one with sliders at the ends of the training range."""
     kept = abduct_pictures(engine, [picture], stated)
     ends = _ends(engine.roles.treatments)
     (found,) = edit_abducted(kept, ends, noise=0.0, changes=True)
@@ -225,9 +225,9 @@ def _abducted(engine: Engine, picture: Picture, stated: Mapping[str, float]) -> 
 
 
 def _ends(treatments: Sequence[Attribute]) -> list[Intervention]:
-    """Each treatment at each end of training's range, and all at once at every combination of ends.
+    """Each treatment alone at each end of its training range, and all together at every combination of ends.
 
-    Of more than `MOST_FREE`, some go to the same end together.
+    With more than `MOST_FREE` treatments, some move to the same end together.
     """
     alone: list[Intervention] = [{a.name: value} for a in treatments for value in (a.low, a.high)]
     free = min(len(treatments), MOST_FREE)

@@ -1,4 +1,4 @@
-"""Procedural faces with a known causal process: the built-in data set and the test bed of every claim."""
+"""Procedural faces with a known causal process: the built-in data set, and the test bed for every claim."""
 
 from civae_core.synthetic.ageing import IN_TWO_CLASSES, IN_YEARS, Ageing
 from civae_core.synthetic.process import (

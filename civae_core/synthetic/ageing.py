@@ -1,13 +1,13 @@
-"""How a process of faces records age, assigns it, and lets it act: in two classes, or in years.
+"""How the face process represents age, assigns it and lets it act: in two classes, or in years.
 
-Both assign age from the same uniform number u by the same logit of being young, so that with one seed and one overlap
-they are the same people, equally young or old:
+Both assign age from the same uniform noise u and the same logit of being young, so a given seed and overlap yield the
+same people, equally young or old:
 
     in two classes   Young = 1 where u < P(Young=1 | x)
     in years         Age = 18 + 67·q,   logit q = logit u − logit P(Young=1 | x) + logit q₀
 
-A person is called young below 45, where q = q₀. Given x, P(Age ≤ a | x) is then a proportional-odds model: every age
-from 18 to 85 has a positive density, which is uniform where P(Young=1 | x) = q₀.
+Young means younger than 45, the age at which q = q₀. P(Age ≤ a | x) is then a proportional-odds model: given x, every
+age from 18 to 85 has a positive density, which is uniform if P(Young=1 | x) = q₀.
 """
 
 import math
@@ -22,7 +22,7 @@ from civae_core.attributes import Attribute
 
 @dataclass(frozen=True)
 class Progress:
-    """How far each consequence of age has gone, [N]: 0 not at all, 1 as in an old person, up to 1.5 beyond that."""
+    """Progress of each consequence of age, [N]: 0 is none, 1 that of an old person; values go up to 1.5."""
 
     gray: Tensor
     recession: Tensor
@@ -30,42 +30,42 @@ class Progress:
 
 
 class Ageing(Protocol):
-    """Age as one root of the process."""
+    """A representation of age as a root of the process."""
 
     @property
     def root(self) -> Attribute:
-        """The root that says how old a subject is."""
+        """The root attribute that represents age."""
         ...
 
     @property
     def label_above(self) -> dict[str, float]:
-        """The level from which on a consequence is labelled 1."""
+        """For each consequence, the level above which its label is 1."""
         ...
 
     def labels(self, value_N: Tensor) -> dict[str, Tensor]:
-        """Labels 0/1 [N] that are age under another name."""
+        """Further 0/1 labels [N] that are functions of the root's value alone."""
         ...
 
     def assign(self, u_N: Tensor, logit_young_N: Tensor) -> Tensor:
-        """The root's values [N] of people with uniform noise u, by their logit of being young."""
+        """The root's values [N], assigned from uniform noise u and the logit of being young."""
         ...
 
     def randomise(self, u_N: Tensor) -> Tensor:
-        """The root's values [N] where age is independent of everything."""
+        """The root's values [N] if age is independent of everything else."""
         ...
 
     def density(self, value_N: Tensor, logit_young_N: Tensor) -> Tensor:
-        """p(root | x) [N] of given values under `assign`: a probability, or a density per year."""
+        """p(root | x) [N] at the given values under `assign`: a probability, or a density per year."""
         ...
 
     def progress(self, value_N: Tensor) -> Progress:
-        """What age has done at any real value of the root; every part is monotone in it."""
+        """The consequences of age at any real value of the root; each is monotone in it."""
         ...
 
 
 @dataclass(frozen=True)
 class InTwoClasses:
-    """Young, 1 or 0. In between and beyond, old = 1 − Young grows linearly, clamped to [0, 1.5]."""
+    """Young, 1 or 0. At other values, old = 1 − Young is linear, clamped to [0, 1.5]."""
 
     @property
     def root(self) -> Attribute:
@@ -94,11 +94,11 @@ class InTwoClasses:
 
 @dataclass(frozen=True)
 class InYears:
-    """Age in years, 18 to 85 when assigned, any real number under do().
+    """Age in years: 18 to 85 when assigned, any real number under do().
 
-    At 20 and before nothing shows, and such a person looks as with Young=1; at 80 as with Young=0. Hair turns grey
-    from 30 to 70, fastest at 50; the hairline recedes from 20 on and the skin wrinkles from 25 on, evenly, until a
-    face could not follow (at about 110 years).
+    Up to 20 nothing shows, and a subject looks as with Young=1; at 80, as with Young=0. Hair turns grey from 30 to
+    70, fastest at 50. The hairline recedes from 20 on and the skin wrinkles from 25 on, both linearly, up to the
+    limit of what a face can show (at about 110 years).
     """
 
     low: float = 18.0
@@ -145,7 +145,7 @@ class InYears:
         return self.low + self._span * q_N
 
     def _tilt(self, logit_young_N: Tensor) -> Tensor:
-        """exp(logit q₀ − logit P(Young)): the odds by which ages of these people are shifted from uniform ones."""
+        """exp(logit q₀ − logit P(Young)), the odds ratio between these people's ages and uniform ones."""
         q0 = (self.young_below - self.low) / self._span
         return torch.exp(math.log(q0 / (1.0 - q0)) - logit_young_N)
 

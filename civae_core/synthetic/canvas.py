@@ -1,7 +1,7 @@
-"""The picture under construction, and the windows of it that a layer touches.
+"""The image while it is being painted, and windows of it.
 
-A layer computes on a window only: the pixels that its shapes can reach under any pose. That is most of the speed, and
-it makes an intervention local by construction.
+A layer is computed only on a window: the pixels that its shapes can reach in any pose. This gives most of the speed,
+and makes interventions local by construction.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from torch import Tensor
 from civae_core.synthetic.look import MAX_SCALE, MAX_SHIFT, MAX_TILT, MIN_SCALE, Look
 
 Box = tuple[float, float, float, float]
-"""left, top, right, bottom in face coordinates."""
+"""Left, top, right and bottom in face (or body) coordinates."""
 
 
 @dataclass(frozen=True)
@@ -28,27 +28,27 @@ class Window:
 
 @lru_cache(maxsize=256)
 def pixel_range(low: float, high: float, size: int) -> slice:
-    """The pixels whose area meets [low, high] of the image's [−1, 1], one more each side for the edge's ramp."""
+    """The pixels that overlap [low, high] of the image's [−1, 1], and one more on each side for the edge's ramp."""
     first = int((low + 1.0) / 2.0 * size) - 1
     last = int((high + 1.0) / 2.0 * size) + 2
     return slice(max(first, 0), min(max(last, 1), size))
 
 
 class Canvas:
-    """float32 RGB [N, 3, S, S] of N subjects, painted back to front."""
+    """An image of each of N subjects, float32 RGB [N, 3, S, S], painted from back to front."""
 
     def __init__(self, look: Look, size: int) -> None:
         some = look.number["cos"]
         self.size = size
         self.look = look
         self.rgb = torch.empty(len(some), 3, size, size, dtype=some.dtype, device=some.device)
-        # Pixel centres, and a pixel's width in image and (per subject) in face coordinates.
+        # Pixel centres, and the width of a pixel in image and (per subject) in face coordinates.
         self.centres = (torch.arange(size, dtype=some.dtype, device=some.device) + 0.5) * (2.0 / size) - 1.0
         self.image_pixel = 2.0 / size
         self.pixel = self.image_pixel / look.number["scale"]
 
     def body(self, box: Box) -> Window:
-        """A window in body coordinates: shifted with the head, never tilted or scaled."""
+        """A window in body coordinates, which shift with the head but are never tilted or scaled."""
         left, top, right, bottom = box
         rows = pixel_range(top - MAX_SHIFT, bottom + MAX_SHIFT, self.size)
         columns = pixel_range(left - MAX_SHIFT, right + MAX_SHIFT, self.size)
@@ -59,7 +59,7 @@ class Canvas:
         return Window(rows, columns, u.expand(shape), v.expand(shape))
 
     def face(self, box: Box) -> Window:
-        """A window in face coordinates, wide enough for the farthest pose."""
+        """A window in face coordinates, wide enough for every pose."""
         left, top, right, bottom = box
         reach_u, reach_v = max(-left, right) * MAX_TILT, max(abs(top), abs(bottom)) * MAX_TILT
 
@@ -75,16 +75,16 @@ class Canvas:
         return Window(rows, columns, x * n["cos"] + y * n["sin"], y * n["cos"] - x * n["sin"])
 
     def paint(self, window: Window, colour: Tensor, alpha: Tensor, tone: Tensor | None = None) -> None:
-        """Covers by `alpha` [N, h, w] with a colour [N, 3, 1, 1], lit by `tone` [N, h, w].
+        """Blend in a colour [N, 3, 1, 1], lit by `tone` [N, h, w], with opacity `alpha` [N, h, w].
 
-        Where alpha is 1 nothing of what lay below is left, not even in the last bit.
+        Where alpha is 1, nothing of what lies below remains, to the last bit.
         """
         below = self.rgb[:, :, window.rows, window.columns]
         below *= (1.0 - alpha)[:, None]
         below += colour * (alpha if tone is None else alpha * tone)[:, None]
 
     def shade(self, window: Window, factor: Tensor) -> None:
-        """Multiplies by `factor` [N, h, w]."""
+        """Multiply a window by `factor` [N, h, w]."""
         self.rgb[:, :, window.rows, window.columns] *= factor[:, None]
 
     def number(self, name: str) -> Tensor:

@@ -1,12 +1,12 @@
-"""The built-in faces as a CelebA-layout tree, for trying the CelebA path where there is no CelebA (docs/method.md).
+"""The built-in faces in CelebA's folder layout, to exercise the CelebA code path without CelebA (docs/method.md).
 
     FOLDER/img_align_celeba/000001.jpg …     178 × 218
     FOLDER/list_attr_celeba.txt              a count, a header, then a row of −1/1 for each image
     FOLDER/list_eval_partition.txt           0 train, 1 valid, 2 test
-    FOLDER/faces.json                        how they were drawn: whose folder this is
+    FOLDER/faces.json                        how they were drawn, which marks the folder as ours
 
-The lists come last, so a tree that was interrupted is not taken for a whole one; repeated, the same call draws
-what is missing.
+The lists are written last, so that an interrupted tree is not mistaken for a complete one; repeating the same call
+draws the missing images.
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ from civae_core.synthetic.process import ATTRIBUTES, FaceProcess, Subjects
 
 IMAGES, LABELS, PARTITION = "img_align_celeba", "list_attr_celeba.txt", "list_eval_partition.txt"
 COLUMNS: tuple[str, ...] = tuple(attribute.name for attribute in ATTRIBUTES if attribute.kind == "binary")
-"""The columns of the list of attributes; CelebA has no continuous ones, so Skin_Tone is left out."""
+"""The columns of the attribute list; CelebA has no continuous attributes, so Skin_Tone is left out."""
 
 JPEG_QUALITY = 95
 _FACTS = "faces.json"
@@ -36,7 +36,7 @@ _CHUNK = 64  # portraits in memory at a time
 
 @dataclass(frozen=True)
 class CelebaTree:
-    """What a tree holds; `fresh` is False where it was there already."""
+    """The contents of a tree; `fresh` is False if it was already complete."""
 
     images: int
     splits: dict[str, int]
@@ -46,13 +46,13 @@ class CelebaTree:
 def write_celeba_tree(
     folder: Path, *, count: int, seed: int, overlap: float, overwrite: bool = False
 ) -> CelebaTree:
-    """Writes `count` faces: 80 % train and follow the process; 10 % validate and 10 % test, all cells populated.
+    """Write `count` faces: 80 % train, following the process; 10 % valid and 10 % test, randomised to fill all cells.
 
     Args:
-        folder: new, empty, or left by an earlier call.
-        seed: of the people.
-        overlap: as `FaceProcess` has it, in (0, 1].
-        overwrite: replace what an earlier call with other arguments left.
+        folder: a folder that is new, empty, or was written by an earlier call.
+        seed: seed of the people.
+        overlap: overlap of the `FaceProcess`, in (0, 1].
+        overwrite: replace the faces of an earlier call, whatever its arguments.
 
     Raises:
         UsageError: the folder holds something else; fewer than 10 faces; an overlap outside (0, 1].
@@ -104,11 +104,11 @@ def _file_name(row: int) -> str:
 
 
 def _claim(folder: Path, facts: dict[str, Any], *, overwrite: bool) -> bool:
-    """Makes the folder ready for these faces; True if it holds them all already.
+    """Prepare the folder for these faces; returns True if it already holds all of them.
 
     Raises:
-        UsageError: it holds something else.
-        CivaeError: it cannot be written.
+        UsageError: the folder holds something else.
+        CivaeError: the folder cannot be written.
     """
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"--out {folder} is a file", hint="name a new folder")
@@ -132,12 +132,12 @@ def _claim(folder: Path, facts: dict[str, Any], *, overwrite: bool) -> bool:
     write_json(folder / _FACTS, facts | {"civae": __version__})
     make_folder(folder / IMAGES)
     for path in (folder / IMAGES).glob(".*.jpg.*.tmp"):
-        path.unlink(missing_ok=True)  # a killed call was writing it
+        path.unlink(missing_ok=True)  # left by a call that was killed
     return False
 
 
 def _read_facts(folder: Path) -> dict[str, Any] | None:
-    """What an earlier call drew, or None where no call did."""
+    """The arguments of the earlier call that wrote `folder`, or None if there was none."""
     try:
         facts = read_json(folder / _FACTS)
     except (OSError, ValueError):
@@ -148,7 +148,7 @@ def _read_facts(folder: Path) -> dict[str, Any] | None:
 
 
 def _remove_ours(folder: Path) -> None:
-    """Deletes what a call writes and nothing else; the lists go first, so no half is taken for whole."""
+    """Delete only what a call writes; the lists go first, so that no partial tree is mistaken for a complete one."""
     try:
         for name in (LABELS, PARTITION):
             (folder / name).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""A data set of faces: who trains, as the process has it, and who is held out, so that every cell is tested."""
+"""A data set of faces: the training split follows the process; held-out faces are randomised to cover every cell."""
 
 import torch
 
@@ -7,7 +7,7 @@ from civae_core.synthetic.process import FaceProcess, Subjects
 
 
 def split_sizes(count: int) -> tuple[int, int, int]:
-    """How many of `count` faces train, validate and test: 80, 10 and 10 %.
+    """Sizes of the training, validation and test splits of `count` faces: 80, 10 and 10 %.
 
     Raises:
         UsageError: fewer than 10 faces.
@@ -19,7 +19,7 @@ def split_sizes(count: int) -> tuple[int, int, int]:
 
 
 def require_overlap(overlap: float) -> None:
-    """Refuses an overlap outside (0, 1] with a UsageError."""
+    """Raise a UsageError for an overlap outside (0, 1]."""
     if not 0 < overlap <= 1:
         raise UsageError(
             f"--overlap {overlap:g} is outside (0, 1]",
@@ -28,7 +28,7 @@ def require_overlap(overlap: float) -> None:
 
 
 def people(process: FaceProcess, rows: range, train: int) -> Subjects:
-    """The subjects at `rows` of a data set: those below `train` follow the process, the others are randomised."""
+    """The subjects at `rows` of a data set: rows below `train` follow the process, the others are randomised."""
     seen = range(min(rows.start, train), min(rows.stop, train))
     unseen = range(max(rows.start, train), max(rows.stop, train))
     parts = (

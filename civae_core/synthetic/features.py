@@ -1,4 +1,4 @@
-"""Layers of the face: skin, ears, age, nose, eyes, beard, mouth, brows, glasses."""
+"""The layers of the face: skin, ears, signs of age, nose, eyes, beard, mouth, brows, glasses."""
 
 import torch
 from torch import Tensor
@@ -29,20 +29,20 @@ def draw_ears(canvas: Canvas) -> None:
 
 
 def _head(canvas: Canvas, u: Tensor, v: Tensor) -> Tensor:
-    """Squared radius of the head's outline: 1 on the edge, 0 in the centre."""
+    """Squared radius relative to the head's outline: 1 on the outline, 0 in the centre."""
     n = canvas.number
     dv = v - HEAD_V
     low = dv.clamp(min=0.0) / (n("chin") - HEAD_V)
     low2 = low * low
     a = u / n("width") * (1.0 + n("taper") * low2)
     a2, b = a * a, dv.clamp(max=0.0) / (HEAD_V - SKULL_TOP)
-    # Squares the jaw, as in a squircle; only within the unit square, outside of which it would turn inside out.
+    # Make the jaw squarer, as in a squircle; only within the unit square, outside of which the sign would flip.
     square = n("squareness") * a2.clamp(max=1.0) * low2.clamp(max=1.0)
     return a2 + b * b + low2 - square
 
 
 def draw_skin(canvas: Canvas) -> None:
-    """The head with its shading, sockets, cheeks and the chin's roundness."""
+    """Draw the shaded head and the blush of the cheeks."""
     n = canvas.number
     window = canvas.face(_FACE_BOX)
     u, v = window.u, window.v
@@ -57,7 +57,7 @@ def draw_skin(canvas: Canvas) -> None:
 
 
 def draw_age(canvas: Canvas) -> None:
-    """Lines of the forehead, between nose and mouth, beside and under the eyes; nothing at level 0."""
+    """Draw lines on the forehead, from nose to mouth, below the mouth, beside and under the eyes; none at level 0."""
     n = canvas.number
     level = n("wrinkles")
 
@@ -89,7 +89,7 @@ def draw_age(canvas: Canvas) -> None:
 
 
 def draw_nose(canvas: Canvas) -> None:
-    """Bridge in half shadow, light on the tip, wings and nostrils."""
+    """Draw the nose: a bridge in half shadow, light on the tip, wings and nostrils."""
     n = canvas.number
     window = canvas.face((-0.14, -0.16, 0.14, 0.26))
     u, v = window.u, window.v
@@ -106,7 +106,7 @@ def draw_nose(canvas: Canvas) -> None:
 
 
 def draw_eyes(canvas: Canvas) -> None:
-    """Sockets, almond-shaped whites, irises, pupils, catch-lights, lids."""
+    """Draw sockets, almond-shaped whites, irises, pupils, catch-lights, lids and lashes."""
     n = canvas.number
     window = canvas.face((-0.36, -0.19, 0.36, 0.08))
     u = window.u.abs() - n("eye_u")
@@ -120,7 +120,7 @@ def draw_eyes(canvas: Canvas) -> None:
     inside = coverage(torch.maximum(top - v, v - bottom), canvas.pixel) * (span > 0)
     shadow = 0.90 - 0.22 * soft(v - top, 0.03)
     canvas.paint(window, canvas.colour("white"), inside, shadow)
-    # The gaze goes the same way in both eyes, so u is mirrored back.
+    # Both eyes look in the same direction, so undo the mirroring of u.
     sign = torch.sign(window.u)
     across = u * sign - n("gaze")
     radius = (across * across + v * v).sqrt_()
@@ -148,7 +148,7 @@ def draw_brows(canvas: Canvas) -> None:
 
 
 def draw_mouth(canvas: Canvas) -> None:
-    """Lips along a curve that rises to the corners with a smile, opening over teeth."""
+    """Draw lips along a curve whose corners rise with a smile, opening over teeth."""
     n = canvas.number
     window = canvas.face((-0.26, 0.22, 0.26, 0.54))
     u = window.u
@@ -171,7 +171,7 @@ def draw_mouth(canvas: Canvas) -> None:
 
 
 def draw_beard(canvas: Canvas) -> None:
-    """Full beard or goatee, textured; nothing at level 0."""
+    """Draw a full beard or a goatee, textured; none at level 0."""
     n = canvas.number
     window = canvas.face((-0.53, -0.02, 0.53, 0.74))
     u, v = window.u, window.v
@@ -179,7 +179,7 @@ def draw_beard(canvas: Canvas) -> None:
     radius2 = _head(canvas, u, v - n("beard_length") * smoothstep(v, 0.30, 0.60))
     jaw = (radius2.sqrt_() - 1.0) * n("width")
     ratio = side / n("width")
-    # The upper edge: under the nose, down beside the mouth, up along the cheek to the ear.
+    # The upper edge runs under the nose, down beside the mouth, and up along the cheek to the ear.
     edge = 0.335 - 0.10 * soft(side, 0.24) - 0.30 * ratio * ratio * ratio
     full = torch.maximum(jaw, edge - v)
     goatee = torch.maximum(torch.maximum(jaw, ellipse(u, v - 0.43, 0.20, 0.205)), 0.235 - v)
@@ -191,7 +191,7 @@ def draw_beard(canvas: Canvas) -> None:
 
 
 def draw_glasses(canvas: Canvas) -> None:
-    """Frames, bridge and arms, with a faint sheen on the glass; nothing at level 0."""
+    """Draw frames, bridge and arms, with a faint sheen on the glass; none at level 0."""
     n = canvas.number
     window = canvas.face((-0.52, -0.20, 0.52, 0.12))
     side, v = window.u.abs(), window.v - n("eye_v") - 0.012

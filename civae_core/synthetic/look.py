@@ -1,7 +1,7 @@
-"""What a subject looks like: roots, consequences and noise turned into geometry and colours.
+"""The look of a subject: geometry and colours computed from roots, consequences and noise.
 
 Units: face coordinates (u right, v down, origin between the eyes and the mouth, 1 is half an image at scale 1). All
-numbers come as [N, 1, 1] and all colours as [N, 3, 1, 1], ready to broadcast over planes.
+numbers are [N, 1, 1] and all colours [N, 3, 1, 1], so that they broadcast over planes.
 """
 
 from collections.abc import Mapping
@@ -16,23 +16,23 @@ from civae_core.synthetic.noise import column
 
 @dataclass(frozen=True)
 class Look:
-    """Numbers by name [N, 1, 1] and colours by name [N, 3, 1, 1] of N subjects; see `look_of` for their meaning."""
+    """Numbers [N, 1, 1] and colours [N, 3, 1, 1] of N subjects by name; see `look_of` for their meaning."""
 
     number: Mapping[str, Tensor]
     colour: Mapping[str, Tensor]
 
 
-# The head: its middle, and the top of the skull.
+# Heights of the head's middle and of the top of the skull.
 HEAD_V, SKULL_TOP = -0.04, -0.70
 
-# The farthest that a pose goes; windows of pixels are sized by these.
+# Limits of the pose, from which the windows of pixels are sized.
 MAX_SHIFT = 0.05
 MAX_TILT = 0.13
 MIN_SCALE, MAX_SCALE = 1.03, 1.14
 
 
 def look_of(noise_NK: Tensor, roots: Mapping[str, Tensor], levels: Mapping[str, Tensor]) -> Look:
-    """Geometry and colours of N subjects. Exact operations only, as in `shapes`."""
+    """Geometry and colours of N subjects; like `shapes`, uses no operation whose rounding depends on the batch."""
 
     def unit(source: str) -> Tensor:
         return column(noise_NK, source)
@@ -47,7 +47,7 @@ def look_of(noise_NK: Tensor, roots: Mapping[str, Tensor], levels: Mapping[str, 
     def by_sex(woman: float | Tensor, man: float | Tensor) -> Tensor:
         return woman + (man - woman) * male
 
-    # Tangent of the tilt; cos = 1/sqrt(1 + tan²) avoids functions that round differently by batch.
+    # Tangent of the tilt; cos = 1/sqrt(1 + tan²) avoids functions whose rounding depends on the batch.
     tilt = around("tilt", 0.0, MAX_TILT)
     cos = 1.0 / (1.0 + tilt * tilt).sqrt()
     scale = MIN_SCALE + (MAX_SCALE - MIN_SCALE) * unit("scale")

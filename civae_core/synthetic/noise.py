@@ -1,8 +1,8 @@
-"""Exogenous noise, counter-based: block b of a stream depends on (seed, stream, b) and on nothing else.
+"""Exogenous noise, counter-based: block b of a stream depends only on (seed, stream, b).
 
-A subject's noise is a row of uniforms in [0,1), one column for each named source. Rows come in blocks of
-`BLOCK` subjects, each from a generator of its own, so that subject i is the same whoever asks for it, in
-whatever batch. Everything random about a face is in its row.
+A subject's noise is a row of uniforms in [0,1) with one column per named source; it contains everything random about
+a face. Rows are drawn in blocks of `BLOCK` subjects, each block from its own generator, so subject i is the same in
+any batch.
 """
 
 import torch
@@ -45,7 +45,7 @@ _COLUMN = {name: column for column, name in enumerate(SOURCES)}
 
 
 def _mix(value: int) -> int:
-    """A bijection of 32-bit integers that scatters neighbours (the finaliser of MurmurHash3)."""
+    """A bijection of 32-bit integers that scatters neighbouring values (the finaliser of MurmurHash3)."""
     value &= 0xFFFFFFFF
     value = ((value ^ (value >> 16)) * 0x85EBCA6B) & 0xFFFFFFFF
     value = ((value ^ (value >> 13)) * 0xC2B2AE35) & 0xFFFFFFFF
@@ -53,18 +53,18 @@ def _mix(value: int) -> int:
 
 
 def _block(seed: int, stream: int, block: int) -> Tensor:
-    # torch's CPU generator keeps 32 bits of its seed; adding the block inside the bijection rules out that two
-    # blocks of one stream coincide.
+    # torch's CPU generator keeps 32 bits of its seed. The block is added inside the bijection, so that no two blocks
+    # of a stream coincide.
     key = _mix(_mix(seed) ^ _mix((seed >> 32) + 1) ^ _mix(stream + 0x9E3779B9))
     generator = torch.Generator().manual_seed(_mix(key + block))
     return torch.rand(len(SOURCES), BLOCK, generator=generator).T
 
 
 def draw(seed: int, stream: int, start: int, count: int) -> Tensor:
-    """Noise of the subjects of every block that [start, start + count) touches, float32 [blocks · BLOCK, K].
+    """Noise of all subjects in the blocks that overlap [start, start + count), float32 [blocks · BLOCK, K].
 
-    Row 0 is subject `start // BLOCK * BLOCK`. Whole blocks, because functions such as exp may round
-    differently by a tensor's length: what needs them is computed on blocks and sliced afterwards.
+    Row 0 is subject `start // BLOCK * BLOCK`. Whole blocks are returned because the rounding of functions such as exp
+    may depend on a tensor's length: callers apply these to whole blocks and slice afterwards.
     """
     blocks = range(start // BLOCK, -(-(start + count) // BLOCK))
     return torch.cat([_block(seed, stream, block) for block in blocks] or [torch.empty(0, len(SOURCES))])

@@ -1,4 +1,4 @@
-"""Portraits in CelebA's format: 178 × 218 pixels, the face where CelebA's aligned faces are."""
+"""Portraits in CelebA's format: 178 × 218 pixels, with the face placed as in CelebA's aligned images."""
 
 import torch
 from torch import Tensor
@@ -10,17 +10,17 @@ from civae_core.synthetic.process import Subjects
 from civae_core.synthetic.renderer import draw, expose
 from civae_core.synthetic.surroundings import draw_backdrop
 
-# A square of this side has the eyes 40 pixels apart on average, as CelebA's are. At the foot of the portrait it
-# puts them at row 113; CelebA's are at 111.
+# In a square of this side the eyes are 40 pixels apart on average, as in CelebA. With the square at the foot of the
+# portrait they are at row 113; CelebA's are at 111.
 _SQUARE = 200
-_CHUNK = 8  # portraits rendered together, about as many pixels as `render` takes
+_CHUNK = 8  # portraits rendered together, about as many pixels as `render` takes at once
 
 
 def render_portraits(subjects: Subjects) -> Tensor:
-    """Photographs uint8 [N, 3, 218, 178]; a subject's is the same alone and in any batch.
+    """Render photographs, uint8 [N, 3, 218, 178]; a subject's photograph does not depend on its batch.
 
     The scene is that of `FaceProcess.render` at 200 pixels, without 11 columns on either side and with 18 more rows
-    of backdrop above.
+    of backdrop at the top.
     """
     out = torch.empty(len(subjects), 3, HEIGHT, WIDTH, dtype=torch.uint8, device=subjects.noise_NK.device)
     with torch.inference_mode():
@@ -33,7 +33,7 @@ def render_portraits(subjects: Subjects) -> Tensor:
 
 
 def _scene(look: Look) -> Tensor:
-    """float32 RGB [N, 3, 218, 178]."""
+    """The scene before the sensor: float32 RGB [N, 3, 218, 178]."""
     side = (_SQUARE - WIDTH) // 2
     behind = Canvas(look, _SQUARE)
     draw_backdrop(behind)

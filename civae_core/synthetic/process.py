@@ -1,22 +1,22 @@
 """Faces with a known causal process (docs/method.md): who is photographed, and what age does to them.
 
 Stage 1, roots. Male, Smiling, Eyeglasses, Blond_Hair, Blue_Eyes and Skin_Tone are drawn jointly. Their associations
-say who was photographed, not what causes what: blond people more often have blue eyes, men more often wear
-glasses and smile less. The treatment Young is assigned last, given the covariates x, by
+reflect who was photographed and are not causal: blond people more often have blue eyes, men more often wear glasses
+and smile less. The treatment Young is assigned last, given the covariates x, by
 
     logit P(Young=1 | x) = c + s · (score(x) − c),    s = 1/overlap − 1
 
-so overlap = 1 is a randomised experiment, 0.5 is like CelebA (women about 7 young to 1 old, men about 1.7 to 1) and
-towards 0 the covariates nearly decide. Pose, light, backdrop, clothes and the person's own shape are unlabelled.
-Told in years, the treatment is Age instead, and Young is what a person below 45 is called (see `ageing`).
+so overlap = 1 is a randomised experiment, 0.5 is like CelebA (women about 7 young to 1 old, men about 1.7 to 1), and
+towards 0 the covariates nearly determine Young. Pose, light, backdrop, clothes and the shape of the face are not
+labelled. With age in years, the treatment is Age instead, and Young is a label for people below 45 (see `ageing`).
 
-Stage 2, consequences. Structural equations with exogenous noise that was drawn once:
+Stage 2, consequences. Structural equations with each subject's exogenous noise, drawn once:
 
     Male          → Beard, hair length, jaw, brows, lips
     Young (& Male)→ Gray_Hair (everybody), Receding_Hairline (men), Wrinkles (everybody)
 
-`Subjects.under` is do(): it sets roots, holds the noise and all other roots, and so recomputes the consequences of
-the same subject. Labels of consequences are thresholds of continuous levels.
+`Subjects.under` is do(): it sets roots and keeps the noise and all other roots, from which the same subject's
+consequences are then recomputed. The labels of consequences are thresholded continuous levels.
 """
 
 from collections.abc import Mapping
@@ -50,18 +50,18 @@ _CONSEQUENCES: tuple[Attribute, ...] = (
 
 
 def roots_of(ageing: Ageing) -> tuple[Attribute, ...]:
-    """What do() can set, age first."""
+    """The attributes that do() can set, age first."""
     return (ageing.root, *_COVARIATES)
 
 
 ATTRIBUTES: tuple[Attribute, ...] = (*roots_of(IN_TWO_CLASSES), *_CONSEQUENCES)
-"""The table's columns where age is Young."""
+"""The table's columns if age is represented by Young."""
 AGE_ATTRIBUTES: tuple[Attribute, ...] = (
     *roots_of(IN_YEARS),
     *_CONSEQUENCES,
     Attribute("Young", "binary"),
 )
-"""The table's columns where age is in years."""
+"""The table's columns if age is in years."""
 
 ROLES = AttributeRoles.assign(
     ATTRIBUTES,
@@ -69,7 +69,7 @@ ROLES = AttributeRoles.assign(
     covariates=[a.name for a in _COVARIATES],
     descendants=["Gray_Hair", "Receding_Hairline", "Wrinkles"],
 )
-"""The roles for treatment Young. Beard is held out: it goes with Male, and age does not cause it.
+"""The roles for treatment Young. Beard is held out: Male causes it, and age does not.
 
 For treatment Male the descendants would be Beard and Receding_Hairline.
 """
@@ -88,11 +88,11 @@ def attributes_of(ageing: Ageing) -> tuple[Attribute, ...]:
 
 
 def roles_of(ageing: Ageing) -> AttributeRoles:
-    """The roles where age is the treatment."""
+    """The roles with age as the treatment."""
     return ROLES if ageing == IN_TWO_CLASSES else AGE_ROLES
 
 
-# Who is photographed: P(root = 1), (women, men) or (not blond, blond).
+# Who is photographed: P(root = 1), as (women, men) or (not blond, blond).
 _P_MALE = 0.42
 _P_SMILING = (0.54, 0.42)
 _P_EYEGLASSES = (0.08, 0.18)
@@ -114,7 +114,8 @@ _STEEPEST = 20.0
 class Subjects:
     """N people: their exogenous noise, and the values of their roots (factual, or as set by do()).
 
-    noise_NK float32 [N, K], uniforms of `noise.SOURCES`; roots: name → float32 [N], among them the root of `ageing`.
+    noise_NK: float32 [N, K], uniforms in the order of `noise.SOURCES`. roots: name → float32 [N], including the root
+    of `ageing`.
     """
 
     noise_NK: Tensor
@@ -130,18 +131,18 @@ class Subjects:
         return replace(self, noise_NK=self.noise_NK[rows], roots=roots)
 
     def to(self, device: torch.device | str) -> "Subjects":
-        """The same subjects on another device, where they are then rendered."""
+        """The same subjects on another device, on which they will be rendered."""
         roots = {name: value.to(device) for name, value in self.roots.items()}
         return replace(self, noise_NK=self.noise_NK.to(device), roots=roots)
 
     def under(self, do: Mapping[str, float | Tensor | str]) -> "Subjects":
-        """The same subjects under do(): given roots are set, all noise and all other roots stay.
+        """The same subjects under do(): the given roots are set; all noise and all other roots are kept.
 
         A value is a number, a tensor [N], or "flip" for the other value of a binary root. Any real dose is allowed;
-        what it does to the face is monotone, and clamped where a face could not follow.
+        its effect on the face is monotone, and clamped to what a face can show.
 
         Raises:
-            UsageError: not a root, a value of another kind, or a tensor of another length.
+            UsageError: a name is not a root, a value is of the wrong kind, or a tensor has the wrong length.
         """
         roots = dict(self.roots)
         for name, value in do.items():
@@ -171,16 +172,16 @@ class Subjects:
 
     @cached_property
     def levels(self) -> dict[str, Tensor]:
-        """What the roots cause, as continuous levels [N]: 0 is none, 1 is full; age can push some beyond 1.
+        """Consequences of the roots, as continuous levels [N]: 0 is none, 1 is full; age can push some beyond 1.
 
-        Every level is non-decreasing in age. Only additions, products, quotients and comparisons, so a subject's
+        Every level is non-decreasing in age. Only sums, products, quotients and comparisons are used, so a subject's
         levels do not depend on the batch.
         """
         own = self._own
         age = self.ageing.progress(self.roots[self.ageing.root.name])
         male = self.roots["Male"].clamp(0.0, 1.0)
-        # How far a person will respond cannot be read off the young face, so no method can know it. The spread is
-        # kept narrow: what cannot be known bounds the error of every method from below.
+        # How strongly a person will age cannot be seen in the young face, so no method can know it, and its spread
+        # bounds the error of every method from below. The spread is therefore kept narrow.
         grays = 0.80 + 0.25 * own("grays")
         recedes = 0.45 + 0.60 * own("recedes")
         wrinkles = 0.55 + 0.50 * own("wrinkles")
@@ -194,7 +195,7 @@ class Subjects:
 
     @cached_property
     def attributes_NA(self) -> Tensor:
-        """The table's rows, float32 [N, A] as in `attributes_of`: roots as they are, consequences as 0/1 labels."""
+        """The table's rows, float32 [N, A] in the order of `attributes_of`: roots, and 0/1 labels of consequences."""
         above = {"Beard": _BEARD_ABOVE, **self.ageing.label_above}
         labels = {name: (level > above[name]).float() for name, level in self.levels.items()}
         columns = {**self.roots, **labels, **self.ageing.labels(self.roots[self.ageing.root.name])}
@@ -208,16 +209,16 @@ _BEARD_ABOVE = 0.35
 
 
 class FaceProcess:
-    """The process at one seed, overlap and image size; it holds no state beyond these.
+    """The face process for one seed, overlap, image size and representation of age; it has no other state.
 
     Args:
-        overlap: 1 randomised, 0.5 like CelebA, towards 0 nearly deterministic; below 1/21 it stays as steep.
-        seed: any non-negative integer; another seed is other people.
+        overlap: 1 is randomised, 0.5 like CelebA, towards 0 nearly deterministic; values below 1/21 act as 1/21.
+        seed: any non-negative integer; another seed gives other people.
         size: height and width of rendered images, 32 to 256.
-        ageing: how age is told: Young, or Age in years. The people, and how young or old they are, stay the same.
+        ageing: how age is represented: Young, or Age in years. The people, and who is young, are the same in both.
 
     Raises:
-        UsageError: a setting out of its range.
+        UsageError: a setting is out of range.
     """
 
     def __init__(
@@ -237,10 +238,11 @@ class FaceProcess:
         self.ageing = ageing
 
     def subjects(self, start: int, count: int, randomised: bool = False) -> Subjects:
-        """Subjects start … start + count − 1; subject i is the same whatever it is asked with.
+        """Subjects start … start + count − 1; subject i does not depend on which others are requested.
 
-        With `randomised`, roots keep their own frequencies but lose their associations, Male and Young are fair coins
-        and Age is uniform, so that every cell is populated; these are other people than the same numbers without it.
+        With `randomised`, roots keep their marginal frequencies but lose their associations, except that Male and
+        Young are fair coins and Age is uniform; every cell is then populated. These are other people than those with
+        the same numbers without it.
         """
         if start < 0 or count < 0:
             raise UsageError(
@@ -256,11 +258,11 @@ class FaceProcess:
         return drawn[first : first + count]
 
     def propensity(self, roots: Mapping[str, Tensor]) -> Tensor:
-        """The true P(Young=1 | x) [N] by which subjects that are not randomised are assigned."""
+        """The true P(Young=1 | x) [N] under which subjects that are not randomised are assigned."""
         return torch.sigmoid(self._logit_young(roots))
 
     def treatment_density(self, roots: Mapping[str, Tensor]) -> Tensor:
-        """The true p(t | x) [N] of the age that `roots` have: a probability of Young, a density per year of Age."""
+        """The true p(t | x) [N] at the age in `roots`: a probability for Young, a density per year for Age."""
         return self.ageing.density(roots[self.ageing.root.name], self._logit_young(roots))
 
     def _logit_young(self, roots: Mapping[str, Tensor]) -> Tensor:
@@ -271,12 +273,12 @@ class FaceProcess:
         return _LOGIT_C + slope * (score - _LOGIT_C)
 
     def render(self, subjects: Subjects) -> Tensor:
-        """Their photographs, uint8 [N, 3, size, size], on the subjects' device."""
+        """Render photographs of the subjects, uint8 [N, 3, size, size], on their device."""
         return render(subjects.noise_NK, subjects.roots, subjects.levels, self.size)
 
 
 def _roots(noise_NK: Tensor, randomised: bool) -> dict[str, Tensor]:
-    """The covariates [N], with the associations of who was photographed or, `randomised`, without them."""
+    """The covariates [N], with the associations of who was photographed or, if `randomised`, without them."""
 
     def chance(source: str, p: float | Tensor) -> Tensor:
         return (noise.column(noise_NK, source) < p).float()

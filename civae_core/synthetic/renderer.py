@@ -1,4 +1,4 @@
-"""From looks to photographs: layers painted back to front, in chunks that stay in the cache."""
+"""Renders looks as photographs: layers painted from back to front, in chunks of subjects that stay in the cache."""
 
 from collections.abc import Mapping
 
@@ -27,12 +27,12 @@ from civae_core.synthetic.surroundings import (
     hair_outline,
 )
 
-# Pixels rendered together. Fewer cost more calls, more cost memory and cache: measured flat from here on.
+# Pixels rendered together. Fewer need more calls; more need memory and cache, and were measured to be no faster.
 _CHUNK_PIXELS = 64 * 64 * 64
 
 
 def render(noise_NK: Tensor, roots: Mapping[str, Tensor], levels: Mapping[str, Tensor], size: int) -> Tensor:
-    """Photographs uint8 [N, 3, size, size]; a subject's is the same alone and in any batch."""
+    """Render photographs, uint8 [N, 3, size, size]; a subject's photograph does not depend on its batch."""
     count = len(noise_NK)
     out = torch.empty(count, 3, size, size, dtype=torch.uint8, device=noise_NK.device)
     step = max(1, _CHUNK_PIXELS // (size * size))
@@ -49,7 +49,7 @@ def render(noise_NK: Tensor, roots: Mapping[str, Tensor], levels: Mapping[str, T
 
 
 def draw(look: Look, size: int) -> Tensor:
-    """The scene before the sensor: float32 RGB [N, 3, size, size], about [0, 1], not clamped."""
+    """The scene before the sensor: float32 RGB [N, 3, size, size], about in [0, 1] but not clamped."""
     canvas = Canvas(look, size)
     draw_backdrop(canvas)
     draw_clothes(canvas)
@@ -70,14 +70,14 @@ def draw(look: Look, size: int) -> Tensor:
 
 
 def expose(scene_N3HW: Tensor, look: Look) -> Tensor:
-    """Adds the sensor's grain and quantises, uint8 [N, 3, H, W].
+    """Add the sensor's grain and quantise to uint8 [N, 3, H, W].
 
-    The grain is white noise, an integer hash of (subject, pixel): the same under do(), whatever the batch.
+    The grain is white noise, an integer hash of (subject, pixel): it is the same under do() and in any batch.
     """
     height, width = scene_N3HW.shape[-2:]
     key_N11 = (look.number["grain_key"] * 16_777_216.0).to(torch.int32)
     pixel_HW = torch.arange(height * width, dtype=torch.int32, device=key_N11.device).view(height, width)
-    # int32 products wrap around, which is what scatters the bits.
+    # int32 products wrap around, which scatters the bits.
     hashed = (pixel_HW + key_N11 * 40_503) * -1_640_531_535
     for shift, factor in ((15, -2_048_144_777), (13, 668_265_263)):
         hashed ^= hashed >> shift

@@ -1,8 +1,8 @@
 """Signed distances and soft strokes, on planes [N, h, w] with per-subject parameters [N, 1, 1].
 
-Distances are negative inside, in the units of the coordinates. Nothing here or in the renderer uses an operation
-that may round differently by position or length of a tensor (exp, sin, fused multiply-adds), so that an image
-has the same bits alone and in any batch.
+Distances are negative inside, in the units of the coordinates. Neither this module nor the renderer uses operations
+whose rounding may depend on the position in a tensor or on its length (exp, sin, fused multiply-adds), so an image
+is the same to the bit in any batch.
 """
 
 import torch
@@ -12,12 +12,12 @@ Number = Tensor | float
 
 
 def coverage(distance: Tensor, pixel: Number) -> Tensor:
-    """How much of a pixel lies inside, 0..1: a one-pixel ramp across the edge."""
+    """The share of a pixel that lies inside, in [0, 1]: a ramp of one pixel across the edge."""
     return (0.5 - distance / pixel).clamp_(0.0, 1.0)
 
 
 def ellipse(u: Tensor, v: Tensor, radius_u: Number, radius_v: Number) -> Tensor:
-    """Distance to an ellipse at the origin, first order: exact on the edge, good to some percent near it."""
+    """Distance to an ellipse at the origin, to first order: exact on the edge, within a few percent near it."""
     a, b = u / radius_u, v / radius_v
     level = (a * a + b * b).sqrt_()
     slope = (a / radius_u).square_().add_((b / radius_v).square_()).sqrt_().clamp_(min=1e-6)
@@ -25,7 +25,7 @@ def ellipse(u: Tensor, v: Tensor, radius_u: Number, radius_v: Number) -> Tensor:
 
 
 def dome(u: Tensor, v: Tensor, half_width: Number, height: Number) -> Tensor:
-    """Distance to an arch: a half ellipse above v = 0, straight walls for ever below it."""
+    """Distance to an arch: a half ellipse above v = 0 (v < 0), and straight, endless walls below."""
     a, b = u / half_width, v.clamp(max=0.0) / height
     return ((a * a + b * b).sqrt_() - 1.0) * half_width
 
@@ -39,14 +39,14 @@ def segment(u: Tensor, v: Tensor, start: tuple[Number, Number], end: tuple[Numbe
 
 
 def rounded_box(u: Tensor, v: Tensor, half_u: Number, half_v: Number, radius: Number) -> Tensor:
-    """Distance to an axis-parallel box at the origin with rounded corners."""
+    """Distance to an axis-aligned box at the origin with rounded corners."""
     a, b = u.abs() - (half_u - radius), v.abs() - (half_v - radius)
     outside = (a.clamp(min=0.0).square_() + b.clamp(min=0.0).square_()).sqrt_()
     return outside + torch.maximum(a, b).clamp_(max=0.0) - radius
 
 
 def smooth_union(first: Tensor, second: Tensor, blend: Number) -> Tensor:
-    """Distance to two shapes together, their meeting rounded over `blend`."""
+    """Distance to the union of two shapes, with the join rounded over `blend`."""
     near = (1.0 - (first - second).abs_() / blend).clamp_(min=0.0)
     return torch.minimum(first, second) - (0.25 * blend) * near * near
 
@@ -57,11 +57,11 @@ def soft(distance: Tensor, width: Number) -> Tensor:
 
 
 def smoothstep(x: Tensor, low: Number, high: Number) -> Tensor:
-    """0 below `low`, 1 above `high`, a smooth cubic between."""
+    """0 below `low`, 1 above `high`, and a smooth cubic in between."""
     t = ((x - low) / (high - low)).clamp_(0.0, 1.0)
     return t * t * (3.0 - 2.0 * t)
 
 
 def triangle_wave(x: Tensor) -> Tensor:
-    """Period 1, between −1 and 1."""
+    """A triangle wave of period 1 between −1 and 1."""
     return (x - x.floor()).sub_(0.5).abs_().mul_(4.0).sub_(1.0)

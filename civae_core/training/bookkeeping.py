@@ -1,4 +1,4 @@
-"""What happens when a count comes round: a line of metrics, a sample grid, a checkpoint."""
+"""What happens every so many images: a line of metrics, a sample grid, a checkpoint."""
 
 import logging
 import math
@@ -21,7 +21,7 @@ SKIPPED_IN_A_ROW_LIMIT = 20
 
 
 class Bookkeeper:
-    """The first process's records of a run; the others only watch for divergence."""
+    """Keeps a run's records in the first process; in the others it only watches for divergence."""
 
     def __init__(
         self,
@@ -37,14 +37,14 @@ class Bookkeeper:
     ) -> None:
         """
         Args:
-            trackers: shown sample grids; lines of metrics reach them through the folder.
+            trackers: receive sample grids from here; lines of metrics reach them through the folder.
         """
         self.config, self.folder, self.learner = config, folder, learner
         self.held_out, self.card, self.trackers, self.writes = held_out, card, trackers, writes
         self.go_on_from(counters)
 
     def go_on_from(self, counters: Counters) -> None:
-        """Begins at these counts, at the start or after a setback."""
+        """Begin at these counts, at the start or after a setback."""
         self.counters = counters
         self._clock, self._images_at_clock = time.monotonic(), counters.images_seen
 
@@ -54,10 +54,10 @@ class Bookkeeper:
         return seen // every > (seen - self.config.train.batch_size) // every
 
     def write_line(self, *, final: bool) -> dict[str, float]:
-        """Appends the means since the last line to metrics.jsonl and returns them.
+        """Append the means since the last line to metrics.jsonl and return them.
 
         Raises:
-            DivergedError: no step had a finite gradient for a while, or at the end in the whole run.
+            DivergedError: too many steps in a row or, at the end, all steps of the run had a non-finite gradient.
         """
         means, skipped, in_a_row = self.learner.tally.read()
         self.learner.tally.restart()
@@ -86,11 +86,11 @@ class Bookkeeper:
         return means
 
     def note_pairing(self, fitted: Fitted) -> None:
-        """Records how far apart contours were before latent noises were paired, and after."""
+        """Record how far apart the contours were before and after latent noises were paired."""
         self.folder.record({"images": self.counters.images_seen} | fitted.to_dict())
 
     def sample(self) -> None:
-        """Writes the grid of fixed held-out images."""
+        """Write the grid of fixed held-out images."""
         if self.writes:
             self.folder.require_held()
             seen = self.counters.images_seen
@@ -98,7 +98,7 @@ class Bookkeeper:
             self.trackers.picture(grid, seen)
 
     def save(self, *, validate: bool) -> None:
-        """Writes a checkpoint, which becomes `best` if its validation loss is the lowest so far."""
+        """Write a checkpoint, which becomes `best` if its validation loss is the lowest so far."""
         if not self.writes:
             return
         counters, is_best = self.counters, False

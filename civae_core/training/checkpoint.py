@@ -1,4 +1,4 @@
-"""Checkpoints: a folder that is whole or absent, with the averaged weights to use and the state to go on from."""
+"""Checkpoints: folders that are complete or absent, with averaged weights to use and the state to resume from."""
 
 import contextlib
 import json
@@ -34,40 +34,40 @@ from civae_core.training.learner import Learner
 
 STATE_NAME = "state.safetensors"
 STATE_FORMAT = 2
-"""Format 1 did not say its number, knew no tally, and counted neither lines of metrics nor setbacks."""
+"""Format 1 stored no format number and no tally, and counted neither lines of metrics nor setbacks."""
 TEMPORARY_PREFIX = ".writing-"
 REPLACED_PREFIX = f"{TEMPORARY_PREFIX}replaced-"
-"""Of a whole checkpoint while another of the same count takes its place."""
+"""Prefix of a complete checkpoint while another with the same count takes its place."""
 MOST_NUMBERS_PER_WEIGHT = 4
-"""The weight itself and an optimiser's moments, of which AdamW has two."""
+"""Upper limit for a weight itself and its optimiser moments, of which AdamW has two."""
 MOST_NUMBERS_BESIDE = 1_000_000
-"""Counts of steps and the tally."""
+"""Upper limit for step counts and the tally."""
 
 
 @dataclass
 class Counters:
-    """What a run has come to, beside its tensors."""
+    """The progress of a run, apart from its tensors."""
 
     images_seen: int = 0
     best_images: int = 0
     best_loss: float | None = None
     metrics_lines: int | None = None
-    """Lines that metrics.jsonl had at this point; None where a state of format 1 does not tell."""
+    """Lines that metrics.jsonl had at this point; None for a state of format 1, which does not say."""
     setbacks: int = 0
     """How often training diverged and was set back to an earlier checkpoint."""
     paired: bool = False
-    """Whether latent noises have been paired (`training.pairing`), the last step of all."""
+    """Whether latent noises have been paired (`training.pairing`), which is the last step of training."""
 
 
 def save_checkpoint(
     folder: Path, learner: Learner, card: ModelCard, counters: Counters, *, keep: int, is_best: bool
 ) -> Path:
-    """Writes `folder`/step-<images>, then points `last` (and `best`) at it and drops the oldest.
+    """Write `folder`/step-<images>, point `last` (and `best`) at it, and delete the oldest checkpoints.
 
-    Files are written into a temporary folder, synced and renamed, so a checkpoint that exists is complete.
+    Files are written to a temporary folder, synced and renamed, so a checkpoint that exists is complete.
 
     Raises:
-        CivaeError: the disk is full or the folder not writable; earlier checkpoints stay as they were.
+        CivaeError: the disk is full or the folder is not writable; earlier checkpoints stay as they were.
     """
     name = _name_of(counters.images_seen)
     temporary = folder / f"{TEMPORARY_PREFIX}{name}"
@@ -97,11 +97,11 @@ def save_checkpoint(
 
 
 def restore_checkpoint(folder: Path, learner: Learner) -> Counters:
-    """Loads a checkpoint folder into a learner of the same configuration.
+    """Load a checkpoint folder into a learner of the same configuration.
 
     Raises:
-        DataError: a file is missing, truncated, foreign, of another shape, of a newer format, or about other
-            attributes.
+        DataError: a file is missing, truncated, not a checkpoint's, of another shape, of a newer format, or about
+            other attributes.
     """
     state_file, model_file = folder / STATE_NAME, find_model_file(folder)
     if not state_file.is_file():
@@ -127,13 +127,13 @@ def restore_checkpoint(folder: Path, learner: Learner) -> Counters:
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The newest complete checkpoint: what `last` points at, or a newer one that a kill kept `last` from naming."""
+    """The newest complete checkpoint: what `last` points at, or a newer one if a kill kept `last` from moving."""
     steps = [path for path in _by_age(folder) if (path / STATE_NAME).is_file()]
     return steps[-1] if steps else None
 
 
 def last_good_checkpoint(folder: Path) -> Path | None:
-    """The newest complete checkpoint that was saved after a step that was not skipped.
+    """The newest complete checkpoint whose last step was not skipped.
 
     Raises:
         DataError: a state cannot be read.
@@ -146,7 +146,7 @@ def last_good_checkpoint(folder: Path) -> Path | None:
 
 
 def discard_after(folder: Path, images: int) -> None:
-    """Deletes the checkpoints that have seen more images, and `last` and `best` where they named one of them.
+    """Delete checkpoints that have seen more than `images`, and `last` and `best` if they point at one of those.
 
     Raises:
         CivaeError: they cannot be deleted.
@@ -164,7 +164,7 @@ def discard_after(folder: Path, images: int) -> None:
 
 
 def clear_unfinished(folder: Path) -> None:
-    """Removes what a killed process left half-written or half-deleted, and brings back what it had not replaced yet.
+    """Remove what a killed process left half-written or half-deleted, and restore what it had not replaced yet.
 
     Raises:
         CivaeError: the folder is not writable.
@@ -181,7 +181,7 @@ def clear_unfinished(folder: Path) -> None:
 
 
 def mend_links(folder: Path, counters: Counters) -> None:
-    """Points `last` and `best` where a process that was killed just before would have pointed them.
+    """Point `last` and `best` where a process that was killed just before would have pointed them.
 
     Raises:
         CivaeError: the folder is not writable.
@@ -218,7 +218,7 @@ def _name_of(images: int) -> str:
 
 
 def _by_age(folder: Path) -> list[Path]:
-    """The folder's checkpoints, oldest first; a count that outgrew its nine digits is longer, not smaller."""
+    """The folder's checkpoints, oldest first; a count of more than nine digits sorts after all shorter ones."""
     found = {path.name: path for path in folder.glob("step-*")}
     for aside in _set_aside(folder):
         found.setdefault(aside.name.removeprefix(REPLACED_PREFIX), aside)
@@ -269,9 +269,9 @@ def _read_metadata(file: Path) -> dict[str, Any]:
 
 
 def _read_state(file: Path, learner: Learner) -> dict[str, Tensor]:
-    """Those tensors of a state that are about this learner's; memory is taken only once they can be.
+    """Read those tensors of a state that belong to this learner, after checking that their size is plausible.
 
-    A state that another run wrote may hold more: critics that this one does without.
+    A state that another run wrote may hold more, such as critics that this run does not have.
     """
     own = {f"model.{name}": tensor for name, tensor in learner.model.state_dict().items()}
     own |= {f"critics.{name}": tensor for name, tensor in learner.critics.state_dict().items()}
@@ -295,7 +295,7 @@ def _skipped_in_a_row(file: Path) -> int:
 
 
 def _load_critics(learner: Learner, tensors: dict[str, Tensor], file: Path) -> None:
-    """Those critics that the state has; one that another run did without starts afresh."""
+    """Load the critics that the state has; a critic that it lacks, as another run may, starts from scratch."""
     for name, critic in learner.critics.items():
         prefix = f"critics.{name}."
         weights = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
@@ -304,7 +304,11 @@ def _load_critics(learner: Learner, tensors: dict[str, Tensor], file: Path) -> N
 
 
 def _load_optimizer(learner: Learner, tensors: dict[str, Tensor]) -> None:
-    """Raises ValueError where a moment is of another shape than its parameter."""
+    """Load the optimiser's moments and step counts.
+
+    Raises:
+        ValueError: a moment has another shape than its parameter.
+    """
     for parameter, name in _parameter_names(learner).items():
         prefix = f"optimizer.{name}."
         saved = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
@@ -315,9 +319,9 @@ def _load_optimizer(learner: Learner, tensors: dict[str, Tensor]) -> None:
 
 
 def _placed_like(parameter: Tensor, value: Tensor, name: str) -> Tensor:
-    """A copy of a moment on its parameter's device and in its memory layout; of a step count on that device.
+    """A copy of a moment on its parameter's device and in its memory layout, or of a step count on that device.
 
-    A fused optimiser walks parameter and moments by address: in another layout they would be shuffled.
+    A fused optimiser walks parameters and moments by address, so moments in another layout would be shuffled.
     """
     if value.ndim == 0:
         return value.to(parameter.device, copy=True)
@@ -339,18 +343,18 @@ def _point(link: Path, name: str) -> None:
 
 
 def _linked(path: Path, name: str) -> bool:
-    """Makes a symlink, if the system has them: Windows cannot replace one by another, some disks know none."""
+    """Make a symlink, and return whether that worked: Windows cannot replace one by another, some disks have none."""
     if sys.platform == "win32":
         return False
     try:
         path.symlink_to(name)
-    except OSError:  # were the folder not writable, writing a file instead fails too, and says so
+    except OSError:  # if the folder is not writable, writing a file instead fails too, and says so
         return False
     return True
 
 
 def drop_old(folder: Path, keep: int) -> None:
-    """Deletes all but the newest checkpoints and those that a link names."""
+    """Delete all checkpoints but the `keep` newest and those that a link names."""
     kept = {follow(folder / link).resolve().name for link in LINKS}
     for path in _by_age(folder)[:-keep]:
         if path.name not in kept:
@@ -359,7 +363,7 @@ def drop_old(folder: Path, keep: int) -> None:
 
 
 def _bring_back(folder: Path) -> None:
-    """Gives checkpoints their names again that were to be replaced, and were not."""
+    """Give back their names to checkpoints that were set aside to be replaced, but were not."""
     for aside in _set_aside(folder):
         before = folder / aside.name.removeprefix(REPLACED_PREFIX)
         if not before.exists():
@@ -371,7 +375,7 @@ def _set_aside(folder: Path) -> list[Path]:
 
 
 def _discard(path: Path) -> None:
-    """Deletes a checkpoint so that a kill meanwhile leaves none that looks whole and is not."""
+    """Delete a checkpoint such that a kill meanwhile leaves none that looks complete but is not."""
     if path.is_dir():
         unnamed = path.with_name(f"{TEMPORARY_PREFIX}old-{path.name}")
         shutil.rmtree(unnamed, ignore_errors=True)

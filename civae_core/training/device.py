@@ -1,4 +1,4 @@
-"""Where and how precisely to compute. A device that is not there is refused, never replaced in silence."""
+"""Where and how precisely to compute. A device that does not exist is refused, never silently replaced."""
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ AUTOCAST_DTYPES: dict[str, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """`auto`, `cpu`, `cuda`, `cuda:N` or `mps` to a device.
+    """The device named `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
 
     Raises:
         UsageError: an unknown name, or a device that this machine does not have.
@@ -53,7 +53,7 @@ class Compute:
     def choose(
         cls, device: torch.device, precision: str = "auto", channels_last: bool | Literal["auto"] = "auto"
     ) -> "Compute":
-        """Fills in what was left to `auto`: bf16 and channels_last where the GPU computes them fast."""
+        """Fill in what was left to `auto`: bf16 and channels_last where the GPU computes them fast."""
         tensor_cores = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
         if precision == "auto":
             precision = "bf16" if tensor_cores else "fp32"
@@ -62,7 +62,7 @@ class Compute:
         return cls(device, precision, channels_last)  # type: ignore[arg-type]
 
     def set_backends(self) -> None:
-        """Lets PyTorch, in this whole process, compute as fast as training allows: TF32 products, no denormals."""
+        """Let PyTorch compute fast, process-wide: cuDNN benchmarks and TF32 on CUDA, no denormals elsewhere."""
         if self.device.type == "cuda":
             torch.backends.cudnn.benchmark = True
             torch.set_float32_matmul_precision("high")
@@ -72,7 +72,7 @@ class Compute:
     def autocast(self) -> AbstractContextManager[object]:
         """Context of the forward pass; the objective itself stays in float32."""
         dtype = AUTOCAST_DTYPES.get(self.precision)
-        # No device is asked about a precision that is not wanted: not every one can answer.
+        # Do not ask a device about a precision that is not wanted, since not every device can answer.
         return nullcontext() if dtype is None else torch.autocast(self.device.type, dtype=dtype)
 
     def describe(self) -> str:

@@ -12,10 +12,10 @@ from torch import distributed as dist
 from civae_core.errors import CivaeError, UsageError
 
 _LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-"""What a launcher tells each of its processes; torchrun sets them, docs/slurm.sh does it for srun."""
+"""Variables by which a launcher informs each process; torchrun sets them, and docs/slurm.sh does so for srun."""
 PATIENCE = timedelta(hours=1)
-"""How long processes wait for another: the first one validates and pairs noises alone, in minutes unless it is asked
-for ten times as much. Of one that ends they mostly know at once, by its connection or by torchrun."""
+"""How long processes wait for another: the first one validates and pairs noises alone, which takes minutes unless the
+config asks for ten times as much. If one ends, the others mostly notice at once, by its connection or torchrun."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,11 @@ class Processes:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes files and talks."""
+        """Whether this process writes files and reports to the user."""
         return self.rank == 0
 
     def largest(self, number: int) -> int:
-        """The largest of all processes' numbers, so that all act on what one was told; 0 where all have 0."""
+        """The maximum of `number` over all processes, so that all act on what one of them was told."""
         if self.world_size == 1:
             return number
         device = "cuda" if dist.get_backend() == "nccl" else "cpu"
@@ -41,14 +41,14 @@ class Processes:
         return int(shared.item())
 
     def wait_for_all(self) -> None:
-        """Goes on when every process has come here."""
+        """Return once every process has called this."""
         self.largest(0)
 
     def lead(self, act: Callable[[], object]) -> None:
-        """Lets the first process act for all while the others wait.
+        """Let the first process act for all while the others wait.
 
         Raises:
-            CivaeError: it was refused; all end then, and with the same exit code.
+            CivaeError: `act` raised one; all processes then raise, with the same exit code.
         """
         refused: CivaeError | None = None
         if self.is_first:
@@ -65,16 +65,16 @@ class Processes:
             raise ended
 
     def own_device(self, name: str) -> str:
-        """The device name for this process: a GPU of its own where several processes share a host."""
+        """The device name for this process: a GPU of its own if several processes train together."""
         if self.world_size > 1 and name in ("auto", "cuda") and torch.cuda.is_available():
             return f"cuda:{self.local_rank}"
         return name
 
     def require_even_shares(self, batch_size: int, parts: int = 1) -> None:
-        """Refuses a batch that these processes cannot share, each in so many even parts.
+        """Refuse a batch size that cannot be shared evenly among the processes, each share in `parts` equal parts.
 
         Raises:
-            UsageError: it does not divide.
+            UsageError: it does not divide evenly.
         """
         if batch_size % self.world_size:
             raise UsageError(
@@ -93,11 +93,11 @@ class Processes:
 
 @contextmanager
 def joined(device_name: str) -> Iterator[Processes]:
-    """Joins the processes that a launcher started with this one, if any: NCCL on GPUs, Gloo elsewhere.
+    """Join the processes that a launcher started with this one, if any: NCCL on GPUs, Gloo elsewhere.
 
     Raises:
-        UsageError: there is no GPU of its own for each process of this host.
-        CivaeError: another of the processes went away while the block ran.
+        UsageError: the processes of this host cannot each have a GPU of their own.
+        CivaeError: contact with another process was lost while the block ran.
     """
     if not all(os.environ.get(name) for name in _LAUNCHED) or os.environ["WORLD_SIZE"] == "1":
         yield Processes()
@@ -130,22 +130,22 @@ def joined(device_name: str) -> Iterator[Processes]:
 
 
 def _this_life() -> str:
-    """A name for this start of the processes, other than that of their last one before torchrun restarted them.
+    """A name for this start of the processes, different from that of their last start if torchrun restarted them.
 
-    On one host torchrun keeps what processes told each other over its restarts: the address of one that was killed
-    would be taken for its successor's, and all wait for it. Hosts that restart together do not count alike.
+    On a single host, torchrun keeps its store across restarts, so that the address of a killed process would be taken
+    for its successor's, and all would wait for it. Hosts that restart together do not count restarts alike.
     """
     alone = os.environ.get("GROUP_WORLD_SIZE") == "1"
     return f"civae {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0) if alone else 0}"
 
 
 def _is_lost_contact(error: RuntimeError) -> bool:
-    """Whether a backend failed, which Gloo tells in its text only."""
+    """Whether a backend failed, which Gloo reveals only in the error's text."""
     return isinstance(error, dist.DistError) or "/gloo/" in str(error)
 
 
 def _require_gpu_each(device_name: str, local_rank: int) -> None:
-    # torchrun says how many processes a host has; then all of them refuse, and none waits for the others.
+    # torchrun tells each process how many its host has, so that all of them refuse and none waits for the others.
     processes = max(int(os.environ.get("LOCAL_WORLD_SIZE", "1")), local_rank + 1)
     gpus = torch.cuda.device_count()
     if processes > gpus:

@@ -10,15 +10,15 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def averaged_copy(model: Network) -> Network:
-    """A frozen copy in evaluation mode, the start of the average."""
+    """A frozen copy in evaluation mode, from which the average starts."""
     average = copy.deepcopy(model).eval()
     return average.requires_grad_(False)
 
 
 class MovingAverage:
-    """average ← decay · average + (1 − decay) · model, for two networks of one kind; buffers are copied.
+    """average ← decay · average + (1 − decay) · model, for two networks of the same kind; buffers are copied.
 
-    Their tensors are looked up once: walking a network's modules takes longer than small ones take to average.
+    Tensors are looked up once, since walking through a small network's modules takes longer than averaging it.
     """
 
     def __init__(self, average: nn.Module, model: nn.Module) -> None:

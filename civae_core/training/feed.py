@@ -1,4 +1,4 @@
-"""Batches as the loop takes them: on a CUDA device the next one is copied there while a step computes."""
+"""Batches for the training loop: on a CUDA device, the next one is copied there while a step computes."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -12,27 +12,27 @@ from civae_core.data.batches import Batch
 
 @dataclass(frozen=True)
 class Fed:
-    """What one step learns from: the batch, and images that lack labels beside it, if there are any."""
+    """What one step learns from: the batch and, if there are any, images that lack labels."""
 
     batch: Batch
     partly: Batch | None
 
 
 class Lane(Protocol):
-    """Where copies run beside computation."""
+    """A place where copies run while computation continues."""
 
     def copying(self) -> AbstractContextManager[object]:
-        """What is done within runs in the lane."""
+        """A context in which copies run in the lane."""
 
     def hand_over(self, fed: Fed) -> None:
-        """Lets computation use what the lane has made, once it is made."""
+        """Let computation use `fed` as soon as the lane has finished it."""
 
 
 class Feed:
-    """Batches by the images seen before them, of which the next can be prepared ahead.
+    """Batches, indexed by the images seen before them; the next one can be prepared ahead.
 
-    `make` must be a pure function, so a batch prepared in vain costs time and nothing else. Without a lane, preparing
-    does nothing.
+    `make` must be a pure function, so that a batch prepared in vain costs only time. Without a lane, `prepare` does
+    nothing.
     """
 
     def __init__(self, make: Callable[[int], Fed], lane: Lane | None) -> None:
@@ -40,7 +40,7 @@ class Feed:
         self._ahead: tuple[int, Fed] | None = None
 
     def at(self, images_seen: int) -> Fed:
-        """The batch that follows after `images_seen` images."""
+        """The batch that follows the first `images_seen` images."""
         if self._lane is None:
             return self._make(images_seen)
         if self._ahead is None or self._ahead[0] != images_seen:
@@ -52,14 +52,14 @@ class Feed:
         return fed
 
     def prepare(self, images_seen: int) -> None:
-        """Starts to make the batch that will be asked for next; to be called when a step was sent to the device."""
+        """Start to make the batch that will be asked for next; call once a step has been sent to the device."""
         if self._lane is not None:
             with self._lane.copying():
                 self._ahead = images_seen, self._make(images_seen)
 
 
 class CudaLane:
-    """A stream of its own, beside the one that computes."""
+    """A CUDA stream of its own, separate from the one that computes."""
 
     def __init__(self, device: torch.device) -> None:
         self._stream = torch.cuda.Stream(device)
@@ -78,5 +78,5 @@ class CudaLane:
 
 
 def lane_of(device: torch.device) -> Lane | None:
-    """The lane of a device that can copy while it computes, else None."""
+    """A lane for a device that can copy while it computes, else None."""
     return CudaLane(device) if device.type == "cuda" else None

@@ -1,4 +1,4 @@
-"""Looking at held-out images during training: the validation loss and the sample grid."""
+"""What training measures on held-out images: validation loss, sample grid, calibration and familiarity."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ BATCH = 64
 
 
 class HeldOut:
-    """Fixed held-out images, spread over their split, that a run is looked at with."""
+    """A fixed set of held-out images, spread over their split, on which a run is monitored."""
 
     def __init__(
         self,
@@ -40,10 +40,10 @@ class HeldOut:
     ) -> None:
         """
         Args:
-            chosen: rows of `split` with all their labels.
+            chosen: rows of `split` that lack no label.
         """
         self.data, self.roles, self.config, self.device = data, roles, config, device
-        # Tables are often sorted by a label: the first images would be of one kind.
+        # Tables are often sorted by a label, so the first images would all be of one kind.
         self.validated = chosen[evenly_spread(len(chosen), config.train.validate_images)]
         self.shown = chosen[evenly_spread(len(chosen), GRID_ROWS)]
         self.split = split
@@ -52,7 +52,7 @@ class HeldOut:
 
     @torch.no_grad()
     def loss(self, model: IntactVAE) -> dict[str, float]:
-        """The unweighted objective at full β over the validation images, with fixed noise."""
+        """The unweighted objective at full β on the validation images, with fixed noise."""
         totals = torch.zeros(3)
         beta = schedules.betas(self.config.loss.beta_warmup, self.config, self.device)
         for start in range(0, len(self.validated), BATCH):
@@ -67,9 +67,9 @@ class HeldOut:
 
     @torch.no_grad()
     def calibration(self, model: IntactVAE) -> Calibration:
-        """How the predictor's outputs are to be read, by images that it did not learn from; rows may lack labels.
+        """Calibrate the predictor on images that it did not learn from; rows may lack labels.
 
-        On training images it looks surer than it may be: without others there is no calibration.
+        On training images the predictor is overconfident, so without other images it stays uncalibrated.
         """
         if model.predictor is None or self.split == "train":
             return UNCALIBRATED
@@ -82,7 +82,7 @@ class HeldOut:
 
     @torch.no_grad()
     def familiarity(self, model: IntactVAE) -> Familiarity | None:
-        """How well images are reconstructed that the model did not learn from; None where there are too few."""
+        """How well held-out images are reconstructed; None on the training split, or if they set no limit."""
         if self.split == "train":
             return None
         errors = []
@@ -93,7 +93,7 @@ class HeldOut:
         return fit_familiarity(np.concatenate(errors), self.split)
 
     def save_grid(self, model: IntactVAE, folder: RunFolder, images_seen: int) -> Path:
-        """Writes samples/step-<images>.png: original | reconstruction | each treatment's counterfactual."""
+        """Write samples/step-<images>.png: original | reconstruction | each treatment's counterfactuals."""
         y_BCHW, x_BX, t_BT = self.shown.read(self.data, self.device)
         abduction = abduct(model, y_BCHW, x_BX, t_BT)
         columns = [("original", y_BCHW), ("reconstruction", abduction.reconstruction.mean_BCHW)]
@@ -110,6 +110,6 @@ class HeldOut:
 
 
 def _other_end(attribute: Attribute, t_B: Tensor) -> Tensor:
-    """The other value of a binary treatment; of a continuous one, the far end of what training saw."""
+    """The other value of a binary treatment; for a continuous one, the far end of the range seen in training."""
     middle = (attribute.low + attribute.high) / 2
     return torch.where(t_B > middle, attribute.low, attribute.high)

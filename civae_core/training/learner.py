@@ -27,14 +27,14 @@ log = logging.getLogger(__name__)
 
 METRICS = ("loss", "reconstruction", "kl", "mse", "sigma", "predictor_loss", "grad_norm")
 RATE_AFTER_SETBACK = 0.25
-"""The learning rate is this much lower each time that training was set back because it diverged."""
+"""Factor by which the learning rate is lowered each time that training diverges and is set back."""
 SIGMA_LR_FACTOR = 10.0
-"""log σ moves by decades in a few hundred steps, weights do not: it learns faster by this factor."""
+"""Factor by which log σ learns faster: unlike weights, σ moves by orders of magnitude in a few hundred steps."""
 
 
 @dataclass
 class Tally:
-    """Sums since the last line of metrics, kept on the device: one of each name [M], and step counts."""
+    """Sums since the last line of metrics, kept on the device: one per name [M], and step counts."""
 
     names: tuple[str, ...]
     sums_M: Tensor
@@ -55,23 +55,23 @@ class Tally:
         self.skipped_in_a_row = (self.skipped_in_a_row + 1) * bad.float()
 
     def read(self) -> tuple[dict[str, float], int, int]:
-        """Means over good steps, steps skipped, steps skipped in a row; the one synchronisation per line."""
+        """Means over good steps, steps skipped, steps skipped in a row; the only synchronisation per line."""
         *totals, good, skipped, in_a_row = self.values().tolist()
         means = {name: total / good for name, total in zip(self.names, totals, strict=True)} if good else {}
         return means, int(skipped), int(in_a_row)
 
     def values(self) -> Tensor:
-        """All sums in one row, to be stored: those of the metrics, then steps good, skipped, skipped in a row."""
+        """All sums in one vector, to be stored: the metrics, then good, skipped and consecutively skipped steps."""
         return torch.cat([self.sums_M, torch.stack([self.good, self.skipped, self.skipped_in_a_row])])
 
     def load(self, values: Tensor) -> None:
-        """Goes on with stored sums of the same names."""
+        """Continue from stored sums of the same names."""
         self.sums_M.copy_(values[:-3])
         for sums, value in zip((self.good, self.skipped, self.skipped_in_a_row), values[-3:], strict=True):
             sums.copy_(value)
 
     def restart(self) -> None:
-        """Begins the next line; the count of steps skipped in a row goes on."""
+        """Begin the next line; the count of steps skipped in a row continues."""
         for sums in (self.sums_M, self.good, self.skipped):
             sums.zero_()
 
@@ -79,11 +79,11 @@ class Tally:
 class Learner:
     """Weights, their average, the optimiser and the scaler, with the step that advances them.
 
-    `critics` are what the penalties train for themselves: optimised and stored with the state, neither averaged nor
-    part of the model.
+    `critics` are the networks that penalties train for themselves. They are optimised and stored with the state, but
+    neither averaged nor part of the model.
 
-    A step whose gradient is not finite changes neither weights, batch statistics nor optimiser: the fused AdamW
-    is told so through the same flag that a GradScaler uses, on the device, without asking the host.
+    A step with a non-finite gradient changes neither weights, batch statistics nor optimiser: the fused AdamW reads
+    this from the flag that a GradScaler uses, on the device, without asking the host.
     """
 
     def __init__(self, model: IntactVAE, config: Config, roles: AttributeRoles, compute: Compute) -> None:
@@ -107,12 +107,12 @@ class Learner:
         self.batch_statistics = self._batch_statistics()
 
     def named_parameters(self) -> dict[str, nn.Parameter]:
-        """All that is optimised: the model's parameters by their names, and the critics' as `critics.…`."""
+        """Everything that is optimised: the model's parameters by name, and the critics' as `critics.…`."""
         critics = {f"critics.{name}": parameter for name, parameter in self.critics.named_parameters()}
         return dict(self.model.named_parameters()) | critics
 
     def start_over(self, fresh: IntactVAE) -> None:
-        """Becomes what it was before any step, with the weights of `fresh`, wrapped as it is."""
+        """Reset everything to the state before the first step, with the weights of `fresh`; wrappers stay."""
         for network in (self.model, self.average):
             network.load_state_dict(fresh.state_dict())
         self.critics.load_state_dict(self._fresh_critics().state_dict())
@@ -122,19 +122,19 @@ class Learner:
         self.lower_rate(0)
 
     def forget_pairing(self) -> None:
-        """Takes latent noises of two treatments as they come again, as before the last step of training."""
+        """Leave latent noises unpaired again, as before the last step of training."""
         for pairing in (self.model.pairing, self.average.pairing):
             if pairing is not None:
                 pairing.forget()
 
     def adopt_pairing(self) -> None:
-        """Pairs noises in the weights that are trained as in their average, so that a checkpoint tells one thing."""
+        """Copy the pairing of the averaged weights to the trained ones, so that both agree in a checkpoint."""
         assert self.model.pairing is not None
         assert self.average.pairing is not None
         self.model.pairing.load_state_dict(self.average.pairing.state_dict())
 
     def lower_rate(self, setbacks: int) -> None:
-        """Sets how much lower the learning rate is than scheduled, after so many setbacks."""
+        """Set how much lower the learning rate is than scheduled after this many setbacks."""
         self.rate_factor = RATE_AFTER_SETBACK**setbacks
 
     def _fresh_critics(self) -> nn.ModuleDict:
@@ -147,7 +147,7 @@ class Learner:
         return torch.amp.GradScaler(self.compute.device.type, enabled=self.compute.precision == "fp16")
 
     def wrap(self, *, compiled: bool | Literal["graphs"], distributed: bool) -> None:
-        """Puts torch.compile and DistributedDataParallel around the pass that `step` makes.
+        """Wrap the pass that `step` makes in torch.compile and DistributedDataParallel, as asked.
 
         Args:
             compiled: `graphs` also records kernels as CUDA graphs, on a device that has them.
@@ -168,9 +168,9 @@ class Learner:
             self.pass_through = nn.parallel.DistributedDataParallel(self.pass_through, device_ids=ids)
 
     def step(self, batch: Batch, images_seen: int, partly: Batch | None = None) -> None:
-        """One update on `batch`, with schedules read at `images_seen`.
+        """Make one update on `batch`, with schedules evaluated at `images_seen`.
 
-        Of `partly`, images that lack labels, only the attribute predictor learns, and only what they have.
+        Only the attribute predictor learns from `partly`, images that lack labels, and only the labels they have.
         """
         train = self.config.train
         before = [buffer.clone() for buffer in self.batch_statistics]
@@ -187,7 +187,7 @@ class Learner:
         self.tally.add(torch.stack([values[name].detach().float() for name in self.tally.names]), bad)
 
     def try_gradients(self, fed: Fed, images_seen: int, parts: int) -> None:
-        """All of a step that takes much memory, with a batch in so many parts; nothing is learned from it.
+        """Run what takes much memory in a step, with a batch in `parts` parts; nothing is learned from it.
 
         Raises:
             torch.OutOfMemoryError: it does not fit.
@@ -203,7 +203,7 @@ class Learner:
     def _add_gradients(
         self, batch: Batch, images_seen: int, partly: Batch | None, parts: int
     ) -> dict[str, Tensor]:
-        """Gradients of the mean loss of a batch, one part after the other; what is measured, as means over parts.
+        """Add up gradients of a batch's mean loss, part by part; return what is measured, as means over parts.
 
         Processes exchange gradients once, in the last part's backward pass.
         """
@@ -227,7 +227,7 @@ class Learner:
     def _loss(
         self, batch: Batch, partly: Batch | None, beta: float | Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """What is minimised, a mean over the images of a batch, and what is measured of it."""
+        """The loss to minimise, a mean over the images of a batch, and the values to report."""
         loss = self.config.loss
         if self.replays_graphs:
             torch.compiler.cudagraph_mark_step_begin()
@@ -245,7 +245,7 @@ class Learner:
         if output.predicted_BA is not None:
             attribute_loss = predictor_loss(output.predicted_BA, batch.a_BA, self.roles.inputs)
             if partly is not None and result.partly_PA is not None:
-                # Per image of the batch, as above: labels count the same, and processes' means add up.
+                # Per image of the batch, as above, so that labels count the same and processes' means add up.
                 attribute_loss = attribute_loss + predictor_loss(
                     result.partly_PA, partly.a_BA, self.roles.inputs, images=len(batch.y_BCHW)
                 )
@@ -265,14 +265,14 @@ class Learner:
         }
         for name, value_B in (result.penalties | result.own_losses).items():
             values[name] = (value_B * batch.weights_B).mean()
-        # A loss that is not finite makes every gradient NaN, on all processes, even where its own were finite.
+        # A non-finite loss makes every gradient NaN on all processes, even if the gradients here were finite.
         return total * torch.where(total.isfinite(), 1.0, torch.nan), values
 
     def keep_gradients_in_place(self) -> None:
-        """Adds gradients to tensors that stay, before and after steps zero.
+        """Add gradients to permanent tensors, which are set to zero between steps instead of released.
 
-        A recorded graph writes its results where it wrote them before; taken as gradients as they are, those of a
-        batch's first part would be overwritten by the next.
+        A recorded graph always writes its results to the same place. If these were the gradients themselves, those of
+        a batch's first part would be overwritten by the next.
         """
         self.replays_graphs = True
         for parameter in self.named_parameters().values():
@@ -282,17 +282,21 @@ class Learner:
         self.optimizer.zero_grad(set_to_none=not self.replays_graphs)
 
     def _clip(self, limit: float) -> Tensor:
-        """Clips VAE, predictor and critics apart, so that none scales another; the VAE's norm, or a bad one."""
+        """Clip VAE, predictor and critics apart, so that none scales another.
+
+        Returns:
+            The VAE's norm, or a non-finite number if any of the norms is.
+        """
         self.scaler.unscale_(self.optimizer)
         norm, *others = (nn.utils.clip_grad_norm_(parameters, limit) for parameters in self.clipped_apart)
         for other in others:
-            norm = norm + 0 * other  # not finite if either is not
+            norm = norm + 0 * other  # non-finite if any of them is
         return norm
 
     def _clipped_apart(self) -> list[list[nn.Parameter]]:
-        """Parameters of the VAE, then of the predictor and the critics, where there are any.
+        """Parameters of the VAE, then of the predictor and the critics, if there are any.
 
-        In the model's own order: the norm's last bits depend on it, and a resumed run must equal its original.
+        In the model's own order: the norm's last bits depend on it, and a resumed run must equal the original one.
         """
         predictor = self.model.predictor
         own = [] if predictor is None else list(predictor.parameters())
@@ -301,7 +305,7 @@ class Learner:
         return [rest, *(beside for beside in (own, list(self.critics.parameters())) if beside)]
 
     def _batch_statistics(self) -> list[Tensor]:
-        """Running statistics that a forward pass writes, which a skipped step must take back (`norm: batch`)."""
+        """Running statistics that a forward pass updates and a skipped step must restore (`norm: batch`)."""
         norms = [module for module in self.model.modules() if isinstance(module, nn.BatchNorm2d)]
         return [buffer for norm in norms for buffer in norm.buffers()]
 
@@ -323,12 +327,12 @@ class Learner:
 
 
 def parts_asked_for(train: TrainConfig) -> int:
-    """In how many parts each process passes its batch through, before any measurement."""
+    """Number of parts in which each process computes its batch, before any memory is measured."""
     return 1 if train.accumulate == "auto" else train.accumulate
 
 
 def make_optimizer(parameters: Mapping[str, nn.Parameter], train: TrainConfig) -> AdamW:
-    """Fused AdamW: matrices and kernels decay, biases and norms do not, log σ learns faster."""
+    """Make a fused AdamW: matrices and kernels decay, biases and norms do not, log σ learns faster."""
     decayed, plain, sigma = [], [], []
     for name, parameter in parameters.items():
         if name.endswith("log_sigma"):

@@ -29,7 +29,7 @@ from civae_core.training.trackers import tracked
 log = logging.getLogger(__name__)
 
 STOP_POLL_STEPS = 10
-"""Distributed processes ask each other about a stop only every so many steps."""
+"""Number of steps after which distributed processes ask each other whether to stop."""
 
 
 @dataclass(frozen=True)
@@ -44,19 +44,20 @@ class TrainResult:
 def train(
     config: Config, out: Path, *, device: str = "auto", resume: str = "auto", stop_at: int | None = None
 ) -> TrainResult:
-    """Trains a run in `out`, from the start or from its last checkpoint.
+    """Train a run in `out`, from the start or from its last checkpoint.
 
     Args:
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
-        resume: `auto` goes on where the folder's run stopped, `must` insists on it, `never` refuses a folder that
-            has a checkpoint, and a path starts from that checkpoint, or goes on with the run that did.
-        stop_at: save and return once this many images were seen, before `train.images`.
+        resume: `auto` continues where the folder's run stopped, `must` requires a checkpoint to continue from,
+            `never` refuses a folder that has one, and a path starts from that checkpoint, or continues the run that
+            did.
+        stop_at: save and return once this many images have been seen, before `train.images`.
 
     Raises:
         UsageError: the config does not fit the data, the folder or the device.
         DataError: the data or the checkpoint cannot be read.
         CivaeError: the folder cannot be written, or another process is writing it.
-        DivergedError: the loss stayed non-finite, also with a lower rate; the last checkpoint is from before.
+        DivergedError: the loss stayed non-finite even at a lower learning rate; the last checkpoint is intact.
         PreemptedError, InterruptedRunError: a signal asked to stop; a checkpoint was saved.
     """
     with ExitStack() as stack:
@@ -157,7 +158,7 @@ def _loop(
             if not finished and (reason := _asked_to_stop(stop, processes, counters, settings.batch_size)):
                 if not saved:
                     books.save(validate=False)
-                processes.wait_for_all()  # a launcher that sees one leave soon kills the others, amid a checkpoint
+                processes.wait_for_all()  # once one leaves, a launcher soon kills the others, even amid a checkpoint
                 raise _stopped(reason, counters.images_seen)
 
 
@@ -170,9 +171,9 @@ def _pair_noises(
     processes: Processes,
     stop: StopRequest,
 ) -> None:
-    """The last step of a run that has seen all its images: the first process pairs noises, the others wait.
+    """Pair noises, the last step of a run that has seen all its images, in the first process; the others wait.
 
-    Until it is done the last checkpoint is without; whoever goes on from there begins it again, to the same bits.
+    Until this is done, the last checkpoint has no pairing; a run resumed from it repeats this step, bit for bit.
     """
     model, counters = learner.average, books.counters
     if not _pairing_is_due(config, learner, counters):

@@ -1,4 +1,4 @@
-"""Memory of a training step: measured, fitted into, and what to do where it runs out."""
+"""Memory of a training step: measure it, fit batches into it, and advise what to do when it runs out."""
 
 import gc
 import logging
@@ -23,22 +23,22 @@ from civae_core.training.learner import Learner, parts_asked_for
 log = logging.getLogger(__name__)
 
 MARGIN = 0.05
-"""Share of a device's memory that a fit leaves free, for what one step does not show."""
+"""Share of a device's memory that a fit leaves free, for what a single step does not reveal."""
 
 
 @dataclass
 class Peak:
-    """Most bytes that were held at once."""
+    """The largest number of bytes held at once."""
 
     bytes: int = 0
 
 
 @contextmanager
 def peak_memory(device: torch.device) -> Iterator[Peak]:
-    """Measures while the block runs; what is found is there when it ends.
+    """Measure the peak while the block runs; the result is set when the block ends.
 
-    On a CUDA device it is all that torch had allocated there, what came before included; elsewhere the tensors made
-    in the block, as long as they lived, without what operators use inside.
+    On a CUDA device the peak covers all that torch had allocated there, including earlier allocations. Elsewhere it
+    covers the tensors made in the block while they are alive, without what operators use internally.
     """
     peak = Peak()
     if device.type == "cuda":
@@ -54,7 +54,7 @@ def peak_memory(device: torch.device) -> Iterator[Peak]:
 
 
 class _LiveBytes(TorchDispatchMode):
-    """Follows each tensor's storage from the operator that made it until nobody holds it."""
+    """Follows each tensor's storage from the operator that made it until it is freed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class _LiveBytes(TorchDispatchMode):
         self._sizes: dict[int, int] = {}
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        # What was there before, and is only viewed or written into, was not made here.
+        # Storage that existed before, and is only viewed or written to, was not made here.
         given = {_key(tensor) for tensor in tree_leaves((args, kwargs)) if isinstance(tensor, Tensor)}
         made = function(*args, **(kwargs or {}))
         for tensor in tree_leaves(made):
@@ -83,7 +83,7 @@ def _key(tensor: Tensor) -> int:
 
 
 def held_bytes(learner: Learner) -> int:
-    """Bytes of weights, their average and the critics: what is there before the first step."""
+    """Bytes of the weights, their average and the critics: what exists before the first step."""
     networks = (learner.model, learner.average, learner.critics)
     tensors = [t for network in networks for t in (*network.parameters(), *network.buffers())]
     return sum(tensor.nbytes for tensor in tensors)
@@ -95,10 +95,10 @@ def fit_parts(
     images_seen: int,
     processes: Processes,
 ) -> int:
-    """In how many parts a batch is passed through: what the config says or, left to `auto`, as few as fit.
+    """Number of parts in which a batch is computed: what the config says or, with `auto`, as few as fit.
 
-    On a GPU each number is tried with a real batch, forward and backward, beside placeholders for what the optimiser
-    and the exchange of gradients will hold. All processes take the number that fits each of them.
+    On a GPU, each number is tried with a real batch, forward and backward, beside placeholders for what the optimiser
+    and the exchange of gradients will hold. All processes take the smallest number that fits each of them.
 
     Raises:
         torch.OutOfMemoryError: not even single images fit.
@@ -128,9 +128,9 @@ def _fewest_parts(
             learner.try_gradients(feed.at(images_seen), images_seen, parts)
             fits = True
         except torch.OutOfMemoryError as error:
-            refused, fits = error.with_traceback(None), False  # the traceback holds the tensors
+            refused, fits = error.with_traceback(None), False  # the traceback keeps the tensors alive
         finally:
-            held = []  # noqa: F841 - lets go of the placeholders
+            held = []  # noqa: F841 - releases the placeholders
         if not fits:
             gc.collect()
         if learner.compute.device.type == "cuda":
@@ -142,7 +142,7 @@ def _fewest_parts(
 
 
 def _reserve(learner: Learner, processes: Processes) -> Callable[[], list[Tensor]]:
-    """Makes placeholders: AdamW's two moments unless they are there, buckets of gradients, and a margin."""
+    """A function that makes placeholders: AdamW's two moments unless they exist, gradient buckets, and a margin."""
     device = learner.compute.device
     weights = sum(parameter.nbytes for parameter in learner.named_parameters().values())
     copies = (0 if learner.optimizer.state else 2) + (1 if processes.world_size > 1 else 0)
@@ -155,16 +155,16 @@ def _reserve(learner: Learner, processes: Processes) -> Callable[[], list[Tensor
 
 
 def describe_parts(parts: int, share: int) -> str:
-    """In words, for the log."""
+    """The number of parts in words, for the log."""
     return "whole batches" if parts == 1 else f"batches in {parts} parts of {share // parts} images"
 
 
 @contextmanager
 def out_of_memory_explained(config: Config, compute: Compute, processes: Processes) -> Iterator[None]:
-    """Turns running out of memory into a sentence with settings that help.
+    """Turn running out of memory into a sentence with settings that help.
 
     Raises:
-        CivaeError: instead of what torch or Python raise.
+        CivaeError: in place of the error that torch or Python raised.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""metrics.jsonl: one line for everything measured, and none twice, whatever became of the process that wrote it."""
+"""metrics.jsonl: one line for each measurement and none twice, whatever happened to the process that wrote it."""
 
 import json
 from collections.abc import Callable
@@ -13,22 +13,22 @@ from civae_core.reading import finite_number
 
 
 class MetricsFile:
-    """Appends to a run's metrics.jsonl, knows how many lines it has, and tells followers of each."""
+    """A run's metrics.jsonl: appends lines, counts them, and passes each one to the followers."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.lines = path, 0
         self.dropped_to = 0
-        """Images up to which `cut_back` dropped lines, to be measured again; 0 where it dropped none."""
+        """Largest image count among the lines that `cut_back` dropped, to be measured again; 0 if it dropped none."""
         self.followers: list[Callable[[dict[str, Any]], None]] = []
-        """Called with the values of every line once it is written, numbers that are not finite included."""
+        """Called with the values of every line once it is written, including non-finite numbers."""
 
     def cut_back(self, *, lines: int | None, images: int) -> None:
-        """Drops what a process that was killed wrote after the checkpoint that the run goes on from.
+        """Drop what a killed process wrote after the checkpoint from which the run continues.
 
         Args:
-            lines: how many lines there were at that checkpoint; None where it does not tell, as those of the first
-                format of training states.
-            images: how many images it has seen; without `lines`, lines of later ones are dropped.
+            lines: number of lines at that checkpoint; None if the checkpoint does not say, as in the first format of
+                training states.
+            images: images that the checkpoint has seen; without `lines`, lines with a larger count are dropped.
 
         Raises:
             CivaeError: the file cannot be written.
@@ -40,7 +40,7 @@ class MetricsFile:
                 f"cannot read {self.path}: {error.strerror or error}", hint=hint_on_reading(error)
             ) from error
         whole = text.splitlines(keepends=True)
-        if whole and not whole[-1].endswith("\n"):  # torn by a full disk or a kill
+        if whole and not whole[-1].endswith("\n"):  # cut short by a full disk or a kill
             whole.pop()
         if lines is not None:
             kept, dropped = whole[:lines], whole[lines:]
@@ -53,7 +53,7 @@ class MetricsFile:
         self.dropped_to = max(map(_images_of, dropped), default=0)
 
     def append(self, values: dict[str, Any]) -> None:
-        """Adds a line; a number that is not finite becomes null.
+        """Append a line; non-finite numbers become null.
 
         Raises:
             CivaeError: it cannot be written.
@@ -70,7 +70,7 @@ class MetricsFile:
 
 
 def _images_of(line: str) -> int:
-    return int(finite_number(told_by(line).get("images")) or 0)  # what tells no count is not ours to judge
+    return int(finite_number(told_by(line).get("images")) or 0)  # 0 for a line without a count: keep it
 
 
 def _finite(value: Any) -> Any:

@@ -1,7 +1,7 @@
-"""PyTorch's optimisers to the same bits, without loading its compiler.
+"""PyTorch's optimisers, with bit-identical results but without loading PyTorch's compiler.
 
-Theirs guard against being compiled, which no training here does with them, and load the compiler for that: two thirds
-of the time that `import torch` takes, once more, before the first step.
+PyTorch's own optimisers guard against being compiled, and load the compiler for that. No training here compiles them,
+and loading takes another two thirds of the time of `import torch`, before the first step.
 """
 
 import inspect

@@ -1,15 +1,17 @@
-"""The last step of training: which latent noises of different treatments belong together, learned by contours.
+"""The last step of training: learn from contours which latent noises of different treatments belong together.
 
     P = mean over pixels and channels of | c(f(z',t')) − c(f(z,t)) |,    z = r,    z' = h' + k'·ρ·Rη
 
-Counterfactuals of training images should keep the contours of their reconstructions; c is how strong an edge is,
-whichever side of it is lighter (`model.contours`), and r the posterior's mean. Only the rotation R of (M6) learns
-from P, and only once all else has: the rest of the model, asked for the same, would rather have no effect at all, and
-a rotation that follows it about while it learns ends far from the one that suits it (measured: docs/noises.md).
+Counterfactuals of training images should keep the contours of their reconstructions. c is the strength of an edge,
+whichever side of it is lighter (`model.contours`), and r is the posterior's mean. Only the rotation R of (M6) learns
+from P, and only after everything else has been learned. If the rest of the model learned from P too, it would rather
+have no effect at all; and a rotation learned while the model still changes ends far from the one that suits the
+finished model (measured: docs/noises.md).
 
-A model that has learned little draws contours that say little, and loses of its effect by following them. So the
-rotation is kept only where the model's own predictor sees as many counterfactuals as asked with it as without. Where
-it has no predictor, or only continuous treatments, nothing tells, which is said.
+The contours drawn by a model that has learned little mean little, and keeping them costs it some of its effect. The
+rotation is therefore dropped if the model's own predictor sees fewer counterfactuals as asked with it than without,
+by more than chance. A model without a predictor, or with continuous treatments only, cannot be checked like this; it
+keeps the rotation, and the log says so.
 """
 
 import logging
@@ -38,9 +40,9 @@ log = logging.getLogger(__name__)
 
 BATCH = 32
 RATE = 0.005
-"""Adam's learning rate at the start, in radians or so; it falls to zero by a cosine."""
+"""Adam's initial learning rate, roughly in radians; it decays to zero along a cosine."""
 CHECKED = 8
-"""Batches of training images whose counterfactuals are looked at with and without the rotation."""
+"""Batches of training images whose counterfactuals are compared with and without the rotation."""
 
 Images = tuple[Tensor, Tensor, Tensor]
 """Images in [0,1] with raw factual attributes: (y_BCHW, x_BX, t_BT)."""
@@ -48,7 +50,7 @@ Images = tuple[Tensor, Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Fitted:
-    """How far apart contours were, as means of P over the first and the last tenth of the steps."""
+    """How far apart the contours were: means of P over the first and the last tenth of the steps."""
 
     before: float
     after: float
@@ -73,18 +75,18 @@ def fit_pairing(
     device: torch.device,
     stopped: Callable[[], int],
 ) -> Fitted | None:
-    """Learns the rotation of a trained model afresh, in float32, from `images` drawn from `rows`, 32 a step.
+    """Fit the rotation of a trained model from scratch, in float32, to `images` draws from `rows`, 32 per step.
 
-    The same seed draws the same images whatever was drawn before, so that a fit that was stopped is begun again to
-    the same bits.
+    The same seed draws the same images whatever was drawn before, so a fit that was stopped and starts over gives the
+    same bits.
 
     Args:
-        model: in evaluation mode, its weights frozen.
-        stopped: asked before every step; anything but 0 ends the fit.
+        model: in evaluation mode, with frozen weights.
+        stopped: called before every step; any result but 0 ends the fit.
 
     Returns:
-        None if it was stopped; the rotation is the identity then, as it is where it became non-finite or made fewer
-        counterfactuals look as asked.
+        None if the fit was stopped. The rotation is then the identity, as it also is if it became non-finite or made
+        fewer counterfactuals look as asked.
 
     Raises:
         ValueError: the model has no pairing.
@@ -121,7 +123,7 @@ def _descend(
     steps: int,
     stopped: Callable[[], int],
 ) -> list[Tensor]:
-    """Moves the rotation's angles against the gradient of P, in place; P of each step, fewer of them if stopped."""
+    """Minimise P over the rotation's angles in place, and return P of each step (fewer of them if stopped)."""
     angles_TLL.requires_grad_()
     optimizer = Adam([angles_TLL], RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
@@ -142,7 +144,7 @@ def _descend(
 def _forget_if_it_takes_the_effect(
     model: IntactVAE, batches: Sequence[Images], treatments: tuple[Attribute, ...]
 ) -> None:
-    """Leaves the rotation out if, by more than chance, fewer counterfactuals are seen as asked with it."""
+    """Drop the rotation if, by more than chance, fewer counterfactuals are seen as asked with it than without."""
     assert model.pairing is not None
     if model.predictor is None or all(treatment.kind != "binary" for treatment in treatments):
         log.info("latent noises are paired without a check: no binary treatment is predicted")
@@ -153,7 +155,7 @@ def _forget_if_it_takes_the_effect(
     model.pairing.forget()
     without_N = torch.cat([seen_as_asked(model, abduction, treatments) for abduction in abductions])
     lost, won = int((without_N & ~with_it_N).sum()), int((with_it_N & ~without_N).sum())
-    if lost - won > 2 * math.sqrt(lost + won):  # two standard deviations, were either as likely
+    if lost - won > 2 * math.sqrt(lost + won):  # two standard deviations, if both were equally likely
         log.warning(
             "with paired latent noises %d of %d counterfactuals look as asked, without pairing %d: "
             "the noises are left unpaired",
@@ -164,7 +166,7 @@ def _forget_if_it_takes_the_effect(
 
 
 def seen_as_asked(model: IntactVAE, abduction: Abduction, treatments: tuple[Attribute, ...]) -> Tensor:
-    """Whether the model's predictor reads in each counterfactual (M6) the yes/no treatments it was asked for: [B].
+    """Whether the predictor sees in each counterfactual (M6) the binary treatments that were asked for: [B].
 
     Raises:
         ValueError: the model has no predictor.
@@ -181,7 +183,7 @@ def seen_as_asked(model: IntactVAE, abduction: Abduction, treatments: tuple[Attr
 def pairing_loss(
     model: IntactVAE, y_BCHW: Tensor, x_BX: Tensor, t_BT: Tensor, treatments: tuple[Attribute, ...]
 ) -> Tensor:
-    """P [B] of images in [0,1] with raw factual attributes; its gradient reaches the rotation alone.
+    """P [B] of images in [0,1] with raw factual attributes; its gradient reaches only the rotation.
 
     Raises:
         ValueError: the model has no pairing.

@@ -1,4 +1,4 @@
-"""All that a training does before its first write, which `train --dry-run` does too."""
+"""Everything that training does before its first write; `train --dry-run` does the same."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,18 +32,18 @@ from civae_core.training.trackers import require_trackers
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a run begins with. Of each process: its device and its share of the batches."""
+    """What a run begins with. Each process has its own device and its own share of the batches."""
 
     data: PreparedData
     roles: AttributeRoles
     held_split: Split
-    """The split that the run is watched on."""
+    """The split on which the run is validated."""
     held_rows: LabelledRows
-    """Its rows with all their labels."""
+    """The rows of that split that lack no label."""
     compute: Compute
     start: Start
     learner: Learner
-    """Not wrapped yet; gone on from the checkpoint of `start`, if there is one."""
+    """Not wrapped yet; restored from the checkpoint of `start`, if there is one."""
     counters: Counters
     batches: TrainingBatches
     feed: Feed
@@ -61,7 +61,7 @@ def prepared(
     resume: str = "auto",
     stop_at: int | None = None,
 ) -> Iterator[Prepared]:
-    """Opens and checks everything, and writes nothing. Memory that runs out while the block runs is explained.
+    """Open and check everything, and write nothing. Running out of memory inside the block is explained.
 
     Args: as for `train`.
 
@@ -89,7 +89,7 @@ def prepared(
         processes.lead(require_free)
         start = find_start(folder, config, data, resume=resume, stop_at=stop_at)
 
-        # Build the model with its optimiser, go on from the checkpoint, and weigh the batches.
+        # Build the model and its optimiser, restore the checkpoint, and make the weighted batches.
         learner = Learner(make_model(config, roles, data), config, roles, compute)
         counters = start.restore(learner)
         batches = make_batches(config, roles, data, compute, processes)

@@ -1,4 +1,4 @@
-"""`train --dry-run`: everything that can go wrong before training, tried; nothing written."""
+"""`train --dry-run`: try everything that can go wrong before training, and write nothing."""
 
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -14,7 +14,7 @@ from civae_core.training.run_folder import RunFolder
 
 @dataclass(frozen=True)
 class Preview:
-    """What a training run would be."""
+    """What a training run would do."""
 
     compute: str
     training_images: int
@@ -22,16 +22,16 @@ class Preview:
     parameters: int
     predictor_parameters: int
     memory_estimate_mib: float
-    """Most that a training step held, of each process."""
+    """Peak memory of a training step, per process."""
     images_at_once: int
-    """Of each process: its share of a batch, in `train.accumulate` parts."""
+    """Images that each process computes at once: its share of a batch divided by `train.accumulate`."""
     loss: float | None
     images_from: int
-    """What the run goes on from: images seen by the checkpoint it finds, else 0."""
+    """Images seen by the checkpoint from which the run would continue, else 0."""
     images_to: int
-    """Where it would stop."""
+    """Images at which it would stop."""
     pairing_images: int
-    """Images by which it would then pair noises; 0 where it would not."""
+    """Images on which it would then pair noises; 0 if it would not."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -64,7 +64,7 @@ class Preview:
 def preview(
     config: Config, out: Path, *, device: str = "auto", resume: str = "auto", stop_at: int | None = None
 ) -> Preview:
-    """Takes every step of `train` up to the first write, and one step on a real batch in memory.
+    """Take every step of `train` up to the first write, and one training step on a real batch in memory.
 
     Args: as for `train`.
 

@@ -1,4 +1,4 @@
-"""Activations computed twice instead of kept (Chen et al. 2016): memory for time, with the same gradients."""
+"""Recompute activations instead of keeping them (Chen et al. 2016): less memory, more time, the same gradients."""
 
 from functools import partial
 
@@ -10,19 +10,20 @@ from civae_core.model.layers import Layers
 from civae_core.model.original import BottleneckBlock, DownBlock, UpBlock
 
 UNITS = (ResidualBlock, InvertedBlock, Layers, BottleneckBlock, DownBlock, UpBlock)
-"""Parts that keep nothing but their inputs; together they hold nearly all that backward asks for.
+"""Modules made to keep only their inputs; together they hold nearly all that the backward pass needs.
 
-The attribute predictor is none: guidance calls it with other weights, which a second computation would not know.
+The attribute predictor is not among them: guidance calls it with substituted weights, which a recomputation would
+not know.
 """
 
 
 def recompute_activations(model: nn.Module) -> None:
-    """Makes the model's larger parts forget what lies between input and output, and compute it anew in backward.
+    """Make the model's larger modules drop their inner activations, and recompute them in the backward pass.
 
-    Parameters keep their names. Only where gradients are wanted does anything change.
+    Parameters keep their names. Without gradients, nothing changes.
     """
     for module in model.modules():
         if isinstance(module, UNITS):
-            # Nothing inside draws random numbers, so no generator's state needs keeping, which would ask the device.
+            # No random numbers are drawn inside, so generator states need not be kept, which would query the device.
             again = partial(checkpoint, module.forward, use_reentrant=False, preserve_rng_state=False)
             module.forward = again  # type: ignore[method-assign]

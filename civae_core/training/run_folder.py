@@ -1,4 +1,4 @@
-"""A run on disk: what it was told, where it ran, what it measured."""
+"""A run on disk: its settings, where it ran, and what it measured."""
 
 import logging
 import os
@@ -35,7 +35,7 @@ FREE_TO_CHANGE = {
     "train.log_every", "train.checkpoint_every",
     "train.sample_every", "train.validate_images", "train.keep", "train.trackers",
 }  # fmt: skip
-"""Keys that a resumed run may be given anew; any other difference would make it another run."""
+"""Keys that may change when a run is resumed; any other difference would make it another run."""
 
 
 class RunFolder:
@@ -49,13 +49,13 @@ class RunFolder:
         self.measured = MetricsFile(self.metrics)
         self._lock: Lock | None = None
         self._facts = path / "env.json"
-        self._log = MemoryHandler(0)  # keeps what is said before there is a folder to write it into
+        self._log = MemoryHandler(0)  # keeps what is logged before there is a folder to write it to
 
     def require_free(self) -> None:
-        """Refuses a folder that is neither new, nor empty, nor a run; what else lies in a run does not matter.
+        """Refuse a folder that is neither new, nor empty, nor a run; other files inside a run do not matter.
 
         Raises:
-            UsageError: it is a file, or holds files that are not a run's.
+            UsageError: the path is a file, or the folder holds files that are not a run's.
         """
         if self.path.exists() and not self.path.is_dir():
             raise UsageError(f"--out {self.path}: is a file, not a folder", hint="name a new or empty folder")
@@ -70,10 +70,10 @@ class RunFolder:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Creates the folder if need be and keeps other processes from writing it while the block runs.
+        """Create the folder if necessary, and keep other processes from writing to it while the block runs.
 
         Raises:
-            CivaeError: it cannot be written, or another process holds it.
+            CivaeError: the folder cannot be written, or another process holds it.
         """
         make_folder(self.path)
         with held(self.path) as lock:
@@ -84,23 +84,23 @@ class RunFolder:
                 self._lock = None
 
     def require_held(self) -> None:
-        """Refuses to write a folder that has vanished or that another process took over.
+        """Refuse to write to a folder that has vanished or that another process has taken over.
 
         Raises:
-            CivaeError: says which.
+            CivaeError: the folder has vanished or was taken over; the message says which.
         """
         if self._lock is not None:
             self._lock.require()
 
     def claim(self, *, lines: int | None = None, images: int) -> None:
-        """Makes the folder's parts, or takes up those that a run left.
+        """Create the folder's parts, or take over those that a run left.
 
-        What it measured after the checkpoint is dropped, and what it had half written when it was killed.
+        What that run measured after the checkpoint is dropped, and so is what it left half written when killed.
 
         Args: as for `MetricsFile.cut_back`.
 
         Raises:
-            CivaeError: it cannot be written.
+            CivaeError: the folder cannot be written.
         """
         make_folder(self.checkpoints)
         make_folder(self.samples)
@@ -109,21 +109,21 @@ class RunFolder:
         self.measured.cut_back(lines=lines, images=images)
 
     def origin(self) -> str | None:
-        """The checkpoint of another run that this one was started from, as --resume named it."""
+        """The other run or checkpoint from which this run was started, as given to --resume; None if unknown."""
         try:
             named = read_json(self._facts).get("started_from")
         except (OSError, ValueError, AttributeError):
-            return None  # no run yet, or its env.json was edited: it has no origin that we know of
+            return None  # no run yet, or an env.json that was edited: no known origin
         return str(named) if named else None
 
     def write_description(self, config: Config, facts: dict[str, Any]) -> None:
-        """Writes what this run is: config.yml, command.txt and env.json."""
+        """Write what describes this run: config.yml, command.txt and env.json."""
         write_text(self.path / "command.txt", shlex.join(sys.argv) + "\n")
         write_json(self._facts, environment() | facts)
         write_text(self.path / "config.yml", dump_config(config))
 
     def require_same(self, config: Config) -> None:
-        """Refuses to continue a run under another config.
+        """Refuse to continue a run under another config.
 
         Raises:
             UsageError: names the keys that differ.
@@ -146,26 +146,26 @@ class RunFolder:
             )  # fmt: skip
 
     def record(self, values: dict[str, Any]) -> None:
-        """Appends one line to metrics.jsonl; a number that is not finite becomes null.
+        """Append one line to metrics.jsonl; non-finite numbers become null.
 
         Raises:
-            CivaeError: it cannot be written, or the folder is no longer this process's.
+            CivaeError: the file cannot be written, or the folder is no longer this process's.
         """
         self.require_held()
         self.measured.append(values)
 
     @contextmanager
     def logged(self) -> Iterator[None]:
-        """Keeps everything that civae_core logs for log.txt, and last why the run ended early, if it did.
+        """Keep everything that civae_core logs for log.txt and, if the run ends early, the reason.
 
-        It is written once `open_log` is called; a run that is refused before leaves nothing.
+        It is written once `open_log` is called; a run that is refused before that leaves nothing behind.
         """
         logger = logging.getLogger("civae_core")
         logger.addHandler(self._log)
         try:
             yield
         except CivaeError as error:
-            # For this file only: whoever called tells it to the user.
+            # For this file only: the caller reports the error to the user.
             self._log.handle(logger.makeRecord(logger.name, logging.ERROR, "", 0, error.message, (), None))
             raise
         finally:
@@ -176,10 +176,10 @@ class RunFolder:
                 written.close()
 
     def open_log(self) -> None:
-        """Writes into log.txt what was logged so far, and from now on everything at once.
+        """Write to log.txt what has been logged so far, and from now on everything immediately.
 
         Raises:
-            CivaeError: it cannot be written.
+            CivaeError: log.txt cannot be written.
         """
         path = self.path / "log.txt"
         try:
@@ -192,7 +192,7 @@ class RunFolder:
 
 
 class _LogFile(logging.FileHandler):
-    """A log that a full disk costs lines, not the run: what must be written says itself that it cannot be."""
+    """A log that loses lines on a full disk without ending the run; essential files report such errors themselves."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         if not isinstance(sys.exc_info()[1], OSError):
@@ -208,7 +208,7 @@ class _LogFile(logging.FileHandler):
 
 
 def environment() -> dict[str, Any]:
-    """Versions, machine, GPUs with their driver, and source revision, for whoever must reproduce a run."""
+    """Versions, machine, GPUs with their driver, and source revision, as needed to reproduce a run."""
     facts: dict[str, Any] = {
         "civae": __version__,
         "python": platform.python_version(),
@@ -227,7 +227,7 @@ def environment() -> dict[str, Any]:
 
 
 def _git_revision() -> str | None:
-    """The commit of this source, `+changes` if it was edited since; None for an installed copy."""
+    """The commit of this source, with `+changes` if it was edited since; None for an installed copy."""
     here = Path(__file__)
 
     def git(*arguments: str) -> str:
@@ -246,7 +246,7 @@ def _is_ours(path: Path) -> bool:
 
 
 def flat(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A config's values by their dotted keys, as `train.lr`."""
+    """A config's values by their dotted keys, such as `train.lr`."""
     found: dict[str, Any] = {}
     for key, value in section.items():
         if isinstance(value, dict):

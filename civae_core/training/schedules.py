@@ -15,7 +15,7 @@ EMA_RAMP = 0.05
 def learning_rate(
     images: int, *, peak: float, warmup: int, total: int, decay: Literal["cosine", "none"]
 ) -> float:
-    """Linear rise over `warmup` images, times a cosine that falls from `peak` to zero at `total`, or a constant."""
+    """Linear warm-up over `warmup` images, times a cosine decay from `peak` to zero at `total`, or a constant."""
     rise = min((images + 1) / warmup, 1.0) if warmup else 1.0
     if decay == "none":
         return peak * rise
@@ -29,7 +29,7 @@ def beta(images: int, *, final: float, warmup: int) -> float:
 
 
 def betas(images: int, config: Config, device: torch.device) -> float | Tensor:
-    """β of every latent dimension: one number, or [Z] where z has grids, whose β is `loss.beta_grids`."""
+    """β of every latent dimension: one number, or [Z] if z has grids, whose β is `loss.beta_grids`."""
     loss, model = config.loss, config.model
     vector, grids = (
         beta(images, final=final, warmup=loss.beta_warmup) for final in (loss.beta, loss.beta_grids)

@@ -1,4 +1,4 @@
-"""After divergence: once, training goes back to its last good state and tries again with a lower learning rate."""
+"""Recovery from divergence: once, training returns to its last good state and continues at a lower learning rate."""
 
 import logging
 
@@ -22,20 +22,20 @@ def set_back(
     fresh: IntactVAE,
     processes: Processes,
 ) -> Counters:
-    """Brings a learner back to the newest checkpoint from before the trouble, else to where the run began.
+    """Bring a learner back to the newest checkpoint from before the divergence, or else to where the run began.
 
-    All processes read the same checkpoint; the first one then deletes those from amid the trouble, lest a run that is
-    killed goes on from one of them.
+    All processes read the same checkpoint. The first one then deletes the later checkpoints, so that a run that is
+    killed does not continue from one of them.
 
     Args:
         diverged_at: images seen when training was given up, for the record.
         fresh: the network as at the beginning of training.
 
     Returns:
-        The counts to go on from; the learner's rate is lowered.
+        The counts to continue from; the learner's rate has been lowered.
 
     Raises:
-        CivaeError: a checkpoint cannot be read, or those of the trouble not be deleted.
+        CivaeError: a checkpoint cannot be read, or a later one cannot be deleted.
     """
     good = last_good_checkpoint(folder.checkpoints)
     learner.start_over(fresh)

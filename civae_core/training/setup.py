@@ -1,4 +1,4 @@
-"""Before the loop: data opened and checked, roles assigned, weights fitted, the learner built."""
+"""Steps before the training loop: assign roles, build the model and its card, fit weights, make batches."""
 
 import logging
 from collections.abc import Iterator
@@ -26,11 +26,13 @@ from civae_core.training.feed import Fed, Feed, lane_of
 log = logging.getLogger(__name__)
 
 SUBJECTS_KEPT = 512
-"""Training subjects whose attributes (never images) travel with a model, to sample from."""
+"""Training subjects whose attributes (never images) are stored with a model, to sample from."""
 
 
 def assign_roles(config: Config, data: PreparedData) -> AttributeRoles:
-    """The table's attributes by the config's roles; warns of settings that these leave without effect.
+    """Assign the config's roles to the table's attributes.
+
+    Warns of settings that have no effect, or another effect if a batch is computed in parts (`train.accumulate`).
 
     Raises:
         UsageError: the config names a column that the table does not have.
@@ -42,7 +44,7 @@ def assign_roles(config: Config, data: PreparedData) -> AttributeRoles:
 
 
 def validation_split(data: PreparedData) -> Split:
-    """The split that training is watched on: valid or, with a warning, what else there is."""
+    """The split on which training is validated: valid or, with a warning, test or else train."""
     if len(data.rows("valid")):
         return "valid"
     instead: Split = "test" if len(data.rows("test")) else "train"
@@ -53,7 +55,7 @@ def validation_split(data: PreparedData) -> Split:
 
 
 def make_model(config: Config, roles: AttributeRoles, data: PreparedData) -> IntactVAE:
-    """The network with weights drawn from the config's seed, whatever was drawn before."""
+    """Make the network, with weights drawn from the config's seed, whatever was drawn before."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for(config.train.seed, "weights"))
         return IntactVAE(config.model, roles, data.size, data.channels)
@@ -62,7 +64,7 @@ def make_model(config: Config, roles: AttributeRoles, data: PreparedData) -> Int
 def make_card(
     config: Config, roles: AttributeRoles, data: PreparedData, batches: TrainingBatches
 ) -> ModelCard:
-    """What is stored beside the weights, at no image seen."""
+    """Make the card that is stored beside the weights, with no images seen yet."""
     identity = {"name": data.name, "path": str(data.path), "fingerprint": data.fingerprint}
     subjects = _some_subjects(torch.cat([batches.t_NT, batches.x_NX], dim=1))
     count = len(batches.rows_N)
@@ -72,11 +74,11 @@ def make_card(
 def make_batches(
     config: Config, roles: AttributeRoles, data: PreparedData, compute: Compute, processes: Processes
 ) -> TrainingBatches:
-    """The training split with propensity weights fitted on its table (METHOD 4.1); warns of far too many rounds.
+    """Make batches of the training split, with propensity weights (METHOD 4.1); warn of far too many epochs.
 
     Raises:
         DataError: the split has no labelled image.
-        UsageError: the weights cannot be had for this kind of treatment.
+        UsageError: the weights are not available for this kind of treatment.
     """
     chosen = labelled_rows(data, roles, "train", warn=False)
     if text := too_long(config.train.images, len(chosen.rows_N)):
@@ -117,11 +119,11 @@ def make_partly_batches(
     processes: Processes,
     full: TrainingBatches,
 ) -> TrainingBatches | None:
-    """Batches of the training images that lack a label but not all, for the attribute predictor; None without any.
+    """Make batches of the training images that lack some labels but not all, for the attribute predictor.
 
-    They come at the pace of the `full` batches, an epoch of both taking as long, but are never the larger ones. Where
-    that is less than an image for each batch, one comes with some of them (`partly_at`). Says how many images lack
-    labels and what becomes of them.
+    An epoch of these batches takes as many steps as one of the `full` batches, but they are never larger. If that is
+    less than one image per step, a single image comes with some of the steps (`partly_at`). The log says how many
+    images lack labels and what becomes of them. None if there are no such images, or no predictor.
     """
     partly = partly_labelled_rows(data, roles, "train")
     lacking = len(data.rows("train")) - len(full.rows_N)
@@ -152,7 +154,7 @@ def make_partly_batches(
 
 
 def partly_at(partly: TrainingBatches | None, images_seen: int, full: TrainingBatches) -> Batch | None:
-    """This process's share of the images that go beside the full batch at `images_seen`; None where it has none."""
+    """This process's share of the partly labelled images for the step at `images_seen`; None if it has none."""
     if partly is None:
         return None
     step, every = images_seen // full.batch_size, 1
@@ -165,7 +167,7 @@ def partly_at(partly: TrainingBatches | None, images_seen: int, full: TrainingBa
 
 
 def make_feed(batches: TrainingBatches, partly: TrainingBatches | None, compute: Compute) -> Feed:
-    """The batches as a run takes them, each with this process's share of the images that go beside it."""
+    """Make a run's feed: each batch with this process's share of the partly labelled images."""
 
     def make(images_seen: int) -> Fed:
         return Fed(batches.at(images_seen), partly_at(partly, images_seen, batches))
@@ -174,7 +176,7 @@ def make_feed(batches: TrainingBatches, partly: TrainingBatches | None, compute:
 
 
 def _left_apart(roles: AttributeRoles, chosen: LabelledRows, weights_N: Tensor) -> Iterator[str]:
-    """A sentence for each treatment with which a covariate still goes once images are weighted."""
+    """Yield a sentence for each treatment with which a covariate is still associated after weighting."""
     names = [covariate.name for covariate in roles.covariates]
     x_NX, w_N = chosen.x_NX.double(), weights_N.double()
     for column, treatment in enumerate(roles.treatments):

@@ -1,4 +1,4 @@
-"""Where a run begins: afresh, from its own last checkpoint, or from another run's. Looks, and writes nothing."""
+"""Where a run begins: from scratch, from its own last checkpoint, or from another run's. Nothing is written here."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,16 +16,16 @@ from civae_core.training.run_folder import RunFolder
 
 @dataclass(frozen=True)
 class Start:
-    """What a run goes on from."""
+    """The state from which a run begins or continues."""
 
     checkpoint: Path | None
     is_own: bool
     """Whether the checkpoint is one of the run's own."""
     origin: str | None
-    """The other run or checkpoint that the run began with, as --resume named it."""
+    """The other run or checkpoint from which the run was started, as given to --resume."""
 
     def restore(self, learner: Learner) -> Counters:
-        """Loads the checkpoint, if there is one, into a learner, and returns the counts to go on from.
+        """Load the checkpoint, if there is one, into a learner, and return the counts to continue from.
 
         Raises:
             DataError: it does not fit the learner, or cannot be read.
@@ -34,18 +34,18 @@ class Start:
             return Counters(metrics_lines=0)
         counters = restore_checkpoint(self.checkpoint, learner)
         if counters.images_seen < learner.config.train.images:
-            # There is more to learn than when the run ended, and noises are paired after all of it.
+            # More images remain to be learned than when the run ended, and noises are paired after all of them.
             counters.paired = False
             learner.forget_pairing()
         if not self.is_own:
-            # Another run's best checkpoint is not in this folder, nor are its metrics, and its setbacks not ours.
+            # Another run's best checkpoint and metrics are not in this folder, and its setbacks do not count here.
             learner.tally.load(torch.zeros_like(learner.tally.values()))
             return Counters(counters.images_seen, metrics_lines=0)
         learner.lower_rate(counters.setbacks)
         return counters
 
     def require_newest(self, folder: RunFolder) -> None:
-        """For whoever holds the folder: refuses to go on from a checkpoint that is no longer the folder's last.
+        """Refuse to continue from a checkpoint that is no longer the folder's last; call with the folder held.
 
         Raises:
             CivaeError: another process has trained the run since `find_start` looked.
@@ -61,11 +61,11 @@ class Start:
 def find_start(
     folder: RunFolder, config: Config, data: PreparedData, *, resume: str, stop_at: int | None
 ) -> Start:
-    """Where a run in `folder` begins, by the meaning of --resume.
+    """Find where a run in `folder` begins, according to --resume.
 
     Raises:
-        UsageError: the folder is something else's or another run's; there is no checkpoint where one is
-            required, one where none may be, or another run's that leaves nothing to train.
+        UsageError: the folder holds other files or another run; a checkpoint is required but missing, or present but
+            forbidden; or another run's checkpoint leaves nothing to train.
         DataError: a checkpoint's model cannot be read.
     """
     folder.require_free()

@@ -1,4 +1,4 @@
-"""Asked to stop: SIGTERM and SIGUSR1 (preemption) and Ctrl-C end training at the next step, after saving."""
+"""Requests to stop: SIGTERM and SIGUSR1 (preemption) and Ctrl-C end training at the next step, after saving."""
 
 import signal
 import threading
@@ -25,7 +25,7 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Catches the signals while the block runs; outside the main thread it catches none."""
+    """Catch the signals while the block runs; outside the main thread, catch none."""
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request

@@ -1,7 +1,7 @@
-"""TensorBoard and Weights & Biases, where `train.trackers` asks for them: what metrics.jsonl gets, and sample grids.
+"""TensorBoard and Weights & Biases, if `train.trackers` asks for them: lines of metrics.jsonl, and sample grids.
 
-They are extras to the run's own files and never endanger it: a tracker that fails is left out with one warning. Both
-packages take long to import, so each is imported only where it is asked for.
+They are extras to the run's own files and never endanger the run: a tracker that fails is dropped with one warning.
+Both packages take long to import, so each is imported only if it is asked for.
 """
 
 import json
@@ -24,37 +24,37 @@ from civae_core.training.run_folder import RunFolder, flat
 log = logging.getLogger(__name__)
 
 SAMPLES = "samples"
-"""What sample grids are called in a tracker."""
+"""Name of the sample grids in a tracker."""
 WANDB_ID = "wandb-id.txt"
-"""File of a run that keeps its id at Weights & Biases, by which a run that goes on goes on there too."""
+"""File in a run's folder with its Weights & Biases id, by which a resumed run is resumed there too."""
 CONNECT_S, UPLOAD_S = 30, 30
-"""How long Weights & Biases is waited for at the start of a training, and for what is left to send at its end."""
+"""Seconds to wait for Weights & Biases at the start of training, and for the remaining uploads at its end."""
 
 
 class Tracker(Protocol):
-    """A place that is told of a training as it goes on; whatever it raises leaves it out from then on."""
+    """A service to which training reports its progress; once it raises anything, it is dropped."""
 
     def line(self, values: Mapping[str, Any]) -> None:
-        """Takes a line of metrics.jsonl: `images`, and numbers and words by their keys there."""
+        """Take a line of metrics.jsonl: `images`, and numbers and strings under their keys there."""
 
     def picture(self, path: Path, images: int) -> None:
-        """Takes the PNG of a sample grid at so many images seen."""
+        """Take the PNG of a sample grid, made after `images` images."""
 
     def close(self, error: BaseException | None) -> None:
-        """Sees that nothing is left unwritten.
+        """Make sure that nothing is left unwritten.
 
         Args:
-            error: what ended the training, None where it did what it was asked for.
+            error: what ended the training; None if it did what it was asked for.
         """
 
 
 class Trackers:
-    """All trackers of a run, by their names."""
+    """All trackers of a run, by name."""
 
     def __init__(self, begin: Mapping[str, Callable[[], Tracker]]) -> None:
         """
         Args:
-            begin: opens each; one that cannot be opened is left out.
+            begin: functions that open the trackers; one that cannot be opened is left out.
         """
         self._open: dict[str, Tracker] = {}
         for name, start in begin.items():
@@ -77,7 +77,7 @@ class Trackers:
         for name, tracker in list(self._open.items()):
             try:
                 tell(tracker)
-            except Exception as error:  # of somebody else's code, which may raise whatever it likes
+            except Exception as error:  # from third-party code, which may raise anything
                 _warn(name, error)
                 del self._open[name]
                 with suppress(Exception):
@@ -85,7 +85,7 @@ class Trackers:
 
 
 def require_trackers(names: Sequence[str]) -> None:
-    """Refuses trackers whose extra is not installed; imports none.
+    """Refuse trackers whose extra is not installed, without importing any.
 
     Raises:
         UsageError: names the first of them.
@@ -97,12 +97,12 @@ def require_trackers(names: Sequence[str]) -> None:
 
 @contextmanager
 def tracked(config: Config, folder: RunFolder, images_seen: int, *, wanted: bool) -> Iterator[Trackers]:
-    """Tells the config's trackers every line of metrics that is written while the block runs.
+    """Send every line of metrics that is written while the block runs to the config's trackers.
 
     Args:
-        folder: claimed, so that it knows which lines of metrics are measured again.
-        images_seen: what the run goes on from.
-        wanted: False opens none.
+        folder: already claimed, so that it knows which lines of metrics are measured again.
+        images_seen: images from which the run continues.
+        wanted: False opens no tracker.
     """
     begin: dict[str, Callable[[], Tracker]] = {
         "tensorboard": lambda: TensorBoard(config, folder, images_seen),
@@ -121,16 +121,16 @@ def tracked(config: Config, folder: RunFolder, images_seen: int, *, wanted: bool
 
 
 class TensorBoard:
-    """Event files in RUN/tensorboard, one for each time that the run was started or gone on with."""
+    """Event files in RUN/tensorboard, one for each time that the run was started or resumed."""
 
     def __init__(self, config: Config, folder: RunFolder, images_seen: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
         from torch.utils.tensorboard.summary import hparams
 
-        # What an earlier process told of later images is hidden: it is measured again.
+        # What an earlier process reported for later images is hidden, since it is measured again.
         self._writer = SummaryWriter(folder.path / "tensorboard", purge_step=images_seen + 1)
         settings = {key: _plain(value) for key, value in flat(config.model_dump()).items()}
-        files: Any = self._writer.file_writer  # add_hparams would make another run of them, in its own folder
+        files: Any = self._writer.file_writer  # add_hparams would make a separate run, in its own folder
         for part in hparams(settings, {"valid_loss": None}):
             files.add_summary(part)
         self._writer.add_text("config", _as_code(dump_config(config)), images_seen)
@@ -143,7 +143,7 @@ class TensorBoard:
         else:
             for key in values.keys() - {"images"}:
                 self._writer.add_scalar(key, values[key], images)
-        self._writer.flush()  # at once, as metrics.jsonl: whoever looks, or kills, finds the same in both
+        self._writer.flush()  # at once, like metrics.jsonl: both agree whenever one looks, or kills
 
     def picture(self, path: Path, images: int) -> None:
         import numpy as np
@@ -159,7 +159,7 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """One run there for one run here, however often it goes on; its own files lie in RUN/wandb."""
+    """One run there for each run here, however often it is resumed; its own files are in RUN/wandb."""
 
     def __init__(self, config: Config, folder: RunFolder) -> None:
         import wandb
@@ -172,7 +172,7 @@ class WeightsAndBiases:
             "resume": "allow",
             "dir": str(folder.path),
             "project": os.environ.get("WANDB_PROJECT", "civae"),
-            # A run that goes on keeps the name that it may have been given there since.
+            # A resumed run keeps the name that it may have been given there since.
             "name": None if known else os.environ.get("WANDB_NAME", folder.path.resolve().name),
             "reinit": "create_new",
             "settings": wandb.Settings(
@@ -188,7 +188,7 @@ class WeightsAndBiases:
                 self._run = wandb.init(**settings, mode="offline")
         write_text(id_file, f"{settings['id']}\n")
         self._run.config.update(flat(config.model_dump(mode="json")), allow_val_change=True)
-        # Not wandb's own steps, which may not go back: after a setback images do.
+        # Not wandb's own steps, which must not decrease: after a setback, images do.
         self._run.define_metric("images")
         self._run.define_metric("*", step_metric="images")
         self._told_to = folder.measured.dropped_to if known else 0
@@ -199,7 +199,7 @@ class WeightsAndBiases:
 
     def line(self, values: Mapping[str, Any]) -> None:
         if "event" in values:
-            self._told_to = 0  # a setback: what follows is another try, as metrics.jsonl has both
+            self._told_to = 0  # a setback: report the second attempt too, as metrics.jsonl does
         if values["images"] > self._told_to:
             self._run.log(dict(values))
 
@@ -216,7 +216,7 @@ class WeightsAndBiases:
 
 @contextmanager
 def _nobody_at_the_keyboard() -> Iterator[None]:
-    """Keeps wandb from asking for a key: without a terminal it raises, and says that there is none."""
+    """Keep wandb from asking for a key: without a terminal, it raises an error about the missing key instead."""
     terminal = sys.stdin
     with Path(os.devnull).open(encoding="utf-8") as sys.stdin:
         try:
@@ -238,5 +238,5 @@ def _plain(value: object) -> object:
 
 
 def _as_code(text: str) -> str:
-    """Text as Markdown that is shown as it stands, which the lines of TensorBoard's text are read as."""
+    """Text as a Markdown code block, which TensorBoard shows verbatim instead of rendering it."""
     return "\n".join(f"    {line}" for line in text.splitlines())

@@ -1,5 +1,7 @@
-"""Independent networks that judge counterfactual images: an attribute scorer, and a latent space to measure how far
-a picture has moved. They are never part of a training, and share neither architecture nor seed with one (METHOD 6).
+"""Independent networks that judge counterfactual images.
+
+An attribute scorer, and a latent space that measures how far an image has moved. They never take part in a model's
+training, and share neither architecture nor random draws with it (METHOD 6).
 """
 
 from civae_core.yardstick.cache import yardstick_for

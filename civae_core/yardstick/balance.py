@@ -1,7 +1,7 @@
-"""What a scorer is taught, and with which weights, so that it reads no attribute off another one.
+"""Which attributes a scorer learns, and with which weights, so that it does not read one attribute off another.
 
-In confounded data a scorer learns that old people are men. It would then see a change of Male in every faultless
-counterfactual of age, and report a leak that is not there. So each attribute is learned in a population where it is
+In confounded data a scorer learns that old people are men. It would then see a change of Male in every perfect
+counterfactual of age, and report a leak that does not exist. So each attribute is learned in a population where it is
 independent of the others, as far as overlap and the cap allow, by inverse-propensity weights as in training
 (METHOD 4.1).
 """
@@ -24,10 +24,10 @@ FEWEST_OF_A_CLASS = 8
 
 
 def learnable(table: tuple[Attribute, ...], labels_NA: Tensor) -> list[int]:
-    """Columns that vary enough to be learned; says which do not.
+    """Columns that vary enough to be learned; logs a warning that names the others.
 
     Raises:
-        DataError: none does.
+        DataError: no column varies enough.
     """
     kept: list[int] = []
     dropped: list[int] = []
@@ -54,22 +54,22 @@ def learnable(table: tuple[Attribute, ...], labels_NA: Tensor) -> list[int]:
 def balanced_weights(
     labels_NA: Tensor, attributes: Sequence[Attribute], roles: AttributeRoles, cap: float
 ) -> Tensor:
-    """Weights [N, A], of mean 1 in each column among the labelled, 0 where the label is missing.
+    """Training weights [N, A]: mean 1 in each column among labelled rows, 0 where the label is missing.
 
-    Column a has the stabilised inverse propensities of attribute a given those that are not consequences: of a
-    treatment given covariates and held-out attributes, of any other given those and the treatments. Both classes of
-    a binary attribute are then given the same sum, so that a rare one counts.
+    Column a holds the stabilised inverse propensities of attribute a given other attributes, descendants excluded:
+    given covariates and held-out attributes if a is a treatment, and given the treatments too otherwise. Both classes
+    of a binary attribute are then scaled to the same sum, so that a rare class counts.
 
     Args:
         labels_NA: labels in raw units, NaN where missing.
-        attributes: what the columns are.
-        cap: largest inverse propensity, as a multiple of their mean.
+        attributes: the attributes in the columns.
+        cap: largest inverse-propensity weight, as a multiple of the mean weight.
     """
     descendants = {attribute.name for attribute in roles.descendants}
     treatments = {attribute.name for attribute in roles.treatments}
     known_NA = labels_NA.isfinite()
     mean_A = labels_NA.nan_to_num(0.0).sum(0) / known_NA.sum(0).clamp(min=1)
-    # An unknown label of another attribute tells nothing: its mean does no harm there.
+    # A missing label of another attribute carries no information, so filling in the mean does no harm.
     filled_NA = torch.where(known_NA, labels_NA, mean_A)
     weights_NA = torch.zeros_like(labels_NA)
     for column, attribute in enumerate(attributes):
@@ -90,15 +90,15 @@ def balanced_weights(
 def warn_of_association(
     labels_NA: Tensor, weights_NA: Tensor, attributes: Sequence[Attribute], roles: AttributeRoles
 ) -> None:
-    """Says which treatment and covariate the weights leave together most, where it is more than a little.
+    """Warn of the treatment and covariate that stay most associated under the weights, if by more than a little.
 
-    Both what a treatment is learned with and what a covariate is learned with are looked at: either can be read off
-    the other. The measure is that of `imbalance`, by the attribute that is learned.
+    The weights for learning the treatment and those for learning the covariate are both checked, since either can be
+    read off the other. The measure is that of `imbalance` for the kind of the learned attribute.
 
     Args:
         labels_NA: labels in raw units, NaN where missing.
-        weights_NA: of `balanced_weights`.
-        attributes: what the columns are.
+        weights_NA: as returned by `balanced_weights`.
+        attributes: the attributes in the columns.
     """
     treatments = {attribute.name for attribute in roles.treatments}
     covariates = {attribute.name for attribute in roles.covariates}
@@ -129,7 +129,7 @@ def warn_of_association(
 
 
 def _equal_classes(weights_M: Tensor, labels_M: Tensor) -> Tensor:
-    """The weights of both classes scaled to the same sum, so that a rare attribute is not simply never seen."""
+    """Scale the weights of both classes to the same sum, so that the scorer cannot ignore a rare class."""
     scaled_M = weights_M.clone()
     for label in (0, 1):
         members_M = (labels_M > 0.5) == bool(label)

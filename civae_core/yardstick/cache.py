@@ -1,4 +1,4 @@
-"""Yardsticks that are trained once for each data set and question, and kept in the user's cache."""
+"""Cache of yardsticks: each is trained once per data set and question, and kept in the user's cache folder."""
 
 import json
 import logging
@@ -23,9 +23,9 @@ log = logging.getLogger(__name__)
 def yardstick_for(
     data: PreparedData, roles: AttributeRoles, device: torch.device, *, images: int = IMAGES, seed: int = 0
 ) -> Yardstick:
-    """The yardstick of this data and question: from the cache, or trained now and put there.
+    """Load the yardstick of this data set and question from the cache, or train it now and cache it.
 
-    A cache that cannot be read or written costs a warning, never the yardstick.
+    A cache that cannot be read or written leads to a warning; the yardstick is returned all the same.
     """
     try:
         path = cached_path(data, roles, images=images, seed=seed)
@@ -47,10 +47,10 @@ def yardstick_for(
 
 
 def cached_path(data: PreparedData, roles: AttributeRoles, *, images: int, seed: int) -> Path:
-    """Where the yardstick of some data, question and settings is kept.
+    """The cache path of the yardstick for a data set, question and settings.
 
     Raises:
-        CivaeError: there is no folder for it.
+        CivaeError: there is no cache folder.
     """
     key = {
         "format": FORMAT,
@@ -66,10 +66,10 @@ def cached_path(data: PreparedData, roles: AttributeRoles, *, images: int, seed:
 
 
 def cache_folder() -> Path:
-    """The folder for what can be made again: $CIVAE_CACHE, else $XDG_CACHE_HOME/civae, else ~/.cache/civae.
+    """The folder for files that can be recreated: $CIVAE_CACHE, else $XDG_CACHE_HOME/civae, else ~/.cache/civae.
 
     Raises:
-        CivaeError: none is named and the user has no home.
+        CivaeError: neither variable is set, and the user has no home folder.
     """
     if named := os.environ.get("CIVAE_CACHE"):
         return Path(named)

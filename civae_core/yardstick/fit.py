@@ -1,4 +1,4 @@
-"""Training of a yardstick, in a minute or two."""
+"""Training of a yardstick, which takes a minute or two."""
 
 from dataclasses import dataclass, replace
 
@@ -24,15 +24,15 @@ IMAGES = 24_000
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a yardstick is trained. It is part of the cache's key, so a change of it trains anew."""
+    """Hyperparameters of training a yardstick. They are part of the cache key, so a change trains a new one."""
 
     batch: int = 32
     peak_lr: float = 4e-3
     weight_decay: float = 0.05
     warm_up: float = 0.1
-    """Share of the training during which the learning rate rises."""
+    """Share of the training over which the learning rate rises."""
     strongest_blur: float = 0.03
-    """Largest σ of the blur of training images, as a share of the side: 2 pixels of 64."""
+    """Largest σ of the blur of training images, as a share of the image's side: 2 pixels of 64."""
     noise: float = 0.03
     """Largest standard deviation of the noise on the same images."""
     largest_gradient: float = 1.0
@@ -43,12 +43,12 @@ class Recipe:
 
 RECIPE = Recipe()
 TESTED_BLUR = 0.5 * RECIPE.strongest_blur
-"""σ of the blurred photographs that the scorer is tried on."""
+"""σ of the blur, as a share of the side, in the blurred photographs that the scorer is tested on."""
 
 
 @dataclass(frozen=True)
 class _Lessons:
-    """What the scorer is taught: rows of the table, with targets and weights [N, A] for each attribute."""
+    """The scorer's training data: rows of the table, with a target and a weight for each attribute [N, A]."""
 
     rows_N: Tensor
     targets_NA: Tensor
@@ -64,14 +64,15 @@ def train_yardstick(
     seed: int = 0,
     device: torch.device,
 ) -> Yardstick:
-    """Trains scorer and latent space on the train split, and tries the scorer on the valid split.
+    """Train the scorer and the latent space on the train split, and test the scorer on the valid split.
 
-    Half of the images are blurred and noisy, so that a reconstruction's blur does not pass for an attribute.
+    Half of the images shown to the scorer are blurred and noisy, so that it does not take a reconstruction's blur for
+    an attribute.
 
     Args:
-        roles: decide what each attribute is balanced against.
-        images: images shown in training, rounded up to whole batches.
-        seed: of weights, order and augmentation; a model's training with the same seed draws other numbers.
+        roles: attribute roles, which decide what each attribute is balanced against.
+        images: number of images shown in training, rounded up to whole batches.
+        seed: seed of weights, order and augmentation; training a model with the same seed draws other numbers.
 
     Raises:
         DataError: no attribute can be learned, or there are no images to train on.
@@ -91,7 +92,7 @@ def train_yardstick(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for(seed, "yardstick weights"))
         networks = Networks(data.size, data.channels, len(attributes)).to(device)
-    # A third faster on a CPU; undone afterwards, so that a yardstick computes alike fresh and read from its file.
+    # A third faster on a CPU; undone afterwards, so that a fresh yardstick computes exactly as one loaded from file.
     networks.train().to(memory_format=torch.channels_last)
     _train(networks, data, lessons, images, seed, device)
     networks.eval().requires_grad_(False).to(memory_format=torch.contiguous_format)
@@ -113,7 +114,7 @@ def train_yardstick(
 
 
 def names_by_role(roles: AttributeRoles) -> dict[str, list[str]]:
-    """Names of treatments and descendants; all other attributes are treated alike."""
+    """Names of treatments and descendants; balancing treats all other attributes alike."""
     return {
         "treatments": [attribute.name for attribute in roles.treatments],
         "descendants": [attribute.name for attribute in roles.descendants],
@@ -121,7 +122,7 @@ def names_by_role(roles: AttributeRoles) -> dict[str, list[str]]:
 
 
 def targets(labels_NA: Tensor, attributes: tuple[Attribute, ...]) -> Tensor:
-    """Labels in the unit of the scorer's outputs: 0/1, or standardised; 0 where missing."""
+    """Training targets [N, A]: 0 or 1 if binary, standardised if continuous; 0 where missing."""
     targets_NA = labels_NA.clone()
     for column, attribute in enumerate(attributes):
         if attribute.kind == "continuous":
@@ -131,7 +132,7 @@ def targets(labels_NA: Tensor, attributes: tuple[Attribute, ...]) -> Tensor:
 
 
 def scorer_loss(outputs_BA: Tensor, targets_BA: Tensor, weights_BA: Tensor, is_binary_A: Tensor) -> Tensor:
-    """Weighted cross-entropy of binary and half the squared error of continuous attributes, the mean over [B, A]."""
+    """Weighted mean over [B, A]: cross-entropy for binary attributes, half the squared error for continuous ones."""
     entropy_BA = F.binary_cross_entropy_with_logits(outputs_BA, targets_BA.clamp(0, 1), reduction="none")
     squares_BA = 0.5 * (outputs_BA - targets_BA).square()
     return (weights_BA * torch.where(is_binary_A, entropy_BA, squares_BA)).mean()
@@ -156,7 +157,7 @@ def _train(
             targets_BA, weights_BA = lessons.targets_NA[items_B], lessons.weights_NA[items_B]
             loss = scorer_loss(outputs_BA, targets_BA.to(device), weights_BA.to(device), is_binary_A)
             noise_BZ = torch.randn(batch, LATENT, generator=generator_for(seed, "yardstick latent", seen))
-            # No parameter belongs to both losses, and Adam does not mind their scales.
+            # The two losses share no parameters, and Adam is insensitive to their scales.
             (loss + networks.latent.loss(y_BCHW, noise_BZ.to(device))).backward()
             for part in (networks.scorer, networks.latent):
                 torch.nn.utils.clip_grad_norm_(part.parameters(), RECIPE.largest_gradient)

@@ -1,4 +1,4 @@
-"""A trained yardstick: what it sees in images, and how well it sees."""
+"""A trained yardstick: what it reads from images, and how well."""
 
 import json
 from dataclasses import dataclass, field
@@ -17,44 +17,44 @@ from civae_core.reading import parse_json
 from civae_core.yardstick.networks import AttributeScorer, LatentSpace
 
 SMALLEST_SIDE = 8
-"""Of the images that a scorer can look at."""
+"""Smallest side, in pixels, of the images that a scorer accepts."""
 
 Quality = dict[str, dict[str, float]]
-"""By attribute: accuracy, auc, worst_group_accuracy and n of a binary one; r2, mae and n of a continuous one."""
+"""By attribute: accuracy, auc, worst_group_accuracy and n if it is binary; r2, mae and n if it is continuous."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What the instruments see in a batch of images, in float32."""
+    """What a yardstick reads from a batch of images, in float32."""
 
     outputs_BA: Tensor
-    """One number for each of the yardstick's attributes: a logit, or a standardised value."""
+    """One number per attribute of the yardstick: a logit if binary, a standardised value if continuous."""
     features_BF: Tensor
-    """What the scorer reads the attributes from."""
+    """Features from which the scorer predicts the attributes."""
     latent: DiagonalNormal
     """The posterior of an unconditional VAE."""
 
 
 @dataclass(frozen=True)
 class YardstickCard:
-    """What travels with the weights."""
+    """Metadata stored with the weights."""
 
     attributes: tuple[Attribute, ...]
-    """Columns of the table that could be learned, in its order."""
+    """Attributes that could be learned, in the order of the table."""
     size: int
     channels: int
     data: dict[str, str]
     """Name and fingerprint of the prepared data."""
     roles: dict[str, list[str]]
-    """Names by role; the balance of training depends on them."""
+    """Attribute names by role, on which the balancing of training depends."""
     images: int
     seed: int
     photos: Quality
-    """On held-out photographs."""
+    """Quality on held-out photographs."""
     blurred: Quality
-    """On the same, blurred as a reconstruction may be."""
+    """Quality on the same photographs, blurred as a reconstruction may be."""
     reconstructions: dict[str, Quality] = field(default_factory=dict)
-    """On the reconstructions (τ = 0) of models that it was tried on, by run."""
+    """Quality on the reconstructions (τ = 0) of models that it was tested on, by run."""
 
     def to_json(self) -> str:
         values = {**self.__dict__, "attributes": [attribute.to_dict() for attribute in self.attributes]}
@@ -62,7 +62,8 @@ class YardstickCard:
 
     @classmethod
     def from_json(cls, text: str) -> "YardstickCard":
-        """
+        """Parse what `to_json` wrote.
+
         Raises:
             KeyError, TypeError, ValueError: the text is damaged.
         """
@@ -74,7 +75,7 @@ class YardstickCard:
 
 
 def _require_sense(card: YardstickCard) -> None:
-    """Refuses, by a ValueError, what fits no scorer: a card may be a stranger's."""
+    """Raise a ValueError for a card that fits no scorer; it may come from an untrusted file."""
     for key, low, high in (
         ("size", SMALLEST_SIDE, LARGEST_SIDE),
         ("images", 0, LARGEST),
@@ -113,7 +114,7 @@ def _require_quality(quality: Any) -> None:
 
 
 class Networks(nn.Module):
-    """The scorer and the latent space, as one module with one state."""
+    """The scorer and the latent space as one module with one state."""
 
     def __init__(self, size: int, channels: int, attributes: int) -> None:
         super().__init__()
@@ -131,7 +132,7 @@ class Yardstick:
     known_latents: dict[tuple[str, bytes], DiagonalNormal] = field(
         default_factory=dict, compare=False, repr=False
     )
-    """Posteriors of real images by data and rows, kept by those who compare with the same ones again."""
+    """Posteriors of real images, by data and rows, cached for repeated comparisons with the same images."""
 
     @property
     def attributes(self) -> tuple[Attribute, ...]:
@@ -148,7 +149,7 @@ class Yardstick:
 
     @property
     def name(self) -> str:
-        """How reports call it."""
+        """Its name in reports."""
         return f"scorer {self.fingerprint[:8]}"
 
     @property
@@ -159,7 +160,7 @@ class Yardstick:
         """Column of an attribute in `Reading.outputs_BA`.
 
         Raises:
-            KeyError: it was not learned.
+            KeyError: the scorer has not learned it.
         """
         for position, attribute in enumerate(self.attributes):
             if attribute.name == name:
@@ -168,7 +169,7 @@ class Yardstick:
 
     @torch.no_grad()
     def read(self, y_BCHW: Tensor) -> Reading:
-        """Looks at images, floats [B,C,S,S] on the yardstick's device; values beyond [0,1] are clamped first."""
+        """Read images, floats [B,C,S,S] on the yardstick's device; values outside [0,1] are clamped first."""
         y_BCHW = y_BCHW.float().clamp(0.0, 1.0)
         outputs_BA, features_BF = self.networks.scorer(y_BCHW)
         return Reading(outputs_BA.float(), features_BF.float(), self.networks.latent.encode(y_BCHW))

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from civae_core.model.distributions import DiagonalNormal, standard_normal
 
 WORKING_SIZE = 32
-"""Pixels that both networks work at: larger images are folded into channels, or averaged, by a whole number."""
+"""Smallest side, in pixels, to which both networks reduce larger images: the scorer folds them into channels, the VAE
+averages them, both by a whole number."""
 
 SCORER_WIDTHS = (24, 48, 96)
 LATENT_WIDTHS = (32, 48, 64)
@@ -19,7 +20,7 @@ LATENT = 16
 
 
 def folding(size: int) -> int:
-    """The largest whole number that divides `size` and leaves at least `WORKING_SIZE` pixels; 1 for small images."""
+    """The largest divisor of `size` that leaves a side of at least `WORKING_SIZE` pixels; 1 for small images."""
     return max(f for f in range(1, max(size // WORKING_SIZE, 1) + 1) if size % f == 0)
 
 
@@ -46,7 +47,7 @@ class PreactivationBlock(nn.Module):
 
 
 class AttributeScorer(nn.Module):
-    """Image to one number for each attribute: the logit of a binary one, a continuous one standardised."""
+    """Predicts one number per attribute from an image: a logit if binary, a standardised value if continuous."""
 
     features = 2 * SCORER_WIDTHS[-1]
 
@@ -65,16 +66,16 @@ class AttributeScorer(nn.Module):
         self.head = nn.Linear(self.features, attributes)
 
     def forward(self, y_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """Images in [0,1] to outputs [B, attributes] and the features [B, F] that they are read from."""
+        """Map images in [0,1] to outputs [B, attributes] and the features [B, F] from which these are computed."""
         h_BCHW = self.blocks(self.stem(F.pixel_unshuffle(2 * y_BCHW - 1, self.folding)))
         h_BCHW = F.relu(self.norm(h_BCHW))
-        # What is small, such as glasses, shows in the maximum; what is everywhere, such as a tone, in the mean.
+        # The maximum shows what is small, such as glasses; the mean what is everywhere, such as an overall tone.
         features_BF = torch.cat([h_BCHW.mean(dim=(2, 3)), h_BCHW.amax(dim=(2, 3))], dim=1)
         return self.head(features_BF), features_BF
 
 
 class LatentSpace(nn.Module):
-    """An unconditional VAE with N(0,I) prior: how far apart two pictures are, with the posterior's own variances."""
+    """An unconditional VAE with prior N(0,I): tells how far apart two images are, using posterior variances."""
 
     def __init__(self, size: int, channels: int) -> None:
         super().__init__()
@@ -108,7 +109,7 @@ class LatentSpace(nn.Module):
         return DiagonalNormal.from_parameters(self.posterior(self.encoder(2 * small_BCHW - 1).flatten(1)))
 
     def loss(self, y_BCHW: Tensor, noise_BZ: Tensor) -> Tensor:
-        """−ELBO in nats per value of the pooled image, the mean over the batch."""
+        """−ELBO in nats per value of the pooled image, averaged over the batch."""
         small_BCHW = F.avg_pool2d(y_BCHW, self.pool) if self.pool > 1 else y_BCHW
         posterior = self.encode(y_BCHW)
         h_BCHW = self.unflatten(posterior.sample(noise_BZ)).unflatten(1, self.bottom)

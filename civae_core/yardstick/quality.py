@@ -1,4 +1,4 @@
-"""How well a scorer tells each attribute, on whatever images it is shown."""
+"""How well a scorer predicts each attribute, on any set of images."""
 
 from collections.abc import Sequence
 
@@ -10,25 +10,25 @@ from civae_core.ranking import auc
 from civae_core.yardstick.instrument import Quality
 
 SMALLEST_GROUP = 8
-"""Groups with fewer images say nothing about the worst one."""
+"""Groups with fewer images do not count towards the worst-group accuracy."""
 
 
 def score_quality(
     outputs_NA: Tensor, labels_NA: Tensor, attributes: Sequence[Attribute], arms_N: Tensor | None = None
 ) -> Quality:
-    """Compares outputs with labels.
+    """Compare a scorer's outputs with the labels.
 
     Args:
         outputs_NA: logits, or standardised values, as in `Reading.outputs_BA`.
         labels_NA: labels in raw units, NaN where missing, in the same columns.
-        attributes: what the columns are.
-        arms_N: the treatment that splits the images into groups, NaN where missing; without it a group is all images
-            of one label.
+        attributes: the attributes in the columns.
+        arms_N: the treatment that splits the images into groups, NaN where missing; if None, a group is all images of
+            one label.
 
     Returns:
-        By attribute: accuracy, auc (absent where a class is missing), worst_group_accuracy (the smallest accuracy
-        among images of one label in one arm, of at least 8) and n; of a continuous attribute r2, mae in raw units, n.
-        Attributes without a label are absent.
+        Scores by attribute. If it is binary: accuracy, auc (absent if a class is missing), worst_group_accuracy (the
+        lowest accuracy in any group of at least 8 images with one label in one arm) and n. If it is continuous: r2,
+        mae in raw units, and n. Attributes without any label are absent.
     """
     outputs_NA, labels_NA = outputs_NA.double().cpu(), labels_NA.double().cpu()
     found: Quality = {}

@@ -1,4 +1,4 @@
-"""A yardstick as one safetensors file, whose metadata is its card."""
+"""Save and load a yardstick as one safetensors file, with its card as metadata."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ _KEY, _FORMAT_KEY = "civae_yardstick", "civae_yardstick_format"
 
 
 def save_yardstick(yardstick: Yardstick, path: Path) -> None:
-    """Writes a file that is whole or absent.
+    """Write a yardstick; the file is complete or absent.
 
     Raises:
         CivaeError: the folder cannot be written, or the disk is full.
@@ -25,11 +25,11 @@ def save_yardstick(yardstick: Yardstick, path: Path) -> None:
 
 
 def load_yardstick(path: Path, device: torch.device | str = "cpu") -> Yardstick:
-    """Reads a yardstick.
+    """Load a yardstick.
 
     Raises:
         UsageError: there is no such file.
-        DataError: it is truncated, foreign, of a newer format, or does not fit its own card.
+        DataError: the file is truncated, not a scorer, of a newer format, or does not fit its own card.
     """
     if not path.is_file():
         raise UsageError(f"{path}: no such scorer file", hint="train one with `civae train-scorer`")
@@ -40,7 +40,7 @@ def load_yardstick(path: Path, device: torch.device | str = "cpu") -> Yardstick:
 
 
 def holds_yardstick(path: Path) -> bool:
-    """Whether a file is a scorer's, by its metadata alone; False for what is no readable safetensors file."""
+    """Whether a file holds a scorer, by its metadata alone; False if it is not a readable safetensors file."""
     try:
         return _KEY in read_metadata(path)
     except DataError:
@@ -48,10 +48,10 @@ def holds_yardstick(path: Path) -> bool:
 
 
 def read_yardstick_card(path: Path) -> YardstickCard:
-    """What a scorer file says of itself, without its weights.
+    """The card of a scorer file, read without the weights.
 
     Raises:
-        DataError: it is truncated, foreign, damaged or of a newer format.
+        DataError: the file is truncated, not a scorer, damaged or of a newer format.
     """
     metadata = read_metadata(path)
     if _KEY not in metadata:

@@ -1,4 +1,4 @@
-"""A scorer's quality as a table on the terminal."""
+"""A scorer's quality as a table for the terminal."""
 
 from collections.abc import Mapping
 
@@ -13,9 +13,9 @@ ABSENT = "–"
 
 
 def quality_table(card: YardstickCard) -> Table:
-    """One row per attribute; columns for photographs, blurred ones and each model's reconstructions.
+    """One row per attribute; columns for photographs, blurred photographs and each model's reconstructions.
 
-    A cell has accuracy and AUC of a binary attribute, or R² of a continuous one.
+    Cells show accuracy and AUC of a binary attribute, R² of a continuous one.
     """
     table = Table(
         title=Text(f"scorer of {escaped(card.data['name'])}, {_count(card)} held-out images"),
@@ -46,7 +46,7 @@ def quality_table(card: YardstickCard) -> Table:
 
 
 def quality_text(found: Mapping[str, float]) -> str:
-    """`97.0% · 0.990`: accuracy and AUC of a binary attribute; of a continuous one `R² 0.900`."""
+    """`97.0% · 0.990` (accuracy and AUC) for a binary attribute, `R² 0.900` for a continuous one."""
     if "accuracy" in found:
         area = f" · {found['auc']:.3f}" if "auc" in found else ""
         return f"{found['accuracy']:.1%}{area}"

@@ -1,4 +1,4 @@
-"""How well a yardstick reads images whose labels are known: photographs, blurred ones, a model's reconstructions."""
+"""Test a yardstick on images with known labels: photographs, blurred ones, and a model's reconstructions."""
 
 import logging
 from collections.abc import Iterable, Iterator
@@ -24,9 +24,9 @@ MOST_TESTED = 2_000
 
 
 def split_rows(data: PreparedData) -> tuple[Tensor, Tensor]:
-    """Rows to train on, and held-out rows to try the scorer on: never those of the test split, which it will judge.
+    """Rows to train on, and held-out rows to test the scorer on; never from the test split, which it will judge.
 
-    Without a valid split a tenth of the training images is set aside.
+    Without a valid split, a tenth of the training images is held out instead.
     """
     train_N, valid_N = data.rows("train"), data.rows("valid")
     if not len(train_N):
@@ -42,7 +42,7 @@ def split_rows(data: PreparedData) -> tuple[Tensor, Tensor]:
 def quality_on_photos(
     yardstick: Yardstick, data: PreparedData, rows_N: Tensor, *, blur: float = 0.0
 ) -> Quality:
-    """The scorer's quality on photographs, sharp or blurred by a σ that is a share of their side."""
+    """The scorer's quality on photographs, blurred by σ = `blur` times the image's side, or sharp if that is 0."""
 
     def batches() -> Iterator[Tensor]:
         for rows_B in rows_N.split(BATCH):
@@ -53,12 +53,12 @@ def quality_on_photos(
 
 
 def quality_on_reconstructions(yardstick: Yardstick, stored: StoredModel, data: PreparedData) -> Quality:
-    """The scorer's quality on a model's reconstructions f(z,t) at the posterior's mean (τ = 0) of held-out images.
+    """The scorer's quality on a model's reconstructions f(z,t) of held-out images, at the posterior mean and τ = 0.
 
-    Images without the attributes that the model takes are left out; empty where no held-out image has them all.
+    Images that lack an attribute which the model needs are left out; the result is empty if none remains.
 
     Raises:
-        UsageError: the model takes images of another format, or attributes that the data has not.
+        UsageError: the model takes images of another format, or attributes that the data lacks.
     """
     require_same_format(stored, data)
     split: Split = "valid" if len(data.rows("valid")) else "train"
@@ -77,9 +77,10 @@ def quality_on_reconstructions(yardstick: Yardstick, stored: StoredModel, data: 
 
 
 def require_same_format(stored: StoredModel, data: PreparedData) -> None:
-    """
+    """Refuse a model that does not fit the data.
+
     Raises:
-        UsageError: the model takes images of another format, or attributes that the data has not.
+        UsageError: the model takes images of another format, or attributes that the data lacks.
     """
     wants = stored.card.preprocessing
     if (wants["size"], wants["channels"]) != (data.size, data.channels):
@@ -98,7 +99,7 @@ def quality_on(
 ) -> Quality:
     """The scorer's quality on batches of images in [0,1] that show the subjects of `rows_N`, in that order.
 
-    Groups are by the first treatment that the yardstick was balanced for, if it is binary.
+    Images are grouped by the first treatment that the yardstick was balanced for, if it is binary.
     """
     outputs = [yardstick.read(y_BCHW).outputs_BA.cpu() for y_BCHW in batches]
     if not outputs:

@@ -1,4 +1,4 @@
-"""Faces of known places, and a stand-in for the detector where its accuracy is not the question."""
+"""Faces at known places, and a stand-in for the detector in tests that are not about its accuracy."""
 
 import struct
 import zlib
@@ -17,7 +17,7 @@ Find = Callable[[Image.Image], list[Face]]
 
 @pytest.fixture
 def pretend(monkeypatch: pytest.MonkeyPatch) -> Callable[[Find], None]:
-    """Puts a function in the detector's place."""
+    """Replace the detector by a function."""
 
     def put(find: Find) -> None:
         class Finder:

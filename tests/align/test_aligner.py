@@ -49,7 +49,7 @@ def test_what_is_aligned_already_is_left_alone_unless_asked(
 def test_what_is_not_aligned_is_shown_as_it_would_be_if_it_were(
     pretend: Pretend, face_at: Callable[..., Face], portrait: Path, tmp_path: Path
 ) -> None:
-    """A portrait pasted into a canvas becomes the picture that the portrait itself is."""
+    """A portrait pasted into a canvas yields the same picture as the portrait itself."""
     canvas = Image.new("RGB", (1000, 700), "navy")
     canvas.paste(Image.open(portrait).resize((356, 436), Image.Resampling.BICUBIC), (500, 100))
     canvas.save(tmp_path / "canvas.png")

@@ -24,13 +24,13 @@ def prepared(*arguments: object) -> tuple[int, str]:
 
 @pytest.fixture(autouse=True)
 def fresh() -> None:
-    """No detector of another test."""
+    """Forget the detectors that other tests have cached."""
     portraits._aligner.cache_clear()
 
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """A face somewhere in each of three photographs, by its colour; none in the last."""
+    """Four photographs of one colour each, which tells the tests whether there is a face; black has none."""
     folder = tmp_path / "photos"
     folder.mkdir()
     for number, colour in enumerate(("crimson", "gold", "teal", "black")):

@@ -126,7 +126,7 @@ def test_a_covariate_that_is_the_treatment_stays_valid_json() -> None:
 
 
 def pair(kind: str, count: int = 4_000) -> tuple[Tensor, Tensor]:
-    """A covariate [N, 1] and a treatment [N] that it settles, wholly or mostly."""
+    """A covariate [N, 1] and a treatment [N] that it determines, wholly or mostly."""
     generator = torch.Generator().manual_seed(0)
     x_N = torch.randn(count, generator=generator)
     uniform_N = torch.rand(count, generator=generator)

@@ -1,4 +1,4 @@
-"""What a cell's own process says: what the terminal of the command would, in its words."""
+"""A cell's own process prints what the command's terminal would print, in the same words."""
 
 import logging
 import pickle
@@ -23,7 +23,7 @@ def _as_before() -> Iterator[None]:
 
 
 def in_another_process(name: str) -> None:
-    """Takes over what this process shows as a new one would, which has nothing set up."""
+    """Reset logging as in a new process, which then takes over the terminal settings of this one."""
     passed_on = pickle.dumps(terminal_here())
     LOG.handlers.clear()
     LOG.setLevel(logging.NOTSET)

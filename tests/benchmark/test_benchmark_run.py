@@ -54,7 +54,7 @@ Write = Callable[[str], Path]
 
 @pytest.fixture(autouse=True)
 def _made_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Faces are made in this process: others would take longer to start."""
+    """Make faces in this process; starting others would take longer."""
     monkeypatch.setattr(run_module, "available_cores", lambda: 1)
 
 

@@ -1,4 +1,4 @@
-"""`civae counterfactual` as the tests ask it."""
+"""Calls `civae counterfactual` in tests, and reads what it gives."""
 
 import json
 from pathlib import Path

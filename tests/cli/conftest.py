@@ -1,4 +1,4 @@
-"""What several tests of `civae counterfactual` start from."""
+"""Fixtures that several tests of `civae counterfactual` share."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from civae_core.inference import plausible
 
 @pytest.fixture
 def sure(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The trained model saw 512 images and is unsure of all; tests/inference holds what is done and said then."""
+    """Let the trained model count as sure; after 512 images it is unsure of everything (see tests/inference)."""
     monkeypatch.setattr(plausible, "SURE", 0.5)
 
 

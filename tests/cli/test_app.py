@@ -185,7 +185,7 @@ def test_files_and_memory_running_out_are_no_internal_errors() -> None:
     )
 
     class OutOfMemoryError(RuntimeError):
-        """Named as torch's."""
+        """Has the name of torch's error."""
 
     result = CliRunner().invoke(failing(OutOfMemoryError("CUDA out of memory. Tried …")), ["fail"])
     assert result.exit_code == 1

@@ -1,4 +1,4 @@
-"""Commands are imported when they are asked for, and a list of them says what they say themselves."""
+"""Commands are imported only when they are needed, and the list of commands says the same as their own help."""
 
 import os
 import subprocess

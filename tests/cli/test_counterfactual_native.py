@@ -51,7 +51,7 @@ def test_a_sweep_writes_photographs_of_the_inputs_size(trained: Path, photo: Pat
 
 
 def test_what_comes_out_shows_the_models_answer(trained: Path, photo: Path, tmp_path: Path) -> None:
-    """Shrunk to the model's size, the photograph is the picture that comes without --native."""
+    """Shrunk to the model's size, the photograph equals the picture that is written without --native."""
     arguments = (photo, "--model", trained, "--treat", "Young=0", *STATED, "--strength", 3)
     (small,) = records(civae(*arguments, "--out", tmp_path / "out")[1])
     (large,) = records(civae(*arguments, "--native", "--out", tmp_path / "out")[1])

@@ -25,7 +25,7 @@ class Finder:
 
 @pytest.fixture
 def finder(monkeypatch: pytest.MonkeyPatch) -> type[Finder]:
-    """A detector beside a model that counts as one of CelebA's portraits."""
+    """A stand-in for the detector, with a model that counts as trained on CelebA's portraits."""
     monkeypatch.setattr(aligner, "FaceFinder", Finder)
     monkeypatch.setattr(aligner, "is_installed", lambda: True)
     monkeypatch.setattr(aligner, "_of_portraits", lambda preprocessing: True)

@@ -20,7 +20,7 @@ DRAWN = evaluate.illustrate
 
 @pytest.fixture(autouse=True)
 def _without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing them takes longer than all the rest; one test asks for them."""
+    """Draw no figures, which takes longer than all the rest; one test asks for them."""
     monkeypatch.setattr(evaluate, "illustrate", lambda *_a, **_k: [])
 
 

@@ -1,4 +1,4 @@
-"""An option that would do nothing beside another is refused, before anything that a command names is looked at."""
+"""An option that has no effect beside another is refused before the command opens anything that it names."""
 
 import pytest
 from typer.testing import CliRunner

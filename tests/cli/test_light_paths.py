@@ -1,4 +1,4 @@
-"""What training and answering import: torch, neither its compiler nor packages that only evaluations need."""
+"""What training and answers import: torch, but neither its compiler nor packages that only evaluations need."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Without an extra all else works, and what needs it says so in a sentence, with the command that brings it."""
+"""Without an extra everything else works; what needs it says so in one sentence, with the command to install it."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Values that are taken without pydantic are those that Typer makes of the same text; the others are left to it."""
+"""Values that are converted without pydantic equal what Typer makes of the same text; others are left to Typer."""
 
 import re
 from pathlib import Path

@@ -187,7 +187,7 @@ def test_preemption_exits_with_75(
 
 
 def train_and_wait(arguments: list[str], reached: Path) -> None:
-    """The command as its process runs it, which stands still before the step at 128 images."""
+    """Run the command in this process, and halt before the step at 128 images."""
     step = Learner.step
 
     def standing_still(learner: Learner, made: Batch, seen: int, partly: Batch | None = None) -> None:

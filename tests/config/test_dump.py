@@ -52,7 +52,7 @@ def test_the_schema_describes_every_key_and_allows_a_single_name() -> None:
 
 
 def test_the_template_lists_words_only_where_nothing_else_is_allowed() -> None:
-    """`accumulate: 1`, `channels_last: true` and `compile: false` are values beside the words that they take."""
+    """Keys such as `accumulate`, `channels_last` and `compile` take numbers or booleans besides their words."""
     about = {
         line.strip("# ").split(":")[0]: comments
         for comments, line in _commented(config_template().splitlines())

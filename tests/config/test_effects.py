@@ -1,4 +1,4 @@
-"""Settings without effect are named; baselines are what defines them."""
+"""Settings without effect are named; baselines keep the settings that define them."""
 
 from typing import Any
 

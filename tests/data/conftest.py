@@ -15,7 +15,7 @@ from civae_core.data.tables import Table
 
 
 def picture(number: int, width: int = 20, height: int = 24) -> Image.Image:
-    """A picture that no other number has, smooth enough for JPEG."""
+    """A picture that differs from that of any other number, smooth enough for JPEG."""
     y, x = np.mgrid[0:height, 0:width]
     red = (number * 37) % 256
     return Image.fromarray(np.stack([np.full_like(x, red), x * 9 % 256, y * 7 % 256], -1).astype(np.uint8))

@@ -1,4 +1,4 @@
-"""A source's reader for tests, in a module of its own: worker processes must be able to import it by name."""
+"""A source's reader for tests, in a separate module because worker processes must be able to import it by name."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from civae_core.data.sources.base import Batch, TruthBatch
 
 @dataclass(frozen=True)
 class CountingReader:
-    """Tiny images filled with their row number modulo 251; notes every stretch it reads in a file."""
+    """Tiny images filled with their row number modulo 251; every range of rows that is read is logged to a file."""
 
     log: Path
     size: int = 4

@@ -1,4 +1,4 @@
-"""The short way to a JPEG's pixels is Pillow's way to the last bit, or is not taken."""
+"""The fast path to a JPEG's pixels equals Pillow's to the last bit, or is not taken."""
 
 import io
 from functools import cache

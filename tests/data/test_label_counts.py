@@ -1,4 +1,4 @@
-"""The report counts images by the labels that they lack, of the question that is asked."""
+"""The report counts images by which of the question's labels they lack."""
 
 import json
 import re

@@ -39,7 +39,7 @@ def test_blocks_are_a_function_of_position_alone() -> None:
 
 
 def test_a_window_reads_few_stretches_and_mixes_them() -> None:
-    """Of 24 items at most 3 runs of neighbours, 4 where one lies across the end; drawn from all over."""
+    """A window of 24 items has at most 5 runs of neighbours, is not in order, and comes from all over the epoch."""
     epoch = blocks().items(0, COUNT)
     runs, order = [], []
     for window in epoch[: COUNT // 24 * 24].split(BLOCK * AT_ONCE)[:3]:

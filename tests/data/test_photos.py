@@ -70,7 +70,7 @@ def test_resizing_averages_instead_of_skipping() -> None:
 @pytest.mark.parametrize("form", ["PNG", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_every_exif_orientation_is_undone(orientation: int, form: str) -> None:
-    """Of a TIFF Pillow states the upright size before it is turned, of others the stored one."""
+    """Before a picture is turned, Pillow states the upright size of a TIFF but the stored size of other formats."""
     upright = gradient(40, 60)
     undo = {
         2: [Image.Transpose.FLIP_LEFT_RIGHT],
@@ -92,7 +92,7 @@ def test_every_exif_orientation_is_undone(orientation: int, form: str) -> None:
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
 def test_exif_that_cannot_be_written_again_does_not_keep_a_picture_from_being_turned(form: str) -> None:
-    """A description that is a fraction, over which Pillow's own turning fails."""
+    """The description tag is a fraction, on which Pillow's own transposition fails."""
     notes = ImageFileDirectory_v2()
     for tag, kind, value in ((0x0112, 3, 6), (0x010E, 5, IFDRational(1, 2))):
         notes.tagtype[tag] = kind

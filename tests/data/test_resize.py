@@ -14,7 +14,7 @@ from civae_core.data.resize import Square, resize_squares
 
 
 def by_pillow(pixels_HWC: np.ndarray, left: float, top: float, side: float, size: int) -> np.ndarray:
-    """Columns first, then rows: in one step, Pillow chooses the order by the shape, and edges show which."""
+    """Resize columns first, then rows; in one step Pillow chooses the order by the shape, which edges reveal."""
     height = pixels_HWC.shape[0]
     filtered, image = Image.Resampling.LANCZOS, Image.fromarray(pixels_HWC)
     narrow = image.resize((size, height), filtered, box=(left, 0, left + side, height))

@@ -166,7 +166,7 @@ def test_what_cannot_be_followed_is_refused(exported: Path, trained: Path, tmp_p
 
 
 def test_the_export_holds_the_weights_of_its_model(exported: Path) -> None:
-    """Large tensors lie in the shared file as they lie in the model: a quick look that nothing was rounded."""
+    """A quick check that nothing was rounded: large tensors are stored in the shared file exactly as in the model."""
     numbers = (exported / "model-onnx" / WEIGHTS).read_bytes()
     tensors = read_tensors(exported / "model.safetensors")
     large = {name: value for name, value in tensors.items() if value.numel() > 4096}

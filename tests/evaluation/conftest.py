@@ -23,7 +23,7 @@ from civae_core.model.stored import ModelCard, StoredModel
 
 @pytest.fixture(scope="session")
 def made_old(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
-    """200 prepared faces at 32 px; the truth under Young=0, which the old of them have already, is known of 20."""
+    """200 prepared faces at 32 px; the truth under Young=0, which the old have already, is known for 40 of them."""
     source = faces_source(
         count=200, seed=1, overlap=0.5, truths=[TruthSpec("Young=0", {"Young": 0.0})], size=32, channels=3
     )
@@ -35,9 +35,9 @@ def made_old(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
 def make_stored(
     faces: PreparedData, make_config: Callable[..., Config], make_model: Callable[..., IntactVAE]
 ) -> Callable[..., StoredModel]:
-    """A small network for `faces` that asks about Young given Male, with perturbed weights."""
+    """A small model for `faces` with treatment Young, covariate Male and perturbed weights."""
     columns = {attribute.name: attribute for attribute in faces.attributes}
-    columns["Hat"] = Attribute("Hat", "binary")  # which the faces' table does not have
+    columns["Hat"] = Attribute("Hat", "binary")  # not in the faces' table
 
     def make(
         objective: str = "intact",
@@ -63,7 +63,7 @@ def make_stored(
 
 @pytest.fixture
 def make_asked() -> Callable[..., Asked]:
-    """A batch as methods are asked; what a test does not state is made up to fit the images."""
+    """A batch of questions to a method; whatever a test does not state is filled in to fit the images."""
 
     def make(y_BCHW: Tensor, truth_BCHW: Tensor | None = None, **stated: Any) -> Asked:
         count = len(y_BCHW)

@@ -43,7 +43,7 @@ def known(aged: PreparedData) -> KnownDoses:
 
 
 class Redraw:
-    """Draws each subject again, at the age that `age` makes of the one asked for: faultless where it is that age."""
+    """Draws each subject again, at the age that `age` returns for the one asked for; faultless if both are equal."""
 
     name = "redraw"
 

@@ -46,7 +46,7 @@ FOR_ALL, FOR_MEN = pattern(1, 30), pattern(2, 30)
 
 
 def true_effect(x_BX: Tensor) -> Tensor:
-    """Of raising the treatment: men's differs."""
+    """Effect of raising the treatment, which differs for men."""
     return FOR_ALL + x_BX[:, 0, None, None, None] * FOR_MEN
 
 
@@ -166,7 +166,7 @@ def test_flips_of_both_kinds_do_not_cancel_in_the_average_effect() -> None:
     mixed = torch.tensor([1.0, -1.0, 1.0, -1.0])  # of these, every other treatment is lowered
 
     def error(sign_N: Tensor, told_N: Tensor, share: float) -> dict[str, Any]:
-        """`share` of the effect that raising has, among subjects whose flips are told to have other directions."""
+        """Errors of an answer with `share` of the effect, for flips of direction `sign_N` reported as `told_N`."""
         before_N, after_N = (
             torch.where(sign_N[:, None, None, None] > 0, *images)
             for images in ((y_NCHW, truth_NCHW), (truth_NCHW, y_NCHW))
@@ -191,7 +191,7 @@ def test_flips_of_both_kinds_do_not_cancel_in_the_average_effect() -> None:
 
 def test_answers_that_miss_each_subject_but_not_the_mean_score_chance(cohort: Cohort) -> None:
     def missed(x_BX: Tensor) -> Tensor:
-        """Skin tone, which is unrelated to the effect and uniform, moves the answer up or down."""
+        """The true effect, moved up or down by skin tone, which is uniform and unrelated to the effect."""
         return true_effect(x_BX) + (x_BX[:, 1, None, None, None] - covariates()[:, 1].mean()) * FOR_ALL
 
     found = scored(cohort, [Adds("missed", missed), CopyInput()])

@@ -46,7 +46,7 @@ def tallied(
     learned: list[Attribute] | None = None,
     mean_NT: Tensor | None = None,
 ) -> EffectivenessTally:
-    """Outputs for `attributes`, seven images at a time; unless stated otherwise every treatment was 1 − t' before."""
+    """Tally outputs for `attributes`, seven images at a time; unless stated, every factual treatment is 1 − t'."""
     t_NT = 1 - t_new_NT if t_NT is None else t_NT
     # Another attribute stands before them, as in the table of any real data.
     judge: Any = Judge(Attribute("Hat", "binary"), *(learned or attributes))
@@ -106,7 +106,7 @@ def test_half_a_dose_of_a_binary_treatment_has_no_right_answer(make_asked: MakeA
 
 
 def test_continuous_treatments_are_compared_in_their_own_units(make_asked: MakeAsked) -> None:
-    """The scorer's units, that is: the model standardised by other data."""
+    """The units are the scorer's, since the model was standardised by other data."""
     intended_N1 = torch.linspace(20, 70, 12)[:, None]
     standardised_N1 = (intended_N1 + 3.0 - 50.0) / 20.0  # seen 3 years older than meant
     seen_as = Attribute("Age", "continuous", mean=50.0, std=20.0)
@@ -120,7 +120,7 @@ def test_continuous_treatments_are_compared_in_their_own_units(make_asked: MakeA
 
 
 def test_a_continuous_treatment_is_also_held_against_what_shows_in_the_truth(make_asked: MakeAsked) -> None:
-    """In years: the scorer's deviation is 20 years, and it is blind above 60, where it sees 60."""
+    """In years; the scorer's standard deviation is 20 years, and it sees every age above 60 as 60."""
     judge: Any = Judge(Attribute("Age", "continuous", mean=50.0, std=20.0))
     y_BCHW, intended_B1 = torch.zeros(4, 3, 16, 16), torch.tensor([[30.0], [50.0], [80.0], [80.0]])
 

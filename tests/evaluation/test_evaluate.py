@@ -77,7 +77,7 @@ def scorer(faces: PreparedData) -> Yardstick:
 
 @pytest.fixture
 def seen(faces: PreparedData, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """How many images each look into the data asked for."""
+    """Number of images in each read of the data."""
     counts: list[int] = []
     whole = PreparedData.images
 

@@ -1,4 +1,4 @@
-"""Where an evaluation goes: beside the page, into the run, and never half."""
+"""Where an evaluation is written: beside the page, into the run, and never only half."""
 
 import json
 import re

@@ -80,7 +80,7 @@ class RightForWomen:
 
 
 def like_the_old(asked: Asked) -> Tensor:
-    """1 for who is made old, 0 for who is made young: what a model paints that took old for male."""
+    """1 for subjects made old, 0 for those made young: what a model paints that mistakes old for male."""
     return 1 - asked.t_new_BT[:, 0]
 
 

@@ -15,7 +15,7 @@ from civae_core.evaluation.fingerprint import (
 )
 
 
-def test_a_change_of_code_counts_and_one_of_comments_does_not(tmp_path: Path) -> None:
+def test_a_change_of_code_counts_and_one_of_comments_or_docstrings_does_not(tmp_path: Path) -> None:
     file = tmp_path / "measure.py"
 
     def found(text: str, place: str = "evaluation/measure.py") -> str:
@@ -24,6 +24,9 @@ def test_a_change_of_code_counts_and_one_of_comments_does_not(tmp_path: Path) ->
 
     first = found("def error(a, b):\n    return abs(a - b)\n")
     assert found("# An error.\ndef error(a,  b):\n    return abs(a-b)  # never negative\n") == first
+    told = '"""Measures."""\n\ndef error(a, b):\n    """An error, never negative."""\n    return abs(a - b)\n'
+    assert found(told) == first
+    assert found("def error(a, b):\n    return 'abs(a - b)'\n") != first
     squared = "def error(a, b):\n    return (a - b) ** 2\n"
     assert len({first, found(squared), found(squared, "evaluation/renamed.py")}) == 3
 

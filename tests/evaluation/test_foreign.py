@@ -395,7 +395,7 @@ def test_answers_about_training_images_and_about_other_data(
 
 @pytest.fixture(scope="module")
 def drawn_twice(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
-    """Grey faces whose truth is known of the other sex, old, young, of another tone and, once more, old or young."""
+    """Grey faces with five truths: other sex, old, young, another skin tone and, again, old or young by a flip."""
     source = faces_source(
         count=60,
         seed=1,

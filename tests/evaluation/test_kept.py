@@ -46,7 +46,7 @@ def test_before_the_first_there_are_none() -> None:
 def test_between_batches_not_one_tensor_more_is_held(
     faces: PreparedData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that stays of each batch keeps large ones' memory from being used again."""
+    """A tensor kept from each batch would keep the memory of large ones from being used again."""
     monkeypatch.setattr(scores, "BATCH", 2)
     monkeypatch.setattr(realism, "MOST_REFERENCES", 8)
     young, male, *_ = faces.attributes
@@ -77,7 +77,7 @@ def test_between_batches_not_one_tensor_more_is_held(
 
 
 def untrained(data: PreparedData, roles: AttributeRoles) -> Yardstick:
-    """A scorer of all that the data knows."""
+    """An untrained scorer of all attributes of the data."""
     card = YardstickCard(
         attributes=data.attributes,
         size=data.size,

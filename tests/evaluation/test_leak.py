@@ -129,7 +129,7 @@ def test_the_worst_is_judged_in_standard_deviations(make_asked: MakeAsked) -> No
 
 
 def test_what_the_scorer_cannot_tell_is_reported_but_never_the_worst(make_asked: MakeAsked) -> None:
-    """Its score hardly varies, so that any shift is many standard deviations."""
+    """The score of such an attribute hardly varies, so that any shift is many standard deviations."""
     before_NA = outputs(Male=noise(), Hat=0.01 * noise(1), Tone=0.01 * noise(2))
     after_NA = before_NA + outputs(Male=0.2 * SIGN_N, Hat=0.1 * SIGN_N, Tone=0.1 * SIGN_N)
     labels_NA = read_off(before_NA)
@@ -147,7 +147,7 @@ def test_what_the_scorer_cannot_tell_is_reported_but_never_the_worst(make_asked:
 
 
 def test_what_the_scorer_tells_fairly_well_can_be_the_worst(make_asked: MakeAsked) -> None:
-    """It ranks 15 of 20 men above all women, an AUC of .75, and 13 of 20 who wear a hat above all without, .65."""
+    """It ranks 15 of 20 men above all women (AUC .75), and 13 of 20 people with a hat above all without one (.65)."""
     is_so_N = (torch.arange(COUNT) % 4 > 1).float()
 
     def output(told: int) -> Tensor:
@@ -188,7 +188,7 @@ def test_the_change_of_auc_agrees_with_sklearn(make_asked: MakeAsked) -> None:
 
 
 def test_the_auc_is_held_against_the_truth_where_it_is_known(make_asked: MakeAsked) -> None:
-    """And it shows what a mean shift cannot: an attribute flipped in everybody."""
+    """The AUC also shows what a mean shift cannot: an attribute flipped in everybody."""
     label_N = (torch.arange(COUNT) % 4 > 1).float()
     before_NA = outputs(Male=2 * label_N - 1 + noise())
     truth_NA = outputs(Male=label_N + noise(3))
@@ -200,7 +200,7 @@ def test_the_auc_is_held_against_the_truth_where_it_is_known(make_asked: MakeAsk
 
 
 def test_the_share_still_seen_right_counts_single_images(make_asked: MakeAsked) -> None:
-    """Half of one class is pushed over the border: the AUC of the others' ranks cannot say how many."""
+    """Half of one class is pushed over the threshold; an AUC, which ranks images, cannot say how many."""
     label_N = (torch.arange(COUNT) % 2).float()
     right_N = 2 * label_N - 1
     pushed_N = torch.where(torch.arange(COUNT) % 4 == 1, -right_N, right_N)

@@ -50,7 +50,7 @@ def asked_with(make_asked: MakeAsked, latent: DiagonalNormal, t_BT: Tensor) -> A
 
 
 def references(zero: int = 20, one: int = 15) -> LatentReferences:
-    """Of other images than those asked about."""
+    """Latent references from images other than those asked about."""
     rows = 1000 + torch.arange(zero), 2000 + torch.arange(one)
     return LatentReferences(0, {0.0: (rows[0], latents(zero, 7)), 1.0: (rows[1], latents(one, 8))})
 

@@ -210,7 +210,7 @@ def test_what_the_yardstick_has_read_is_not_read_again(
     faces: PreparedData, make_asked: Callable[..., Asked]
 ) -> None:
     class Looking:
-        """A yardstick that counts its looks."""
+        """A yardstick that counts how often it is used."""
 
         name, looks = "looking", 0
 

@@ -38,14 +38,14 @@ ROLES = AttributeRoles(
     treatments=(Attribute("Young", "binary"), AGE), covariates=(Attribute("Male", "binary"),)
 )
 FUNCTIONS = ("abduct", "predict", "draw", "predictor")
-"""Those that answering needs; the networks on their own take as long again, and one test looks at them."""
+"""The functions that answers need; the networks on their own take as long again, and one test covers them."""
 
 
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory: pytest.TempPathFactory) -> StoredModel:
-    """A small model with both masks, inverted blocks, a σ for each pixel and two treatments, its weights shaken.
+    """A small model with both masks, inverted blocks, a per-pixel σ, two treatments and perturbed weights.
 
-    Its noises are turned far. `exported` has what this one has not: places read off contours, and layers.
+    Its pairing rotates noises far. `exported` has what this model lacks: places read off contours, and layers.
     """
     config = Config.model_validate(
         {
@@ -160,7 +160,7 @@ def test_draws_and_guesses_equal_torch_s(stored: StoredModel, exported: Path) ->
 
 
 def test_an_export_of_format_1_draws_as_it_did(stored: StoredModel, exported: Path, tmp_path: Path) -> None:
-    """Its graph knew no treatment of the subjects' own: as if each t were."""
+    """The graph of format 1 had no input for the subjects' own treatment, and took t for it."""
     folder = Path(shutil.copytree(exported, tmp_path / "older"))
     graph = onnx.load(folder / "draw.onnx", load_external_data=False)
     for node in graph.graph.node:
@@ -211,7 +211,7 @@ def test_the_card_says_what_the_graphs_take_and_what_was_found(stored: StoredMod
 
 
 def test_the_original_s_inference_is_exported_as_it_is(stored: StoredModel) -> None:
-    """Its encoder is given t', so the graph must look at the photograph again."""
+    """The original gives t' to the encoder, so the graph must encode the photograph again."""
     function = functions_of(stored.model, "original")["predict"]
     given = examples(stored, 2)["predict"]
     image_BCHW = function(*(given[key] for key in function.inputs))[0]

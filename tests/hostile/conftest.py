@@ -1,4 +1,4 @@
-"""A run of a stranger; and where the figures of a long round go: to the file that $CIVAE_FUZZ_TALLY names."""
+"""A stranger's run, and the tally of a long round, which goes to the file that $CIVAE_FUZZ_TALLY names."""
 
 import json
 import os

@@ -5,7 +5,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-# Training flushes subnormal numbers to zero, in this process too; so none are drawn.
+# Training flushes subnormal numbers to zero, in this process too, so none are drawn.
 NUMBERS = st.one_of(
     st.sampled_from(
         [
@@ -30,7 +30,7 @@ NUMBERS = st.one_of(
     st.integers(min_value=10**320, max_value=10**330).map(str),
     st.integers(min_value=1, max_value=6000).map(lambda digits: "7" * digits),
 )
-"""Numbers as text, some of them none."""
+"""Numbers as text, some of which are not numbers."""
 
 NASTY = st.sampled_from(
     [
@@ -47,7 +47,7 @@ WORDS = st.one_of(
 
 
 def json_values(*, deep: bool = True) -> st.SearchStrategy[Any]:
-    """Any JSON value, with what Python's reader also takes: NaN, infinities, huge integers, lone surrogates."""
+    """Any JSON value, and what Python's reader also accepts: NaN, infinities, huge integers, lone surrogates."""
     leaves = st.one_of(
         st.none(),
         st.booleans(),
@@ -65,7 +65,7 @@ def json_values(*, deep: bool = True) -> st.SearchStrategy[Any]:
 
 @st.composite
 def replaced(draw: st.DrawFn, tree: Any) -> Any:
-    """A JSON tree with one to three of its parts replaced, removed or doubled."""
+    """A JSON tree with one to three of its parts replaced, removed or added."""
     made = json.loads(json.dumps(tree))
     for _ in range(draw(st.integers(1, 3))):
         paths = _paths(made)
@@ -97,7 +97,7 @@ def _paths(tree: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 @st.composite
 def damaged(draw: st.DrawFn, valid: bytes) -> bytes:
-    """Valid bytes with a few of them changed, cut, doubled or moved; near the start as often as anywhere."""
+    """Valid bytes with a few of them changed, cut, inserted or doubled; near the start as often as anywhere."""
     data = bytearray(valid)
     for _ in range(draw(st.integers(1, 4))):
         if not data:

@@ -1,4 +1,4 @@
-"""The rule of hostile input: a correct result or a civae error, in bounded time; and a tally of what was tried."""
+"""The rule for hostile input, a correct result or a civae error in bounded time, and a tally of what was tried."""
 
 import signal
 from collections import Counter
@@ -10,12 +10,12 @@ from civae_core.errors import CivaeError, DataError, UsageError
 
 Result = TypeVar("Result")
 SECONDS = 20
-"""Of computing, for one input; all of them are small."""
+"""Limit on the computing time of one input; all inputs are small."""
 MINUTES = 5
-"""Of waiting for one; a machine may have much else to do."""
+"""Limit on the waiting time for one input; the machine may have much else to do."""
 
 tried: Counter[str] = Counter()
-"""Inputs by target; the root of the fuzzing script's figures."""
+"""Number of inputs by target; the source of the fuzzing script's figures."""
 
 
 class HangError(AssertionError):
@@ -28,9 +28,9 @@ def survives(
     *,
     may_raise: type[CivaeError] | tuple[type[CivaeError], ...] = (DataError, UsageError),
 ) -> Result | None:
-    """Reads one input; None where it was refused by an error of the kinds that a user can understand.
+    """Read one input; None if it is refused by an error of the kinds that a user can understand.
 
-    Anything else that is raised, a message without words, and a hang go through as failures.
+    Any other exception, an unreadable message, and a hang are failures.
     """
     tried[target] += 1
     try:

@@ -72,7 +72,7 @@ def test_text_and_profiles_that_unpack_to_much_are_not_unpacked(extra: bytes) ->
 
 @contextmanager
 def allocating_at_most(most: int) -> Iterator[None]:
-    """Bytes of Python's own objects, of which an unpacker's output is one."""
+    """Assert a limit in bytes on Python's own objects, to which an unpacker's output belongs."""
     tracemalloc.start()
     try:
         yield
@@ -82,7 +82,7 @@ def allocating_at_most(most: int) -> Iterator[None]:
 
 
 def within(mebibytes: int, code: str) -> str:
-    """What Python code prints in a process of its own, which may take so much memory beyond its imports."""
+    """Run Python code in a process that may take this much memory beyond its imports; return what it prints."""
     start = (
         "import resource, numpy as np\n"
         "from pathlib import Path\n"
@@ -102,7 +102,7 @@ def within(mebibytes: int, code: str) -> str:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits of memory are Linux's")
 def test_a_large_scan_is_read_within_a_few_times_its_size(tmp_path: Path) -> None:
-    """16 bits of grey become floats for rounding, a strip at a time."""
+    """16-bit grey values are converted to floats for rounding one strip at a time."""
     Image.fromarray(np.full((5_000, 5_000), 32_896, np.uint16)).save(tmp_path / "scan.tif")
     code = f"print(decode({str(tmp_path / 'scan.tif')!r}, Preprocessing(size=8)).mean())"
     assert within(350, code) == "128.0"
@@ -138,7 +138,7 @@ def prepare(root: Path, out: Path, *more: str) -> tuple[int, str]:
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_a_member_that_unpacks_to_gigabytes_is_left_packed(tmp_path: Path, method: int) -> None:
-    """Its stated size is believed when it is large; unpackers without a limit of their own are not used at all."""
+    """A large stated size is believed, a small one is not; unpackers that cannot be limited are not used at all."""
     honest = tmp_path / "honest.zip"
     with zipfile.ZipFile(honest, "w", method) as file:
         file.writestr("x.jpg", bytes(2**25))

@@ -252,7 +252,7 @@ def learner_for(checkpoint: Path) -> Any:
 
 
 def test_a_training_state_is_read_only_if_it_can_be_of_this_network(checkpoint: Path) -> None:
-    """Holes that claim to be tensors, and one that this run would do without."""
+    """Sparse stretches of the file that claim to be tensors, one of which this run would not need."""
     state = checkpoint / "state.safetensors"
     learner, good = learner_for(checkpoint), state.read_bytes()
     assert restore_checkpoint(checkpoint, learner).images_seen == 512

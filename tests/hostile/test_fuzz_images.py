@@ -67,7 +67,7 @@ def check(data: bytes, size: int = 8, channels: int = 3) -> np.ndarray | None:
 
 
 def check_native(data: bytes) -> None:
-    """What is read in its own size can be written, and read again to the same pixels."""
+    """A photograph read at its own size can be written and read back to the same pixels."""
     photo = survives("photo", lambda: read_native(data), may_raise=DataError)
     if photo is not None:
         again = survives("photo", lambda: read_native(png_of(photo, "a note")), may_raise=())
@@ -97,7 +97,7 @@ LONG = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 
 
 @st.composite
 def noted(draw: st.DrawFn) -> bytes:
-    """A TIFF of sound pixels that is to be turned, with notes of any type."""
+    """A TIFF with valid pixels and an orientation, and with tags of any type."""
     pixels = bytes(range(108))
     words = {256: 9, 257: 4, 258: 8, 259: 1, 262: 2, 273: 8, 277: 3, 278: 4, 279: len(pixels)}
     words[274] = draw(st.integers(1, 8))
@@ -160,7 +160,7 @@ def test_the_undamaged_pictures_are_read_but_for_floats(number: int) -> None:
     )
 )
 def test_any_preprocessing(values: dict[str, object]) -> None:
-    """As a model's card may state it."""
+    """Any preprocessing that a model's card may state."""
     made = survives("preprocessing", lambda: Preprocessing.from_dict(values), may_raise=DataError)
     if made is not None and made.size <= 64:
         survives("preprocessing", lambda: decode(case(0), made), may_raise=DataError)

@@ -113,7 +113,7 @@ def test_damaged_lists_of_celeba(tmp_path: Path, lists: tuple[bytes, bytes], suf
 
 
 def test_the_valid_tables_are_read(tmp_path: Path) -> None:
-    """Else every damaged one would be refused for the same reason."""
+    """Otherwise every damaged table would be refused for the same reason."""
     for name, data in (("a.csv", CSV), ("a.jsonl", JSONL)):
         table = check(tmp_path / name, data)
         assert table is not None and table.names == ("Male", "Age")

@@ -97,7 +97,7 @@ def test_absurd_headers(tmp_path: Path, header: Any) -> None:
 
 @pytest.mark.parametrize("length", [2**64 - 1, 2**63, 2**40, 99_999_999, 0])
 def test_absurd_header_lengths(tmp_path: Path, length: int) -> None:
-    """Sparse, so that the file is as long as it says."""
+    """Files are sparse, so that one of plausible length is as long as its header says."""
     file = tmp_path / "a.safetensors"
     file.write_bytes(length.to_bytes(8, "little") + b'{"x":')
     if 10**6 < length < 2**32:
@@ -172,7 +172,7 @@ def test_a_damaged_file_of_attributes(small: Path, data: st.DataObject) -> None:
 
 @given(data=st.data())
 def test_other_numbers_in_the_file_of_attributes(small: Path, data: st.DataObject) -> None:
-    """The header fits; the numbers are a stranger's."""
+    """The header fits, but the numbers come from a stranger."""
 
     def change(before: bytes) -> bytes:
         header, body = parts(before)

@@ -57,7 +57,7 @@ def test_numbers_that_no_picture_comes_of_are_usage_errors(
 def test_notes_that_no_png_can_hold_cost_a_photograph_of_its_own_size_nothing(
     trained: Path, photo: Path, tmp_path: Path
 ) -> None:
-    """A resolution of 0/0, and text in the place of a profile; the picture after it is answered too."""
+    """A resolution of 0/0, and text in place of a colour profile; the next picture is answered too."""
     notes = ImageFileDirectory_v2()
     for tag, kind, value in ((282, 5, IFDRational(0, 0)), (283, 5, IFDRational(0, 0)), (34675, 2, "abc")):
         notes.tagtype[tag] = kind

@@ -127,7 +127,7 @@ def test_names_differing_in_case_or_normalisation_are_different_files(tmp_path: 
 
 
 def test_a_million_rows_are_read_in_time_that_grows_with_them_alone(tmp_path: Path) -> None:
-    """Not with their square, as a search among the names before would make it."""
+    """Linear time, not quadratic as with a search among all earlier names."""
 
     def seconds(count: int) -> float:
         path = tmp_path / "metadata.csv"

@@ -38,7 +38,7 @@ def edited(engine: TorchEngine, pictures: list[Picture], **stated: float) -> lis
 
 
 def errors_of(engine: TorchEngine, results: list[EditedPicture]) -> list[float]:
-    """Of each picture, from torch alone, under the labels that its answer rests on."""
+    """Reconstruction error of each picture, by torch alone, under the labels that its answer rests on."""
     errors = []
     for result in results:
         y_BCHW = torch.from_numpy(result.picture.pixels_CHW)[None].float() / 255

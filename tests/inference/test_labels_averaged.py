@@ -26,7 +26,7 @@ SURE, UNSURE = 9.0, 0.4
 
 
 class Watched(TorchEngine):
-    """The trained model with a predictor of stated logits of Male, which counts the images that it decodes."""
+    """The trained model with given predicted logits of Male; counts the images that it decodes."""
 
     def __init__(self, trained: Path, male: list[float]) -> None:
         super().__init__(load_model(trained))
@@ -157,7 +157,7 @@ def run(*arguments: str) -> tuple[list[dict[str, Any]], str]:
 def test_the_command_says_what_it_was_unsure_of_and_attr_settles_it(
     trained: Path, strangers: list[Picture], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The trained model saw 512 images: it is unsure of everything."""
+    """The trained model saw only 512 images, so it is unsure of everything."""
     from civae_core.inference.png import write_image
 
     files = [tmp_path / f"face-{n}.png" for n in range(4)]

@@ -25,7 +25,7 @@ def engine(trained: Path) -> TorchEngine:
 
 @pytest.fixture
 def turning(engine: TorchEngine) -> TorchEngine:
-    """The same, its noises turned anyhow from arm to arm."""
+    """The same engine, with its noises rotated arbitrarily between arms."""
     model = deepcopy(engine.model)
     assert model.pairing is not None
     model.pairing.free_TLL.normal_(generator=torch.Generator().manual_seed(0))

@@ -1,4 +1,4 @@
-"""Model files whose card says something else than was written."""
+"""Model files whose card was changed after they were written."""
 
 import json
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 
 def with_card(file: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """Lets `change` edit the card of a model file, and writes it back."""
+    """Let `change` edit the card of a model file, and write it back."""
     with safe_open(file, framework="pt") as opened:
         values = json.loads(opened.metadata()["civae"])
     change(values)

@@ -78,7 +78,7 @@ def test_what_is_flat_over_windows_is_taken_out_and_texture_stays() -> None:
 def test_what_is_below_learns_as_if_there_were_no_detail(
     detailed: Callable[..., IntactVAE], photos: Callable[..., Photos]
 ) -> None:
-    """Gradients of all but the detail's own weights equal those of the vector's bound alone."""
+    """The gradients of all weights but the detail's own equal those of the ELBO of the vector alone."""
     model, (y_BCHW, x_BX, t_BT) = detailed(predictor=False), photos()
     noise_BZ = drawn(model)
     own = ("decoder.detail", "decoder.log_sigma", "encoder.detail", "encoder.grids", "prior.grids")
@@ -117,7 +117,7 @@ def test_detail_learns_from_what_is_left_of_the_image(
 def test_grids_are_read_off_what_is_left_of_the_image(
     detailed: Callable[..., IntactVAE], photos: Callable[..., Photos]
 ) -> None:
-    """An image that the vector explains to the last pixel has the grids of a residual of zero, whatever it shows."""
+    """If the vector explains every pixel of an image, its grids are those of a zero residual, whatever it shows."""
     model, (_, x_BX, t_BT) = detailed(), photos()
     z_BZ = drawn(model)
     own_BCHW = model.decode(z_BZ, t_BT, x_BX).structure_BCHW
@@ -134,7 +134,7 @@ def test_grids_are_read_off_what_is_left_of_the_image(
 def test_an_answer_is_painted_anew_and_its_detail_fades_where_that_changed(
     detailed: Callable[..., IntactVAE], photos: Callable[..., Photos]
 ) -> None:
-    """(M6) by hand: y' = g' + m·(H d' + τ·e), m told by g' − g alone."""
+    """(M6) by hand: y' = g' + m·(H d' + τ·e), where m depends on g' − g alone."""
     unmasked = dict.fromkeys(["latent_mask_width", "looks_mask_width"])
     model, (y_BCHW, x_BX, t_BT) = detailed(**unmasked, pairing="none", mask_width=0.05), photos()
     abduction = abduct(model, y_BCHW, x_BX, t_BT)

@@ -30,7 +30,7 @@ KNOWN = Familiarity(0.002, 0.005, 0.99, 256, "valid")
 def test_at_most_one_in_a_hundred_pictures_of_the_same_kind_is_beyond_the_limit(
     images: int, beyond: float
 ) -> None:
-    """Of errors between 0 and 1, all equally likely, 1 − limit are beyond it; the mean of that is known exactly."""
+    """If errors are uniform on [0,1], a share of 1 − limit is beyond the limit, whose mean is known exactly."""
     generator = np.random.default_rng(0)
     found = [fit_familiarity(generator.random(images), "valid") for _ in range(1_000)]
     shares = [1 - known.limit for known in found if known is not None]

@@ -100,7 +100,7 @@ def test_a_learned_prior_receives_gradient(
 def test_a_fresh_prior_receives_gradient_too(
     make_model: Callable[..., IntactVAE], photos: Callable[..., Photos]
 ) -> None:
-    """The last layer's zeros must not cut learning off: it gets gradient at once, and hands it on afterwards."""
+    """The last layer's zeros must not block learning: it gets a gradient at once, and passes it on afterwards."""
     model = make_model(prior="x")
     y_BCHW, x_BX, t_BT = photos(4)
     negative_elbo(y_BCHW, model(y_BCHW, x_BX, t_BT, torch.zeros(4, 4)), beta=1.0).loss.backward()

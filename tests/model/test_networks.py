@@ -21,7 +21,7 @@ def config_with(**values: Any) -> ModelConfig:
 
 @torch.no_grad()
 def perturb(module: nn.Module) -> None:
-    """Moves every parameter off its start: FiLM's and the last layers' zeros would hide what is not connected."""
+    """Perturb every parameter, since the initial zeros of FiLM and of last layers would hide missing connections."""
     generator = torch.Generator().manual_seed(0)
     for parameter in module.parameters():
         parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.1)

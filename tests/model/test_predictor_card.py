@@ -1,4 +1,4 @@
-"""A model's file holds how its predictor is to be read; files from before there was that are read as they are."""
+"""A model's file stores how its predictor is calibrated; files from before calibration are read as they are."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -69,7 +69,7 @@ def test_every_structure_starts_at_the_standard_normal_and_all_of_it_learns(
 
 
 def test_an_empty_cell_gets_the_effect_of_the_cells_that_were_seen(make_model: MakeModel) -> None:
-    """Three of four cells are fitted; in the fourth, an additive prior says what addition says."""
+    """Three of four cells are fitted; in the fourth, an additive prior gives the sum of the two effects."""
     torch.manual_seed(0)
     model = make_model(prior_structure="additive")
     x = torch.tensor([[0.0, 40.0], [0.0, 40.0], [1.0, 40.0], [1.0, 40.0]])

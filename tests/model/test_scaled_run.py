@@ -38,7 +38,7 @@ DIMENSIONS = 16 + 2 * 16 + 2 * 64
 
 @pytest.fixture(scope="module")
 def scaled_run(tiny_config: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With every penalty on, so that each meets a z of several scales."""
+    """A run with every penalty on, so that each of them is used on a z of several scales."""
     out = tmp_path_factory.mktemp("scaled") / "run"
     on = dict.fromkeys(("adversary", "hsic", "arm_balance", "reencode", "guidance", "free_bits"), 0.01)
     config = tiny_config(SCALES | {f"loss.{name}": weight for name, weight in on.items()})
@@ -106,7 +106,7 @@ def test_it_is_evaluated(stored: StoredModel, faces: PreparedData) -> None:
 def test_its_graphs_take_a_z_of_all_scales(
     make_model: Callable[..., IntactVAE], photos: Callable[..., tuple[torch.Tensor, ...]]
 ) -> None:
-    """Drawing people, traced: the whole export is tried by `civae export`, which compares every graph with torch."""
+    """Traces only draws from the prior; `civae export` compares every graph of a whole export with torch."""
     runtime = pytest.importorskip("onnxruntime")
     from civae_core.export.onnx_files import trace
 

@@ -126,7 +126,7 @@ def test_the_distributions_along_z_are_those_of_the_scales_one_by_one(
 def test_sampling_is_a_triangular_map_whose_slopes_are_the_scales(
     scaled: Callable[..., IntactVAE], photos: Callable[..., Photos]
 ) -> None:
-    """So the density of z under the prior is that of its noise, divided by the product of the k's."""
+    """Hence the density of z under the prior is that of its noise, divided by the product of the k's."""
     model, (_, x_BX, t_BT) = scaled(decoder="direct"), photos(1)
     prior, eta_BZ = model.prior_of(x_BX, t_BT), noise(1)
     along, z_BZ = prior.draw(eta_BZ)
@@ -237,7 +237,7 @@ def test_every_grid_moves_the_image_where_it_lies(scaled: Callable[..., IntactVA
 def test_penalties_ask_about_the_same_draw(
     scaled: Callable[..., IntactVAE], photos: Callable[..., Photos]
 ) -> None:
-    """What a penalty decodes under t' is the counterfactual of the drawn z; its latent is centred on the mean's."""
+    """A penalty decodes the counterfactual of the drawn z under t'; its latent is centred on that of the mean."""
     model, (y_BCHW, x_BX, t_BT) = scaled(noise_mask="none", looks_mask_width=None), photos()
     output = model(y_BCHW, x_BX, t_BT, noise())
     asked = torch.ones(4, 1, dtype=torch.bool)

@@ -33,7 +33,7 @@ def seen(photo: Photo, channels: int = 3) -> np.ndarray:
 
 @pytest.fixture
 def rng() -> np.random.Generator:
-    """A test's own, so that it draws the same in any order of tests."""
+    """A fresh generator for each test, so that its draws do not depend on the order of tests."""
     return np.random.default_rng(0)
 
 
@@ -100,7 +100,7 @@ def edge(position: int, width: int = 160) -> Photo:
 
 @pytest.mark.parametrize("position", [77, 80, 84])
 def test_an_effect_ends_where_the_photographs_edge_is(position: int) -> None:
-    """All that is dark turns lighter; a pixel of the model is ten of the photograph."""
+    """The dark side turns lighter; one pixel of the model covers ten of the photograph."""
     photo, target = edge(position), edge(position).pixels_HWC.copy()
     target[:, :position] = 100
     change = (seen(Photo(target)).astype(np.float32) - seen(photo)) / 255
@@ -114,7 +114,7 @@ def test_an_effect_ends_where_the_photographs_edge_is(position: int) -> None:
 
 
 def test_shrunk_again_it_is_what_the_model_said(rng: np.random.Generator) -> None:
-    """But for what a photograph cannot show: beyond white and black, and finer than the model sees."""
+    """Except for what a photograph cannot show, beyond white and black, and for detail finer than the model sees."""
     photo, shares = edge(77), []
     for _ in range(20):
         change = 0.3 * smooth(rng)
@@ -125,7 +125,7 @@ def test_shrunk_again_it_is_what_the_model_said(rng: np.random.Generator) -> Non
 
 
 def test_flat_parts_get_the_interpolated_effect(rng: np.random.Generator) -> None:
-    """Where nothing is to be followed, following edges makes no difference."""
+    """Without edges, following edges makes no difference."""
     photo = Photo(np.full((90, 90, 3), 120, dtype=np.uint8))
     change = (rng.random((3, SIZE, SIZE)).astype(np.float32) - 0.5) * 0.2
     both = [changed(photo, change, follow_edges=follow).astype(int) for follow in (True, False)]
@@ -154,7 +154,7 @@ def test_large_photographs_take_little_memory_beyond_themselves(rng: np.random.G
 
 
 def test_a_turned_photograph_gets_the_turned_effect(rng: np.random.Generator) -> None:
-    """The photograph lies on its side; the model saw it upright through a turned square."""
+    """The photograph lies on its side; the model saw it upright, through a rotated square."""
     photo = edge(77)
     change = (rng.random((3, SIZE, SIZE)).astype(np.float32) - 0.5) * 0.2
     effect = effect_of(seen(photo), change)

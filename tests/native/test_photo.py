@@ -176,7 +176,7 @@ def test_a_file_that_breaks_off_is_named(tmp_path: Path) -> None:
 
 
 def test_what_ends_in_an_odd_error_of_the_decoder_is_damaged() -> None:
-    """XMP that is a number, of which Pillow raises a TypeError."""
+    """The XMP tag is a number, for which Pillow raises a TypeError."""
     with pytest.raises(DataError, match="image: damaged image"):
         read_native(tiff({700: (3, 7)}))
 
@@ -198,7 +198,7 @@ def test_a_file_is_read_within_the_limits_of_any_picture(tmp_path: Path) -> None
 
 
 def test_damage_that_a_decoder_gets_over_is_not_spoken_of() -> None:
-    """EXIF of five notes that ends before the first."""
+    """The EXIF data announces five tags but ends before the first."""
     buffer = io.BytesIO()
     Image.fromarray(COLOUR).save(buffer, "PNG", exif=b"Exif\0\0II*\0\x08\0\0\0\x05\0")
     with pytest.warns(UserWarning, match="Corrupt EXIF"):

@@ -13,7 +13,7 @@ from civae_core.native.placement import FADE, Placement
 @pytest.mark.parametrize("size", [(80, 61), (61, 80), (178, 218)])
 @pytest.mark.parametrize("crop", [{}, {"crop": 40}, {"crop": 150, "crop_of": 178}])
 def test_the_square_is_the_one_that_the_model_is_shown(size: tuple[int, int], crop: dict[str, int]) -> None:
-    """A photograph whose colours are its coordinates shows by its colours which part was cut out."""
+    """A photograph whose colours encode its coordinates shows which part was cut out."""
     x_W, y_H = (np.arange(length) + 0.5 for length in size)
     colours = np.stack(np.broadcast_arrays(x_W[None, :], y_H[:, None], 0.0), axis=-1)
     photo = Photo(np.rint(colours).astype(np.uint8))
@@ -49,7 +49,7 @@ def test_an_upright_square_is_located_separably() -> None:
 
 
 def test_effects_fade_where_the_photograph_goes_on_and_only_there() -> None:
-    """A portrait's largest square: the photograph goes on above and below it, not to its left and right."""
+    """A portrait's largest square: the photograph continues above and below it, but not to its left and right."""
     portrait = Placement.of_crop(Preprocessing(size=8), 60, 100)
     weight = portrait.weight(*portrait.locate(np.arange(60), np.arange(100)))
     assert (weight[50] == 1).all(), "the photograph's own sides"

@@ -19,7 +19,7 @@ N = 192
 
 
 class Leaky(nn.Module):
-    """Latent noise of two dimensions: `own` of t itself, which is a leak, and `legitimate` of x, which is none."""
+    """Latent noise of two dimensions: one carries t times `own`, which is a leak; one x times `legitimate`."""
 
     def __init__(self, own: float, legitimate: float) -> None:
         super().__init__()
@@ -144,7 +144,7 @@ def test_hsic_equals_its_sum_over_pairs() -> None:
 
 
 def hsic_of(told: Callable[[Tensor, Tensor], Tensor], seeds: int = 8) -> Tensor:
-    """R over repeated draws of latent noise whose first dimension is told something: [seeds]."""
+    """HSIC for repeated draws of latent noise, to whose first dimension `told` is added: [seeds]."""
     found = []
     for seed in range(seeds):
         x, t = population(seed)

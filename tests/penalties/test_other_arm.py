@@ -107,7 +107,7 @@ def test_arm_balance_steps_bring_the_arms_together_and_leave_x(make_model: MakeM
 
 
 class Reads:
-    """An encoder that reads in any image what it is told to read."""
+    """An encoder that returns a given posterior for any image."""
 
     def __init__(self, posterior: DiagonalNormal) -> None:
         self.posterior, self.seen_t = posterior, torch.empty(0)
@@ -162,7 +162,7 @@ class Pixels(nn.Module):
 
 
 def guided(photo: list[float], made: Tensor, young: float, asked: bool = True) -> Tensor:
-    """Guidance of one counterfactual that reads as `made`; the photo reads as `photo` and is labelled as it reads."""
+    """Guidance of one counterfactual predicted to be `made`; the photo is predicted and labelled to be `photo`."""
     t, x = torch.tensor([[young]]), torch.tensor([[float(photo[1] > 0), 40 + 10 * photo[2]]])
     image_BCHW = made.reshape(1, 1, 1, 3)
     latent = DiagonalNormal(torch.zeros(1, 1), torch.zeros(1, 1))

@@ -1,4 +1,4 @@
-"""Whom a population answer is about: who is changed, by whose truth, in which groups."""
+"""The subjects of a population answer: who is changed, for whom the truth is known, and in which groups."""
 
 from types import SimpleNamespace
 from typing import Any, cast

@@ -1,4 +1,4 @@
-"""What tests of reliability share: short runs, something that happens amid one, and images that are spoilt."""
+"""What the tests of reliability share: short runs, and something that happens in the middle of one."""
 
 from collections.abc import Callable
 
@@ -20,7 +20,7 @@ SHORT = {
 
 @pytest.fixture(autouse=True)
 def _without_sample_grids(no_sample_grids: None) -> None:
-    """In all tests of this folder."""
+    """Skip sample grids in all tests of this folder."""
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def short_config(tiny_config: Callable[..., Config]) -> Callable[..., Config]:
 
 @pytest.fixture
 def amid(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], object]], None]:
-    """Lets something happen, once, when the batch after so many images is about to be made."""
+    """Run an action, once, when the batch after a given number of images is about to be made."""
     real = TrainingBatches.at
 
     def install(images: int, act: Callable[[], object]) -> None:

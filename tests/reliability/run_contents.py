@@ -1,4 +1,4 @@
-"""What a run left, in a form that two runs can be compared in."""
+"""What a run left behind, in a form in which two runs can be compared."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ from civae_core.files import sha256_of
 
 
 def lines_of(run: Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics, without what the clock said, which no two runs share."""
+    """The lines of a run's metrics, without the timings, which differ from run to run."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     timed = ("images_per_second", "pairing_seconds")
     return [{k: v for k, v in line.items() if k not in timed} for line in lines]

@@ -84,7 +84,7 @@ def test_a_disk_that_fills_up_while_training_costs_nothing_that_is_saved(
 
 
 def test_no_space_for_a_line_of_metrics(short_config: MakeConfig, tmp_path: Path, amid: Amid) -> None:
-    """Written to the device that is always full."""
+    """The metrics are written to a device that is always full."""
     metrics = tmp_path / "run" / "metrics.jsonl"
 
     def fill() -> None:
@@ -112,7 +112,7 @@ def test_no_space_for_the_log_does_not_end_a_run(
 def test_a_disk_that_fails_only_when_flushed_leaves_no_checkpoint(
     short_config: MakeConfig, tmp_path: Path, amid: Amid, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As network file systems and quotas do."""
+    """Network file systems and quotas fail in this way."""
 
     def full(_: int) -> None:
         raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))

@@ -26,7 +26,7 @@ LONG = {"train__images": 512, "train__checkpoint_every": 64, "train__log_every":
 
 
 def first_time_from(start: int, before: int = 448) -> Callable[[int], bool]:
-    """Whether a batch from `start` on comes up for the first time: as if a lower rate had cured it."""
+    """Whether a batch between `start` and `before` is seen for the first time, as if a lower rate had cured it."""
     seen: Counter[int] = Counter()
 
     def is_bad(images_seen: int) -> bool:
@@ -78,7 +78,7 @@ def test_it_goes_back_to_the_last_good_state_with_a_lower_rate(
 def test_before_the_first_checkpoint_it_begins_anew_as_with_that_rate(
     short_config: MakeConfig, tmp_path: Path, spoil: Spoil
 ) -> None:
-    """Weights, average, critics, optimiser and sums of metrics are those of a run that had the lower rate at once."""
+    """Weights, average, critics, optimiser and metric sums are those of a run with the lower rate from the start."""
     changes = LONG | {"loss__adversary": 1.0, "train__images": 384, "train__checkpoint_every": 384}
     spoil(first_time_from(16))
     train(short_config(**changes), tmp_path / "run", device="cpu")
@@ -113,7 +113,7 @@ def test_the_second_time_it_ends_with_code_4_and_all_that_was_measured(
 def test_a_kill_amid_the_trouble_does_not_hide_it(
     short_config: MakeConfig, tmp_path: Path, spoil: Spoil
 ) -> None:
-    """The count of steps skipped in a row is stored: a run continued from amid them knows."""
+    """The number of steps skipped in a row is stored, so that a run continued in the middle of them knows it."""
     config, run = short_config(**LONG), tmp_path / "run"
     spoil(lambda images_seen: images_seen >= 128)
     train(config, run, device="cpu", stop_at=320)

@@ -35,22 +35,22 @@ MEANS = {
     4: [0.5062853097915649, 0.5050758719444275, 0.504393994808197, 0.5062901973724365],
     5: [0.4470965564250946, 0.6297287344932556, 0.3627220392227173, 0.3474479615688324],
 }
-"""Of the reconstructions of the first four faces, by the format of the checkpoint."""
+"""Means of the reconstructions of the first four faces, by the format of the checkpoint."""
 CHANGED = {
     4: [0.4578251, 0.6261171, 0.3685378, 0.3428223],
     5: [0.5265444, 0.4908782, 0.5007882, 0.5124319],
 }
-"""Of their counterfactuals, likewise; format 5 masks looks, here by a width of .02."""
+"""The same for their counterfactuals; format 5 masks looks, here with a width of .02."""
 READ = [
     [0.01674681, 0.08370956, -0.09294112],
     [-0.04668009, 0.05107225, -0.01929540],
     [0.04602715, 0.06930189, -0.09227294],
     [0.04262986, 0.09030072, -0.09363000],
 ]
-"""What the scorer of format 1 makes of their Male, Smiling and Skin_Tone; its weights are a pattern, not learned."""
+"""Outputs of the scorer of format 1 for their Male, Smiling and Skin_Tone; its weights are a pattern, not learned."""
 
 DRAWN = {"own": [0.5236585, 0.5216376], "turned": [0.5215209, 0.5218512]}
-"""Means of two people whom the export of format 2 draws under t = 1, whose own is that, and whose own is 0."""
+"""Mean values of two people drawn under t = 1 by the export of format 2, with 1 and with 0 as their own treatment."""
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def metadata(file: Path) -> dict[str, str]:
 
 
 def config_of(checkpoint: Path, images: int) -> Config:
-    """What the checkpoint was trained with, for longer, on the data beside it."""
+    """The config of the checkpoint, for a longer training, on the data beside it."""
     values = load_model(checkpoint).card.config.model_dump()
     values["data"]["path"] = str(FORMATS / "data-1")
     values["train"]["images"] = images

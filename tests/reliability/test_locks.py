@@ -52,7 +52,7 @@ def names(folder: Path) -> list[str]:
 
 
 def left_by(folder: Path, **changes: str | int) -> Holder:
-    """A lock in `folder` that differs from one of this process."""
+    """Write a lock to `folder` that differs in some fields from one of this process."""
     holder = replace(Holder.this_process(), **changes)  # type: ignore[arg-type]
     (folder / LOCK_NAME).write_text(json.dumps(asdict(holder)), encoding="utf-8")
     return holder
@@ -76,7 +76,7 @@ def test_a_holder_is_named_and_its_folder_refused(tmp_path: Path, holding: subpr
 def test_a_killed_holder_is_taken_over_from_at_once(
     tmp_path: Path, holding: subprocess.Popen[str], reaped: bool
 ) -> None:
-    """Also while its parent has not asked how it ended, so that its number still stands in the table."""
+    """Also while its parent has not reaped it, so that its number is still in the process table."""
     holding.send_signal(signal.SIGKILL)
     if reaped:
         holding.wait()
@@ -119,7 +119,7 @@ def test_a_silent_holder_of_elsewhere_counts_as_gone(
 def test_a_holder_of_elsewhere_that_gives_a_sign_of_life_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It does so while it is watched for the third time."""
+    """The sign of life comes during the third wait."""
     holder = left_by(tmp_path, host="elsewhere")
     stamp = (tmp_path / LOCK_NAME).stat().st_mtime_ns
     waited: list[float] = []
@@ -192,7 +192,7 @@ def test_one_that_was_killed_while_taking_over_is_taken_over_from(tmp_path: Path
 
 @pytest.mark.usefixtures("impatient")
 def test_files_without_a_name_are_taken_over_from(tmp_path: Path) -> None:
-    """What a power cut leaves where there are no hard links: of the lock, and of who was about to replace it."""
+    """Without hard links, a power cut leaves an empty lock, and an empty file of who was about to replace it."""
     (tmp_path / LOCK_NAME).touch()
     (tmp_path / f"{LOCK_NAME}.after-unreadable").touch()
     acquire(tmp_path).require()

@@ -46,7 +46,7 @@ def test_a_run_that_is_being_trained_is_refused_and_not_disturbed(
 def test_a_run_that_another_trained_since_it_was_looked_at_is_not_gone_back_on(
     short_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both look at an empty folder; one is so slow that the other has finished before it takes the folder."""
+    """Both see an empty folder; one is so slow that the other has finished before it locks the folder."""
     run, real = tmp_path / "run", preparation.make_batches
 
     def slowly(*arguments: object) -> object:

@@ -1,4 +1,4 @@
-"""prepare-data ended amid claiming or replacing a folder: the same command goes on, and no old part survives."""
+"""prepare-data killed while it claims or replaces a folder: the same command continues, and no old part survives."""
 
 import importlib
 import json
@@ -20,7 +20,7 @@ prepare_module = importlib.import_module("civae_core.data.prepare")
 
 
 class EndedError(BaseException):
-    """As a kill: nothing in the code catches it."""
+    """Like a kill: nothing in the code catches it."""
 
 
 def faces(seed: int) -> Source:

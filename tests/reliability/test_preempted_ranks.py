@@ -31,7 +31,7 @@ def training(config: Path, out: Path) -> list[object]:
 
 
 def under_torchrun(config: Path, out: Path, hold_at: int, hold_ranks: str) -> subprocess.Popen[str]:
-    """Two as children of a launcher that ends all as soon as one has left; some wait at a step for a signal."""
+    """Two processes under torchrun, which ends both as soon as one exits; some wait at a step for a signal."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]  # 0: any free port
     told = {"HOLD_AT": str(hold_at), "HOLD_RANKS": hold_ranks, "HOLD_NOTES": str(out.parent)}
@@ -65,7 +65,7 @@ def wait_for(*paths: Path) -> None:
 
 @pytest.fixture
 def config_file(tiny_config: MakeConfig, tmp_path: Path) -> Path:
-    """22 steps; processes ask each other about a stop after 10 and 20 since they began."""
+    """22 steps; the processes ask each other about a stop after 10 and 20 steps."""
     changes = {
         "train.images": 352,
         "train.batch_size": 16,
@@ -84,7 +84,7 @@ def config_file(tiny_config: MakeConfig, tmp_path: Path) -> Path:
 def test_under_torchrun_both_stop_save_once_and_go_on_to_the_same_bits(
     config_file: Path, tmp_path: Path
 ) -> None:
-    """SIGUSR1 for the process that writes nothing; SIGTERM for torchrun, which tells both; then to the end."""
+    """SIGUSR1 to the process that writes nothing, then SIGTERM to torchrun, which passes it on, then to the end."""
     run, whole, said = tmp_path / "run", tmp_path / "whole", tmp_path / "said"
     log = run / "log.txt"
 
@@ -118,7 +118,7 @@ def test_under_torchrun_both_stop_save_once_and_go_on_to_the_same_bits(
 
 
 def test_where_the_first_is_refused_none_waits_for_it(config_file: Path, tmp_path: Path) -> None:
-    """Another process holds the folder; only the first of the two looks."""
+    """Another process holds the folder; only the first of the two processes checks that."""
     run, said = tmp_path / "run", tmp_path / "said"
     run.mkdir()
     with held(run):

@@ -1,6 +1,6 @@
-"""`civae`, but process $HOLD_RANKS (any of "01") waits before the step at $HOLD_AT images until a signal has come.
+"""`civae`, but processes in $HOLD_RANKS (any of "01") wait before the step at $HOLD_AT images for a signal.
 
-So that a test that sends one knows where it finds the process, however busy the machine is.
+A test that sends the signal thus knows where the process is, however busy the machine.
 """
 
 import os

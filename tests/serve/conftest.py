@@ -1,4 +1,4 @@
-"""A page on two small models, one of which has its weights moved, and a photograph for it."""
+"""A page on two small models, one of them with perturbed weights, and a photograph for it."""
 
 import io
 from collections.abc import Callable
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
-    """Without the extra there is no page to test."""
+    """Skip the tests of the page if the extra is not installed."""
     try:
         import starlette  # noqa: F401
         import uvicorn  # noqa: F401
@@ -62,7 +62,7 @@ def make_studio(engines: tuple[TorchEngine, TorchEngine], examples: list[Picture
 
 @pytest.fixture
 def visit(make_studio: Callable[..., "Studio"]) -> Callable[..., "TestClient"]:
-    """A visitor of a page; keyword arguments are its limits."""
+    """A visitor of a page; keyword arguments set the page's limits."""
     from starlette.testclient import TestClient
 
     from civae_core.serve.app import make_app

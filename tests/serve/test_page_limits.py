@@ -21,7 +21,7 @@ Visit = Callable[..., "TestClient"]
 
 
 class Clock:
-    """A time that tests set."""
+    """A clock that tests set."""
 
     now = 100.0
 

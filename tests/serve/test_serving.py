@@ -256,7 +256,7 @@ def test_what_cannot_be_served_is_said(
     resolve = socket.getaddrinfo
 
     def resolve_numbers(host: str, *of: Any, **more: Any) -> Any:
-        """No name is asked for outside."""
+        """Resolve without asking a name server for the unknown name."""
         if host == "no.such.host.invalid":
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         return resolve(host, *of, **more)
@@ -306,7 +306,7 @@ def test_the_process_ends_cleanly(trained: Path) -> None:
     command = [sys.executable, "-m", "civae_cli", "serve", str(trained), "--port", "0"]
 
     def heed_interrupts() -> None:
-        """Whoever was started in a shell's background ignores Ctrl-C, and so would its children."""
+        """Restore Ctrl-C, which a process started in a shell's background ignores, and so do its children."""
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     with subprocess.Popen(

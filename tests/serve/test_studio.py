@@ -22,11 +22,11 @@ SIZE = 16
 IMAGE_BYTES = 4 * 3 * SIZE * SIZE
 COVARIATES = ("A", "B", "C")
 ALL = 2 ** len(COVARIATES)
-"""Combinations of covariates that this engine leaves possible."""
+"""Number of combinations of covariates that this engine considers possible."""
 
 
 class Additive:
-    """Treatments brighten every pixel, each by its own amount; nothing can be told of the covariates."""
+    """An engine whose treatments brighten every pixel, each by its own amount; images say nothing of covariates."""
 
     name, subjects, latent = "additive", (), 1
     calibration, familiarity = Calibration(), None

@@ -135,7 +135,7 @@ def test_the_labels_are_rare_in_the_young_and_usual_in_the_old(crowd: Subjects) 
 
 
 def test_hair_greys_pixel_by_pixel_without_turning_back() -> None:
-    """Where nothing but hair colour changes, each channel of each pixel moves one way from dose to dose."""
+    """Where only hair colour changes, each channel of each pixel moves in one direction from dose to dose."""
     process = in_years(size=64)
     woman = process.subjects(0, 24, randomised=True).under({"Male": 0.0})
     photos = torch.stack([process.render(woman.under({"Age": dose})) for dose in DOSES]).int()

@@ -38,7 +38,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def data(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
-    """What prepare-data makes of the tree, at the size of its crop."""
+    """The tree prepared by prepare-data, at the size of its crop."""
     out = tmp_path_factory.mktemp("prepared") / "tree"
     return prepare(
         open_source(str(tree), SourceOptions(size=150)), out, workers=1, max_bad=MaxBad.parse("0")
@@ -85,7 +85,7 @@ def test_the_pictures_are_the_portraits(tree: Path, data: PreparedData) -> None:
 
 
 def test_eyes_are_where_celebas_are() -> None:
-    """CelebA's aligned images have them at (69, 111) and (109, 111) on average, rounded."""
+    """In CelebA's aligned images they are at (69, 111) and (109, 111) on average, rounded."""
     subjects = FaceProcess(seed=SEED).subjects(0, 64)
     portraits = render_portraits(subjects)
     assert portraits.shape == (64, 3, 218, 178) and portraits.dtype == torch.uint8

@@ -15,7 +15,7 @@ SIZE = 64
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
-    """Planes this small gain nothing from threads, and lose much on a busy machine."""
+    """Use one thread: planes this small gain nothing from more, and lose much on a busy machine."""
     usual = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -41,7 +41,7 @@ def render(people: Subjects) -> torch.Tensor:
 
 
 def coloured_by(people: Subjects, *names: str) -> torch.Tensor:
-    """Pixels [N, S, S] whose scene depends on any of these colours at all."""
+    """Pixels [N, S, S] that depend on any of these colours."""
     usual = look(people)
     colours = {name: 0.5 * value + 0.3 if name in names else value for name, value in usual.colour.items()}
     return (draw(usual, SIZE) != draw(replace(usual, colour=colours), SIZE)).any(dim=1)

@@ -1,4 +1,4 @@
-"""A small learner that tests of steps share."""
+"""A small learner that the tests of training steps share."""
 
 import importlib
 from collections.abc import Callable
@@ -32,6 +32,6 @@ def make_learner(roles: AttributeRoles, make_config: Callable[..., Config]) -> M
 
 @pytest.fixture
 def fused_on_meta(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The fused optimiser has a meta kernel, but a check before it knows only devices that compute."""
+    """Allow the fused optimiser on `meta`: it has a kernel there, but an earlier check accepts only real devices."""
     adam = importlib.import_module("torch.optim.adam")
     monkeypatch.setattr(adam, "_device_dtype_check_for_fused", lambda *_args, **_more: None, raising=False)

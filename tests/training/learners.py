@@ -54,7 +54,7 @@ def assert_same(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
 
 
 def assert_near(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
-    """Equal but for the order of sums, measured against the largest entry of each tensor."""
+    """Assert equality up to the order of sums, relative to the largest entry of each tensor."""
     assert a.keys() == b.keys()
     for name, values in a.items():
         difference = (values - b[name]).abs().max()

@@ -49,7 +49,7 @@ def learner(tiny_config: MakeConfig, faces: PreparedData) -> Learner:
 
 @pytest.fixture
 def save(learner: Learner, faces: PreparedData, tmp_path: Path) -> Callable[..., Path]:
-    """Saves the learner into `tmp_path` as of some images."""
+    """Saves the learner into `tmp_path` as if it had seen some number of images."""
 
     def make(images: int, keep: int = 3, is_best: bool = False) -> Path:
         identity = {"name": faces.name, "path": str(faces.path), "fingerprint": faces.fingerprint}
@@ -123,7 +123,7 @@ def test_saving_again_replaces(save: Callable[..., Path], learner: Learner, tmp_
 def test_a_full_disk_leaves_earlier_checkpoints_as_they_were(
     save: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """The real failure of the real library, through the limit on the size of files."""
+    """The real library fails for real, by a limit on the size of files."""
     save(32, is_best=True)
     before = {p: p.read_bytes() for p in (tmp_path / "step-000000032").iterdir()}
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -188,7 +188,7 @@ def test_a_checkpoint_is_whole_while_another_of_its_count_replaces_it(
 def test_a_disk_that_fails_while_a_checkpoint_is_replaced_costs_none(
     stage: str, save: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As a network disk does whose other hosts have a file of it open."""
+    """A network disk fails like this if another host has one of its files open."""
     whole = save(32, is_best=True)
     rename, rmtree = Path.rename, shutil.rmtree
 

@@ -83,7 +83,7 @@ def test_fp32_asks_no_device_about_autocast(kind: str) -> None:
 
 
 def test_on_the_cpu_the_smallest_numbers_are_none() -> None:
-    """With them arithmetic takes many times as long, and they come up where gradients vanish."""
+    """Subnormal numbers make arithmetic many times slower, and they occur where gradients vanish."""
     cpu = Compute.choose(torch.device("cpu"))
     if not torch.set_flush_denormal(False):
         pytest.skip("this processor cannot")

@@ -145,7 +145,7 @@ def test_one_named_gpu_for_several_processes_is_refused(
 
 
 def meet_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Finds no other process, and waits for none."""
+    """Find no other process, and wait for none."""
     found = (torch.distributed.HashStore(), 0, 2)
     monkeypatch.setattr(torch.distributed, "rendezvous", lambda _: iter([found]))
 

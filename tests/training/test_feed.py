@@ -99,7 +99,7 @@ class FakeStream:
 
 
 class FakeTensor:
-    """Notes the streams that its memory is kept for."""
+    """Notes the streams for which its memory is kept."""
 
     def __init__(self) -> None:
         self.kept_for: list[object] = []

@@ -1,4 +1,4 @@
-"""What a run is looked at with: which images, and what their counterfactuals are."""
+"""What a run is validated on: which images, and what their counterfactuals are."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -96,7 +96,7 @@ def test_a_sample_grid_shows_what_the_objective_predicts_without_and_with_pixel_
 def test_the_validation_loss_is_the_mean_over_single_images_at_full_beta(
     faces: PreparedData, tiny_config: MakeConfig, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The reference takes them one by one, with the noise that each had in its batch."""
+    """The reference handles images one by one, with the noise that each had in its batch."""
     monkeypatch.setattr(heldout, "BATCH", 7)
     model = load_model(trained).model
     found = held_out(faces, tiny_config({"loss.beta_warmup": 64, "loss.beta": 3.0}), 16)

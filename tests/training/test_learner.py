@@ -99,7 +99,7 @@ DETAIL = {"scales": [1, 4, 8], "scale_latents": 2, "decoder": "layered", "pairin
 def test_every_weight_below_fine_detail_is_told_its_gradient(
     make_learner: MakeLearner, precision: str
 ) -> None:
-    """What grids are read off is painted without them: casts of weights made there must not do for learning."""
+    """The image that grids are read off is decoded first; casts of weights cached there must not lack gradients."""
     learner = make_learner(precision=precision, model=DETAIL)
     noise_BZ = torch.randn(COUNT, learner.config.model.dimensions, generator=torch.Generator().manual_seed(0))
     learner.step(replace(batch(), noise_BZ=noise_BZ), 0)
@@ -263,7 +263,7 @@ def test_schedules_are_read_at_the_images_seen(make_learner: MakeLearner) -> Non
 
 
 def test_weights_of_images_reach_the_gradient(make_learner: MakeLearner) -> None:
-    """An image of weight zero might as well be another, as far as the VAE is concerned."""
+    """Replacing an image of weight zero by another makes no difference to the VAE."""
     first, second = make_learner(model={"predictor": False}), make_learner(model={"predictor": False})
     weights_B = torch.tensor([0.0, 1.2, 1.2, 1.2, 1.2, 1.2])
     other = batch()
@@ -304,7 +304,7 @@ def one_process(tmp_path: Path) -> Iterator[None]:
 def test_every_objective_runs_distributed_and_steps_as_alone(
     make_learner: MakeLearner, objective: str, sigma: str, loss: dict[str, float]
 ) -> None:
-    """DistributedDataParallel waits for every trainable parameter's gradient: one that never comes is an error."""
+    """DistributedDataParallel waits for the gradient of every trainable parameter; a missing one is an error."""
     alone, wrapped = (make_learner(objective=objective, model={"sigma": sigma}, loss=loss) for _ in range(2))
     wrapped.wrap(compiled=False, distributed=True)
     train(alone, 3)

@@ -107,7 +107,7 @@ def test_each_lever_alone_is_reported_and_moves_the_model(
 def test_what_is_minimised_adds_each_lever_by_its_weight_and_that_of_each_image(
     make_learner: MakeLearner, make_batch: MakeBatch, roles: AttributeRoles
 ) -> None:
-    """The reference is the loss written out: bound and penalties per number of an image, predictor, critics."""
+    """The reference is the loss written out: ELBO and penalties per value of an image, predictor, critics."""
     learner, reference, batch = make_learner(**ALL), make_learner(**ALL), make_batch()
     assert batch.weights_B.std() > 0.1
     values = learner._add_gradients(batch, 0, None, 1)

@@ -98,7 +98,7 @@ def test_a_validation_loss_that_is_no_number_is_never_the_best(
 def test_the_best_checkpoint_is_that_of_the_lowest_validation_loss(
     tiny_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also of a run that was stopped and resumed since, and it is kept though others are dropped."""
+    """Also if the run was stopped and resumed in between; and it is kept although others are dropped."""
     losses = iter([3.0, 1.0, 2.0, 1.5])
     monkeypatch.setattr(HeldOut, "loss", lambda *_: {"valid_loss": next(losses)})
     counts = {"train.checkpoint_every": 16, "train.keep": 1}
@@ -179,7 +179,7 @@ def test_grey_images_train(tiny_config: MakeConfig, tmp_path: Path) -> None:
 def test_a_compiled_run_trains_and_stores_plain_weights(
     tiny_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Traced but not translated to C++, which takes minutes for a network of any size."""
+    """The run is traced but not translated to C++, which takes minutes for a network of any size."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     settings = SHORT | {"train.images": 32, "model.stages": [1, 2], "model.layers": 2}
     for name in ("compiled", "plain"):

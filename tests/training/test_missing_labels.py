@@ -86,7 +86,7 @@ def test_rows_by_what_they_lack(partly: PreparedData, config: MakeConfig) -> Non
 def test_effects_are_learned_as_if_the_rows_were_not_there_and_the_predictor_is_not(
     config: MakeConfig, partly: PreparedData, tmp_path: Path
 ) -> None:
-    """Without a continuous covariate, whose mean and spread would be those of other rows."""
+    """Without a continuous covariate, since its mean and spread would be computed over different rows."""
     states = []
     for data in (partly, faces_lacking(tmp_path / "unlabelled", partly=False)):
         out = tmp_path / f"run-{data.path.name}"

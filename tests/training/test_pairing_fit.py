@@ -36,7 +36,7 @@ pytestmark = pytest.mark.usefixtures("no_sample_grids")
 
 
 def rotation(run: Path) -> Tensor:
-    """A rotation's numbers, which a run's average and its weights in training must agree on."""
+    """The parameters of a run's rotation, which must be equal in its average and its training weights."""
     last = run / "checkpoints" / "last"
     averaged = load_file(last / "model.safetensors")["pairing.free_TLL"]
     assert torch.equal(averaged, load_file(last / "state.safetensors")["model.pairing.free_TLL"])
@@ -129,7 +129,7 @@ def test_a_rotation_that_takes_the_effect_is_not_kept(
     lost = 0
 
     def seen(model: IntactVAE, abduction: Abduction, *_: Any) -> Tensor:
-        """All as asked without a rotation, and with one all but `lost` of each batch."""
+        """Without a rotation all counterfactuals are as asked, with one all but `lost` of each batch."""
         assert model.pairing is not None
         return torch.arange(len(abduction.t_BT)) >= (lost if model.pairing.free_TLL.any() else 0)
 
@@ -164,7 +164,7 @@ def test_a_rotation_is_dropped_if_more_is_lost_than_chance_would_take(
     won: int,
     is_kept: bool,
 ) -> None:
-    """Of photographs that are as asked either with the rotation or without; chance: two standard deviations."""
+    """Only photographs as asked either with or without the rotation count; chance: two standard deviations."""
     model = make_model(perturbed=True).requires_grad_(False)
     assert model.pairing is not None
     angles = model.pairing.free_TLL.clone()

@@ -15,7 +15,7 @@ from civae_core.training.learner import Learner
 from civae_core.training.memory import peak_memory
 
 SOLITARY = {name: weight for name, weight in LEVERS.items() if name != "hsic"}
-"""Levers that ask each image for itself."""
+"""Levers that treat each image by itself."""
 
 
 def gradients(learner: Learner, parts: int, partly: Batch | None = None) -> dict[str, torch.Tensor]:
@@ -124,7 +124,7 @@ def test_activations_of_the_average_are_no_matter(make_learner: MakeLearner) -> 
 
 
 def test_gradients_that_keep_their_place_are_the_same(make_learner: MakeLearner) -> None:
-    """What a recorded CUDA graph needs, tried without one."""
+    """A recorded CUDA graph needs this; it is tested without one."""
     plain, kept = (make_learner(train={"accumulate": 2}) for _ in range(2))
     kept.keep_gradients_in_place()
     places = {name: p.grad.data_ptr() for name, p in kept.named_parameters().items() if p.grad is not None}
@@ -156,7 +156,7 @@ def test_without_cuda_graphs_are_plain_compilation_and_said_to_be(
 def test_on_cuda_graphs_are_recorded_and_gradients_kept(
     make_learner: MakeLearner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The device is only said to be one."""
+    """The device only claims to be a CUDA device."""
     modes: list[str | None] = []
     monkeypatch.setattr(torch, "compile", lambda module, mode: modes.append(mode) or module)
     learner = make_learner()

@@ -114,7 +114,7 @@ def test_with_a_constant_rate_a_longer_run_continues_a_shorter_one(
 def test_a_run_that_is_started_from_another_one_s_checkpoint_continues_it(
     tiny_config: MakeConfig, tmp_path: Path
 ) -> None:
-    """Also where that checkpoint lies amid a line of metrics: the new run measures its own images only."""
+    """Also if the checkpoint lies in the middle of a line of metrics: the new run measures only its own images."""
     constant = SHORT | {"train.lr_decay": "none", "train.images": 64}
     sums_under_way = {"train.images": 48, "train.log_every": 64, "train.checkpoint_every": 32}
     train(tiny_config(constant | sums_under_way), tmp_path / "other", device="cpu")

@@ -124,7 +124,7 @@ def images_by_step(ranks: list[list[Any]]) -> dict[int, list[tuple[float, float]
 def test_another_number_of_processes_goes_on_with_the_same_images(
     tiny_config: MakeConfig, tmp_path: Path, noted: list[Any]
 ) -> None:
-    """Two processes begin, three in two parts each go on, one ends; beside them one that did it all."""
+    """Two processes begin, three continue in two parts each, and one ends; compared with one that did it all."""
     run, whole = tmp_path / "run", tmp_path / "whole"
 
     def stretch(stop_at: int, **changes: Any) -> Callable[[], list[Any]]:
@@ -153,7 +153,7 @@ def test_another_number_of_processes_goes_on_with_the_same_images(
 
 
 def _train_and_die_once(config: Config, out: Path, notes: Path) -> int:
-    """A worker of torchrun's, of which the second is killed at its third step, the first time."""
+    """A worker under torchrun; in its first life, the second one is killed at its third step."""
     step = Learner.step
     life = int(os.environ["TORCHELASTIC_RESTART_COUNT"])
     begun: list[int] = []
@@ -186,7 +186,7 @@ def test_a_life_is_named_where_all_processes_count_alike(
 
 @contextmanager
 def impatient() -> Iterator[None]:
-    """Fails where processes wait for one that is no more, which they do for an hour."""
+    """Fail if processes wait for one that has ended, which they would do for an hour."""
 
     def give_up(*_: Any) -> None:
         raise TimeoutError("they wait for each other")

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("no_sample_grids")
 
 
 def refused(config: Config, out: Path, **options: Any) -> CivaeError:
-    """What both train and its dry run refuse, after neither has written anything."""
+    """The error with which both train and its dry run refuse, without having written anything."""
     before = sorted(out.rglob("*"))
     errors = []
     for run in (preview, train):

@@ -54,7 +54,7 @@ def test_a_signal_saves_and_stops(
     code: int,
     images: int,
 ) -> None:
-    """At 48 images the next step ends on a multiple of checkpoint_every, which has then been saved already."""
+    """From 48 images, the next step ends on a multiple of checkpoint_every, which is then already saved."""
     config = tiny_config(SHORT)
     handlers = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)]
     signal_at(number, images)

@@ -61,7 +61,7 @@ def lines_of(run: Path) -> list[dict[str, Any]]:
 
 
 def numbers_of(run: Path) -> dict[str, list[tuple[int, float]]]:
-    """By key the images and values that metrics.jsonl holds, of lines without words."""
+    """Pairs of images seen and value in metrics.jsonl, by key."""
     found: dict[str, list[tuple[int, float]]] = {}
     for line in lines_of(run):
         for key in line.keys() - {"images"}:
@@ -107,7 +107,7 @@ def shown_in(read: Any) -> dict[str, list[tuple[int, float]]]:
 def test_tensorboard_shows_what_a_run_measured_once_however_it_went(
     tiny_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Begun without, gone on with, killed after a line that its checkpoint does not know, and gone on again."""
+    """Begun without the tracker, continued with it, killed after a line that no checkpoint has, and continued."""
     pytest.importorskip("tensorboard")
     run, config = tmp_path / "run", tiny_config(SHORT | {"train.trackers": ["tensorboard"]})
     train(tiny_config(SHORT | {"train.trackers": []}), run, device="cpu", stop_at=16)

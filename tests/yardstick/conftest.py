@@ -15,7 +15,7 @@ CPU = torch.device("cpu")
 
 
 class Pictures:
-    """Stands in for prepared data: 16 px, `Left` a faint bright patch on the left, `Right` a plain one on the right.
+    """Stands in for prepared data: 16 px, `Left` a faint bright patch on the left, `Right` a clear one on the right.
 
     `agree` is the probability that both labels are equal; the test split has all four cells in equal numbers.
     """
@@ -66,13 +66,13 @@ def face_roles(faces: PreparedData) -> AttributeRoles:
 
 @pytest.fixture(scope="session")
 def scorer(faces: PreparedData, face_roles: AttributeRoles) -> Yardstick:
-    """Trained for a few seconds: it sees age, if little else."""
+    """A scorer trained for a few seconds: it recognises age, if little else."""
     return train_yardstick(faces, face_roles, images=960, device=CPU)
 
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache folder of its own, which does not exist yet."""
+    """A separate cache folder, which does not exist yet."""
     monkeypatch.setenv("CIVAE_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 

@@ -1,4 +1,4 @@
-"""What every source of images provides: a table known in advance, and a reader for stretches of its rows."""
+"""What every source of images provides: a table known in advance, and a reader for ranges of its rows."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -44,14 +44,14 @@ class Batch:
 
 
 class Reader(Protocol):
-    """Makes images of table rows; picklable, because it is sent to worker processes."""
+    """Makes the images of table rows; picklable, because it is sent to worker processes."""
 
     def read(self, rows: range) -> Batch: ...
 
 
 @dataclass(frozen=True)
 class Question:
-    """What is to be asked of the data: only the report's overlap section depends on it."""
+    """What is to be asked of the data; only the report depends on it (overlap and counts of known labels)."""
 
     treatment: tuple[str, ...] = ()
     covariates: tuple[str, ...] = ()
@@ -61,7 +61,7 @@ class Question:
 class Source:
     """Images with attributes, ready to be packed.
 
-    `identity` holds plain values that tell one preparation from another; it is stored with the data.
+    `identity` holds plain values that distinguish one preparation from another; it is stored with the data.
     """
 
     name: str
@@ -75,26 +75,26 @@ class Source:
 
 
 class Files(Protocol):
-    """Where a `FileReader` finds bytes: a folder, or a zip that is never unpacked."""
+    """Where a `FileReader` finds its files: a folder, or a zip that is never unpacked."""
 
     def read(self, name: str) -> bytes:
-        """The file's content; raises DataError where it is missing or damaged."""
+        """The content of a file; raises DataError if it is missing or damaged."""
         ...
 
 
 _TOGETHER = 2**19
-"""Bytes of pictures that are resized together: a few of CelebA's; many more leave the processor's cache."""
+"""Bytes of pictures that are resized together: a few of CelebA's; many more would exceed the processor's cache."""
 
 
 @dataclass(frozen=True)
 class FileReader:
-    """Decodes image files one after the other; a bad one is listed instead of ending the job."""
+    """Decodes image files one after another; a bad file is listed as rejected instead of ending the job."""
 
     files: Files
     file_names: Sequence[str]
     preprocessing: Preprocessing
     show: Callable[[bytes, Preprocessing], Square] = square_of
-    """Finds what a model is to be shown of a file's content. Sent to worker processes, like all else."""
+    """Returns the part of a picture that a model sees, from the file's content. Sent to workers, like all fields."""
 
     def read(self, rows: range) -> Batch:
         size, channels = self.preprocessing.size, self.preprocessing.channels

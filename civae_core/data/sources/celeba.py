@@ -1,4 +1,4 @@
-"""CelebA as it is found in the wild: official or Kaggle lists, a folder of JPEGs or a zip that stays packed.
+"""CelebA in its usual forms: official or Kaggle lists, with a folder of JPEGs or a zip that stays packed.
 
 Only the aligned images, the attributes and the partition are needed; the lists of identities, boxes and landmarks
 are not, and no checksum is compared.
@@ -34,7 +34,7 @@ CROP = 150
 _ATTRIBUTES = "list_attr_celeba"
 _PARTITION = "list_eval_partition"
 _IMAGES = "img_align_celeba"
-_PROBES = 100  # names looked for when deciding where the images are; the first ones may be missing
+_PROBES = 100  # file names that are looked for to locate the images; the first ones may be missing
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class _List:
 
 
 def is_celeba(root: Path) -> bool:
-    """Whether a folder, or a zip, holds or was meant to hold CelebA."""
+    """Whether a folder holds, or was meant to hold, CelebA; any zip counts as CelebA."""
     if root.is_file():
         return root.suffix.lower() == ".zip"
     return bool(_find_list(root, _ATTRIBUTES)) or any(_image_folders(root)) or any(_archives(root, _IMAGES))
@@ -65,14 +65,14 @@ def is_celeba(root: Path) -> bool:
 def celeba_source(
     root: Path, *, size: int, channels: int, crop: int | None, follow_links: bool = False
 ) -> Source:
-    """CelebA below `root`, which is a folder or a zip (of the images, beside the lists; or of everything).
+    """CelebA below `root`: a folder, a zip of the images with the lists beside it, or a zip of everything.
 
     Raises:
-        DataError: the attributes, the partition or the images are not there, or a list is damaged.
+        DataError: the attributes, the partition or the images are missing, or a list is damaged.
     """
     home = root
     if root.is_file() and not _find_list(root, _ATTRIBUTES):
-        # A zip of images alone: the lists lie beside it, or in the official tree's Anno and Eval beside its Img.
+        # A zip of images only: the lists are beside it, or in Anno and Eval beside Img in the official tree.
         home = root.parent.parent if root.parent.name == "Img" else root.parent
     attributes = _find_list(home, _ATTRIBUTES)
     partition = _find_list(home, _PARTITION)
@@ -146,13 +146,13 @@ def _find_images(root: Path, probes: list[str], follow_links: bool) -> Files:
 
 
 def _image_folders(root: Path) -> Iterator[Path]:
-    """Folders named img_align_celeba, as deep as the copies in circulation have them."""
+    """Folders named img_align_celeba, at the depths where copies in circulation have them."""
     for pattern in (_IMAGES, f"*/{_IMAGES}", f"*/*/{_IMAGES}"):
         yield from sorted(path for path in root.glob(pattern) if path.is_dir())
 
 
 def _archives(root: Path, stem: str) -> list[Path]:
-    """Zips that may hold CelebA, by their name; others are not opened."""
+    """Zips that may hold CelebA, judging by their names; others are not opened."""
     found = (
         path
         for pattern in ("*.zip", "*/*.zip")

@@ -17,15 +17,15 @@ _LABELS = {"-1": 0.0, "0": 0.0, "1": 1.0}
 
 
 def read_attributes(lines: Lines, path: Path) -> Table:
-    """Reads list_attr_celeba.txt or .csv; labels -1/1 or 0/1 become 0/1.
+    """Read list_attr_celeba.txt or .csv; labels -1/1 or 0/1 become 0/1.
 
     Raises:
-        DataError: naming file and line: no header, a row of another length, a label that is none, an image listed
-            twice, no images.
+        DataError: with file and line: the header is missing or repeats a name, a row differs in length, a label is
+            invalid, an image is listed twice or not by a plain file name, or there are no images.
     """
     rows = _rows(lines, path)
     _, header = next(rows, (1, []))
-    # The text file's header names the attributes only, the CSV's names the image column as well.
+    # The header of the text file names only the attributes; that of the CSV also names the image column.
     names = header[1:] if path.suffix.lower() == ".csv" else header
     repeated = repeated_name(names)
     if repeated is not None:
@@ -71,10 +71,10 @@ def read_attributes(lines: Lines, path: Path) -> Table:
 
 
 def read_partition(lines: Lines, path: Path, file_names: Iterable[str]) -> np.ndarray:
-    """Reads list_eval_partition.txt or .csv: the split of each named image, uint8 [N].
+    """Read the split of each named image from list_eval_partition.txt or .csv, uint8 [N].
 
     Raises:
-        DataError: naming file and line: a row that is none, an image without a split.
+        DataError: with file and line: a row is malformed, an image is listed twice, or an image has no split.
     """
     codes: dict[str, int] = {}
     for line, cells in _rows(lines, path):
@@ -97,7 +97,7 @@ def read_partition(lines: Lines, path: Path, file_names: Iterable[str]) -> np.nd
 
 
 def _rows(lines: Lines, path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Cells of each line: of a CSV file with its header, or separated by blanks after an optional count line."""
+    """Numbered cells of each line: of a CSV file with its header, or of a text file after an optional count line."""
     if path.suffix.lower() == ".csv":
         for number, (line, row) in enumerate(delimited_rows(lines, path)):
             if number == 0:

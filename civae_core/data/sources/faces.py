@@ -23,15 +23,15 @@ from civae_core.synthetic.cohorts import people, require_overlap, split_sizes
 DEFAULT_COUNT = 12_000
 DEFAULT_OVERLAP = 0.5
 BUILT_IN: dict[str, Ageing] = {"synthetic:faces": IN_TWO_CLASSES, "synthetic:faces-age": IN_YEARS}
-"""The sources by name."""
+"""How each built-in source, by its name, represents age."""
 DEFAULT_TRUTHS: dict[str, tuple[str, ...]] = {
     "synthetic:faces": ("Young=flip", "Male=flip"),
     "synthetic:faces-age": ("Age=20", "Age=35", "Age=50", "Age=65", "Age=80"),
 }
-"""What `--truth` is where it is not given."""
+"""Defaults of `--truth`."""
 AT_ONCE = 10_000
-"""Subjects whose attributes are told at a time: what they are drawn from takes thirty times the memory."""
-_LUMA = torch.tensor([0.299, 0.587, 0.114])[:, None, None]  # ITU-R BT.601, as Pillow weighs grey
+"""Number of subjects whose attributes are computed at a time: the draws behind them take thirty times the memory."""
+_LUMA = torch.tensor([0.299, 0.587, 0.114])[:, None, None]  # ITU-R BT.601, Pillow's weights for grey
 
 
 @dataclass(frozen=True)
@@ -87,13 +87,15 @@ def faces_source(
     channels: int,
     name: str = "synthetic:faces",
 ) -> Source:
-    """`count` faces: the first 80 % train and follow the process; 10 % validate, 10 % test, all cells populated.
+    """`count` faces: the first 80 % train and follow the process; 10 % validate and 10 % test.
+
+    The held-out faces are randomised, so that all cells are populated.
 
     Args:
-        name: of the source, which decides how age is told: as Young, or as Age in years.
+        name: name of the source, which determines how age is represented: as Young, or as Age in years.
 
     Raises:
-        UsageError: fewer than 10 faces, an overlap outside (0,1], a truth about an unknown attribute.
+        UsageError: there are fewer than 10 faces, or the overlap is outside (0,1].
     """
     require_overlap(overlap)
     sizes = split_sizes(count)

@@ -15,9 +15,9 @@ from civae_core.errors import DataError
 from civae_core.reading import read_at_most, require_regular
 
 MOST_LIST_BYTES = 2**30
-"""Of a list inside an archive, unpacked."""
+"""Size limit of a list inside an archive, unpacked."""
 
-# RuntimeError: an encrypted member. NotImplementedError: a feature of archives that Python lacks.
+# RuntimeError: an encrypted member. NotImplementedError: an archive feature that Python lacks.
 ARCHIVE_ERRORS = (
     zipfile.BadZipFile,
     zlib.error,
@@ -32,32 +32,32 @@ ARCHIVE_ERRORS = (
 """What reading a damaged archive is known to raise."""
 
 _NO_LINKS = hasattr(os, "O_NOFOLLOW")
-"""Whether a file can be opened on condition that it is no link."""
+"""Whether the platform can open a file on condition that it is not a link."""
 
-# The others unpack more at once than is asked for, so that a small member could fill the memory.
+# Other methods unpack more at once than is requested, so that a small member could fill the memory.
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 @dataclass(frozen=True)
 class FolderFiles:
-    """Files of a folder; links that leave it are refused, unless they are to be followed."""
+    """Files of a folder; links that leave it are refused unless `follow_links` is set."""
 
     folder: Path
     follow_links: bool = False
 
     def read(self, name: str) -> bytes:
-        path = os.path.join(self.folder, name)  # noqa: PTH118 - of each of many files, and several times as fast
+        path = os.path.join(self.folder, name)  # noqa: PTH118 - several times as fast, for each of many files
         try:
             if not self.follow_links:
                 if _NO_LINKS and _is_inside(self.folder, os.path.dirname(name)):  # noqa: PTH120
-                    with contextlib.suppress(OSError):  # a link, perhaps: looked at below
+                    with contextlib.suppress(OSError):  # perhaps a link: checked below
                         return read_at_most(path, MAX_BYTES, follow=False)
                 if not Path(path).resolve().is_relative_to(_resolved(self.folder)):
                     raise DataError("a link that leaves the image folder; --follow-links would follow it")
             return read_at_most(path, MAX_BYTES)
         except FileNotFoundError as error:
             raise DataError("the file is missing") from error
-        except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: links in a circle
+        except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: circular links
             reason = error.strerror if isinstance(error, OSError) else error
             raise DataError(f"cannot be read: {reason or error}") from error
 
@@ -69,7 +69,7 @@ def _resolved(folder: Path) -> Path:
 
 @functools.lru_cache(maxsize=1024)
 def _is_inside(folder: Path, below: str) -> bool:
-    """Whether `below` is a folder within `folder`, whatever links lead there."""
+    """Whether the sub-folder `below`, with all links resolved, is within `folder`."""
     return (folder / below).resolve().is_relative_to(_resolved(folder))
 
 
@@ -83,7 +83,7 @@ class ZipFiles:
     def read(self, name: str) -> bytes:
         try:
             with open_member(self.archive, self.prefix + name, MAX_BYTES) as file:
-                # Asked for more, it would unpack more than the directory states before cutting that off.
+                # If asked for more, it would unpack beyond the size that the directory states, then cut that off.
                 return file.read(open_archive(self.archive).getinfo(self.prefix + name).file_size)
         except KeyError as error:
             raise DataError("the file is missing from the archive") from error
@@ -92,11 +92,11 @@ class ZipFiles:
 
 
 def open_member(archive: Path, name: str, most: int) -> IO[bytes]:
-    """A member of an archive, unpacked as it is read and never beyond the `most` bytes that it may state.
+    """Open a member of an archive, unpacked as it is read; the size that it states may be at most `most` bytes.
 
     Raises:
         KeyError: there is no such member.
-        DataError: the archive cannot be opened; the member states more than `most`, or another method than deflate.
+        DataError: the archive cannot be opened, or the member is too large or neither stored nor deflated.
     """
     opened = open_archive(archive)
     member = opened.getinfo(name)
@@ -115,10 +115,10 @@ def open_member(archive: Path, name: str, most: int) -> IO[bytes]:
 
 @functools.lru_cache(maxsize=4)
 def open_archive(path: Path) -> zipfile.ZipFile:
-    """The archive, opened once in each process: CelebA's directory of 200,000 members takes a second to read.
+    """Open an archive, once in each process: CelebA's directory of 200,000 members takes a second to read.
 
     Raises:
-        DataError: it cannot be opened or is no zip file.
+        DataError: the file cannot be opened or is not a zip file.
     """
     try:
         require_regular(path)

@@ -23,11 +23,11 @@ def folder_source(
 ) -> Source:
     """An image folder with metadata.csv, .tsv or .jsonl in it, or with the given table.
 
-    Without a `split` column the images are split 80/10/10 by a hash of their names and `seed` (default 0).
+    Without a `split` column, the images are split 80/10/10 by a hash of their names and `seed` (default 0).
 
     Raises:
-        DataError: no folder, no table, or a bad table.
-        UsageError: a seed for a table that has its own splits.
+        DataError: the folder or the table is missing, or the table is invalid.
+        UsageError: a seed is given for a table that has its own splits.
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder", hint="SOURCE is a folder or synthetic:faces")

@@ -1,4 +1,4 @@
-"""From what the user named to a source, refusing options that would have no effect."""
+"""Opening of the source that the user named, refusing options that would have no effect."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ SMALLEST_FACE, LARGEST_FACE = 32, 256
 
 @dataclass(frozen=True)
 class SourceOptions:
-    """What the command line says about a source; None is what was left out."""
+    """Command-line options of a source; None means that an option was not given."""
 
     size: int = 64
     channels: int = 3
@@ -40,11 +40,11 @@ class SourceOptions:
 
 
 def open_source(named: str, options: SourceOptions) -> Source:
-    """A CelebA tree or zip, an image folder with a table, or the built-in faces by name.
+    """Open a CelebA tree or zip, an image folder with a table, or the built-in faces by name.
 
     Raises:
-        UsageError: an option out of range, or one that this kind of source does not have.
-        DataError: the source is not there or is damaged.
+        UsageError: an option is out of range, or does not apply to this kind of source.
+        DataError: the source is missing or damaged.
     """
     if not SMALLEST <= options.size <= LARGEST:
         raise UsageError(

@@ -13,17 +13,17 @@ FLAG = "--truth"
 def parse_truths(
     texts: Sequence[str], roots: Iterable[Attribute], consequences: Collection[str]
 ) -> list[TruthSpec]:
-    """The interventions that several `--truth` stand for, each once, in the order given.
+    """The interventions that several `--truth` options ask for, each once, in the order given.
 
-    One text is one do(): attributes joined by commas are set together, and sweeps in it stand for their grid.
-    Several texts are several questions.
+    Attributes joined by commas in one text are set together in one do(), and sweeps in it expand to their grid.
+    Several texts are separate questions.
 
     Args:
-        roots: what can be set.
+        roots: attributes that can be set.
         consequences: attributes that follow from others.
 
     Raises:
-        UsageError: not a root, an attribute set twice at once, or what `parse_treatments` refuses.
+        UsageError: an attribute is not a root or is set twice at once, or `parse_treatments` refuses the text.
     """
     kinds = {attribute.name: attribute.kind for attribute in roots}
     continuous = [name for name, kind in kinds.items() if kind == "continuous"]
@@ -47,6 +47,6 @@ def parse_truths(
                     hint=f"to ask several questions, repeat {FLAG}",
                 )
         for do in parse_treatments(parts, kinds, continuous, FLAG):
-            name = do_text(do, ",")  # what dataset.yml calls it
+            name = do_text(do, ",")  # its name in dataset.yml
             found.setdefault(name, TruthSpec(name, do))
     return list(found.values())
