@@ -66,7 +66,7 @@ def rows_of(covariates: Sequence[str]) -> Shown:
         "as intended": (3, COLUMNS["as intended"][1]),
         "largest leak of a run (logit)": (2, lambda e: max(abs(v["mean"]) for v in e["leak"].values())),
         "worst leak (sd)": COLUMNS["worst leak (sd)"],
-        "covariate seen right, worst change (points)": (1, lambda e: min(changes(e, of_covariates=True))),
+        "covariate seen right, largest loss (points)": (1, lambda e: min(changes(e, of_covariates=True))),
         "other attribute, the same": (1, lambda e: min(changes(e, of_covariates=False))),
         "worst group": COLUMNS["worst group"],
         "off the effect": COLUMNS["off the effect"],

@@ -86,7 +86,7 @@ def objective(
     weights_B: Tensor | None = None,
     free_bits: float = 0.0,
 ) -> LossTerms:
-    """The configured objective. `cvae` differs from `intact` only in the model's prior, N(0,I)."""
+    """The configured objective. `cvae` has the formula of `intact`; its prior is N(0,I) and its default β is 1."""
     if kind == "original":
         if isinstance(beta, Tensor):
             raise TypeError("the original's loss has one kl_scale")

@@ -20,7 +20,7 @@ FEWEST = 30
 PERMUTATIONS = 100
 """Number of shuffles of the groups' labels."""
 MOST_JOINT = 6
-"""With more binary covariates, groups are those of each covariate alone."""
+"""With more binary covariates, there are no joint groups."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,12 @@ class Group:
 def groups_of(
     x_NX: Tensor, t_NT: Tensor, t_new_NT: Tensor, roles: AttributeRoles, fewest: int = FEWEST
 ) -> list[Group]:
-    """Cells of the binary covariates × how the treatments change, each with at least `fewest` images.
+    """Subjects by each binary covariate alone, and by all of them jointly, × how the treatments change.
 
-    Where joint cells of that size hold less than half of the images (many covariates, or few images), the groups are
-    those of each covariate alone, so that one image is in several. Images in which no treatment changes are in no
-    group: all their scores are trivially good, and they would always make the best group.
+    A group has at least `fewest` images. Joint cells alone would leave out whoever is in none of that size, which are
+    the rare kinds of subjects; covariates alone would average over who is served badly in a combination. So an image
+    is in several groups. Images in which no treatment changes are in none: all their scores are trivially good, and
+    they would always make the best group.
 
     Args:
         x_NX: covariates, in the order of the roles.
@@ -48,14 +49,10 @@ def groups_of(
     """
     binary = [column for column, attribute in enumerate(roles.covariates) if attribute.kind == "binary"]
     changes = _changes(t_NT, t_new_NT, roles)
-    if len(binary) <= MOST_JOINT:
-        joint = [g for g in _cells(x_NX, binary, roles, changes) if int(g.members_N.sum()) >= fewest]
-        covered = sum(int(group.members_N.sum()) for group in joint)
-        changed = sum(int(change.members_N.sum()) for change in changes)
-        if len(joint) > 1 and 2 * covered >= changed:
-            return joint
-    alone = [group for column in binary for group in _cells(x_NX, [column], roles, changes)]
-    return [group for group in alone if int(group.members_N.sum()) >= fewest]
+    groups = [group for column in binary for group in _cells(x_NX, [column], roles, changes)]
+    if len(binary) != 1 and len(binary) <= MOST_JOINT:
+        groups += _cells(x_NX, binary, roles, changes)
+    return [group for group in groups if int(group.members_N.sum()) >= fewest]
 
 
 def subgroup_scores(per_image: Mapping[str, Tensor], groups: Sequence[Group], seed: int) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def test_upright_a_measure_has_a_row_and_what_was_trained_a_column() -> None:
     assert head == "| overlap | x, 1 (1) | x, .5 (2) |"
     assert rows[0] == "| relative effect error | .400 | .500 ± .141 |"
     assert "| largest leak of a run (logit) | .75 | .75 ± .00 |" in rows
-    assert "| covariate seen right, worst change (points) | −20.0 | −20.0 ± .0 |" in rows
+    assert "| covariate seen right, largest loss (points) | −20.0 | −20.0 ± .0 |" in rows
     assert "| other attribute, the same | −.5 | −.5 ± .0 |" in rows
     assert "| AUC of the treatment gained from z | −.01 | −.01 ± .00 |" in rows
 

@@ -23,36 +23,43 @@ def sizes(groups: list[Group]) -> dict[str, int]:
     return {group.label: int(group.members_N.sum()) for group in groups}
 
 
-def test_groups_are_joint_cells_by_direction() -> None:
+def test_groups_are_each_covariate_alone_and_joint_cells_by_direction() -> None:
     roles = AttributeRoles((YOUNG,), (MALE, HAT, TONE))
     x_NX = covariates(10, 10, 8, 3)
     t_NT = (torch.arange(len(x_NX)) % 2).float()[:, None]
     groups = groups_of(x_NX, t_NT, 1 - t_NT, roles, fewest=4)
+    alone = {"Male=0": (10, 10), "Male=1": (6, 5), "Hat=0": (9, 9), "Hat=1": (7, 6)}
+    joint = {"Male=0, Hat=0": (5, 5), "Male=0, Hat=1": (5, 5), "Male=1, Hat=0": (4, 4)}
+    ways = "Young 0 → 1", "Young 1 → 0"
     assert sizes(groups) == {
-        "Male=0, Hat=0, Young 0 → 1": 5,
-        "Male=0, Hat=0, Young 1 → 0": 5,
-        "Male=0, Hat=1, Young 0 → 1": 5,
-        "Male=0, Hat=1, Young 1 → 0": 5,
-        "Male=1, Hat=0, Young 0 → 1": 4,
-        "Male=1, Hat=0, Young 1 → 0": 4,
+        f"{who}, {way}": count
+        for who, counts in (alone | joint).items()
+        for way, count in zip(ways, counts, strict=True)
     }
-    first = groups[0].members_N
-    assert torch.equal(first, (x_NX[:, :2] == 0).all(dim=1) & (t_NT[:, 0] == 0))
+    first, joint_first = groups[0].members_N, groups[8].members_N
+    assert torch.equal(first, (x_NX[:, 0] == 0) & (t_NT[:, 0] == 0))
+    assert torch.equal(joint_first, (x_NX[:, :2] == 0).all(dim=1) & (t_NT[:, 0] == 0))
 
 
-def test_where_joint_cells_are_too_small_covariates_stand_alone() -> None:
+def test_a_rare_kind_of_subject_is_in_a_group_though_in_no_joint_cell() -> None:
     roles = AttributeRoles((YOUNG,), (MALE, HAT, TONE))
+    x_NX, zeros = covariates(20, 4, 20, 4), torch.zeros(48, 1)
+    found = sizes(groups_of(x_NX, zeros, zeros + 1, roles, fewest=8))
+    assert found["Hat=1, Young 0 → 1"] == 8
+    assert {name for name in found if name.count("=") == 2} == {
+        "Male=0, Hat=0, Young 0 → 1",
+        "Male=1, Hat=0, Young 0 → 1",
+    }
+    assert groups_of(x_NX, zeros, zeros + 1, roles, fewest=41) == []
+
+
+def test_one_covariate_makes_no_group_twice_and_many_make_no_joint_ones() -> None:
     x_NX, zeros = covariates(6, 6, 6, 6), torch.zeros(24, 1)
-    assert sizes(groups_of(x_NX, zeros, zeros + 1, roles, fewest=7)) == {
-        "Male=0, Young 0 → 1": 12, "Male=1, Young 0 → 1": 12, "Hat=0, Young 0 → 1": 12, "Hat=1, Young 0 → 1": 12
-    }  # fmt: skip
-    assert groups_of(x_NX, zeros, zeros + 1, roles, fewest=13) == []
-    # Two joint cells are large enough, but hold 10 of 26 images.
-    x_NX = covariates(5, 5, 8, 8)
-    t_NT = torch.tensor([0.0] * 10 + [0.0, 1.0] * 8)[:, None]
-    labels = set(sizes(groups_of(x_NX, t_NT, 1 - t_NT, roles, fewest=5)))
-    raised = {f"{name}, Young 0 → 1" for name in ("Male=0", "Male=1", "Hat=0", "Hat=1")}
-    assert labels == raised | {"Male=1, Young 1 → 0"}
+    one = groups_of(x_NX[:, :1], zeros, zeros + 1, AttributeRoles((YOUNG,), (MALE,)), fewest=1)
+    assert sizes(one) == {"Male=0, Young 0 → 1": 12, "Male=1, Young 0 → 1": 12}
+    many = tuple(Attribute(f"A{i}", "binary") for i in range(7))
+    found = groups_of(zeros.repeat(1, 7), zeros, zeros + 1, AttributeRoles((YOUNG,), many), fewest=1)
+    assert set(sizes(found)) == {f"A{i}=0, Young 0 → 1" for i in range(7)}
 
 
 def test_directions_alone_and_continuous_treatments() -> None:
@@ -66,11 +73,8 @@ def test_images_in_which_nothing_changes_are_in_no_group() -> None:
     roles, x_NX = AttributeRoles((YOUNG,), (MALE, HAT, TONE)), covariates(4, 4, 4, 4)
     t_NT = (torch.arange(16) % 4 > 0).float()[:, None]  # a quarter is old already
     groups = groups_of(x_NX, t_NT, torch.zeros(16, 1), roles, fewest=3)
-    assert list(sizes(groups).values()) == [3, 3, 3, 3]
+    assert list(sizes(groups).values()) == [6, 6, 6, 6, 3, 3, 3, 3]
     assert all(label.endswith("Young 1 → 0") for label in sizes(groups))
-    mostly_null_NT = (torch.arange(16) % 4 == 0).float()[:, None]
-    groups = groups_of(x_NX, mostly_null_NT, torch.zeros(16, 1), roles, fewest=1)
-    assert len(groups) == 4 and "Male=0, Hat=0, Young 1 → 0" in sizes(groups), "half of those that change"
     assert groups_of(x_NX, t_NT, t_NT, roles, fewest=1) == []
 
 
