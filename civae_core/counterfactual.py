@@ -52,9 +52,12 @@ class Prediction:
 
     image_BCHW: Tensor
     mean_BCHW: Tensor
-    """f(z', t'), the image at τ = 0."""
+    """f(z, t) + strength·Δ, the image at τ = 0; at strength 1 it is f(z', t')."""
     effect_BCHW: Tensor
-    """Δ = f(z', t') − f(z, t)."""
+    """Δ = f(z', t') − f(z, t), not multiplied by the strength.
+
+    If a decoder paints fine detail, the strength still matters: the mask m in f(z', t') is that of strength·Δ.
+    """
 
 
 @torch.no_grad()

@@ -146,6 +146,8 @@ def test_strength_scales_the_effect_and_nothing_else(make_model: Model, photos: 
     for strength in (0.0, 0.5, 2.0):
         scaled = predict(model, abduction, 1 - t_BT, strength=strength)
         torch.testing.assert_close(scaled.image_BCHW, y_BCHW + strength * one.effect_BCHW)
+        mean_BCHW = abduction.reconstruction.mean_BCHW + strength * one.effect_BCHW
+        torch.testing.assert_close(scaled.mean_BCHW, mean_BCHW)
         assert torch.equal(scaled.effect_BCHW, one.effect_BCHW)
 
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -117,7 +117,6 @@ class Bench:
         self, network: str, compute: Compute, compiled: Compiled = False, **changes: Any
     ) -> tuple[Learner, Batch]:
         """A learner as `civae train` would set it up for a network, and a batch for it."""
-        compute.set_backends()
         config = self.config(network, **changes)
         roles = assign_roles(config, self.data)
         learner = Learner(make_model(config, roles, self.data), config, roles, compute)
@@ -127,7 +126,12 @@ class Bench:
     def step(self, network: str, compute: Compute, compiled: Compiled = False) -> Call:
         """A training step that can be called repeatedly."""
         learner, batch = self.learner(network, compute, compiled)
-        return partial(learner.step, batch, 0)
+
+        def step() -> None:
+            with compute.fast_backends():
+                learner.step(batch, 0)
+
+        return step
 
     @cached_property
     def run(self) -> Path:

@@ -28,7 +28,8 @@ def training_weights(
     """One weight per row, float32 [N] of mean 1 and at most `cap`.
 
     Args:
-        x_NC: covariates [N, C]; C may be 0 (then all weights are 1 unless treatments confound each other).
+        x_NC: covariates [N, C]; C may be 0 (inverse weights are then all 1; overlap weights still give the arms about
+            the same total weight).
         t_NT: treatments [N, T]; binary ones 0 or 1.
         kinds: kind of each treatment.
         kind: `none`; `inverse`, stabilised: Π_j p(t_j|t_<j) / p(t_j|t_<j,x); or `overlap`.

@@ -58,28 +58,62 @@ def without_effect(config: Config) -> list[str]:
     ]
 
 
-def within_parts(config: Config) -> list[str]:
-    """Messages about settings for which a batch in parts gives another step than the whole batch, with reasons."""
-    if config.train.accumulate == 1:
+def within_parts(config: Config, world_size: int) -> list[str]:
+    """Messages about settings for which part of a batch gives another step than the whole batch, with reasons.
+
+    A part is what is computed at once: a process's share of a batch, in `train.accumulate` parts. `auto` counts as
+    several parts of unknown size.
+
+    Args:
+        world_size: number of processes, each with an equal share of a batch.
+    """
+    accumulate = config.train.accumulate
+    images = config.train.batch_size // (world_size * (1 if accumulate == "auto" else accumulate))
+    part = _part_of_a_batch(world_size, accumulate != 1)
+    if images == 1:
+        return _within_one_image(config, part)
+    if world_size == accumulate == 1:
         return []
     found = []
     if config.loss.hsic:
-        found.append(
-            "loss.hsic is measured within each part of a batch (train.accumulate), not over all of it"
-        )
+        found.append(f"loss.hsic is measured within {part}, not over all of it")
     if config.loss.free_bits:
-        found.append(
-            "loss.free_bits averages over each part of a batch (train.accumulate), not over all of it"
-        )
+        found.append(f"loss.free_bits averages over {part}, not over all of it")
     found += [
-        f"loss.{name} chooses other treatments within each part of a batch (train.accumulate): which of several "
-        "changes, and what a continuous one becomes, depend on the place in the part"
-        for name in ("arm_balance", "reencode", "guidance")
-        if getattr(config.loss, name)
+        f"loss.{name} chooses other treatments within {part}: which of several changes, and what a continuous one "
+        "becomes, depend on the place there"
+        for name in _ask_other_arm(config)
     ]
     if config.model.norm == "batch":
-        found.append("model.norm batch normalises within each part of a batch (train.accumulate)")
+        found.append(f"model.norm batch normalises within {part}")
     return found
+
+
+def _part_of_a_batch(world_size: int, in_parts: bool) -> str:
+    if world_size == 1:
+        return "each part of a batch (train.accumulate)" if in_parts else "a batch"
+    share = "share of a batch"
+    return f"each part (train.accumulate) of a process's {share}" if in_parts else f"each process's {share}"
+
+
+def _within_one_image(config: Config, part: str) -> list[str]:
+    """As `within_parts`, if single images are computed at once."""
+    found = []
+    if config.loss.hsic:
+        found.append(f"loss.hsic has no effect: it compares images, and {part} is one image")
+    if config.loss.free_bits:
+        found.append(f"loss.free_bits applies to each image, not to a mean over images: {part} is one image")
+    found += [
+        f"loss.{name} changes only the first treatment, and none that is continuous: {part} is one image"
+        for name in _ask_other_arm(config)
+    ]
+    if config.model.norm == "batch":
+        found.append(f"model.norm batch normalises each image by itself: {part} is one image")
+    return found
+
+
+def _ask_other_arm(config: Config) -> list[str]:
+    return [name for name in ("arm_balance", "reencode", "guidance") if getattr(config.loss, name)]
 
 
 def _no_mask(config: Config) -> tuple[bool, str]:

@@ -153,11 +153,11 @@ def _batch(
         yardstick = None
     y_BCHW, x_BX, t_BT = chosen.read(data, device)
     truth_BKCHW = torch.stack([truth.images(items).to(device) for truth in known.truths], dim=1)
-    whole_BN = (truth_BKCHW[:, inside[-1]] - truth_BKCHW[:, inside[0]]).flatten(1).double()
+    whole_BN = (truth_BKCHW[:, inside[-1]] - truth_BKCHW[:, inside[0]]).flatten(1).cpu().double()
     size_B = whole_BN.square().sum(1)
 
     def along(picture_BCHW: Tensor) -> Tensor:
-        return (picture_BCHW.flatten(1).double() * whole_BN).sum(1) / size_B
+        return (picture_BCHW.flatten(1).cpu().double() * whole_BN).sum(1) / size_B
 
     pictures, clipped, seen = [], [], []
     for dose in known.sweep:
@@ -166,7 +166,7 @@ def _batch(
         asked = Asked(chosen.rows_N, y_BCHW, x_BX, t_BT, t_new_BT, direction(t_BT, t_new_BT))
         raw_BCHW = method.answer(asked).with_noise_BCHW
         outside = (raw_BCHW < -0.5 / 255) | (raw_BCHW > 1 + 0.5 / 255)
-        clipped.append(outside.flatten(1).double().mean(1))
+        clipped.append(outside.flatten(1).cpu().double().mean(1))
         pictures.append(raw_BCHW.clamp(0.0, 1.0))
         if yardstick is not None:
             seen.append(_seen(yardstick, known.treatment, pictures[-1]))
@@ -197,7 +197,7 @@ def _pixels_in_order(answers_BKCHW: Tensor, truth_BKCHW: Tensor) -> tuple[Tensor
     never_back = (steps * way_B1CHW >= -STEP_SLACK).all(1)
     moved_BCHW = (answers_BKCHW[:, -1] - answers_BKCHW[:, 0]) * way_B1CHW[:, 0]
     in_order = ordered & never_back & (moved_BCHW >= LEAST_RISE * whole_BCHW.abs())
-    return in_order.flatten(1).double().sum(1), ordered.flatten(1).double().sum(1)
+    return in_order.flatten(1).cpu().double().sum(1), ordered.flatten(1).cpu().double().sum(1)
 
 
 def _entry(known: KnownDoses, found: dict[str, Tensor], seed: int) -> dict[str, Any]:

@@ -180,13 +180,15 @@ def predictor_scores(
 
 
 def overlap_by_treatment(data: PreparedData, roles: AttributeRoles) -> dict[str, Any]:
-    """Overlap diagnostics of each treatment on the training split (METHOD 6); empty if the split has no images.
+    """Overlap diagnostics of each treatment on the training split (METHOD 6).
 
-    For each treatment, the others count as covariates, because do(treatment) leaves them as they are.
+    For each treatment, the others count as covariates, because do(treatment) leaves them as they are. Empty if no
+    image of the split has all its labels.
     """
-    if not len(data.rows("train")):
+    try:
+        train = labelled_rows(data, roles, "train")
+    except DataError:
         return {}
-    train = labelled_rows(data, roles, "train")
     reports = {}
     for i, treatment in enumerate(roles.treatments):
         others = [j for j in range(len(roles.treatments)) if j != i]

@@ -165,7 +165,7 @@ def _chance(estimate: GroupMeans, truth: GroupMeans, apart_N: Tensor) -> Tensor:
     count_G = member_GN.sum(1)
     true_GCHW = truth.mean_GCHW
     shift_G = (estimate.mean_GCHW - true_GCHW).flatten(1).square().sum(1)
-    variance_G = (member_GN @ apart_N.double().cpu() / count_G - shift_G) / (count_G - 1)
+    variance_G = (member_GN @ apart_N.cpu().double() / count_G - shift_G) / (count_G - 1)
     return variance_G.clamp(min=0).sqrt() / true_GCHW.flatten(1).norm(dim=1)
 
 

@@ -64,7 +64,7 @@ def posterior_kl(model: IntactVAE, data: PreparedData, chosen: LabelledRows, dev
     for start in range(0, len(chosen), BATCH):
         y_BCHW, x_BX, t_BT = chosen[start : start + BATCH].read(data, device)
         posterior, prior = _along_the_mean(model, y_BCHW, x_BX, t_BT)
-        total_Z += posterior.kl_by_dimension(prior).double().cpu().sum(0)
+        total_Z += posterior.kl_by_dimension(prior).cpu().double().sum(0)
     return total_Z / len(chosen)
 
 

@@ -118,7 +118,7 @@ def _posterior_draws(
         posterior, z_BZ = model.encode(y_BCHW, x_BX, t_BT).draw(noise_NZ[rows].to(device))
         prior = model.prior_of(x_BX, t_BT).at(z_BZ)
         eta.add(prior.standardise(z_BZ))
-        kl_Z += posterior.kl_by_dimension(prior).double().cpu().sum(dim=0)
+        kl_Z += posterior.kl_by_dimension(prior).cpu().double().sum(dim=0)
     return eta.all, kl_Z / len(chosen)
 
 

@@ -53,31 +53,22 @@ def counterfactual_of(
     x_BX: Tensor,
     t_new_BT: Tensor,
     asked_BT: Tensor,
-    t_BT: Tensor,
     posterior: DiagonalNormal,
     prior: DiagonalNormal,
     noise_BZ: Tensor,
 ) -> Counterfactual:
-    """Abduct η under `prior`, the prior at t, and predict under t'; the mask ρ and the pairing receive no gradient.
+    """Abduct η under `prior`, the prior at t, and predict under t'; the mask ρ receives no gradient.
+
+    Noises are unpaired (R is the identity), as in all of training before its last step (`training.pairing`).
 
     `posterior` and `prior` are those along the training pass's draw of z, and `noise_BZ` is the noise of that draw,
     so that the image belongs to the same draw.
     """
-    pairing = model.pairing
-    turn_BLL = None if pairing is None else pairing.turns(t_BT, t_new_BT).detach()
-
-    def paired(z_BZ: Tensor) -> Tensor:
-        eta_BZ = prior.standardise(z_BZ)
-        return eta_BZ if pairing is None or turn_BLL is None else pairing.turn(eta_BZ, turn_BLL)
-
-    new, z_new_BZ = carry(
-        paired(posterior.sample(noise_BZ)), prior, model.prior_of(x_BX, t_new_BT), model.latent_mask_width
-    )
+    eta_BZ = prior.standardise(posterior.sample(noise_BZ))
+    new, z_new_BZ = carry(eta_BZ, prior, model.prior_of(x_BX, t_new_BT), model.latent_mask_width)
     kept_BZ = latent_mask(prior, new, model.latent_mask_width).detach()
     log_spread_BZ = posterior.log_std_BZ - prior.log_std_BZ
-    if pairing is not None and turn_BLL is not None:
-        # After rotation the dimensions of the noise are correlated; only the variance of each is kept.
-        log_spread_BZ = 0.5 * pairing.turn((2 * log_spread_BZ).exp(), turn_BLL.square()).log()
-    latent = DiagonalNormal(new.sample(kept_BZ * paired(posterior.mean_BZ)), new.log_std_BZ + log_spread_BZ)
+    mean_BZ = new.sample(kept_BZ * prior.standardise(posterior.mean_BZ))
+    latent = DiagonalNormal(mean_BZ, new.log_std_BZ + log_spread_BZ)
     decoded = model.decode(z_new_BZ, t_new_BT, x_BX)
     return Counterfactual(t_new_BT, asked_BT, latent, z_new_BZ, decoded.mean_BCHW)

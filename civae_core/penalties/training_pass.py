@@ -123,7 +123,7 @@ class TrainingPass(nn.Module):
         if "reencode" not in self.on and "guidance" not in self.on:
             return penalties
         made = counterfactual_of(
-            self.model, x_BX, t_new_BT, asked_BT, t_BT, output.posterior, output.prior, noise_BZ
+            self.model, x_BX, t_new_BT, asked_BT, output.posterior, output.prior, noise_BZ
         )
         if "reencode" in self.on:
             penalties["reencode"] = reencode(self.model, x_BX, made)

@@ -54,7 +54,7 @@ class Bookkeeper:
         return seen // every > (seen - self.config.train.batch_size) // every
 
     def write_line(self, *, final: bool) -> dict[str, float]:
-        """Append the means since the last line to metrics.jsonl and return them.
+        """Append the means since the last line, over this process's images, to metrics.jsonl and return them.
 
         Raises:
             DivergedError: too many steps in a row or, at the end, all steps of the run had a non-finite gradient.

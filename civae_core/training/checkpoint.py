@@ -120,7 +120,7 @@ def restore_checkpoint(folder: Path, learner: Learner) -> Counters:
         if metadata["scaler"] and learner.scaler.is_enabled():
             learner.scaler.load_state_dict(metadata["scaler"])
         if metadata.get("tally") == list(learner.tally.names):
-            learner.tally.load(tensors["tally"])
+            learner.tally.load(_checked_tally(tensors["tally"], len(learner.tally.values())))
         return Counters(**metadata["counters"])
     except (KeyError, TypeError, ValueError) as error:
         raise _no_state(state_file, error) from error
@@ -291,7 +291,30 @@ def _read_state(file: Path, learner: Learner) -> dict[str, Tensor]:
 
 def _skipped_in_a_row(file: Path) -> int:
     tally = read_tensors(file, {"tally"}).get("tally")
-    return int(tally[-1]) if tally is not None and tally.numel() else 0
+    if tally is None:
+        return 0
+    try:
+        return int(_checked_tally(tally)[-1])
+    except ValueError as error:
+        raise _no_state(file, error) from error
+
+
+def _checked_tally(values: Tensor, length: int | None = None) -> Tensor:
+    """A stored tally [length], or of any length, after checking that a `Tally` can have given it.
+
+    Raises:
+        ValueError: it has another shape or type, or a count of steps in it is no count.
+    """
+    is_row = values.ndim == 1 and len(values) >= 3 and length in (None, len(values))
+    if not is_row or values.dtype != torch.float32:
+        expected = "one row" if length is None else f"[{length}]"
+        raise ValueError(
+            f"tally has shape {list(values.shape)} in {values.dtype}, not {expected} in torch.float32"
+        )
+    counts_3 = values[-3:]
+    if not (counts_3.isfinite() & (counts_3 >= 0)).all():
+        raise ValueError(f"tally counts {counts_3.tolist()} steps")
+    return values
 
 
 def _load_critics(learner: Learner, tensors: dict[str, Tensor], file: Path) -> None:

@@ -1,6 +1,7 @@
 """Where and how precisely to compute. A device that does not exist is refused, never silently replaced."""
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -61,13 +62,28 @@ class Compute:
             channels_last = tensor_cores
         return cls(device, precision, channels_last)  # type: ignore[arg-type]
 
-    def set_backends(self) -> None:
-        """Let PyTorch compute fast, process-wide: cuDNN benchmarks and TF32 on CUDA, no denormals elsewhere."""
+    @contextmanager
+    def fast_backends(self) -> Iterator[None]:
+        """Let PyTorch compute fast in the block, process-wide, and then as before.
+
+        On CUDA this means cuDNN benchmarks and TF32, elsewhere no denormals.
+        """
         if self.device.type == "cuda":
+            benchmark, precision = torch.backends.cudnn.benchmark, torch.get_float32_matmul_precision()
             torch.backends.cudnn.benchmark = True
             torch.set_float32_matmul_precision("high")
+            try:
+                yield
+            finally:
+                torch.backends.cudnn.benchmark = benchmark
+                torch.set_float32_matmul_precision(precision)
         else:
+            flushed = _flushes_denormals()
             torch.set_flush_denormal(True)
+            try:
+                yield
+            finally:
+                torch.set_flush_denormal(flushed)
 
     def autocast(self) -> AbstractContextManager[object]:
         """Context of the forward pass; the objective itself stays in float32."""
@@ -78,3 +94,8 @@ class Compute:
     def describe(self) -> str:
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
         return f"{name}, {self.precision}{', channels_last' if self.channels_last else ''}"
+
+
+def _flushes_denormals() -> bool:
+    """Whether results too small for a normal number become zero, which PyTorch can set but not tell."""
+    return (torch.tensor(1e-30) * 1e-10).item() == 0

@@ -40,6 +40,10 @@ class Processes:
         dist.all_reduce(shared, op=dist.ReduceOp.MAX)
         return int(shared.item())
 
+    def differ(self, number: int) -> bool:
+        """Whether `number` is not the same in all processes; each gets the same answer."""
+        return self.largest(number) != -self.largest(-number)
+
     def wait_for_all(self) -> None:
         """Return once every process has called this."""
         self.largest(0)
@@ -65,10 +69,12 @@ class Processes:
             raise ended
 
     def own_device(self, name: str) -> str:
-        """The device name for this process: a GPU of its own if several processes train together."""
-        if self.world_size > 1 and name in ("auto", "cuda") and torch.cuda.is_available():
+        """The device name for this process: if several train together, a CUDA GPU of its own, or the CPU."""
+        if self.world_size == 1 or name not in ("auto", "cuda"):
+            return name
+        if torch.cuda.is_available():
             return f"cuda:{self.local_rank}"
-        return name
+        return "cpu" if name == "auto" else name
 
     def require_even_shares(self, batch_size: int, parts: int = 1) -> None:
         """Refuse a batch size that cannot be shared evenly among the processes, each share in `parts` equal parts.
@@ -96,7 +102,7 @@ def joined(device_name: str) -> Iterator[Processes]:
     """Join the processes that a launcher started with this one, if any: NCCL on GPUs, Gloo elsewhere.
 
     Raises:
-        UsageError: the processes of this host cannot each have a GPU of their own.
+        UsageError: the processes of this host cannot each have a GPU of their own, or were asked to train on MPS.
         CivaeError: contact with another process was lost while the block ran.
     """
     if not all(os.environ.get(name) for name in _LAUNCHED) or os.environ["WORLD_SIZE"] == "1":
@@ -107,6 +113,11 @@ def joined(device_name: str) -> Iterator[Processes]:
         raise UsageError(
             f"--device {device_name}: {os.environ['WORLD_SIZE']} processes cannot share one GPU",
             hint="use --device auto: each process then takes the GPU of its local rank",
+        )
+    if device_name.startswith("mps"):
+        raise UsageError(
+            f"--device {device_name}: {os.environ['WORLD_SIZE']} processes cannot train together on MPS",
+            hint="use --device cpu, or start a single process",
         )
     on_gpu = device_name in ("auto", "cuda") and torch.cuda.is_available()
     if on_gpu:

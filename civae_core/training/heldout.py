@@ -37,16 +37,20 @@ class HeldOut:
         config: Config,
         device: torch.device,
         split: Split = "valid",
+        *,
+        at_once: int | None = None,
     ) -> None:
         """
         Args:
             chosen: rows of `split` that lack no label.
+            at_once: number of images measured at once, to save memory; at most, and for None, 64.
         """
         self.data, self.roles, self.config, self.device = data, roles, config, device
         # Tables are often sorted by a label, so the first images would all be of one kind.
         self.validated = chosen[evenly_spread(len(chosen), config.train.validate_images)]
         self.shown = chosen[evenly_spread(len(chosen), GRID_ROWS)]
         self.split = split
+        self.at_once = min(at_once or BATCH, BATCH)
         labelled = rows_with_labels(data, roles, split)
         self.calibrated_on = labelled[evenly_spread(len(labelled), config.train.validate_images)]
 
@@ -56,12 +60,16 @@ class HeldOut:
         totals = torch.zeros(3)
         beta = schedules.betas(self.config.loss.beta_warmup, self.config, self.device)
         for start in range(0, len(self.validated), BATCH):
-            y_BCHW, x_BX, t_BT = self.validated[start : start + BATCH].read(self.data, self.device)
-            noise_BZ = torch.randn(len(y_BCHW), model.latent, generator=generator_for(0, "validation", start))
-            output = model(y_BCHW, x_BX, t_BT, noise_BZ.to(self.device))
-            terms = objective(self.config.objective, y_BCHW, output, beta)
-            values = torch.stack([terms.loss, terms.kl, terms.squared_error]).cpu()
-            totals += values * len(y_BCHW)
+            images = self.validated[start : start + BATCH].read(self.data, self.device)
+            noise_BZ = torch.randn(
+                len(images[0]), model.latent, generator=generator_for(0, "validation", start)
+            )
+            # The noise depends on the batch, so batches stay the same however many images are measured at once.
+            inputs = (*images, noise_BZ.to(self.device))
+            for part in zip(*(values.split(self.at_once) for values in inputs), strict=True):
+                terms = objective(self.config.objective, part[0], model(*part), beta)
+                values = torch.stack([terms.loss, terms.kl, terms.squared_error]).cpu()
+                totals += values * len(part[0])
         loss, kl, error = (totals / len(self.validated)).tolist()
         return {"valid_loss": loss, "valid_kl": kl, "valid_mse": error}
 
@@ -73,9 +81,10 @@ class HeldOut:
         """
         if model.predictor is None or self.split == "train":
             return UNCALIBRATED
+        size = self.at_once
         parts = [
-            model.predictor(self.calibrated_on[start : start + BATCH].read(self.data, self.device)[0]).cpu()
-            for start in range(0, len(self.calibrated_on), BATCH)
+            model.predictor(self.calibrated_on[start : start + size].read(self.data, self.device)[0]).cpu()
+            for start in range(0, len(self.calibrated_on), size)
         ]
         labels_NA = torch.cat([self.calibrated_on.t_NT, self.calibrated_on.x_NX], dim=1)
         return fit_calibration(torch.cat(parts), labels_NA, self.roles.inputs, self.split)
@@ -85,9 +94,9 @@ class HeldOut:
         """How well held-out images are reconstructed; None on the training split, or if they set no limit."""
         if self.split == "train":
             return None
-        errors = []
-        for start in range(0, len(self.validated), BATCH):
-            y_BCHW, x_BX, t_BT = self.validated[start : start + BATCH].read(self.data, self.device)
+        errors, size = [], self.at_once
+        for start in range(0, len(self.validated), size):
+            y_BCHW, x_BX, t_BT = self.validated[start : start + size].read(self.data, self.device)
             found_BCHW = abduct(model, y_BCHW, x_BX, t_BT).reconstruction.mean_BCHW
             errors.append(reconstruction_errors(y_BCHW.cpu().numpy(), found_BCHW.float().cpu().numpy()))
         return fit_familiarity(np.concatenate(errors), self.split)

@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 METRICS = ("loss", "reconstruction", "kl", "mse", "sigma", "predictor_loss", "grad_norm")
 RATE_AFTER_SETBACK = 0.25
 """Factor by which the learning rate is lowered each time that training diverges and is set back."""
+IGNORING_FOUND_INF = ("mps",)
+"""Types of devices whose fused AdamW may step in spite of `found_inf`, as PyTorch's did on MPS until mid 2026."""
 SIGMA_LR_FACTOR = 10.0
 """Factor by which log σ learns faster: unlike weights, σ moves by orders of magnitude in a few hundred steps."""
 
@@ -83,7 +85,8 @@ class Learner:
     neither averaged nor part of the model.
 
     A step with a non-finite gradient changes neither weights, batch statistics nor optimiser: the fused AdamW reads
-    this from the flag that a GradScaler uses, on the device, without asking the host.
+    this from the flag that a GradScaler uses, on the device, without asking the host. Only on devices where it may
+    ignore the flag (`IGNORING_FOUND_INF`), the host waits for the flag and does not call it.
     """
 
     def __init__(self, model: IntactVAE, config: Config, roles: AttributeRoles, compute: Compute) -> None:
@@ -310,12 +313,14 @@ class Learner:
         return [buffer for norm in norms for buffer in norm.buffers()]
 
     def _update(self, bad: Tensor) -> None:
+        is_skipped_here = self.compute.device.type in IGNORING_FOUND_INF and bool(bad)
         if self.scaler.is_enabled():
-            self.scaler.step(self.optimizer)
+            if not is_skipped_here:
+                self.scaler.step(self.optimizer)
             self.scaler.update()
-            return
-        self.optimizer.found_inf = bad.float()  # type: ignore[attr-defined]
-        self.optimizer.step()
+        elif not is_skipped_here:
+            self.optimizer.found_inf = bad.float()  # type: ignore[attr-defined]
+            self.optimizer.step()
 
     def _set_learning_rate(self, images_seen: int) -> None:
         train = self.config.train

@@ -97,7 +97,15 @@ def train(
             config,
             folder,
             learner,
-            HeldOut(data, ready.held_rows, roles, config, compute.device, ready.held_split),
+            HeldOut(
+                data,
+                ready.held_rows,
+                roles,
+                config,
+                compute.device,
+                ready.held_split,
+                at_once=_part_size(learner, processes),
+            ),
             counters,
             make_card(config, roles, data, ready.batches),
             stack.enter_context(tracked(config, folder, counters.images_seen, wanted=wanted)),
@@ -191,6 +199,7 @@ def _pair_noises(
             seed=config.train.seed,
             device=learner.compute.device,
             stopped=lambda: stop.reason,
+            at_once=_part_size(learner, processes),
         )
     unfinished = processes.is_first and fitted is None
     if reason := processes.largest(stop.reason if unfinished else 0):
@@ -201,6 +210,12 @@ def _pair_noises(
         books.note_pairing(fitted)
         books.sample()
         books.save(validate=False)
+
+
+def _part_size(learner: Learner, processes: Processes) -> int | None:
+    """Number of images that a process computes at once; None if its batches are not cut into parts."""
+    share = learner.config.train.batch_size // processes.world_size
+    return share // learner.parts if learner.parts > 1 else None
 
 
 def _pairing_is_due(config: Config, learner: Learner, counters: Counters) -> bool:

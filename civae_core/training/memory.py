@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from civae_core.config import Config
+from civae_core.config import Config, TrainConfig
 from civae_core.errors import CivaeError
 from civae_core.training.device import Compute
 from civae_core.training.distributed import Processes
@@ -159,9 +159,20 @@ def describe_parts(parts: int, share: int) -> str:
     return "whole batches" if parts == 1 else f"batches in {parts} parts of {share // parts} images"
 
 
+def most_parts(train: TrainConfig, compute: Compute, processes: Processes) -> int:
+    """Largest number of parts that `fit_parts` tries: single images if it measures."""
+    measures = train.accumulate == "auto" and compute.device.type == "cuda"
+    return train.batch_size // processes.world_size if measures else parts_asked_for(train)
+
+
 @contextmanager
-def out_of_memory_explained(config: Config, compute: Compute, processes: Processes) -> Iterator[None]:
+def out_of_memory_explained(
+    config: Config, compute: Compute, processes: Processes, parts: int
+) -> Iterator[None]:
     """Turn running out of memory into a sentence with settings that help.
+
+    Args:
+        parts: number of parts in which each process computes its batch inside the block.
 
     Raises:
         CivaeError: in place of the error that torch or Python raised.
@@ -169,18 +180,16 @@ def out_of_memory_explained(config: Config, compute: Compute, processes: Process
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError) as error:
-        raise _explained(config, compute, processes) from error
+        raise _explained(config, compute, processes, parts) from error
     except RuntimeError as error:
         if "DefaultCPUAllocator" not in str(error) and "out of memory" not in str(error):
             raise
-        raise _explained(config, compute, processes) from error
+        raise _explained(config, compute, processes, parts) from error
 
 
-def _explained(config: Config, compute: Compute, processes: Processes) -> CivaeError:
+def _explained(config: Config, compute: Compute, processes: Processes, parts: int) -> CivaeError:
     train = config.train
     share = train.batch_size // processes.world_size
-    auto = train.accumulate == "auto"
-    parts = share if auto and compute.device.type == "cuda" else parts_asked_for(train)
     images = share // parts
     advice = []
     more = next((n for n in range(2 * parts, share + 1) if share % n == 0), None)

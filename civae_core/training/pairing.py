@@ -44,8 +44,8 @@ RATE = 0.005
 CHECKED = 8
 """Batches of training images whose counterfactuals are compared with and without the rotation."""
 
-Images = tuple[Tensor, Tensor, Tensor]
-"""Images in [0,1] with raw factual attributes: (y_BCHW, x_BX, t_BT)."""
+Images = tuple[Tensor, Tensor, Tensor, Tensor]
+"""Images in [0,1] with raw factual attributes, and the treatments asked for: (y_BCHW, x_BX, t_BT, t_new_BT)."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,7 @@ def fit_pairing(
     seed: int,
     device: torch.device,
     stopped: Callable[[], int],
+    at_once: int | None = None,
 ) -> Fitted | None:
     """Fit the rotation of a trained model from scratch, in float32, to `images` draws from `rows`, 32 per step.
 
@@ -83,6 +84,7 @@ def fit_pairing(
     Args:
         model: in evaluation mode, with frozen weights.
         stopped: called before every step; any result but 0 ends the fit.
+        at_once: number of images computed at once, to save memory; None computes all of a step.
 
     Returns:
         None if the fit was stopped. The rotation is then the identity, as it also is if it became non-finite or made
@@ -96,11 +98,15 @@ def fit_pairing(
     steps, began = max(images // BATCH, 1), time.monotonic()
     generator = generator_for(seed, "pairing")
 
-    def draw() -> Images:
-        return rows[torch.randint(len(rows), (BATCH,), generator=generator)].read(data, device)
+    def draw() -> list[Images]:
+        chosen = rows[torch.randint(len(rows), (BATCH,), generator=generator)]
+        y_BCHW, x_BX, t_BT = chosen.read(data, device)
+        t_new_BT, _ = other_arm(t_BT, roles.treatments)  # depends on an image's place in the step
+        images = (y_BCHW, x_BX, t_BT, t_new_BT)
+        return list(zip(*(values.split(at_once or BATCH) for values in images), strict=True))
 
     model.pairing.forget()
-    losses = _descend(model, model.pairing.free_TLL, draw, roles.treatments, steps, stopped)
+    losses = _descend(model, model.pairing.free_TLL, draw, steps, stopped)
     if len(losses) < steps:
         model.pairing.forget()
         return None
@@ -109,7 +115,8 @@ def fit_pairing(
         model.pairing.forget()
     else:
         with torch.no_grad():
-            _forget_if_it_takes_the_effect(model, [draw() for _ in range(CHECKED)], roles.treatments)
+            checked = [part for _ in range(CHECKED) for part in draw()]
+            _forget_if_it_takes_the_effect(model, checked, roles.treatments)
     tenth = max(steps // 10, 1)
     first, last = (float(torch.stack(part).mean()) for part in (losses[:tenth], losses[-tenth:]))
     return Fitted(first, last, time.monotonic() - began)
@@ -118,31 +125,43 @@ def fit_pairing(
 def _descend(
     model: IntactVAE,
     angles_TLL: Tensor,
-    draw: Callable[[], Images],
-    treatments: tuple[Attribute, ...],
+    draw: Callable[[], Sequence[Images]],
     steps: int,
     stopped: Callable[[], int],
 ) -> list[Tensor]:
-    """Minimise P over the rotation's angles in place, and return P of each step (fewer of them if stopped)."""
+    """Minimise P over the rotation's angles in place, and return P of each step (fewer of them if stopped).
+
+    Args:
+        draw: gives a step's images, in parts that are computed one after another.
+    """
     angles_TLL.requires_grad_()
     optimizer = Adam([angles_TLL], RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     losses: list[Tensor] = []
     with progress("pair", steps * BATCH) as bar:
         while len(losses) < steps and not stopped():
-            loss = pairing_loss(model, *draw(), treatments).mean()
             optimizer.zero_grad()
-            loss.backward()
+            losses.append(_add_gradients(model, draw()))
             optimizer.step()
             schedule.step()
-            losses.append(loss.detach())
             bar.advance(BATCH)
     angles_TLL.requires_grad_(False)
     return losses
 
 
+def _add_gradients(model: IntactVAE, parts: Sequence[Images]) -> Tensor:
+    """Add up the gradients of P, a mean over the images of all parts, part by part; return P."""
+    images = sum(len(part[0]) for part in parts)
+    shares = []
+    for part in parts:
+        share = pairing_loss(model, *part).mean() * (len(part[0]) / images)
+        share.backward()
+        shares.append(share.detach())
+    return torch.stack(shares).sum()
+
+
 def _forget_if_it_takes_the_effect(
-    model: IntactVAE, batches: Sequence[Images], treatments: tuple[Attribute, ...]
+    model: IntactVAE, parts: Sequence[Images], treatments: tuple[Attribute, ...]
 ) -> None:
     """Drop the rotation if, by more than chance, fewer counterfactuals are seen as asked with it than without."""
     assert model.pairing is not None
@@ -150,10 +169,10 @@ def _forget_if_it_takes_the_effect(
         log.info("latent noises are paired without a check: no binary treatment is predicted")
         return
     angles_TLL = model.pairing.free_TLL.clone()
-    abductions = [abduct(model, *batch) for batch in batches]
-    with_it_N = torch.cat([seen_as_asked(model, abduction, treatments) for abduction in abductions])
+    asked = [(abduct(model, y_BCHW, x_BX, t_BT), t_new_BT) for y_BCHW, x_BX, t_BT, t_new_BT in parts]
+    with_it_N = torch.cat([seen_as_asked(model, *each, treatments) for each in asked])
     model.pairing.forget()
-    without_N = torch.cat([seen_as_asked(model, abduction, treatments) for abduction in abductions])
+    without_N = torch.cat([seen_as_asked(model, *each, treatments) for each in asked])
     lost, won = int((without_N & ~with_it_N).sum()), int((with_it_N & ~without_N).sum())
     if lost - won > 2 * math.sqrt(lost + won):  # two standard deviations, if both were equally likely
         log.warning(
@@ -165,7 +184,9 @@ def _forget_if_it_takes_the_effect(
         model.pairing.free_TLL.copy_(angles_TLL)
 
 
-def seen_as_asked(model: IntactVAE, abduction: Abduction, treatments: tuple[Attribute, ...]) -> Tensor:
+def seen_as_asked(
+    model: IntactVAE, abduction: Abduction, t_new_BT: Tensor, treatments: tuple[Attribute, ...]
+) -> Tensor:
     """Whether the predictor sees in each counterfactual (M6) the binary treatments that were asked for: [B].
 
     Raises:
@@ -173,24 +194,20 @@ def seen_as_asked(model: IntactVAE, abduction: Abduction, treatments: tuple[Attr
     """
     if model.predictor is None:
         raise ValueError("the model has no predictor")
-    t_new_BT, _ = other_arm(abduction.t_BT, treatments)
     image_BCHW = predict(model, abduction, t_new_BT).image_BCHW
     read_BT = model.predictor(image_BCHW)[:, : len(treatments)] > 0
     binary_T = torch.tensor([treatment.kind == "binary" for treatment in treatments], device=t_new_BT.device)
     return ((read_BT == (t_new_BT > 0.5)) | ~binary_T).all(dim=1)
 
 
-def pairing_loss(
-    model: IntactVAE, y_BCHW: Tensor, x_BX: Tensor, t_BT: Tensor, treatments: tuple[Attribute, ...]
-) -> Tensor:
-    """P [B] of images in [0,1] with raw factual attributes; its gradient reaches only the rotation.
+def pairing_loss(model: IntactVAE, y_BCHW: Tensor, x_BX: Tensor, t_BT: Tensor, t_new_BT: Tensor) -> Tensor:
+    """P [B] of images in [0,1] with raw factual attributes under t'; its gradient reaches only the rotation.
 
     Raises:
         ValueError: the model has no pairing.
     """
     if model.pairing is None:
         raise ValueError("the model has no pairing")
-    t_new_BT, _ = other_arm(t_BT, treatments)
     with torch.no_grad():
         _, z_BZ = model.encode(y_BCHW, x_BX, t_BT).central()
         old, new = model.prior_of(x_BX, t_BT).at(z_BZ), model.prior_of(x_BX, t_new_BT)

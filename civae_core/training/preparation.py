@@ -16,7 +16,7 @@ from civae_core.training.device import Compute, choose_device
 from civae_core.training.distributed import Processes
 from civae_core.training.feed import Feed
 from civae_core.training.learner import Learner, parts_asked_for
-from civae_core.training.memory import fit_parts, out_of_memory_explained
+from civae_core.training.memory import fit_parts, most_parts, out_of_memory_explained
 from civae_core.training.run_folder import RunFolder
 from civae_core.training.setup import (
     assign_roles,
@@ -61,7 +61,9 @@ def prepared(
     resume: str = "auto",
     stop_at: int | None = None,
 ) -> Iterator[Prepared]:
-    """Open and check everything, and write nothing. Running out of memory inside the block is explained.
+    """Open and check everything, and write nothing.
+
+    Inside the block, PyTorch computes fast, and running out of memory is explained.
 
     Args: as for `train`.
 
@@ -79,8 +81,8 @@ def prepared(
     compute = Compute.choose(
         choose_device(processes.own_device(device)), config.train.precision, config.train.channels_last
     )
-    compute.set_backends()
-    with out_of_memory_explained(config, compute, processes):
+    parts = most_parts(config.train, compute, processes)
+    with compute.fast_backends(), out_of_memory_explained(config, compute, processes, parts):
         # Find where to begin.
         def require_free() -> None:
             require_trackers(config.train.trackers)
@@ -91,12 +93,13 @@ def prepared(
 
         # Build the model and its optimiser, restore the checkpoint, and make the weighted batches.
         learner = Learner(make_model(config, roles, data), config, roles, compute)
-        counters = start.restore(learner)
+        counters = start.restore(learner, processes)
         batches = make_batches(config, roles, data, compute, processes)
         partly = make_partly_batches(config, roles, data, compute, processes, batches)
         feed = make_feed(batches, partly, compute)
         learner.parts = fit_parts(learner, feed, counters.images_seen, processes)
         end = min(config.train.images, stop_at or config.train.images)
-        yield Prepared(
-            data, roles, held_split, held_rows, compute, start, learner, counters, batches, feed, end
-        )
+        with out_of_memory_explained(config, compute, processes, learner.parts):
+            yield Prepared(
+                data, roles, held_split, held_rows, compute, start, learner, counters, batches, feed, end
+            )

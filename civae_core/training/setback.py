@@ -35,12 +35,13 @@ def set_back(
         The counts to continue from; the learner's rate has been lowered.
 
     Raises:
-        CivaeError: a checkpoint cannot be read, or a later one cannot be deleted.
+        CivaeError: a checkpoint cannot be read, not all processes found the same one, or a later one cannot be
+            deleted.
     """
     good = last_good_checkpoint(folder.checkpoints)
     learner.start_over(fresh)
     back = start if good is None else Start(good, True, start.origin)
-    counters = back.restore(learner)
+    counters = back.restore(learner, processes)
     counters.setbacks += 1
     counters.metrics_lines = folder.measured.lines
     learner.lower_rate(counters.setbacks)

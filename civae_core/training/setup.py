@@ -30,14 +30,12 @@ SUBJECTS_KEPT = 512
 
 
 def assign_roles(config: Config, data: PreparedData) -> AttributeRoles:
-    """Assign the config's roles to the table's attributes.
-
-    Warns of settings that have no effect, or another effect if a batch is computed in parts (`train.accumulate`).
+    """Assign the config's roles to the table's attributes; warn of settings that have no effect.
 
     Raises:
         UsageError: the config names a column that the table does not have.
     """
-    for text in without_effect(config) + within_parts(config):
+    for text in without_effect(config):
         log.warning(text)
     chosen = config.data
     return AttributeRoles.assign(data.attributes, chosen.treatment, chosen.covariates, chosen.descendants)
@@ -74,12 +72,17 @@ def make_card(
 def make_batches(
     config: Config, roles: AttributeRoles, data: PreparedData, compute: Compute, processes: Processes
 ) -> TrainingBatches:
-    """Make batches of the training split, with propensity weights (METHOD 4.1); warn of far too many epochs.
+    """Make batches of the training split, with propensity weights (METHOD 4.1).
+
+    Warns of far too many epochs, and of settings for which it matters that a batch is computed in parts
+    (`train.accumulate`) or shared by processes.
 
     Raises:
         DataError: the split has no labelled image.
         UsageError: the weights are not available for this kind of treatment.
     """
+    for warning in within_parts(config, processes.world_size):
+        log.warning("%s", warning)
     chosen = labelled_rows(data, roles, "train", warn=False)
     if text := too_long(config.train.images, len(chosen.rows_N)):
         log.warning("%s", text)

@@ -1,5 +1,7 @@
 """Where a run begins: from scratch, from its own last checkpoint, or from another run's. Nothing is written here."""
 
+import logging
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +12,11 @@ from civae_core.data import PreparedData
 from civae_core.errors import CivaeError, UsageError
 from civae_core.model.stored import find_model_file, follow, read_card
 from civae_core.training.checkpoint import Counters, last_checkpoint, restore_checkpoint
+from civae_core.training.distributed import Processes
 from civae_core.training.learner import Learner
 from civae_core.training.run_folder import RunFolder
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -24,12 +29,24 @@ class Start:
     origin: str | None
     """The other run or checkpoint from which the run was started, as given to --resume."""
 
-    def restore(self, learner: Learner) -> Counters:
+    def restore(self, learner: Learner, processes: Processes) -> Counters:
         """Load the checkpoint, if there is one, into a learner, and return the counts to continue from.
 
         Raises:
             DataError: it does not fit the learner, or cannot be read.
+            CivaeError: another process found another checkpoint; all processes then raise.
         """
+        counters = self._restore(learner)
+        # The counts include the best loss so far, which tells two runs of equal length apart.
+        if processes.differ(zlib.crc32(repr(counters).encode())):
+            raise CivaeError(
+                f"not all processes begin from the same checkpoint: this one found {self.checkpoint or 'none'}",
+                hint="let all hosts share the folders of --out and --resume, and run the same command again once "
+                "each host lists the same checkpoints",
+            )
+        return counters
+
+    def _restore(self, learner: Learner) -> Counters:
         if self.checkpoint is None:
             return Counters(metrics_lines=0)
         counters = restore_checkpoint(self.checkpoint, learner)
@@ -65,7 +82,8 @@ def find_start(
 
     Raises:
         UsageError: the folder holds other files or another run; a checkpoint is required but missing, or present but
-            forbidden; or another run's checkpoint leaves nothing to train.
+            forbidden; the run from which this one was started is gone; or another run's checkpoint leaves nothing to
+            train.
         DataError: a checkpoint's model cannot be read.
     """
     folder.require_free()
@@ -87,9 +105,21 @@ def find_start(
         )
     folder.require_same(config)
     if own is None:
-        return Start(None, False, None)
+        origin = folder.origin() if resume == "auto" else None
+        return Start(None, False, None) if origin is None else _start_again(folder, origin, config, stop_at)
     _require_same_data(own, data, folder)
     return Start(own, True, folder.origin())
+
+
+def _start_again(folder: RunFolder, origin: str, config: Config, stop_at: int | None) -> Start:
+    """Start from another run as before: the run in `folder` did, and ended without a checkpoint of its own."""
+    if not follow(Path(origin)).is_dir():
+        raise UsageError(
+            f"--out {folder.path}: holds a run started from {origin}, which is no longer there",
+            hint="name its new place with --resume, or use --resume never to start from scratch",
+        )
+    log.info("starting from %s again: the run has no checkpoint yet", origin)
+    return Start(_other_runs_checkpoint(origin, config.train.images, stop_at), False, origin)
 
 
 def _other_runs_checkpoint(resume: str, images: int, stop_at: int | None) -> Path:

@@ -30,7 +30,7 @@ def score_quality(
         lowest accuracy in any group of at least 8 images with one label in one arm) and n. If it is continuous: r2,
         mae in raw units, and n. Attributes without any label are absent.
     """
-    outputs_NA, labels_NA = outputs_NA.double().cpu(), labels_NA.double().cpu()
+    outputs_NA, labels_NA = outputs_NA.cpu().double(), labels_NA.cpu().double()
     found: Quality = {}
     for column, attribute in enumerate(attributes):
         known_N = labels_NA[:, column].isfinite()

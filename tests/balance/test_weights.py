@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from civae_core.balance import effective_sample_size, fit_propensity, training_weights
+from civae_core.balance.propensity import Kind
 from civae_core.balance.weights import capped, overlap_weights
 from civae_core.errors import UsageError
 
@@ -50,6 +51,15 @@ def test_without_confounding_the_weights_are_flat() -> None:
         w_N = training_weights(torch.empty(1_000, 0), t_NT, ["binary"], kind, 10.0)  # type: ignore[arg-type]
         within_arm = torch.stack([w_N[t_NT[:, 0] == a].std() for a in (0.0, 1.0)])
         assert float(within_arm.max()) < 1e-6
+
+
+def test_without_covariates_inverse_weights_are_one_and_overlap_weights_make_arms_alike() -> None:
+    t_NT, no_x_NC = torch.ones(100, 2), torch.empty(100, 0)
+    t_NT[:30, 0] = t_NT[10:50, 1] = 0.0  # the treatments are associated
+    kinds: list[Kind] = ["binary", "binary"]
+    assert torch.equal(training_weights(no_x_NC, t_NT, kinds, "inverse", 10.0), torch.ones(100))
+    w_N = training_weights(no_x_NC, t_NT[:, :1], kinds[:1], "overlap", 10.0)
+    assert w_N[[99, 0]].tolist() == pytest.approx([0.5 / 0.7, 0.5 / 0.3], abs=0.02)
 
 
 def test_overlap_weights_are_one_minus_own_propensity() -> None:

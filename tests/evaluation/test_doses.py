@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from pretended import MPS, PretendedAppleGPU
 from torch import Tensor
 
 from civae_core.attributes import AttributeRoles
@@ -215,3 +216,10 @@ def test_a_scorer_reads_the_doses_in_years(aged: PreparedData, known: KnownDoses
         assert point["seen"]["mean"] == pytest.approx(point["seen_truth"]["mean"], rel=1e-6)
     assert "seen" not in scores(CopyInput(), known, aged)["curve"]["20"]
     assert "seen_correlation" not in scores(CopyInput(), known, aged)
+
+
+def test_an_apple_gpu_scores_the_same(aged: PreparedData, known: KnownDoses) -> None:
+    """It has no float64, in which the responses are computed."""
+    expected = scores(Lighten(), known, aged, SeesLight())
+    with PretendedAppleGPU():
+        assert dose_scores(Lighten(), known, aged, MPS, seed=0, yardstick=SeesLight()) == expected

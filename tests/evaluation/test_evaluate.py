@@ -266,6 +266,21 @@ def test_data_without_a_training_split_says_nothing_of_overlap(
     render_evaluation(found, [])
 
 
+@pytest.mark.parametrize("name", ["Male", "Young"])
+def test_a_training_split_that_lacks_a_label_everywhere_says_nothing_of_overlap(
+    name: str, faces: PreparedData, make_stored: MakeStored
+) -> None:
+    data = PreparedData.open(faces.path)
+    train, column = data.rows("train"), [attribute.name for attribute in data.attributes].index(name)
+    data.table_NA[train, column] = torch.nan
+    found = evaluate([make_stored()], data).numbers
+    assert found["overlap"] == {}
+    assert found["methods"] == score([make_stored()], faces)["methods"], "the test split has all its labels"
+    render_evaluation(found, [])
+    data.table_NA[train[:7], column] = faces.table_NA[train[:7], column]
+    assert score([make_stored()], data)["overlap"]["Young"]["n"] == 7
+
+
 def test_limit_spreads_over_the_split(
     faces: PreparedData, make_stored: MakeStored, monkeypatch: pytest.MonkeyPatch
 ) -> None:

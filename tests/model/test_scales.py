@@ -241,11 +241,11 @@ def test_penalties_ask_about_the_same_draw(
     model, (y_BCHW, x_BX, t_BT) = scaled(noise_mask="none", looks_mask_width=None), photos()
     output = model(y_BCHW, x_BX, t_BT, noise())
     asked = torch.ones(4, 1, dtype=torch.bool)
-    made = counterfactual_of(model, x_BX, 1 - t_BT, asked, t_BT, output.posterior, output.prior, noise())
+    made = counterfactual_of(model, x_BX, 1 - t_BT, asked, output.posterior, output.prior, noise())
     drawn = abduct(model, y_BCHW, x_BX, t_BT, noise())
     torch.testing.assert_close(made.mean_BCHW, predict(model, drawn, 1 - t_BT, noise=0.0).mean_BCHW)
     central = counterfactual_of(
-        model, x_BX, 1 - t_BT, asked, t_BT, *_along_mean(model, *photos()), torch.zeros(4, 164)
+        model, x_BX, 1 - t_BT, asked, *_along_mean(model, *photos()), torch.zeros(4, 164)
     )
     torch.testing.assert_close(central.latent.mean_BZ, central.z_BZ)
 

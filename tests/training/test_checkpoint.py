@@ -25,6 +25,7 @@ from civae_core.training.checkpoint import (
     Counters,
     clear_unfinished,
     last_checkpoint,
+    last_good_checkpoint,
     mend_links,
     restore_checkpoint,
     save_checkpoint,
@@ -336,6 +337,42 @@ def test_a_moment_of_another_shape_is_named(learner: Learner, copy: Path) -> Non
         DataError, match=r"state.safetensors: .*encoder.looks.stem.bias.exp_avg has shape \[3\]"
     ):
         restore_checkpoint(copy, learner)
+
+
+TALLIES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "a sum too many": lambda tally: torch.cat([tally, tally[:1]]),
+    "one sum for all": lambda tally: tally[-4:],
+    "no row": lambda tally: tally[-1],
+    "too short for its counts": lambda tally: tally[-2:],
+    "a count that is no number": lambda tally: torch.cat([tally[:-1], torch.tensor([torch.nan])]),
+    "a count without end": lambda tally: torch.cat([tally[:-1], torch.tensor([torch.inf])]),
+    "a negative count": lambda tally: torch.cat([tally[:-1], torch.tensor([-1.0])]),
+    "another type": lambda tally: tally.double(),
+}
+
+
+@pytest.mark.parametrize("damage", TALLIES.values(), ids=TALLIES.keys())
+def test_a_damaged_tally_is_named(
+    learner: Learner, copy: Path, damage: Callable[[torch.Tensor], torch.Tensor]
+) -> None:
+    rewrite(
+        copy / "state.safetensors",
+        lambda tensors, _: tensors.update(tally=damage(tensors["tally"]).clone()),
+    )
+    with pytest.raises(DataError, match=r"state.safetensors: not a training state of .* \(tally "):
+        restore_checkpoint(copy, learner)
+
+
+@pytest.mark.parametrize("name", [*TALLIES][2:])
+def test_a_setback_names_a_damaged_tally_too(copy: Path, name: str) -> None:
+    """It counts the steps skipped in a row without knowing how many sums a tally has."""
+    assert last_good_checkpoint(copy.parent) == copy
+    rewrite(
+        copy / "state.safetensors",
+        lambda tensors, _: tensors.update(tally=TALLIES[name](tensors["tally"]).clone()),
+    )
+    with pytest.raises(DataError, match=r"state.safetensors: not a training state of .* \(tally "):
+        last_good_checkpoint(copy.parent)
 
 
 def test_a_state_can_go_on_in_another_precision(

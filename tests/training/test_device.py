@@ -88,6 +88,22 @@ def test_on_the_cpu_the_smallest_numbers_are_none() -> None:
     if not torch.set_flush_denormal(False):
         pytest.skip("this processor cannot")
     assert torch.tensor([1e-30]).mul(1e-10).item() > 0
-    cpu.set_backends()
-    assert torch.tensor([1e-30]).mul(1e-10).item() == 0
-    torch.set_flush_denormal(False)
+    with cpu.fast_backends():
+        assert torch.tensor([1e-30]).mul(1e-10).item() == 0
+        with cpu.fast_backends():
+            pass
+        assert torch.tensor([1e-30]).mul(1e-10).item() == 0, "as it was, not as it usually is"
+    assert torch.tensor([1e-30]).mul(1e-10).item() > 0
+
+
+def test_what_follows_training_on_cuda_computes_as_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    before = torch.get_float32_matmul_precision()
+    assert before == "highest"
+    with (
+        pytest.raises(KeyboardInterrupt),
+        Compute(torch.device("cuda", 0), "bf16", True).fast_backends(),
+    ):
+        assert torch.backends.cudnn.benchmark and torch.get_float32_matmul_precision() == "high"
+        raise KeyboardInterrupt
+    assert not torch.backends.cudnn.benchmark and torch.get_float32_matmul_precision() == before

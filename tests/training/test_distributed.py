@@ -1,21 +1,28 @@
 """Two processes train what one process trains, into one folder."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
-from ranks import end_of, start_commands
+from ranks import end_of, run_ranks, start_commands
 from safetensors.torch import load_file
 
 from civae_core.config import dump_config
 from civae_core.config.schema import Config
 from civae_core.errors import CivaeError, UsageError
+from civae_core.training import start as start_module
+from civae_core.training.checkpoint import Counters
 from civae_core.training.distributed import Processes, joined
 from civae_core.training.heldout import HeldOut
 from civae_core.training.loop import train
 from civae_core.training.preview import preview
+from civae_core.training.run_folder import RunFolder
+from civae_core.training.setback import set_back
+from civae_core.training.start import Start
 
 IMAGES = {
     "train.images": 128,
@@ -68,6 +75,84 @@ def test_two_processes_train_what_one_does_and_one_can_go_on(
 
     assert train(config, tmp_path / "two", device="cpu").finished
     assert_near(checkpoints / "last", tmp_path / "one" / "checkpoints" / "last", before)
+
+
+def test_processes_that_find_different_checkpoints_are_refused(
+    tiny_config: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second process lists the folder as it was before the last checkpoint, as a network disk may show it."""
+    monkeypatch.setattr(HeldOut, "save_grid", lambda *_: None)
+    config, run = tiny_config(IMAGES), tmp_path / "run"
+    (tmp_path / "two.yml").write_text(dump_config(config), encoding="utf-8")
+    train(config, run, device="cpu", stop_at=96)
+    checkpoints = [run / "checkpoints" / f"step-{images:09d}" for images in (64, 96)]
+    assert all(path.is_dir() for path in checkpoints)
+
+    def contents() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+    before = contents()
+    real = start_module.last_checkpoint
+    monkeypatch.setattr(
+        start_module,
+        "last_checkpoint",
+        lambda folder: checkpoints[0] if os.environ.get("RANK") == "1" else real(folder),
+    )
+    command = ["train", "--config", tmp_path / "two.yml", "--device", "cpu", "--out", run]
+    codes, stderrs = end_of(start_commands(command, 2, said := tmp_path / "said"), said)
+    assert codes == [1, 1], stderrs
+    for found, stderr in zip(reversed(checkpoints), stderrs, strict=True):
+        words = " ".join(stderr.split())
+        assert f"not all processes begin from the same checkpoint: this one found {found}" in words
+        assert "hint: let all hosts share the folders" in words
+    assert contents() == before
+
+
+@pytest.mark.parametrize(
+    ("second", "alike"),
+    [
+        (Counters(64, 64, 1.5, 2), True),
+        (Counters(32, 32, 1.5, 1), False),
+        (Counters(64, 64, 1.25, 2), False),
+        (None, False),
+    ],
+    ids=["the same", "older", "another run's", "none"],
+)
+def test_what_processes_restored_must_be_alike(
+    second: Counters | None, alike: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = {"0": Counters(64, 64, 1.5, 2), "1": second or Counters(metrics_lines=0)}
+    monkeypatch.setattr(Start, "_restore", lambda *_: found[os.environ["RANK"]])
+
+    def restored() -> str:
+        start = Start(Path("step") if found[os.environ["RANK"]].images_seen else None, True, None)
+        try:
+            with joined("cpu") as processes:
+                start.restore(None, processes)  # type: ignore[arg-type]
+        except CivaeError as error:
+            return error.message
+        return ""
+
+    told = "not all processes begin from the same checkpoint: this one found "
+    expected = ["", ""] if alike else [f"{told}step", f"{told}{'step' if second else 'none'}"]
+    assert run_ranks(2, restored) == expected
+
+
+def test_a_setback_to_different_checkpoints_is_refused_before_any_is_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Start, "_restore", lambda *_: Counters(64 if os.environ["RANK"] == "0" else 32))
+    later = tmp_path / "checkpoints" / "step-000000096"
+    later.mkdir(parents=True)
+
+    def gone_back() -> str:
+        with pytest.raises(CivaeError) as caught, joined("cpu") as processes:
+            set_back(128, Start(None, False, None), RunFolder(tmp_path), Mock(), Mock(), processes)
+        return caught.value.message
+
+    told = run_ranks(2, gone_back)
+    assert all("not all processes begin from the same checkpoint" in message for message in told)
+    assert later.is_dir()
 
 
 def test_batches_must_be_shared_evenly() -> None:
@@ -142,6 +227,29 @@ def test_one_named_gpu_for_several_processes_is_refused(
         with pytest.raises(UsageError, match="--device cuda:1: 2 processes cannot share one GPU") as caught:
             run(tiny_config(), tmp_path / "run", device="cuda:1")
         assert "auto" in (caught.value.hint or "")
+
+
+@pytest.mark.usefixtures("launched")
+@pytest.mark.parametrize("device", ["mps", "mps:0"])
+def test_mps_for_several_processes_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tiny_config: Callable[..., Config], tmp_path: Path, device: str
+) -> None:
+    """Gloo exchanges tensors of the CPU and of CUDA, and there is no NCCL on a Mac."""
+    gpus(monkeypatch, 0)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    for run in (train, preview):
+        with pytest.raises(
+            UsageError, match=f"--device {device}: 2 processes cannot train together on MPS"
+        ) as caught:
+            run(tiny_config(), tmp_path / "run", device=device)
+        assert "--device cpu" in (caught.value.hint or "")
+
+
+def test_several_processes_without_a_gpu_of_cuda_are_for_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus(monkeypatch, 0)
+    two = Processes(rank=1, world_size=2, local_rank=1)
+    assert [two.own_device(name) for name in ("auto", "cpu", "cuda")] == ["cpu", "cpu", "cuda"]
+    assert Processes().own_device("auto") == "auto"
 
 
 def meet_nobody(monkeypatch: pytest.MonkeyPatch) -> None:

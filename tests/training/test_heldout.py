@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -36,6 +37,36 @@ def test_images_are_spread_over_the_split(faces: PreparedData, tiny_config: Make
     assert (len(found.validated), len(found.shown)) == (4, heldout.GRID_ROWS)
     for chosen in (found.validated, found.shown):
         assert (chosen.rows_N[0], chosen.rows_N[-1]) == (rows[0], rows[-1])
+
+
+def test_what_is_measured_in_parts_is_the_same_up_to_the_order_of_sums(
+    faces: PreparedData, tiny_config: MakeConfig, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heldout, "BATCH", 6)
+    monkeypatch.setattr(heldout, "fit_familiarity", lambda errors, _: errors)
+    config, cpu = tiny_config({"train.validate_images": 16}), torch.device("cpu")
+    roles = assign_roles(config, faces)
+    chosen = labelled_rows(faces, roles, "valid")
+    model = load_model(trained).model
+    sizes: list[int] = []
+    assert model.predictor is not None
+    for network in (model.encoder, model.decoder, model.predictor):
+        network.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
+
+    def measured(at_once: int | None) -> tuple[dict[str, float], Any, Any]:
+        sizes.clear()
+        held = HeldOut(faces, chosen, roles, config, cpu, at_once=at_once)
+        return held.loss(model), held.calibration(model), held.familiarity(model)
+
+    whole = measured(None)
+    assert max(sizes) == 6
+    assert measured(100)[0] == whole[0]
+    loss, calibration, familiarity = measured(4)
+    assert max(sizes) == 4
+    assert loss == pytest.approx(whole[0], rel=1e-5)
+    assert familiarity == pytest.approx(whole[2], rel=1e-4)
+    assert calibration.temperatures == pytest.approx(whole[1].temperatures, rel=1e-4)
+    assert calibration.spreads == pytest.approx(whole[1].spreads, rel=1e-4)
 
 
 @pytest.mark.parametrize("treatment", ["Young", "Skin_Tone"])

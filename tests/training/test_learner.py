@@ -11,6 +11,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from civae_core.data.batches import Batch
+from civae_core.training import learner as learner_module
 from civae_core.training.learner import METRICS
 
 
@@ -157,6 +158,32 @@ def test_a_step_with_a_non_finite_gradient_changes_nothing_and_is_counted(
     assert all(tensor.isfinite().all() for tensor in after.values())
     assert all(tensor.isfinite().all() for tensor in learner.average.state_dict().values())
     assert learner.tally.read()[2] == 0
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_device_whose_optimiser_ignores_the_flag_is_not_asked_to_step(
+    make_learner: MakeLearner, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    assert learner_module.IGNORING_FOUND_INF == ("mps",)
+    monkeypatch.setattr(learner_module, "IGNORING_FOUND_INF", ("cpu",))
+    learner = make_learner(precision=precision)
+    step = learner.optimizer.step
+
+    def step_all_the_same() -> None:
+        learner.optimizer.found_inf = None  # type: ignore[attr-defined]
+        step()
+
+    monkeypatch.setattr(learner.optimizer, "step", step_all_the_same)
+    train(learner, 6)
+    before, scale, in_a_row = state_of(learner), learner.scaler.get_scale(), learner.tally.read()[2]
+    learner.step(poisoned(), 6 * COUNT)
+    assert_same(before, state_of(learner))
+    assert learner.tally.read()[2] == in_a_row + 1
+    assert precision == "fp32" or learner.scaler.get_scale() < scale
+    train(learner, 6, start=7)
+    after = state_of(learner)
+    assert not torch.equal(before["encoder.looks.stem.weight"], after["encoder.looks.stem.weight"])
+    assert all(tensor.isfinite().all() for tensor in after.values())
 
 
 def test_a_non_finite_predictor_gradient_skips_the_step_too(make_learner: MakeLearner) -> None:

@@ -85,6 +85,16 @@ def test_with_all_off_a_step_is_the_bound_and_nothing_else_bit_for_bit(
     assert not list(learner.critics.parameters())
 
 
+def test_noises_that_are_yet_to_be_paired_change_no_bit(
+    make_learner: MakeLearner, make_batch: MakeBatch
+) -> None:
+    unpaired, to_be_paired = make_learner(**ALL), make_learner(pairing="contours", **ALL)
+    assert to_be_paired.model.pairing is not None
+    for learner in (unpaired, to_be_paired):
+        learner.step(make_batch(), 0)
+    assert differing(parameters_of(unpaired), parameters_of(to_be_paired)) == []
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_each_lever_alone_is_reported_and_moves_the_model(
     make_learner: MakeLearner, make_batch: MakeBatch, name: str

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from civae_core.config import Config, load_config
 from civae_core.data.batches import TrainingBatches
 from civae_core.errors import CivaeError
-from civae_core.training import loop, memory
+from civae_core.training import loop, memory, preparation
 from civae_core.training.device import Compute
 from civae_core.training.distributed import Processes
 from civae_core.training.feed import Fed, Feed
 from civae_core.training.learner import Learner
-from civae_core.training.memory import fit_parts, out_of_memory_explained, peak_memory
+from civae_core.training.memory import fit_parts, most_parts, out_of_memory_explained, peak_memory
 from civae_core.training.preview import preview
 
 CPU = torch.device("cpu")
@@ -152,6 +152,40 @@ def test_running_out_of_memory_is_one_sentence_and_its_hint_lets_the_run_go_on(
     assert loop.train(wanted, tmp_path / "run", device="cpu").finished
 
 
+def test_what_later_runs_out_of_memory_is_explained_by_the_parts_that_were_chosen(
+    tiny_config: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def step(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Learner, "step", step)
+    monkeypatch.setattr(preparation, "most_parts", lambda *_: 16)
+    monkeypatch.setattr(preparation, "fit_parts", lambda *_: 2)
+    config = tiny_config(SHORT | {"train.accumulate": "auto"})
+    with pytest.raises(CivaeError, match=r"^out of memory on cpu with 8 images at once") as caught:
+        loop.train(config, tmp_path / "run", device="cpu")
+    assert "train.accumulate=4 (the same training, 4 images at once)" in (caught.value.hint or "")
+
+    def refuse(*_: Any) -> int:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(preparation, "fit_parts", refuse)
+    with pytest.raises(CivaeError, match="with 1 image at once") as caught:
+        loop.train(config, tmp_path / "run", device="cpu")
+    assert "train.accumulate" not in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("device", "accumulate", "most"), [("cuda", "auto", 3), ("cpu", "auto", 1), ("cuda", 2, 2)]
+)
+def test_the_largest_number_of_parts_tried_is_single_images_only_where_memory_is_measured(
+    make_config: Callable[..., Config], device: str, accumulate: int | str, most: int
+) -> None:
+    train_config = make_config(train={"accumulate": accumulate}).train
+    compute = Compute(torch.device(device), "fp32", False)
+    assert most_parts(train_config, compute, Processes(world_size=2)) == most
+
+
 @pytest.mark.parametrize(
     ("error", "explained"),
     [
@@ -166,7 +200,7 @@ def test_each_way_to_say_it_is_understood_and_no_other_error(
 ) -> None:
     with (
         pytest.raises(CivaeError if explained else RuntimeError),
-        out_of_memory_explained(make_config(), Compute(CPU, "fp32", False), Processes()),
+        out_of_memory_explained(make_config(), Compute(CPU, "fp32", False), Processes(), 1),
     ):
         raise error
 
@@ -190,7 +224,8 @@ def test_what_is_advised_helps_and_can_be_set(
 ) -> None:
     config = make_config(train=train_settings)
     config = config.model_copy(update={"data": config.data.model_copy(update=data)})
-    hint = memory._explained(config, Compute(CPU, "fp32", False), Processes()).hint or ""
+    parts = train_settings.get("accumulate", 1)
+    hint = memory._explained(config, Compute(CPU, "fp32", False), Processes(), parts).hint or ""
     settings = [part.split(" ")[0] for part in hint.split("--set ")[1:]]
     assert settings == expected
     (tmp_path / "c.yml").write_text(

@@ -22,7 +22,8 @@ from civae_core.errors import PreemptedError
 from civae_core.model import IntactVAE
 from civae_core.model.stored import find_model_file, read_card
 from civae_core.penalties.arms import other_arm
-from civae_core.training import loop, pairing
+from civae_core.training import heldout, loop, pairing
+from civae_core.training.bookkeeping import Bookkeeper
 from civae_core.training.loop import train
 from civae_core.training.pairing import fit_pairing, pairing_loss, seen_as_asked
 from civae_core.training.preview import preview
@@ -56,11 +57,12 @@ def test_contours_teach_the_rotation_and_nothing_else(
     model = make_model(perturbed=True, latent=12, place_latents=4)
     assert model.pairing is not None
     model.pairing.forget()
+    t_new, _ = other_arm(t, roles.treatments)
     angles = model.pairing.free_TLL.requires_grad_()
     optimizer = torch.optim.Adam([angles], 0.05)
     losses = []
     for _ in range(25):
-        loss_B = pairing_loss(model, y, x, t, roles.treatments)
+        loss_B = pairing_loss(model, y, x, t, t_new)
         assert loss_B.shape == (16,)
         optimizer.zero_grad()
         loss_B.mean().backward()
@@ -96,6 +98,84 @@ def test_a_fit_brings_contours_together_and_moves_the_rotation_alone(
         angles.append(model.pairing.free_TLL.clone())
     assert torch.equal(angles[0], angles[1]), "it begins again, wherever the last one ended"
     assert not torch.equal(angles[0], angles[2])
+
+
+def test_a_fit_in_parts_asks_the_same_of_the_same_images(
+    make_model: Callable[..., IntactVAE], faces: PreparedData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With two treatments, which of them changes depends on the place in the step, never in the part."""
+    face_roles = AttributeRoles.assign(faces.attributes, ["Young", "Skin_Tone"], ["Male"], ["Gray_Hair"])
+    model = make_model(perturbed=True, assigned=face_roles, size=faces.size).eval().requires_grad_(False)
+    assert model.pairing is not None
+    rows = labelled_rows(faces, face_roles, "train")
+    loss, see, cpu = pairing_loss, seen_as_asked, torch.device("cpu")
+
+    def fit(at_once: int | None) -> tuple[list[int], list[Tensor], Tensor, float]:
+        sizes: list[int] = []
+        given: list[tuple[Tensor, ...]] = []
+
+        def noting_loss(model: IntactVAE, *part: Tensor) -> Tensor:
+            given.append(part)
+            sizes.append(len(part[0]))
+            return loss(model, *part)
+
+        def noting_see(model: IntactVAE, abduction: Abduction, *asked: Any) -> Tensor:
+            given.append((abduction.y_BCHW, abduction.x_BX, abduction.t_BT, asked[0]))
+            sizes.append(len(abduction.t_BT))
+            return see(model, abduction, *asked)
+
+        monkeypatch.setattr(pairing, "pairing_loss", noting_loss)
+        monkeypatch.setattr(pairing, "seen_as_asked", noting_see)
+        fitted = fit_pairing(
+            model,
+            faces,
+            rows,
+            face_roles,
+            images=2 * pairing.BATCH,
+            seed=0,
+            device=cpu,
+            stopped=lambda: 0,
+            at_once=at_once,
+        )
+        assert fitted is not None and model.pairing is not None
+        columns = [torch.cat(values) for values in zip(*given, strict=True)]
+        return sizes, columns, model.pairing.free_TLL.clone(), fitted.before
+
+    sizes, whole, angles, before = fit(None)
+    assert set(sizes) == {pairing.BATCH}
+    assert torch.equal(fit(2 * pairing.BATCH)[2], angles)
+    sizes, parts, near, before_in_parts = fit(5)
+    assert set(sizes) == {5, pairing.BATCH - 5}
+    assert all(torch.equal(a, b) for a, b in zip(whole, parts, strict=True))
+    assert before_in_parts == pytest.approx(before, rel=1e-5)
+    torch.testing.assert_close(near, angles, rtol=1e-2, atol=1e-5)
+
+
+@pytest.mark.parametrize(("accumulate", "at_once"), [(1, None), (8, 2)])
+def test_a_run_in_parts_also_pairs_and_validates_in_parts(
+    tiny_config: MakeConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    accumulate: int,
+    at_once: int | None,
+) -> None:
+    asked: list[int | None] = []
+    measured: list[int] = []
+    save = Bookkeeper.save
+
+    def noting_save(books: Bookkeeper, *, validate: bool) -> None:
+        measured.append(books.held_out.at_once)
+        save(books, validate=validate)
+
+    monkeypatch.setattr(loop, "fit_pairing", lambda *_, at_once, **__: asked.append(at_once))
+    monkeypatch.setattr(Bookkeeper, "save", noting_save)
+    train(
+        tiny_config(SHORT | {"train.images": 16, "train.accumulate": accumulate}),
+        tmp_path / "run",
+        device="cpu",
+    )
+    assert asked == [at_once]
+    assert measured == [at_once or heldout.BATCH]
 
 
 def test_a_rotation_that_became_non_finite_is_not_kept(
@@ -177,7 +257,8 @@ def test_a_rotation_is_dropped_if_more_is_lost_than_chance_would_take(
         return ~is_lost_B if model.pairing.free_TLL.any() else ~is_won_B
 
     monkeypatch.setattr(pairing, "seen_as_asked", seen)
-    pairing._forget_if_it_takes_the_effect(model, [photos(32)], roles.treatments)
+    y, x, t = photos(32)
+    pairing._forget_if_it_takes_the_effect(model, [(y, x, t, 1 - t)], roles.treatments)
     assert torch.equal(model.pairing.free_TLL, angles if is_kept else torch.zeros_like(angles))
 
 
@@ -223,7 +304,7 @@ def test_the_predictor_reads_what_was_asked_of_each_image(
                 torch.arange(16) != (-1 if flipped is None else flipped),
                 abduct(model, y, x, t),
             )
-            assert torch.equal(seen_as_asked(model, abduction, roles.treatments), wanted)
+            assert torch.equal(seen_as_asked(model, abduction, t_new, roles.treatments), wanted)
             (image,) = looked_at
             assert torch.equal(image, predict(model, abduction, t_new).image_BCHW)
             assert not torch.allclose(image, y, atol=1e-3), "which is not the photograph"

@@ -10,9 +10,13 @@ from pydantic import ValidationError
 
 from civae_core.config import Config
 from civae_core.config.effects import within_parts
+from civae_core.data import PreparedData
 from civae_core.data.batches import Batch
+from civae_core.training.device import Compute
+from civae_core.training.distributed import Processes
 from civae_core.training.learner import Learner
 from civae_core.training.memory import peak_memory
+from civae_core.training.setup import assign_roles, make_batches
 
 SOLITARY = {name: weight for name, weight in LEVERS.items() if name != "hsic"}
 """Levers that treat each image by itself."""
@@ -181,9 +185,44 @@ def test_on_cuda_graphs_are_recorded_and_gradients_kept(
 def test_what_differs_in_parts_is_said(
     make_config: Callable[..., Config], sections: dict[str, Any], named: list[str]
 ) -> None:
-    said = within_parts(make_config(train={"accumulate": 2}, **sections))
-    assert [text.split(" ")[0] for text in said] == named
-    assert within_parts(make_config(**sections)) == []
+    in_parts = within_parts(make_config(train={"accumulate": 2}, **sections), 1)
+    in_shares = within_parts(make_config(**sections), 2)
+    both = within_parts(make_config(train={"accumulate": 3}, **sections), 2)
+    assert within_parts(make_config(**sections), 1) == []
+    for said, part in (
+        (in_parts, "each part of a batch (train.accumulate)"),
+        (in_shares, "each process's share of a batch"),
+        (both, "each part (train.accumulate) of a process's share of a batch is one image"),
+    ):
+        assert [text.split(" ")[0] for text in said] == named
+        assert all(part in text for text in said)
+
+
+@pytest.mark.parametrize(("train", "world_size"), [({}, 6), ({"accumulate": 6}, 1), ({"batch_size": 1}, 1)])
+def test_what_single_images_cannot_do_is_said(
+    make_config: Callable[..., Config], train: dict[str, Any], world_size: int
+) -> None:
+    on = {"hsic": 1.0, "free_bits": 0.1, "arm_balance": 0.1}
+    no_hsic, bits, balance, norm = within_parts(
+        make_config(loss=on, model={"norm": "batch"}, train=train), world_size
+    )
+    assert no_hsic.startswith("loss.hsic has no effect: ")
+    assert bits.startswith("loss.free_bits applies to each image, ")
+    assert balance.startswith(
+        "loss.arm_balance changes only the first treatment, and none that is continuous: "
+    )
+    assert norm.startswith("model.norm batch normalises each image by itself: ")
+
+
+def test_a_run_says_what_its_number_of_processes_changes(
+    faces: PreparedData, tiny_config: Callable[..., Config], caplog: pytest.LogCaptureFixture
+) -> None:
+    config = tiny_config({"loss.hsic": 1.0})
+    roles, compute = assign_roles(config, faces), Compute(torch.device("cpu"), "fp32", False)
+    make_batches(config, roles, faces, compute, Processes())
+    assert "loss.hsic" not in caplog.text
+    make_batches(config, roles, faces, compute, Processes(1, 2))
+    assert "loss.hsic is measured within each process's share of a batch" in caplog.text
 
 
 def test_what_cannot_be_is_refused(make_config: Callable[..., Config]) -> None:

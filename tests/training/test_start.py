@@ -1,5 +1,6 @@
 """Where a run begins; what leaves nothing to do, or does not fit, is refused by train and its dry run alike."""
 
+import json
 import logging
 import shutil
 from collections.abc import Callable
@@ -129,6 +130,43 @@ def test_a_dry_run_says_from_where_to_where(tiny_config: MakeConfig, trained: Pa
     longer = tiny_config({"train.images": 640})
     assert span(longer, trained) == (512, 640, "continuing from 512 to 640, then pairing noises on 16")
     assert span(tiny_config(), trained, stop_at=256) == (512, 256, "nothing to do: 512 are done")
+
+
+@pytest.fixture
+def stopped_early(tiny_config: MakeConfig, trained: Path, tmp_path: Path) -> tuple[Config, Path, Path]:
+    """A config, and a run under it that was started from another run and killed before its first checkpoint."""
+    config, origin, run = tiny_config({"train.images": 544}), tmp_path / "origin", tmp_path / "run"
+    shutil.copytree(trained, origin, symlinks=True)
+    train(config, run, device="cpu", resume=str(origin))
+    shutil.rmtree(run / "checkpoints")
+    (run / "checkpoints").mkdir()
+    return config, origin, run
+
+
+def test_a_run_without_a_checkpoint_starts_again_from_where_it_was_started(
+    stopped_early: tuple[Config, Path, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    config, origin, run = stopped_early
+    caplog.set_level(logging.INFO, "civae_core")
+    assert preview(config, run, device="cpu").images_from == 512
+    assert train(config, run, device="cpu").images_seen == 544
+    assert f"starting from {origin} again" in caplog.text
+    assert "continuing from 512 to 544 images" in caplog.text
+    assert json.loads((run / "env.json").read_text("utf-8"))["started_from"] == str(origin)
+
+
+def test_without_what_it_was_started_from_it_is_refused_unless_told_to_start_from_scratch(
+    stopped_early: tuple[Config, Path, Path],
+) -> None:
+    config, origin, run = stopped_early
+    origin.rename(origin.with_name("moved"))
+    error = refused(config, run)
+    assert isinstance(error, UsageError)
+    assert f"holds a run started from {origin}, which is no longer there" in error.message
+    assert "--resume never" in (error.hint or "")
+    assert preview(config, run, device="cpu", resume=str(origin.with_name("moved"))).images_from == 512
+    assert train(config, run, device="cpu", resume="never", stop_at=32).images_seen == 32
+    assert json.loads((run / "env.json").read_text("utf-8"))["started_from"] is None
 
 
 def test_what_is_said_before_there_is_a_folder_stands_in_its_log(
