@@ -5,8 +5,9 @@
 The number of a repeat is its seed: for the order of files and of the tests in each file, for hypothesis, and thereby
 for which process gets which test. Otherwise the tests run as in `./check`. After each repeat a line of JSON is
 appended to `--out`: how many tests passed, failed and were skipped, the time in seconds, the load of the machine, and
-the names of the failed tests. The script can be stopped at any time; the same command continues with the next repeat.
-At the end it prints a summary. Exit code 1 if anything failed.
+the names of the failed tests. What pytest said of a failed repeat N is kept as OUT.N.txt. The script can be stopped
+at any time; the same command continues with the next repeat. At the end it prints a summary. Exit code 1 if anything
+failed.
 
 To reproduce a failure: `CIVAE_TEST_SEED=N python -m pytest --hypothesis-seed N`, with the same number of processes.
 """
@@ -14,6 +15,7 @@ To reproduce a failure: `CIVAE_TEST_SEED=N python -m pytest --hypothesis-seed N`
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -46,8 +48,11 @@ def repeats_in(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in whole]
 
 
-def run_once(number: int, processes: int, given: Sequence[str]) -> dict[str, Any]:
-    """Run the tests once; return their counts, failures and seconds."""
+def run_once(number: int, processes: int, given: Sequence[str], out: Path) -> dict[str, Any]:
+    """Run the tests once; return their counts, failures and seconds.
+
+    If any failed, what pytest said is kept as `out`.<number>.txt.
+    """
     with tempfile.TemporaryDirectory(prefix="civae-repeat-") as folder:
         report, said = Path(folder, "report.xml"), Path(folder, "said.txt")
         command = [sys.executable, "-m", "pytest", f"--junitxml={report}", f"--hypothesis-seed={number}"]
@@ -72,6 +77,8 @@ def run_once(number: int, processes: int, given: Sequence[str]) -> dict[str, Any
             last = said.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
             found["failures"].append(f"pytest ended with {code}: {''.join(last)[:300]}")
             found["failed"] += 1
+        if found["failures"]:
+            shutil.copy(said, out.with_name(f"{out.name}.{number}.txt"))
     return {"repeat": number, "tree": tree(), "load": load, "exit": code, **found, "seconds": seconds}
 
 
@@ -117,7 +124,7 @@ def main() -> None:
         parser.error(f"{options.out} belongs to another tree ({min(others)[:12]}); name another file")
     options.out.write_text("".join(json.dumps(line) + "\n" for line in repeats), encoding="utf-8")
     for number in range(len(repeats) + 1, options.times + 1):
-        repeats.append(run_once(number, options.processes, options.given))
+        repeats.append(run_once(number, options.processes, options.given, options.out))
         with options.out.open("a", encoding="utf-8") as file:
             file.write(json.dumps(repeats[-1]) + "\n")
         line = repeats[-1]

@@ -80,6 +80,9 @@ def test_repeats_go_on_where_they_were_stopped_and_failures_are_named(repeat: An
         [2, 1, 1],
     ]
     assert found["seconds"]["least"] == min(line["seconds"] for line in lines) > 0
+    kept = {path.name: path.read_text() for path in repeat.out.parent.glob("repeats.jsonl.*")}
+    assert set(kept) == {"repeats.jsonl.2.txt", "repeats.jsonl.3.txt"}
+    assert 'assert os.environ["CIVAE_TEST_SEED"] != "2"' in kept["repeats.jsonl.2.txt"]
 
 
 def test_what_stands_there_of_another_tree_is_not_added_to(

@@ -25,9 +25,10 @@ def stress(folder: Path, *arguments: str) -> tuple[int | None, dict[str, Any]]:
 def test_five_rounds_of_kills_leave_what_an_undisturbed_run_leaves(tmp_path: Path) -> None:
     code, found = stress(tmp_path, "--rounds", "5", "--seed", "8")
     assert (code, found["failures"]) == (0, [])
-    assert found["rounds"] == 5 and found["kills"] >= 5
-    assert any("amid a checkpoint" in place for place in found["where"])
-    assert any(place.startswith("prepare: ") for place in found["where"])
+    assert found["rounds"] == 5
+    # Kills at a moment may come after the end on a busy machine; those before a change of files do not.
+    assert found["where"]["prepare: before a change of files"] >= 1
+    assert found["where"]["train: before a change of files amid a checkpoint"] >= 1
 
 
 # Seeds whose kills fall before changes of files, so that they fall in the same place on every machine.
