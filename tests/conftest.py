@@ -45,6 +45,10 @@ gc.disable()
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
 
+# At its first backward pass autograd starts a thread for each device but the CPU, for good, after which no forked
+# process can train. So the first one comes before any test that pretends there is a device.
+torch.ones((), requires_grad=True).backward()
+
 
 def _leave_blank(canvas: FigureCanvasAgg) -> None:
     """Draw nothing, unless it is for a file whose size depends on what is drawn."""
