@@ -45,8 +45,8 @@ gc.disable()
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
 
-# At its first backward pass autograd starts a thread for each device but the CPU, for good, after which no forked
-# process can train. So the first one comes before any test that pretends there is a device.
+# PyTorch's fake tensors, with which it compiles and exports, pretend that there are CUDA devices. If they come before
+# a process's first backward pass, that pass starts a thread for each, after which no fork of the process can train.
 torch.ones((), requires_grad=True).backward()
 
 
