@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from civae_core.config.schema import ModelConfig
 from civae_core.model.blocks import ACTIVATIONS, CONDITION_FEATURES, ConditionEmbedding
+from civae_core.model.precision import without_autocast
 
 HIDDEN = 256
 
@@ -42,9 +43,12 @@ class Layers(nn.Module):
         Takes the masks' logits [B,K,S,S], z (only its looks, if it is divided) and standardised attributes [B,A].
         """
         seen_BF = torch.cat([z_BZ, self.condition(attributes_BA)], dim=1)
-        grids_BKCGG = (
-            self.appearance(seen_BF).float().unflatten(1, (self.count, self.channels, self.grid, self.grid))
-        )
+        grids_BKCGG = self.appearance(seen_BF).unflatten(1, (self.count, self.channels, self.grid, self.grid))
+        # In half precision the masks would not sum to 1, and rounding would count as error of the image.
+        with without_autocast(z_BZ.device):
+            return self._composed(drawn_BKHW.float(), grids_BKCGG.float())
+
+    def _composed(self, drawn_BKHW: Tensor, grids_BKCGG: Tensor) -> Tensor:
         spread_SG = bilinear(drawn_BKHW.shape[-1], self.grid, like=drawn_BKHW)
         # Interpolate the grids vertically, then sum over layers, then interpolate along each row. This order has the
         # smallest intermediate: G colours per pixel instead of one per layer or G².

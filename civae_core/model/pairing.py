@@ -13,14 +13,12 @@ clamped to [0,1] outside. R is orthogonal, so η' is N(0,I), as (M1) requires; R
 the inverse of R(t,t').
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from civae_core.attributes import Attribute
+from civae_core.model.precision import full_precision
 
 SQUARINGS, TERMS = 6, 6
 """Six halvings reduce an angle of ten radians to 0.16, for which six terms of the series leave an error of 1e-9."""
@@ -75,23 +73,6 @@ class Pairing(nn.Module):
 
     def _dose(self, t_BT: Tensor) -> Tensor:
         return ((t_BT - self.low_T) / self.span_T).clamp(0, 1)
-
-
-@contextmanager
-def full_precision(device: torch.device) -> Iterator[None]:
-    """Disable autocast and TF32; no effect on the meta device, which has neither."""
-    if device.type == "meta":
-        yield
-        return
-    products = torch.get_float32_matmul_precision()
-    try:
-        if products != "highest":  # graph export cannot trace this call
-            torch.set_float32_matmul_precision("highest")
-        with torch.autocast(device.type, enabled=False):
-            yield
-    finally:
-        if products != "highest":
-            torch.set_float32_matmul_precision(products)
 
 
 def exponential(m_BLL: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import math
 import shutil
 import sys
@@ -32,6 +33,11 @@ from civae_core.model.stored import (
 from civae_core.reading import parse_json
 from civae_core.training.learner import Learner
 
+log = logging.getLogger(__name__)
+
+ALIKE = 0.1
+"""Two scales of an attribute count as one if means differ by at most this share of its standard deviation, and
+standard deviations by at most this share."""
 STATE_NAME = "state.safetensors"
 STATE_FORMAT = 2
 """Format 1 stored no format number and no tally, and counted neither lines of metrics nor setbacks."""
@@ -198,6 +204,8 @@ def mend_links(folder: Path, counters: Counters) -> None:
 
 
 def _require_same_inputs(saved: AttributeRoles, wanted: AttributeRoles, file: Path) -> None:
+    """Refuse other attributes, and warn of attributes whose values the weights would see on another scale."""
+
     def names(roles: AttributeRoles) -> tuple[list[str], list[str]]:
         return [a.name for a in roles.treatments], [a.name for a in roles.covariates]
 
@@ -206,6 +214,19 @@ def _require_same_inputs(saved: AttributeRoles, wanted: AttributeRoles, file: Pa
             f"{file}: its treatments and covariates are {_listed(saved)}, but the config's are {_listed(wanted)}",
             hint="continue with the attributes that the checkpoint was trained with",
         )
+    for old, new in zip(saved.inputs, wanted.inputs, strict=True):
+        if old.kind != new.kind:
+            raise DataError(
+                f"{file}: was trained with {old.name} as a {old.kind} attribute, but in this data it is {new.kind}",
+                hint="prepare the data with values of the same kind, or start from scratch",
+            )
+        (old_shift, old_scale), (new_shift, new_scale) = old.shift_and_scale, new.shift_and_scale
+        if abs(new_shift - old_shift) > ALIKE * old_scale or abs(new_scale / old_scale - 1) > ALIKE:
+            log.warning(
+                "%s: in its training, %s had mean %.3g and standard deviation %.3g; here they are %.3g and %.3g, "
+                "so the weights must learn its scale anew",
+                *(file, old.name, old_shift, old_scale, new_shift, new_scale),
+            )
 
 
 def _listed(roles: AttributeRoles) -> str:

@@ -30,6 +30,7 @@ from civae_core.data import PreparedData
 from civae_core.data.labelled import LabelledRows
 from civae_core.model import IntactVAE
 from civae_core.model.contours import contours
+from civae_core.model.precision import full_precision
 from civae_core.noise_mask import carry
 from civae_core.penalties.arms import other_arm
 from civae_core.progress import progress
@@ -155,7 +156,8 @@ def _add_gradients(model: IntactVAE, parts: Sequence[Images]) -> Tensor:
     shares = []
     for part in parts:
         share = pairing_loss(model, *part).mean() * (len(part[0]) / images)
-        share.backward()
+        with full_precision(share.device):  # as forward
+            share.backward()
         shares.append(share.detach())
     return torch.stack(shares).sum()
 

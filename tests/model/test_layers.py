@@ -59,6 +59,20 @@ def test_the_image_is_the_masked_sum_of_the_interpolated_looks() -> None:
     torch.testing.assert_close(layers(logits_BKHW, z_BZ, t_BT), expected_BCHW)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_in_half_precision_layers_of_one_colour_still_make_an_image_of_that_colour(
+    dtype: torch.dtype,
+) -> None:
+    layers = Layers(ModelConfig(latent=LATENT, layers=5, layer_grid=4, place_latents=0), 3, TREATMENTS)
+    last = layers.appearance[-1]
+    assert isinstance(last, nn.Linear)
+    nn.init.zeros_(last.weight)
+    nn.init.constant_(last.bias, 0.25)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        image_BCHW = layers(draw(2, 5, 16, 16).bfloat16(), draw(2, LATENT), draw(2, TREATMENTS))
+    torch.testing.assert_close(image_BCHW, torch.full((2, 3, 16, 16), 0.25), atol=1e-6, rtol=0)
+
+
 def test_masks_do_not_know_the_treatment_and_looks_do(monkeypatch: pytest.MonkeyPatch) -> None:
     decoder = layered()
     assert decoder.layers is not None

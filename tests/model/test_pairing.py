@@ -8,7 +8,8 @@ import torch
 from civae_core.attributes import Attribute
 from civae_core.counterfactual import abduct, predict
 from civae_core.model import IntactVAE
-from civae_core.model.pairing import Pairing, exponential, full_precision
+from civae_core.model.pairing import Pairing, exponential
+from civae_core.model.precision import full_precision
 
 YOUNG, AGE = (
     Attribute("Young", "binary"),

@@ -71,6 +71,26 @@ def test_contours_teach_the_rotation_and_nothing_else(
     assert min(losses[-5:]) < 0.98 * losses[0]
 
 
+def test_gradients_are_computed_as_precisely_as_the_rotation(
+    make_model: Callable[..., IntactVAE],
+    photos: Callable[..., tuple[Tensor, ...]],
+    roles: AttributeRoles,
+) -> None:
+    y, x, t = photos(4)
+    model = make_model(perturbed=True, latent=12, place_latents=4)
+    model.eval().requires_grad_(False)
+    assert model.pairing is not None
+    products: list[str] = []
+    angles = model.pairing.free_TLL.requires_grad_()
+    angles.register_hook(lambda _: products.append(torch.get_float32_matmul_precision()))
+    torch.set_float32_matmul_precision("high")
+    try:
+        pairing._add_gradients(model, [(y, x, t, other_arm(t, roles.treatments)[0])])
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert set(products) == {"highest"}
+
+
 def test_a_fit_brings_contours_together_and_moves_the_rotation_alone(
     make_model: Callable[..., IntactVAE], faces: PreparedData, in_full: None
 ) -> None:

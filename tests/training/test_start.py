@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from civae_core.attributes import Attribute, AttributeRoles
 from civae_core.config.schema import Config
 from civae_core.errors import CivaeError, DataError, UsageError
+from civae_core.training import checkpoint
 from civae_core.training.loop import train
 from civae_core.training.preview import preview
 
@@ -82,6 +84,36 @@ def test_a_checkpoint_that_does_not_fit_costs_no_folder(
     config = tiny_config({"train.images": 1024} | changes)
     error = refused(config, tmp_path / "run", resume=str(trained))
     assert isinstance(error, DataError) and message in error.message
+
+
+def with_covariate(attribute: Attribute) -> AttributeRoles:
+    return AttributeRoles((Attribute("Young", "binary"),), (attribute,))
+
+
+def test_an_attribute_that_was_of_another_kind_is_refused() -> None:
+    saved, wanted = (
+        with_covariate(Attribute("Beard", "binary")),
+        with_covariate(Attribute("Beard", "continuous")),
+    )
+    with pytest.raises(
+        DataError, match="trained with Beard as a binary attribute, but in this data it is continuous"
+    ):
+        checkpoint._require_same_inputs(saved, wanted, Path("model.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "warns"), [(40, 10, False), (40.9, 10.9, False), (45, 10, True), (40, 12, True)]
+)
+def test_an_attribute_that_had_another_scale_is_warned_of(
+    mean: float, std: float, warns: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    saved, wanted = (
+        with_covariate(Attribute("Age", "continuous", low=0, high=90, mean=m, std=s))
+        for m, s in ((40, 10), (mean, std))
+    )
+    checkpoint._require_same_inputs(saved, wanted, Path("model.safetensors"))
+    said = f"Age had mean 40 and standard deviation 10; here they are {mean:.3g} and {std:.3g}"
+    assert (said in caplog.text) is warns
 
 
 def test_weights_that_cannot_be_had_cost_no_folder(tiny_config: MakeConfig, tmp_path: Path) -> None:
