@@ -55,7 +55,7 @@ def prepare_data(
         typer.Option(
             "--align",
             help="For an image folder: cut each photograph to its largest face, placed as in CelebA's portraits; "
-            "photographs without a face are left out.",
+            "photographs without a face are left out and count for --max-bad.",
         ),
     ] = False,
     table: Annotated[

@@ -4,7 +4,10 @@
 #   sbatch docs/slurm.sh --config configs/celeba-64-young.yml --out runs/young
 #
 # The arguments are those of `civae train`. A job that reaches its time limit, or is preempted, saves and goes on later
-# from where it stopped, to the same weights. Lines that want adapting: #SBATCH, and how civae is put on the PATH.
+# from where it stopped, to the same weights. So may one that is cancelled; to end it for good, this should do (not
+# tried): scontrol update JobId=N Requeue=0 && scancel N
+#
+# Lines that want adapting: #SBATCH, and how civae is put on the PATH.
 
 #SBATCH --job-name=civae
 #SBATCH --nodes=1

@@ -10,9 +10,8 @@ from civae_core.align.cut import cut_square
 from civae_core.align.mtcnn import Face, FaceFinder, is_installed
 from civae_core.align.template import is_aligned, place_face
 from civae_core.celeba import WIDTH
-from civae_core.data.images import Preprocessing, source_name
+from civae_core.data.images import Preprocessing, source_name, whole_picture
 from civae_core.errors import DataError, UsageError
-from civae_core.native.photo import read_native
 from civae_core.native.placement import Placement
 
 __all__ = ["FACELESS", "Aligner", "Look", "View", "aligner_for", "lacks_aligner"]
@@ -75,15 +74,9 @@ class Aligner:
         """The chosen faces of a photograph, given by its path or its content.
 
         Raises:
-            DataError: there is no face, or not the one asked for; or the photograph cannot be read at full size.
+            DataError: there is no face, or not the one asked for; or the photograph cannot be read.
         """
-        try:
-            photo = read_native(source)
-        except DataError:
-            if self.only_where_needed:  # if it is unreadable, reading it as an ordinary picture will say so
-                return Look([], faceless=False)
-            raise
-        image = photo.shown()
+        image = whole_picture(source)
         found = self._finder.find(image)
         if not found and self.only_where_needed:
             return Look([], faceless=True)

@@ -41,7 +41,7 @@ def largest_face(content: bytes, preprocessing: Preprocessing) -> Square:
     """A photograph's largest face at its final size, rotated, scaled and moved to where CelebA's faces are.
 
     Raises:
-        DataError: there is no face, or the photograph cannot be read at full size.
+        DataError: there is no face, or the photograph cannot be read.
     """
     (view,) = _aligner(preprocessing).views(content)
     return Square(view.pixels_CHW.transpose(1, 2, 0), 0, 0, preprocessing.size)

@@ -152,6 +152,12 @@ def square_of(
         return _by_pillow(image, preprocessing)
 
 
+def whole_picture(source: Path | str | bytes) -> Image.Image:
+    """A whole picture in 8-bit RGB, upright, and over white if transparent; raises DataError as `load_photo` does."""
+    with opened(content_of(source), source_name(source)) as image:
+        return _eight_bit(upright(image), "RGB")
+
+
 def content_of(source: Path | str | bytes) -> bytes:
     """Bytes of a picture file, from its path or passed through.
 

@@ -120,28 +120,25 @@ def pack(
     """
     shape = source.preprocessing
     layout = Layout(len(source.table.file_names), shape.channels * shape.size**2)
+    jobs = _Jobs(source.reader, layout, out)
     records = {n: record for n in range(layout.chunks) if (record := _read_record(out, n)) is not None}
+    _forget_repaired(jobs, records, workers, guard)
     missing = [n for n in range(layout.chunks) if n not in records]
     budget = _Budget(source, max_bad)
     for record in records.values():
         budget.spend(record)
     done = sum(len(layout.rows_of(n)) for n in records)
     unjoined = [n for n, chunks in enumerate(layout.shards) if not (out / shard_name(n)).exists()]
-    jobs = _Jobs(source.reader, layout, out)
-    try:
-        with progress("preparing images", layout.rows, start=done) as bar:
+    with progress("preparing images", layout.rows, start=done) as bar:
+        unjoined = _join(out, layout, records, unjoined, shape.to_dict())
+        for number in run_jobs(_make_chunk, jobs, missing, workers, jobs.preload):
+            guard()
+            record = _read_record(out, number)
+            assert record is not None
+            records[number] = record
+            budget.spend(record)
+            bar.advance(len(layout.rows_of(number)))
             unjoined = _join(out, layout, records, unjoined, shape.to_dict())
-            for number in run_jobs(_make_chunk, jobs, missing, workers, [type(source.reader).__module__]):
-                guard()
-                record = _read_record(out, number)
-                assert record is not None
-                records[number] = record
-                budget.spend(record)
-                bar.advance(len(layout.rows_of(number)))
-                unjoined = _join(out, layout, records, unjoined, shape.to_dict())
-    except _TooManyBadError as error:
-        _forget_bad(out, layout, records)
-        raise DataError(error.message, hint=error.hint) from None
     ordered = [records[n] for n in range(layout.chunks)]
     packed = Packed(
         kept=np.concatenate([record.kept for record in ordered]),
@@ -164,9 +161,10 @@ class _Jobs:
     layout: Layout
     out: Path
 
-
-class _TooManyBadError(DataError):
-    """Ends packing; the rejections must not be kept for the next run."""
+    @property
+    def preload(self) -> list[str]:
+        """Modules that workers need."""
+        return [type(self.reader).__module__]
 
 
 @dataclass
@@ -179,10 +177,10 @@ class _Budget:
         self.bad += len(record.rejected)
         rows = len(self.source.table.file_names)
         if self.bad > self.max_bad.allowed(rows):
-            raise _TooManyBadError(
+            raise DataError(
                 f"at least {self.bad} of {rows:,} images cannot be used ({_examples(self.source, record.rejected)}); "
                 f"--max-bad {self.max_bad.text} allows {self.max_bad.allowed(rows)}",
-                hint="repair them, or allow more with --max-bad; the work done so far is kept",
+                hint="repair them, or allow more with --max-bad, which keeps the work done so far",
             )
 
 
@@ -258,15 +256,36 @@ def _join(
     return waiting
 
 
-def _forget_bad(out: Path, layout: Layout, records: dict[int, Record]) -> None:
-    """Drop chunks with bad images, so that a rerun reads their files again, which may by then be repaired."""
+def _forget_repaired(
+    jobs: _Jobs, records: dict[int, Record], workers: int, guard: Callable[[], None]
+) -> None:
+    """Drop chunks with bad images of which one can be read by now, so that they are made again."""
+    out, layout = jobs.out, jobs.layout
+    bad = [number for number, record in records.items() if record.rejected]
+    repaired: set[int] = set()
+    images = sum(len(records[number].rejected) for number in bad)
+    with progress("reading bad images again", images, enabled=bool(bad)) as bar:
+        for number, readable in run_jobs(_reread, jobs, bad, workers, jobs.preload):
+            guard()
+            bar.advance(len(records[number].rejected))
+            if readable:
+                repaired.add(number)
     for shard, chunks in enumerate(layout.shards):
         joined = (out / shard_name(shard)).exists()
-        bad = [chunk for chunk in chunks if chunk in records and records[chunk].rejected]
-        for chunk in chunks if joined and bad else bad:
+        # A joined shard that lacks a record: its chunks were being dropped when the process was killed.
+        stale = [chunk for chunk in chunks if chunk in repaired or (joined and chunk not in records)]
+        for chunk in chunks if joined and stale else stale:
             _record_path(out, chunk).unlink(missing_ok=True)
-        if joined and bad:
+            records.pop(chunk, None)
+        if joined and stale:
             (out / shard_name(shard)).unlink()
+
+
+def _reread(jobs: _Jobs, number: int) -> tuple[int, bool]:
+    """The chunk's number, and whether any of its bad images can be read by now."""
+    record = _read_record(jobs.out, number)
+    assert record is not None
+    return number, any(len(jobs.reader.read(range(row, row + 1)).kept) for row, _ in record.rejected)
 
 
 def _write_attributes(source: Source, out: Path, records: list[Record], packed: Packed) -> None:

@@ -116,10 +116,11 @@ def check_question(source: Source, question: Question) -> None:
     """Refuse a question that the table cannot answer, before any image is read.
 
     Raises:
-        UsageError: an attribute is unknown or in both roles, or there are covariates but no treatment.
+        UsageError: an attribute is unknown, left out or in both roles, or there are covariates but no treatment.
     """
     for flag, names in (("--treatment", question.treatment), ("--covariate", question.covariates)):
         for name in names:
+            _refuse_left_out(name, source.table, flag)
             require_name(name, source.table.names, f"{flag} {name}")
     for name in question.treatment:
         if name in question.covariates:
@@ -131,6 +132,14 @@ def check_question(source: Source, question: Question) -> None:
         raise UsageError(
             f"--covariate {question.covariates[0]} needs a --treatment",
             hint="add --treatment with the attribute to change",
+        )
+
+
+def _refuse_left_out(name: str, table: Table, flag: str) -> None:
+    if name in table.left_out:
+        raise UsageError(
+            f"{flag} {name}: column {name} was left out: {table.left_out[name]}",
+            hint="fill it with numbers: 0 and 1 for two categories; for more, write a column of 0 and 1 for each",
         )
 
 

@@ -9,7 +9,7 @@ import io
 import math
 import re
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, Literal
@@ -28,6 +28,8 @@ SPLIT_COLUMN = "split"
 
 LONGEST_LINE = 2**20
 MOST_COLUMNS = 10_000
+FEW_VALUES = 10
+"""A column with at most this many whole numbers may hold categories, of which a note tells."""
 
 _JSON_HINT = f'write each line like {{"{FILE_COLUMN}": "17.jpg", "Young": 1}}, without a comma at the end'
 
@@ -42,7 +44,8 @@ class Table:
     """File names with their attributes.
 
     `values_NA` is float32 [N,A], NaN where a label is missing; `splits_N` is uint8 [N] (0 train, 1 valid,
-    2 test), or None if the table has no splits; `notes` are sentences for the report.
+    2 test), or None if the table has no splits; `notes` are sentences for the report; `left_out` tells of each column
+    that cannot be used, why.
     """
 
     file_names: list[str]
@@ -51,6 +54,7 @@ class Table:
     values_NA: np.ndarray
     splits_N: np.ndarray | None
     notes: list[str]
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -82,7 +86,7 @@ class _Column:
             raise DataError(
                 f"{path}:{line}: {self.name} is infinite or too large", hint="leave unknown values empty"
             )
-        if len(self.seen) < 3 and not math.isnan(value):
+        if len(self.seen) <= FEW_VALUES and not math.isnan(value):
             self.seen.add(value)
         self.numbers.append(value)
 
@@ -124,7 +128,6 @@ def read_table(path: Path) -> Table:
     rows = iter(
         jsonl_rows(path) if path.suffix.lower() == ".jsonl" else delimited_rows(open_text(path), path)
     )
-    notes: list[str] = []
     file_names: list[str] = []
     lines_by_name: dict[str, int] = {}
     splits = bytearray()
@@ -152,7 +155,9 @@ def read_table(path: Path) -> Table:
             column.add(row[column.name], line, path)
     if not file_names:
         raise DataError(f"{path} has no rows", hint="add a line for each image below the header")
-    kept = [column for column in columns.values() if _usable(column, path, notes)]
+    left_out = {name: why for name, column in columns.items() if (why := _why_unusable(column, path))}
+    notes = [f"Column {name} was left out: {why}." for name, why in left_out.items()]
+    kept = [column for name, column in columns.items() if name not in left_out]
     if not kept:
         raise DataError(f"{path} has no attribute columns", hint=f"add columns beside {FILE_COLUMN}")
     arrays = [np.frombuffer(column.numbers, np.float32) for column in kept]
@@ -167,10 +172,11 @@ def read_table(path: Path) -> Table:
         values_NA=np.stack(arrays, axis=1),
         splits_N=np.frombuffer(bytes(splits), np.uint8) if has_split else None,
         notes=notes,
+        left_out=left_out,
     )
 
 
-def _usable(column: _Column, path: Path, notes: list[str]) -> bool:
+def _why_unusable(column: _Column, path: Path) -> str | None:
     labelled = len(column.numbers) - int(np.isnan(np.frombuffer(column.numbers, np.float32)).sum())
     if column.texts:
         line, text = column.first_text
@@ -179,12 +185,8 @@ def _usable(column: _Column, path: Path, notes: list[str]) -> bool:
                 f"{path}:{line}: {column.name} is {text!r}, not a number",
                 hint="attributes are numbers, true/false or yes/no; leave unknown values empty",
             )
-        notes.append(f"Column {column.name} was left out: it contains text, such as {text!r} in line {line}.")
-        return False
-    if not labelled:
-        notes.append(f"Column {column.name} was left out: it is empty.")
-        return False
-    return True
+        return f"it contains text, such as {text!r} in line {line}"
+    return None if labelled else "it is empty"
 
 
 def _kind(column: _Column, notes: list[str]) -> Literal["binary", "continuous"]:
@@ -197,6 +199,13 @@ def _kind(column: _Column, notes: list[str]) -> Literal["binary", "continuous"]:
         notes.append(
             f"Column {column.name} contains only {values} and was treated as continuous; "
             "write 0 and 1 for a binary attribute."
+        )
+    elif len(column.seen) <= FEW_VALUES and all(value.is_integer() for value in column.seen):
+        low, high = min(column.seen), max(column.seen)
+        notes.append(
+            f"Column {column.name} contains only {len(column.seen)} different whole numbers "
+            f"({low:.0f} to {high:.0f}) and was treated as continuous. That suits counts and grades. If one of them "
+            "means unknown, leave its cells empty; if they are categories, write a column of 0 and 1 for each."
         )
     return "continuous"
 

@@ -18,7 +18,6 @@ MOST_PROFILE_BYTES = 2**20
 _WIDE_GREY = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601, Pillow's weights for grey
 _PLAIN = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
-_STRIP = 256
 _INCH = 0.0254  # in metres
 _MOST_PER_METRE = 2**31 - 1  # the largest number of pixels that PNG can store
 
@@ -53,16 +52,6 @@ class Photo:
             alpha_HW1 = self.alpha_HW[tile][..., None].astype(np.float32) / 255
             colours_HWC = 1 - alpha_HW1 * (1 - colours_HWC)
         return in_channels(colours_HWC.transpose(2, 0, 1), channels)
-
-    def shown(self) -> Image.Image:
-        """The whole photograph as 8-bit RGB over white."""
-        if self.alpha_HW is None and self.pixels_HWC.dtype == np.uint8 and self.pixels_HWC.shape[-1] == 3:
-            return Image.fromarray(self.pixels_HWC)
-        shown_HWC = np.empty((*self.pixels_HWC.shape[:2], 3), np.uint8)
-        for top in range(0, len(shown_HWC), _STRIP):  # a large photograph as floats would fill the memory
-            rows = slice(top, top + _STRIP)
-            shown_HWC[rows] = np.rint(self.seen((rows, slice(None)), 3) * 255).transpose(1, 2, 0)
-        return Image.fromarray(shown_HWC)
 
     def with_pixels(self, pixels_HWC: np.ndarray) -> "Photo":
         """The same photograph with other pixels."""

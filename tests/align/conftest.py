@@ -46,12 +46,26 @@ def face_at() -> Callable[..., Face]:
 @pytest.fixture
 def bomb(tmp_path: Path) -> Path:
     """A PNG of 225 million black pixels in 28 kB."""
+    path = tmp_path / "bomb.png"
+    path.write_bytes(png(15_000, 15_000, 1, 0, bytes(15_000 * (1 + 15_000 // 8))))
+    return path
 
+
+@pytest.fixture
+def in_16_bits() -> Callable[[Image.Image], bytes]:
+    """Makes a PNG with 16 bits in each of three colours, which Pillow cannot write."""
+
+    def encode(picture: Image.Image) -> bytes:
+        wide = np.asarray(picture.convert("RGB")).astype(">u2") * 257
+        return png(*picture.size, 16, 2, b"".join(b"\0" + row.astype(">u2").tobytes() for row in wide))
+
+    return encode
+
+
+def png(width: int, height: int, bits: int, colour_type: int, rows: bytes) -> bytes:
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    head = struct.pack(">IIBBBBB", 15_000, 15_000, 1, 0, 0, 0, 0)
-    rows = zlib.compress(bytes(15_000 * (1 + 15_000 // 8)), 9)
-    path = tmp_path / "bomb.png"
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b""))
-    return path
+    head = struct.pack(">IIBBBBB", width, height, bits, colour_type, 0, 0, 0)
+    parts = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows, 9)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + parts

@@ -13,6 +13,7 @@ from civae_core.align.aligner import Aligner, aligner_for, lacks_aligner
 from civae_core.align.mtcnn import Face
 from civae_core.data.images import Preprocessing, decode
 from civae_core.errors import DataError, UsageError
+from civae_core.native.photo import read_native
 from civae_core.native.placement import Placement
 
 CELEBA = Preprocessing(size=32, crop=150, crop_of=178)
@@ -103,23 +104,39 @@ def test_a_photograph_without_a_face_is_told_from_one_that_is_aligned(
     assert looked.views == [] and not looked.faceless
 
 
-def test_what_cannot_be_read_in_full_size_is_left_to_the_usual_way(
-    pretend: Pretend, face_at: Callable[..., Face], tmp_path: Path
+@pytest.mark.parametrize("kind", ["CMYK", "16 bits"])
+def test_faces_are_looked_for_in_pictures_that_cannot_be_changed_in_place(
+    kind: str,
+    pretend: Pretend,
+    face_at: Callable[..., Face],
+    in_16_bits: Callable[[Image.Image], bytes],
+    group: Path,
+    tmp_path: Path,
 ) -> None:
-    Image.new("CMYK", (300, 300)).save(tmp_path / "print.jpg")
-    pretend(lambda photo: [face_at(50, 50)])
-    assert Aligner(CELEBA, "largest", only_where_needed=True).views(tmp_path / "print.jpg") == []
-    with pytest.raises(DataError, match="CMYK"):
-        Aligner(CELEBA, "largest", only_where_needed=False).views(tmp_path / "print.jpg")
+    picture, file = Image.open(group), tmp_path / "other.tif"
+    if kind == "CMYK":
+        picture.convert("CMYK").save(file)
+    else:
+        file.write_bytes(in_16_bits(picture))
+    with pytest.raises(DataError, match="cannot be changed in place"):
+        read_native(file)
+    pretend(lambda photo: [face_at(300, 100)])
+    for only_where_needed in (True, False):
+        aligner = Aligner(CELEBA, "largest", only_where_needed=only_where_needed)
+        (view,), (plain,) = aligner.views(file), aligner.views(group)
+        assert view.placement == plain.placement
+        assert np.abs(view.pixels_CHW.astype(int) - plain.pixels_CHW).max() <= 1 < np.ptp(view.pixels_CHW)
+    pretend(lambda photo: [])
+    assert Aligner(CELEBA, "largest", only_where_needed=True).look(file).faceless
 
 
+@pytest.mark.parametrize("only_where_needed", [True, False])
 def test_what_is_too_large_is_an_error_like_any_other(
-    pretend: Pretend, face_at: Callable[..., Face], bomb: Path
+    pretend: Pretend, face_at: Callable[..., Face], bomb: Path, only_where_needed: bool
 ) -> None:
     pretend(lambda photo: [face_at(50, 50)])
-    assert Aligner(CELEBA, "largest", only_where_needed=True).views(bomb) == []
     with pytest.raises(DataError, match=r"bomb\.png: .*pixels are too many"):
-        Aligner(CELEBA, "largest", only_where_needed=False).views(bomb)
+        Aligner(CELEBA, "largest", only_where_needed=only_where_needed).views(bomb)
 
 
 @pytest.mark.parametrize(

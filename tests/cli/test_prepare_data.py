@@ -82,6 +82,28 @@ def test_the_question_is_answered_in_the_report(photos: Path, tmp_path: Path) ->
     assert code == 0 and facts["question"] == {"treatment": ["Male"], "covariates": ["Age"]}
 
 
+def test_a_column_that_may_hold_categories_is_told_of(photos: Path, tmp_path: Path) -> None:
+    table = (photos / "metadata.csv").read_text().splitlines()
+    rows = [f"{line},{number % 5}" for number, line in enumerate(table[1:])]
+    (photos / "metadata.csv").write_text("\n".join([f"{table[0]},Race", *rows]) + "\n")
+    code, _, stderr = civae(photos, "--out", tmp_path / "data", "--workers", 1)
+    note = "Column Race contains only 5 different whole numbers (0 to 4) and was treated as continuous."
+    assert code == 0 and note in stderr
+    assert note in (tmp_path / "data" / "report.html").read_text()
+
+
+def test_a_question_about_a_column_of_text_is_told_why_it_was_left_out(photos: Path, tmp_path: Path) -> None:
+    table = (photos / "metadata.csv").read_text().splitlines()
+    rows = [f"{line},{'mf'[number % 2]}," for number, line in enumerate(table[1:])]
+    (photos / "metadata.csv").write_text("\n".join([f"{table[0]},Sex,Hair", *rows]) + "\n")
+    asked = (photos, "--out", tmp_path / "data", "--treatment", "Male", "--covariate")
+    code, _, stderr = civae(*asked, "Sex")
+    assert code == 2 and "column Sex was left out: it contains text, such as 'm' in line 2\n" in stderr
+    assert "0 and 1" in stderr.partition("\n\nhint: ")[2]
+    code, _, stderr = civae(*asked, "Hair")
+    assert code == 2 and "--covariate Hair: column Hair was left out: it is empty\n" in stderr
+
+
 def test_bad_images(photos: Path, tmp_path: Path) -> None:
     jpeg = photos / "3.jpg"
     jpeg.write_bytes(jpeg.read_bytes()[:-100])

@@ -255,6 +255,39 @@ def test_too_many_bad_images_fail_and_repaired_ones_are_read_again(
     assert len(data) == 300 and data.images(torch.tensor([3, 200]))[:, 0, 0, 0].tolist() == [3, 200]
 
 
+@pytest.mark.parametrize("shard_bytes", [2**30, 64 * 16 * 2])
+def test_more_bad_images_allowed_later_keep_the_work_done(
+    counting_source: MakeSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shard_bytes: int
+) -> None:
+    monkeypatch.setattr(pack, "SHARD_BYTES", shard_bytes)
+    source, out = counting_source(300, bad=(3, 70, 200)), tmp_path / "out"
+    with pytest.raises(DataError, match=r"at least 3 of 300") as caught:
+        run(source, out, MaxBad.parse("2"))
+    assert "keeps the work done so far" in (caught.value.hint or "")
+    reads(tmp_path)
+    with pytest.raises(DataError, match=r"at least 3 of 300"):
+        run(source, out, MaxBad.parse("2"))
+    alone = ["3 4", "70 71", "200 201"]
+    assert reads(tmp_path) == alone, "they may have been repaired"
+    data = run(source, out, MaxBad.parse("3")).data
+    assert reads(tmp_path) == [*alone, "256 300"]
+    assert data.fingerprint == run(source, tmp_path / "whole", MaxBad.parse("3")).data.fingerprint
+
+
+def test_a_process_killed_while_it_dropped_repaired_chunks_is_recovered_from(
+    counting_source: MakeSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pack, "SHARD_BYTES", 64 * 16 * 2)
+    out = tmp_path / "out"
+    with pytest.raises(DataError):
+        run(counting_source(300, bad=(3, 200)), out, MaxBad.parse("1"))
+    assert (out / "images-00000.safetensors").exists()
+    (out / PARTIAL / "chunk-00000.json").unlink()
+    data = run(counting_source(300), out).data
+    assert data.fingerprint == run(counting_source(300), tmp_path / "whole").data.fingerprint
+    data.verify()
+
+
 def test_no_good_image_at_all_fails(counting_source: MakeSource, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="none of the 5 images can be used"):
         run(counting_source(5, bad=tuple(range(5))), tmp_path / "out", MaxBad.parse("100%"))

@@ -10,7 +10,7 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import IFDRational, ImageFileDirectory_v2
 
-from civae_core.data.images import Preprocessing, decode, load_photo
+from civae_core.data.images import Preprocessing, decode, load_photo, whole_picture
 from civae_core.errors import DataError
 
 
@@ -86,8 +86,11 @@ def test_every_exif_orientation_is_undone(orientation: int, form: str) -> None:
         stored = stored.transpose(step)
     exif = Image.Exif()
     exif[0x0112] = orientation
-    y_CHW = decode(encoded(stored, form, exif=exif), Preprocessing(40))
-    np.testing.assert_array_equal(y_CHW, decode(encoded(upright), Preprocessing(40)))
+    data = encoded(stored, form, exif=exif)
+    np.testing.assert_array_equal(
+        decode(data, Preprocessing(40)), decode(encoded(upright), Preprocessing(40))
+    )
+    np.testing.assert_array_equal(np.asarray(whole_picture(data)), np.asarray(upright))
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
@@ -137,10 +140,14 @@ def test_colour_modes_come_out_as_grey_or_rgb(mode: str, channels: int) -> None:
     y_CHW = decode(data, Preprocessing(8, channels=channels))
     assert y_CHW.shape == (channels, 8, 8) and y_CHW.dtype == np.uint8
     assert mode == "1" or abs(y_CHW.astype(int) - 200).max() <= 2
+    whole = whole_picture(data)
+    assert whole.mode == "RGB" and (mode == "1" or abs(np.asarray(whole).astype(int) - 200).max() <= 2)
 
 
 def test_transparent_parts_become_white() -> None:
-    assert decode(encoded(Image.new("RGBA", (8, 8), (255, 0, 0, 0))), Preprocessing(8)).min() == 255
+    data = encoded(Image.new("RGBA", (8, 8), (255, 0, 0, 0)))
+    assert decode(data, Preprocessing(8)).min() == 255
+    assert whole_picture(data).getextrema() == ((255, 255),) * 3
 
 
 def test_truncated_text_empty_and_missing_files_are_named(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Attribute tables: the three formats, the kinds of columns, and errors with file and line."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -72,11 +73,39 @@ def test_text_and_empty_columns_are_left_out_with_a_note(tmp_path: Path) -> None
     assert table.names == ("a",)
     assert any("who" in note and "'Ann'" in note and "line 2" in note for note in table.notes)
     assert any("gone" in note and "empty" in note for note in table.notes)
+    assert table.left_out == {"who": "it contains text, such as 'Ann' in line 2", "gone": "it is empty"}
 
 
 def test_two_odd_values_stay_numbers_with_a_note(tmp_path: Path) -> None:
     table = read_table(write(tmp_path, "file_name,a\n1.jpg,1\n2.jpg,2\n"))
     assert table.kinds == ("continuous",) and any("1 and 2" in note for note in table.notes)
+
+
+@pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl"])
+def test_what_may_be_categories_stays_numbers_with_a_note(tmp_path: Path, name: str) -> None:
+    columns: dict[str, list[float]] = {
+        "old": [-1, 0, 1],
+        "race": [0, 1, 2, 3, 4],
+        "decade": list(range(10)),
+        "age": list(range(20, 31)),
+        "share": [0, 0.5, 1],
+        "male": [0, 1],
+    }
+    rows = [{c: values[n % len(values)] for c, values in columns.items()} for n in range(30)]
+    lines = {
+        "metadata.csv": [
+            f"file_name,{','.join(columns)}",
+            *(f"{n}.jpg,{','.join(map(str, row.values()))}" for n, row in enumerate(rows)),
+        ],
+        "metadata.jsonl": [json.dumps({"file_name": f"{n}.jpg"} | row) for n, row in enumerate(rows)],
+    }
+    table = read_table(write(tmp_path, "\n".join(lines[name]) + "\n", name))
+    assert table.kinds == ("continuous",) * 5 + ("binary",)
+    assert [note.partition(" and was treated as continuous")[0] for note in table.notes] == [
+        "Column old contains only 3 different whole numbers (-1 to 1)",
+        "Column race contains only 5 different whole numbers (0 to 4)",
+        "Column decade contains only 10 different whole numbers (0 to 9)",
+    ]
 
 
 @pytest.mark.parametrize(

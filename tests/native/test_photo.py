@@ -3,7 +3,6 @@
 import io
 import math
 import struct
-import tracemalloc
 import warnings
 import zlib
 from pathlib import Path
@@ -206,17 +205,3 @@ def test_damage_that_a_decoder_gets_over_is_not_spoken_of() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert np.array_equal(read_native(buffer.getvalue()).pixels_HWC, COLOUR)
-
-
-@pytest.mark.parametrize("channels", [1, 4])
-def test_a_large_photograph_is_shown_within_little_more_than_its_size(channels: int) -> None:
-    values = np.random.default_rng(0).integers(0, 256, (3000, 500, channels), dtype=np.uint8)
-    photo = Photo(values) if channels == 1 else Photo(values[..., :3], values[..., 3])
-    tracemalloc.start()
-    try:
-        shown_HWC = np.asarray(photo.shown())
-        assert tracemalloc.get_traced_memory()[1] < 4 * shown_HWC.nbytes
-    finally:
-        tracemalloc.stop()
-    seen_HWC = photo.seen((slice(None), slice(None)), 3).transpose(1, 2, 0)
-    assert np.array_equal(shown_HWC, np.rint(seen_HWC * 255).astype(np.uint8))
