@@ -18,6 +18,7 @@ from civae_cli.options import (
     ScorerImagesOption,
     ScorerOption,
     VerboseFlag,
+    within_63_bits,
 )
 from civae_cli.roles import CovariateOption, DescendantOption, TreatmentOption, stated_roles
 from civae_cli.terminal import Terminal, terminal
@@ -91,7 +92,10 @@ def evaluate(
     ] = None,
     limit: LimitOption = None,
     seed: Annotated[
-        int, typer.Option("--seed", help="Seed of the bootstrap and of the posterior draws.")
+        int,
+        typer.Option(
+            "--seed", callback=within_63_bits, help="Seed of the bootstrap and of the posterior draws."
+        ),
     ] = 0,
     scorer: ScorerOption = "auto",
     scorer_images: ScorerImagesOption = None,
@@ -110,6 +114,9 @@ def evaluate(
 ) -> None:
     """Score models, or the images of other programs, on held-out data, against the truth where it is known.
 
+    A treatment without a known truth is flipped or, if it is continuous, set to a high and then a low value (the 90 %
+    and the 10 % quantile in training).
+
     Writes report.html and evaluation.json into the run; with --report, writes that page, and evaluation.json beside
     it. Copying the input is always one of the methods. Runs that differ only in their seed are summarised as one
     method.
@@ -127,6 +134,7 @@ def evaluate(
     from civae_core.evaluation.foreign import open_foreign
     from civae_core.evaluation.instruments import choose_instruments
     from civae_core.evaluation.output import prepare_output, report_folder, write_evaluation
+    from civae_core.evaluation.question import ask_split
     from civae_core.evaluation.table import evaluation_tables
     from civae_core.model.stored import load_model
     from civae_core.overfitting import warn_if_overfit
@@ -153,6 +161,8 @@ def evaluate(
         roles = stated_roles(prepared, config, treatment, covariate, descendant)
     if not roles.treatments:
         raise UsageError("no treatment is named", hint="name it with --treatment, or with --config")
+    if images is None:
+        ask_split(prepared, roles, split or "test", limit, warn=False)  # rejects before a scorer is trained
     if questions is not None:
         _write_questions(voice, questions, prepared, roles, split, limit)
         return

@@ -7,10 +7,28 @@ import typer
 
 from civae_cli.completion import complete_input_value, complete_model, complete_treatment_value
 from civae_cli.help import ASKING
+from civae_core.errors import UsageError
 
 ROLES, SETTINGS = "Roles of attributes", "Config"
 JUDGING, COMPUTING, TELLING = "Judging", "Computing", "What is printed"
 """Headings of --help for options that several commands share."""
+
+LARGEST_SEED = 2**63 - 1
+"""The largest `train.seed`."""
+
+
+def within_63_bits(seed: int) -> int:
+    """Reject a --seed that a generator could not take, before the work and not after it.
+
+    Raises:
+        UsageError: the seed, or its negative, is larger than LARGEST_SEED.
+    """
+    if abs(seed) > LARGEST_SEED:
+        raise UsageError(
+            f"--seed {seed}: has more than 63 bits", hint=f"use a number up to {LARGEST_SEED}, such as 0"
+        )
+    return seed
+
 
 JsonFlag = Annotated[
     bool,

@@ -13,6 +13,7 @@ from civae_cli.options import (
     JsonFlag,
     QuietFlag,
     VerboseFlag,
+    within_63_bits,
 )
 from civae_cli.roles import DescendantOption, TreatmentOption, stated_roles
 from civae_cli.terminal import terminal
@@ -32,7 +33,9 @@ def train_scorer(
     treatment: TreatmentOption = None,
     descendant: DescendantOption = None,
     images: ImagesToLearnOption = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of weights, order and augmentation.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, callback=within_63_bits, help="Seed of weights, order and augmentation.")
+    ] = 0,
     on: Annotated[
         list[Path] | None,
         typer.Option(

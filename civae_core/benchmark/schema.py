@@ -34,7 +34,7 @@ class BenchmarkFile(Section):
     """The training config that all methods share, as for `civae train`, or the name of a file that holds it."""
     faces: FacesConfig | None = None
     """Faces to make; if left out, the data are those at base.data.path."""
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = None
+    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**63)]], Field(min_length=1)] | None = None
     """Training seeds, one run each; if left out, base.train.seed."""
     methods: dict[str, dict[str, Any]] | None = None
     """Changes to the base, by method name; if left out, ours and all baselines."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from civae_core.attributes import AttributeRoles
 from civae_core.data.prepared import PreparedData
-from civae_core.data.splits import Split
+from civae_core.data.splits import SPLITS, Split
 from civae_core.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -58,6 +58,11 @@ def labelled_rows(
     if missing and warn:
         log.warning("%s: %d images of the %s split lack a label and are left out", data.path, missing, split)
     return found[known_N]
+
+
+def labelled_splits(data: PreparedData, roles: AttributeRoles) -> list[Split]:
+    """The splits in which some row has all treatments and covariates known."""
+    return [split for split in SPLITS if not _all_rows(data, roles, split)[1].any(dim=1).all()]
 
 
 def partly_labelled_rows(data: PreparedData, roles: AttributeRoles, split: Split) -> LabelledRows:

@@ -3,8 +3,8 @@
 Images are resampled, not pixels: an interval says how far the number would move with other test images of the same
 kind. It does not cover the variation between training seeds.
 
-Shares have score intervals instead. If all of 500 images show something, every resample shows it too, and the
-bootstrap would report a share of 1 with certainty.
+A single image has no interval, because it says nothing about others. Shares have score intervals instead. If all of
+500 images show something, every resample shows it too, and the bootstrap would report a share of 1 with certainty.
 """
 
 import math
@@ -23,22 +23,23 @@ _INDICES_AT_ONCE = 100_000
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with the bounds of its interval; `mean` is the estimate without resampling."""
+    """An estimate with the bounds of its interval, if it has one; `mean` is the estimate without resampling."""
 
     mean: float
-    lo: float
-    hi: float
+    lo: float | None = None
+    hi: float | None = None
 
     def to_dict(self) -> dict[str, float]:
-        return asdict(self)
+        """{"mean", "lo", "hi"}; bounds that are not known are absent."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
 
     def map(self, function: Callable[[float], float]) -> "Interval":
         """The interval of an increasing function of the estimate, such as a square root."""
-        return Interval(function(self.mean), function(self.lo), function(self.hi))
+        return Interval(**{key: function(value) for key, value in self.to_dict().items()})
 
 
 def bootstrap_mean(values_N: Tensor, *, seed: int = 0) -> Interval:
-    """The mean of values [N] with its interval.
+    """The mean of values [N] with its interval, which a single value does not have.
 
     Raises:
         ValueError: there are no values, or some are not finite.
@@ -47,7 +48,7 @@ def bootstrap_mean(values_N: Tensor, *, seed: int = 0) -> Interval:
 
 
 def bootstrap_ratio(numerator_N: Tensor, denominator_N: Tensor, *, seed: int = 0) -> Interval:
-    """Σ numerator / Σ denominator over images [N], with its interval.
+    """Σ numerator / Σ denominator over images [N], with its interval, which a single image does not have.
 
     Args:
         numerator_N: one finite term per image.
@@ -64,6 +65,9 @@ def bootstrap_ratio(numerator_N: Tensor, denominator_N: Tensor, *, seed: int = 0
     sums_2 = terms_N2.sum(0)
     if float(sums_2[1]) <= 0.0:
         raise ValueError("a ratio of sums needs a positive denominator")
+    ratio = float(sums_2[0] / sums_2[1])
+    if count == 1:
+        return Interval(ratio)
     generator = torch.Generator().manual_seed(seed)
     chunk = max(1, _INDICES_AT_ONCE // count)
     ratios = []
@@ -76,7 +80,7 @@ def bootstrap_ratio(numerator_N: Tensor, denominator_N: Tensor, *, seed: int = 0
     ratio_R = ratio_R[ratio_R.isfinite()]
     tail = (1.0 - LEVEL) / 2.0
     lo, hi = ratio_R.quantile(torch.tensor([tail, 1.0 - tail], dtype=torch.float64)).tolist()
-    return Interval(float(sums_2[0] / sums_2[1]), lo, hi)
+    return Interval(ratio, lo, hi)
 
 
 def share_interval(is_so_N: Tensor) -> Interval:

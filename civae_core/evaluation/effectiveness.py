@@ -74,7 +74,8 @@ class EffectivenessTally:
     def per_image(self) -> dict[str, Tensor]:
         """`effective` [N]: 1 where the scorer sees as intended all binary treatments that the question changes, or 0.
 
-        The value is meaningless for an image in which nothing changes.
+        It is NaN where one of them is set to a dose between 0 and 1, for which there is no right answer, and
+        meaningless for an image in which nothing changes.
         """
         judged = [
             place
@@ -84,7 +85,10 @@ class EffectivenessTally:
         if not judged:
             return {}
         right_NT = (self._all("seen") > 0) == (self._all("intended") > 0.5)
-        return {"effective": right_NT[:, judged].all(dim=1).double()}
+        effective_N = right_NT[:, judged].all(dim=1).double()
+        for place in judged:
+            effective_N[self._all("changed")[:, place] & ~self._judged(place)] = torch.nan
+        return {"effective": effective_N}
 
     def summary(self, seed: int) -> dict[str, Any]:
         entries = {"effectiveness": self._scores("seen", seed)}

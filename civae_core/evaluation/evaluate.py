@@ -22,7 +22,7 @@ from civae_core.evaluation.instruments import Instruments
 from civae_core.evaluation.methods import CopyInput, TrainedModel, TrueCounterfactual
 from civae_core.evaluation.model_scores import model_scores, reconstruction_quality
 from civae_core.evaluation.naming import name_methods
-from civae_core.evaluation.question import Question, ask
+from civae_core.evaluation.question import Question, ask_split
 from civae_core.evaluation.scores import counterfactual_scores
 from civae_core.evaluation.seeds import summarise
 from civae_core.evaluation.sheets import answer_sheets
@@ -58,8 +58,9 @@ def evaluate(
 
     Where the data knows the truth under interventions on the models' treatments, counterfactuals are compared with
     it, on the images that have it: `methods` has the scores of the first such intervention, `other_interventions`
-    those of the others. Otherwise the first treatment is changed, and the instruments alone judge the result. `n`
-    counts the images that are asked about: those whose treatment the intervention changes.
+    those of the others. Treatments that none of these sets are then changed in turn, each alone, and the instruments
+    alone judge the result (`values_to_ask`). `n` counts the images that are asked about: those whose treatment the
+    intervention changes.
 
     Args:
         models: the first is the one in question, and the others are compared with it; runs that differ only in their
@@ -78,7 +79,7 @@ def evaluate(
     roles = models[0].card.roles
     methods = require_comparable(models, data)
     return evaluate_questions(
-        ask(data, roles, labelled_rows(data, roles, split), limit),
+        ask_split(data, roles, split, limit),
         methods,
         data,
         roles,

@@ -186,7 +186,7 @@ def foreign_questions(foreign: ForeignImages, data: PreparedData, roles: Attribu
     found = []
     for kept_N, truth in by_known_truth(data, [a.name for a in roles.treatments], rows_N, t_new_NT):
         asked_N = kept_N & changed_N
-        do = _described(roles, t_NT[asked_N], t_new_NT[asked_N], foreign.treatments)
+        do = _described(roles, t_NT[asked_N], t_new_NT[asked_N])
         rows = LabelledRows(rows_N[kept_N], x_NX[kept_N], t_NT[kept_N])
         found.append(about_changed(rows, t_new_NT[kept_N], do, truth))
     questions = [question for question in found if question is not None]
@@ -336,19 +336,21 @@ def _intended(foreign: ForeignImages, data: PreparedData, roles: AttributeRoles)
     return t_new_NT
 
 
-def _described(
-    roles: AttributeRoles, t_NT: Tensor, t_new_NT: Tensor, asked: Sequence[str]
-) -> dict[str, float | str]:
-    """The intervention on each treatment in short: `flip`, the value that all share, or `as listed`."""
+def _described(roles: AttributeRoles, t_NT: Tensor, t_new_NT: Tensor) -> dict[str, float | str]:
+    """The intervention on each treatment in short: `flip`, the value that all share, or `as listed`.
+
+    A treatment that keeps its factual value in every row is not intervened on, even if the table has a column for it.
+    """
     do: dict[str, float | str] = {}
     for column, attribute in enumerate(roles.treatments):
-        if attribute.name in asked:
-            old_N, new_N = t_NT[:, column], t_new_NT[:, column]
-            if len(new_N.unique()) == 1:
-                do[attribute.name] = float(new_N[0])
-            else:
-                flipped = attribute.kind == "binary" and bool((new_N == 1 - old_N).all())
-                do[attribute.name] = "flip" if flipped else "as listed"
+        old_N, new_N = t_NT[:, column], t_new_NT[:, column]
+        if torch.equal(old_N, new_N):
+            continue
+        if len(new_N.unique()) == 1:
+            do[attribute.name] = float(new_N[0])
+        else:
+            flipped = attribute.kind == "binary" and bool((new_N == 1 - old_N).all())
+            do[attribute.name] = "flip" if flipped else "as listed"
     return do
 
 

@@ -14,8 +14,8 @@ from torch import Tensor
 BLOCKS = 10
 MOST_BYTES = 64 * 2**20
 """Limit for one set of sums; larger ones are not split into blocks, and have no intervals."""
-_STUDENT = 2.2622
-"""97.5 % quantile of Student's t with BLOCKS − 1 degrees of freedom."""
+_STUDENT = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622)
+"""97.5 % quantiles of Student's t with 1, 2, … BLOCKS − 1 degrees of freedom."""
 
 
 class GroupMeans:
@@ -92,6 +92,8 @@ class MeanErrors:
     error_G: Tensor
     without_KG: Tensor | None
     """The same with one block of subjects left out at a time; None for means that were not kept by blocks."""
+    held_KG: Tensor
+    """Which blocks hold subjects of which groups, bool."""
     chance_G: Tensor | None = None
     """The error to expect by chance with so few subjects if the estimate is right on average; see `of`."""
 
@@ -107,15 +109,17 @@ class MeanErrors:
         return cls(
             _relative(estimate.mean_GCHW, truth.mean_GCHW),
             _relative(estimate.without_KGCHW, truth.without_KGCHW) if blocks > 1 else None,
+            truth.count_KG > 0,
             None if apart_N is None else _chance(estimate, truth, apart_N),
         )
 
     def mean(self, groups: Sequence[int]) -> dict[str, float]:
         """The mean of some groups' errors, with its 95 % interval over subjects, {"mean", "lo", "hi"}.
 
-        The interval is absent where one block holds a whole group, so that it cannot be computed. Where chance is
-        known, there are also `chance` and `corrected`, the mean of √max(0, error² − chance²): chance adds to the
-        square of an error, and the interval is too high by as much as the error.
+        The interval is absent where one block holds a whole group, so that it cannot be computed. Blocks that hold
+        none of the subjects, of whom there may be fewer than blocks, do not count. Where chance is known, there are
+        also `chance` and `corrected`, the mean of √max(0, error² − chance²): chance adds to the square of an error,
+        and the interval is too high by as much as the error.
         """
         found = {"mean": float(self.error_G[groups].mean())}
         if self.chance_G is not None and bool(self.chance_G[groups].isfinite().all()):
@@ -124,12 +128,13 @@ class MeanErrors:
             found["corrected"] = float((error_G.square() - chance_G.square()).clamp(min=0).sqrt().mean())
         if self.without_KG is None:
             return found
-        without_K = self.without_KG[:, groups].mean(dim=1)
+        held_K = self.held_KG[:, groups].any(dim=1)
+        without_K = self.without_KG[held_K][:, groups].mean(dim=1)
         if not bool(without_K.isfinite().all()):
             return found
-        blocks = len(without_K)
-        spread = ((blocks - 1) * (without_K - without_K.mean()).square().mean()).sqrt()
-        reach = _STUDENT * float(spread)
+        freedom = len(without_K) - 1
+        spread = (freedom * (without_K - without_K.mean()).square().mean()).sqrt()
+        reach = _STUDENT[freedom - 1] * float(spread)
         return found | {"lo": max(0.0, found["mean"] - reach), "hi": found["mean"] + reach}
 
     def known(self, groups: Sequence[int]) -> list[int]:

@@ -1,9 +1,6 @@
 """Leak: how far an intervention moves the scorer's view of attributes that it should leave alone.
 
-All shifts are those of *raising* the first treatment that changes (`Asked.direction_B`); otherwise flips in opposite
-directions would cancel out. Both images of a shift have the same noise level: at τ = 1 the counterfactual is compared
-with the input, which is what a null intervention returns there; at τ = 0 the mean image is compared with the
-reconstruction. A blurred image is never compared with a sharp one. Images in which no treatment changes are left out.
+`shifts.py` says what counts as a shift. Images in which no treatment changes are left out.
 """
 
 from collections.abc import Collection, Sequence
@@ -16,6 +13,7 @@ from civae_core.attributes import Attribute, AttributeRoles
 from civae_core.evaluation.asked import Answer, Asked, Seen
 from civae_core.evaluation.bootstrap import bootstrap_mean, share_change_interval
 from civae_core.evaluation.kept import KeptRows
+from civae_core.evaluation.shifts import Shifts, learned
 from civae_core.ranking import auc
 from civae_core.yardstick import Yardstick
 
@@ -26,15 +24,14 @@ READABLE_AUC = 0.7
 def watched(roles: AttributeRoles, yardstick: Yardstick, do: Collection[str]) -> list[Attribute]:
     """Attributes that should stay as they are and that the scorer knows.
 
-    These are covariates, held-out attributes and the treatments that the intervention leaves alone, not descendants.
+    These are covariates, held-out attributes and the treatments that the intervention leaves alone. Descendants may
+    move: `DescendantTally` reports them.
 
     Args:
         do: names of the treatments that the question sets.
     """
-    learned = {attribute.name for attribute in yardstick.attributes}
     untouched = tuple(attribute for attribute in roles.treatments if attribute.name not in do)
-    candidates = roles.covariates + roles.held_out + untouched
-    return [attribute for attribute in candidates if attribute.name in learned]
+    return learned(roles.covariates + roles.held_out + untouched, yardstick)
 
 
 class LeakTally:
@@ -70,38 +67,17 @@ class LeakTally:
             labels_NA: their factual labels, one row for each row of the prepared data, NaN where missing.
         """
         self._attributes = list(attributes)
-        self._columns = [yardstick.index(attribute.name) for attribute in attributes]
         self._labels_NA = labels_NA
-        self._kept: dict[str, KeptRows] = {}
-        self._against_truth = True
+        self._shifts = Shifts(yardstick, attributes)
+        self._label = KeptRows()
 
     def add(self, asked: Asked, answer: Answer, seen: Seen | None) -> None:
         """
         Raises:
             ValueError: there is no reading by a scorer.
         """
-        if seen is None or asked.seen is None:
-            raise ValueError("leak needs a scorer")
-        before_BA = asked.seen.outputs_BA[:, self._columns]
-        after_BA = seen.with_noise.outputs_BA[:, self._columns]
-        sign_B1 = asked.direction_B.to(before_BA)[:, None]
-        kept = {
-            "sign": sign_B1,
-            "label": self._labels_NA[asked.rows_B.cpu()],
-            "before": before_BA,
-            "after": after_BA,
-            "shift": sign_B1 * (after_BA - before_BA),
-        }
-        if asked.seen_truth is not None:
-            truth_BA = asked.seen_truth.outputs_BA[:, self._columns]
-            kept |= {"truth": truth_BA, "true_shift": sign_B1 * (truth_BA - before_BA)}
-        else:
-            self._against_truth = False
-        if seen.mean is not None and seen.reconstruction is not None:
-            moved_BA = seen.mean.outputs_BA - seen.reconstruction.outputs_BA
-            kept["mean_shift"] = sign_B1 * moved_BA[:, self._columns]
-        for name, values_BA in kept.items():
-            self._kept.setdefault(name, KeptRows()).add(values_BA)
+        self._shifts.add(asked, seen)
+        self._label.add(self._labels_NA[asked.rows_B.cpu()])
 
     def per_image(self) -> dict[str, Tensor]:
         """`leak.<attribute>` [N] in standard deviations, for those that can be the worst; 0 where nothing changes."""
@@ -111,46 +87,33 @@ class LeakTally:
         return {f"leak.{self._attributes[column].name}": leak_NA[:, column] for column in self._readable()}
 
     def summary(self, seed: int) -> dict[str, Any]:
-        changed_N = self._changed()
+        changed_N = self._shifts.changed_N
         if not self._attributes or not changed_N.any():
             return {}
         leak_MA, spread_A, readable = self._leak("shift")[changed_N], self._spread(), self._readable()
         entries: dict[str, Any] = {
-            "leak_reference": "truth" if self._against_truth else "input",
-            "leak": self._means(leak_MA, seed),
-            "shift": self._means(self._all("shift")[changed_N], seed),
-            "leak_standardised": self._means(leak_MA / spread_A, seed),
+            "leak_reference": "truth" if self._shifts.know_truth else "input",
+            "leak": self._shifts.means(leak_MA, seed),
+            "shift": self._shifts.means(self._shifts["shift"][changed_N], seed),
+            "leak_standardised": self._shifts.means(leak_MA / spread_A, seed),
             "leak_auc": self._auc_changes(changed_N),
             "leak_accuracy": self._accuracy_changes(changed_N),
             "worst_leak": self._worst(leak_MA / spread_A, readable, seed),
         }
-        if "mean_shift" in self._kept:
+        if "mean_shift" in self._shifts:
             mean_leak_MA = self._leak("mean_shift")[changed_N]
-            entries["leak_mean_image"] = self._means(mean_leak_MA, seed)
+            entries["leak_mean_image"] = self._shifts.means(mean_leak_MA, seed)
             entries["worst_leak_mean_image"] = self._worst(mean_leak_MA / spread_A, readable, seed)
         return {key: entry for key, entry in entries.items() if entry}
 
-    def _all(self, name: str) -> Tensor:
-        return self._kept[name].all.double()
-
-    def _changed(self) -> Tensor:
-        """Bool [N]: images in which a treatment changes."""
-        return self._all("sign")[:, 0] != 0
-
     def _leak(self, name: str) -> Tensor:
-        shift_NA = self._all(name)
-        return shift_NA - self._all("true_shift") if self._against_truth else shift_NA
+        shift_NA = self._shifts[name]
+        return shift_NA - self._shifts["true_shift"] if self._shifts.know_truth else shift_NA
 
     def _spread(self) -> Tensor:
         """Standard deviation [A] of the scorer's outputs over the inputs; 1 for an output that never varies."""
-        spread_A = self._all("before").std(dim=0, correction=0)
+        spread_A = self._shifts["before"].std(dim=0, correction=0)
         return torch.where(spread_A > 0, spread_A, torch.ones_like(spread_A))
-
-    def _means(self, values_MA: Tensor, seed: int) -> dict[str, dict[str, float]]:
-        return {
-            attribute.name: bootstrap_mean(values_MA[:, column], seed=seed).to_dict()
-            for column, attribute in enumerate(self._attributes)
-        }
 
     def _worst(self, leak_MA: Tensor, readable: Sequence[int], seed: int) -> dict[str, Any]:
         if not readable:
@@ -171,12 +134,12 @@ class LeakTally:
     def _accuracy_changes(self, changed_N: Tensor) -> dict[str, dict[str, float]]:
         changes = {}
         for column, name in self._binary():
-            label_N = self._all("label")[:, column]
+            label_N = self._label.all[:, column]
             known_N = changed_N & label_N.isfinite()
             if known_N.any():
                 meant_M = label_N[known_N] > 0.5
                 after_M, before_M = (
-                    ((self._all(source)[known_N, column] > 0) == meant_M).double()
+                    ((self._shifts[source][known_N, column] > 0) == meant_M).double()
                     for source in ("after", self._reference)
                 )
                 changes[name] = share_change_interval(after_M - before_M).to_dict()
@@ -184,20 +147,20 @@ class LeakTally:
 
     @property
     def _reference(self) -> str:
-        return "truth" if self._against_truth else "before"
+        return "truth" if self._shifts.know_truth else "before"
 
     def _binary(self) -> list[tuple[int, str]]:
         return [(column, a.name) for column, a in enumerate(self._attributes) if a.kind == "binary"]
 
     def _readable(self) -> list[int]:
         """Columns of the attributes that the scorer can read in the inputs."""
-        everyone_N = torch.ones(len(self._all("sign")), dtype=torch.bool)
+        everyone_N = torch.ones(len(self._label), dtype=torch.bool)
         found = {c: self._auc("before", c, everyone_N) for c in range(len(self._attributes))}
         return [column for column, value in found.items() if value is not None and value >= READABLE_AUC]
 
     def _auc(self, name: str, column: int, among_N: Tensor) -> float | None:
         """AUC of some images' outputs for their factual labels, or for the upper half of a continuous attribute."""
-        label_N = self._all("label")[:, column]
+        label_N = self._label.all[:, column]
         known_N = among_N & label_N.isfinite()
         label_M = label_N[known_N]
         if not len(label_M):
@@ -206,4 +169,4 @@ class LeakTally:
         positive_M = label_M > (0.5 if binary else label_M.median())
         if not positive_M.any() or positive_M.all():
             return None
-        return auc(self._all(name)[known_N, column], positive_M.double())
+        return auc(self._shifts[name][known_N, column], positive_M.double())

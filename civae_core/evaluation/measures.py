@@ -13,8 +13,13 @@ import yaml
 
 from civae_core.evaluation.values import Value, as_value, at_path
 
-Better = Literal["lower", "higher", "nearer 0"]
-ARROWS: dict[Better, str] = {"lower": "↓", "higher": "↑", "nearer 0": "→0"}
+Better = Literal["lower", "higher", "nearer 0", "nearer the truth"]
+ARROWS: dict[Better, str] = {
+    "lower": "↓",
+    "higher": "↑",
+    "nearer 0": "→0",
+    "nearer the truth": "→truth",
+}
 
 NOT_COMPETING = ("copy", "truth")
 """Methods that are never marked as best: trivially perfect at what they do not attempt, or given the answer."""
@@ -82,13 +87,16 @@ def measures_present(methods: Mapping[str, Mapping[str, Any]]) -> list[Measure]:
 
 
 def best_methods(methods: Mapping[str, Mapping[str, Any]], measure: Measure) -> set[str]:
-    """The competing methods with the best mean; empty if fewer than two compete."""
+    """The competing methods with the best mean; empty if fewer than two compete, or if the truth is not known."""
     values = {name: measure.value(entry) for name, entry in methods.items() if name not in NOT_COMPETING}
     means = {name: value.mean for name, value in values.items() if value is not None}
     if len(means) < 2:
         return set()
-    if measure.better == "nearer 0":
-        means = {name: abs(mean) for name, mean in means.items()}
+    if measure.better in ("nearer 0", "nearer the truth"):
+        aim = Value(0.0) if measure.better == "nearer 0" else measure.value(methods.get("truth", {}))
+        if aim is None:
+            return set()
+        means = {name: abs(mean - aim.mean) for name, mean in means.items()}
     best = max(means.values()) if measure.better == "higher" else min(means.values())
     return {name for name, mean in means.items() if mean == best}
 

@@ -1,16 +1,18 @@
 """The questions of an evaluation: interventions, with the true answers where the data knows them."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from civae_core.assignments import Intervention, do_text
-from civae_core.attributes import AttributeRoles
+from civae_core.assignments import Intervention, Value, do_text
+from civae_core.attributes import Attribute, AttributeRoles
 from civae_core.counterfactual import act
 from civae_core.data import PreparedData, Truth
-from civae_core.data.labelled import LabelledRows, evenly_spread
+from civae_core.data.labelled import LabelledRows, evenly_spread, labelled_rows, labelled_splits
+from civae_core.data.splits import Split
 from civae_core.errors import DataError
 from civae_core.evaluation.asked import Asked
 from civae_core.yardstick import Yardstick
@@ -81,13 +83,40 @@ class Question:
         )
 
 
+def ask_split(
+    data: PreparedData, roles: AttributeRoles, split: Split, limit: int | None = None, *, warn: bool = True
+) -> list[Question]:
+    """`ask` about the rows of a split that are labelled; with `warn`, log how many were left out.
+
+    Raises:
+        DataError: no row of the split is labelled, or as in `ask`.
+    """
+    try:
+        chosen = labelled_rows(data, roles, split, warn=warn)
+    except DataError as error:
+        raise DataError(error.message, hint=_other_split(data, roles) or error.hint) from error
+    return ask(data, roles, chosen, limit)
+
+
+def _other_split(data: PreparedData, roles: AttributeRoles) -> str | None:
+    """A hint at a split that can be scored; None if there is none."""
+    known = labelled_splits(data, roles)
+    held_out = next((split for split in ("test", "valid") if split in known), None)
+    if held_out:
+        return f"score another split, with --split {held_out}"
+    if known:
+        return "--split train scores images that models learn from; better prepare the data with a test split"
+    return None
+
+
 def ask(
     data: PreparedData, roles: AttributeRoles, chosen: LabelledRows, limit: int | None = None
 ) -> list[Question]:
-    """Each intervention on the treatments whose truth the data knows, on the rows that have it, in the data's order.
+    """Each intervention whose truth the data knows, then each treatment that none of these sets, without a truth.
 
-    Only subjects whose treatment changes are asked about, and an intervention that changes nobody's is not asked. If
-    no question is left, the first treatment is flipped (a continuous one: set to its largest value in training).
+    The former are those on the treatments alone, in the data's order, on the rows that have the truth. The latter
+    set one treatment in turn, in the order of the roles, to each of `values_to_ask`. Only subjects whose treatment
+    changes are asked about, and an intervention that changes nobody's is not asked.
 
     Args:
         chosen: labelled rows of a split.
@@ -106,18 +135,50 @@ def ask(
             known = KnownTruth(truth, places_N[kept_N])
             t_new_NT = truth.table_MA[known.places_N][:, columns]
             found.append(about_changed(chosen[kept_N], t_new_NT, truth.do, known, limit))
+    covered = {name for question in found if question is not None for name in question.do}
+    others: list[Intervention] = [
+        {a.name: value} for a in roles.treatments if a.name not in covered for value in values_to_ask(a, data)
+    ]
+    for do in others:
+        t_new_NT = act(chosen.t_NT, do, roles.treatments)
+        found.append(about_changed(chosen, t_new_NT, do, None, limit))
     questions = [question for question in found if question is not None]
-    if questions:
-        return questions
-    first = roles.treatments[0]
-    do: Intervention = {first.name: "flip" if first.kind == "binary" else first.high}
-    question = about_changed(chosen, act(chosen.t_NT, do, roles.treatments), do, None, limit)
-    if question is None:
+    if not questions:
+        tried = " or ".join(f"do({do_text(do)})" for do in others)
         raise DataError(
-            f"{data.path}: do({do_text(do)}) changes none of the {len(chosen):,} images, which all have it already",
+            f"{data.path}: {tried} changes none of the {len(chosen):,} images, which all have it already",
             hint="prepare data whose subjects differ in their treatment",
         )
-    return [question]
+    return questions
+
+
+def values_to_ask(treatment: Attribute, data: PreparedData) -> list[Value]:
+    """Values of a treatment to ask about where no truth says which: `flip`, or a high and a low dose.
+
+    The doses are the 90 % and the 10 % quantile of the training labels, since the largest and the smallest may be
+    single outliers, near which a model has learned nothing. These ends of the range seen in training are asked about
+    only if the quantiles coincide, or if no label is known.
+    """
+    if treatment.kind == "binary":
+        return ["flip"]
+    labels_N = data.column(treatment.name)[data.rows("train")]
+    known_M = labels_N[~labels_N.isnan()].sort().values
+    doses = [treatment.high, treatment.low]
+    if len(known_M):
+        high, low = (float(known_M[round(share * (len(known_M) - 1))]) for share in (0.9, 0.1))
+        if high > low:
+            # Enough digits to tell a hundredth of the way from one to the other.
+            digits = 2 - math.floor(math.log10(high - low))
+            doses = [_rounded(dose, digits, known_M) for dose in (high, low)]
+    # Other data than the model's may have doses that the model has never seen.
+    return list(dict.fromkeys(min(max(dose, treatment.low), treatment.high) for dose in doses))
+
+
+def _rounded(dose: float, digits: int, labels_M: Tensor) -> float:
+    """The dose with so many decimals, unless that would part subjects who have the same one."""
+    rounded = round(dose, digits)
+    have_it, have_rounded = (int((labels_M == value).sum()) for value in (dose, rounded))
+    return dose if have_it > max(have_rounded, 1) else rounded
 
 
 def about_changed(

@@ -1,6 +1,7 @@
 """Do counterfactuals look like photographs of the data? FID and KID, on the features of a named extractor.
 
 Scores by different extractors, or on different numbers of images, are not comparable: both are reported with them.
+Nor does 0 mean flawless (see `real_features`): a method is to be compared with `copy` and `truth` only.
 """
 
 import math
@@ -217,8 +218,12 @@ class RealFeatures:
 def real_features(data: PreparedData, extractor: Extractor, device: torch.device) -> RealFeatures | None:
     """Features of images spread evenly over the train split; None if it has fewer than two images.
 
-    They show other people than those asked about, so that copying the input does not score 0 but the distance between
-    two samples of photographs. They are read once per extractor, however many questions ask for them.
+    They show other people than those asked about, and another population. The built-in faces are confounded in the
+    train split and randomised in the others; in real data, a flip swaps the shares of the treatment's values. Where
+    the extractor is the scorer, its features were fitted on these very photographs. So neither a copy nor even the
+    truth scores 0.
+
+    They are read once per extractor, however many questions ask for them.
     """
     if data.fingerprint in extractor.known:
         return extractor.known[data.fingerprint]

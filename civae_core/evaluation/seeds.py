@@ -14,8 +14,9 @@ def summarise(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     `mean` and `sd` (n − 1 in the denominator; absent with one run) are over the runs, whose own numbers are `runs`.
     `lo` and `hi`, where the runs have them, are the means of the runs' intervals over images: they say how much the
     choice of images moves the number, whereas `sd` says how much retraining does. Nested entries are summarised key
-    by key, and groups by name. A number that some runs lack is summarised over those that have it. Counts and words
-    are kept where all runs agree, and dropped where they do not.
+    by key, and groups by name. A number that some runs lack is summarised over those that have it. Counts, which are
+    the whole numbers (a measure is a float, even at 1.0), and words are kept where all runs agree, and dropped where
+    they do not.
 
     Where runs name different attributes as their worst, or the same one with opposite signs, magnitudes are averaged,
     because leaks of opposite signs must not cancel, and all the names are given. If all runs name the same attribute
@@ -34,8 +35,8 @@ def summarise(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _merged(values: list[Any]) -> Any:
-    if all(isinstance(value, int) and value == values[0] for value in values):
-        return values[0]
+    if all(isinstance(value, int) for value in values):
+        return values[0] if len(set(values)) == 1 else None
     if all(_is_number(value) for value in values):
         return _spread(values)
     if all(isinstance(value, Mapping) for value in values):

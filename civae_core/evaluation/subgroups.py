@@ -55,7 +55,9 @@ def groups_of(
     return [group for group in groups if int(group.members_N.sum()) >= fewest]
 
 
-def subgroup_scores(per_image: Mapping[str, Tensor], groups: Sequence[Group], seed: int) -> dict[str, Any]:
+def subgroup_scores(
+    per_image: Mapping[str, Tensor], groups: Sequence[Group], seed: int, fewest: int = FEWEST
+) -> dict[str, Any]:
     """The entry `subgroups` of a method: for each measure, the worst and best group, their gap, and all groups.
 
     Beside `gap` stands `gap_by_chance`, the mean gap after shuffling subjects among the groups: subjects keep their
@@ -69,6 +71,7 @@ def subgroup_scores(per_image: Mapping[str, Tensor], groups: Sequence[Group], se
     Args:
         per_image: values [N] by name, as the tallies keep them.
         groups: with fewer than two there is nothing to compare, and the result is empty.
+        fewest: images with a known effectiveness that a group needs to be compared by it.
     """
     if len(groups) < 2:
         return {}
@@ -81,15 +84,23 @@ def subgroup_scores(per_image: Mapping[str, Tensor], groups: Sequence[Group], se
         ) | _by_chance(touched, torch.stack([error_N, size_N], dim=1), _ratio, seed)
     if "effective" in per_image:
         right_N = per_image["effective"]
-        found["effectiveness"] = _compared(
-            groups, lambda m: share_interval(right_N[m]), worst_is_high=False
-        ) | _by_chance(groups, right_N[:, None], lambda sums_GV, count_G: sums_GV[:, 0] / count_G, seed)
+        judged = _among(groups, right_N.isfinite(), fewest)
+        if len(judged) > 1:
+            found["effectiveness"] = _compared(
+                judged, lambda m: share_interval(right_N[m]), worst_is_high=False
+            ) | _by_chance(judged, right_N[:, None], lambda sums_GV, count_G: sums_GV[:, 0] / count_G, seed)
     leaks = {
         name.removeprefix("leak."): values for name, values in per_image.items() if name.startswith("leak.")
     }
     if leaks:
         found["leak"] = _leaks_compared(groups, leaks, seed)
     return {"subgroups": found} if any(found.values()) else {}
+
+
+def _among(groups: Sequence[Group], known_N: Tensor, fewest: int) -> list[Group]:
+    """The groups' images that are known, of groups with at least `fewest` of them."""
+    known = [Group(group.label, group.members_N & known_N) for group in groups]
+    return [group for group in known if int(group.members_N.sum()) >= fewest]
 
 
 def _compared(

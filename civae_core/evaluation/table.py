@@ -134,6 +134,6 @@ def _title(evaluation: Mapping[str, Any]) -> str:
         parts.append(f"{evaluation['n']} {evaluation.get('split', 'held-out')} images".replace("  ", " "))
     if "noise" in evaluation:
         parts.append(f"noise {evaluation['noise']:g}")
-    if evaluation.get("other_interventions"):
+    if evaluation.get("do"):
         parts.append(f"do({do_text(evaluation['do'])})")
     return ", ".join(parts)

@@ -7,6 +7,7 @@ import torch
 from civae_core.attributes import AttributeRoles
 from civae_core.data import PreparedData
 from civae_core.evaluation.asked import Tally
+from civae_core.evaluation.descendants import DescendantTally
 from civae_core.evaluation.effect_errors import MeanEffectTally, groups_and_truth
 from civae_core.evaluation.effectiveness import EffectivenessTally
 from civae_core.evaluation.instruments import Instruments
@@ -14,6 +15,7 @@ from civae_core.evaluation.leak import LeakTally, watched
 from civae_core.evaluation.minimality import MinimalityTally, latent_references
 from civae_core.evaluation.question import Question
 from civae_core.evaluation.realism import RealismTally, real_features
+from civae_core.evaluation.shifts import learned
 from civae_core.evaluation.tally import CounterfactualTally
 
 
@@ -36,6 +38,7 @@ def tally_maker(
         labels_NA = data.columns([attribute.name for attribute in attributes])
         makers.append(lambda: EffectivenessTally(yardstick, roles.treatments))
         makers.append(lambda: LeakTally(yardstick, attributes, labels_NA))
+        makers.append(lambda: DescendantTally(yardstick, learned(roles.descendants, yardstick)))
         if (treatment := first_binary_treatment(question, roles)) is not None:
             references = latent_references(data, question.everyone, treatment, yardstick, device)
             makers.append(lambda: MinimalityTally(references))

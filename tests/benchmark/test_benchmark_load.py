@@ -172,17 +172,18 @@ methods:
 
 
 def test_every_problem_of_the_frame_is_named(tmp_path: Path) -> None:
-    text = "faces: {overlap: [0.5, 1.5], sise: 3}\nseeds: [0, -1, a]\nmethod: {}\n"
+    text = "faces: {overlap: [0.5, 1.5], sise: 3}\nseeds: [0, -1, a, 9223372036854775808]\nmethod: {}\n"
     found = problems(tmp_path, text)
     assert [line.split(": ")[1] for line in found[:-1]] == [
         "faces.overlap[1]",
         "faces.sise",
         "seeds[1]",
         "seeds[2]",
+        "seeds[3]",
         "method",
     ]
     assert found[-1] == "base: missing, and it has no default"
-    assert "did you mean methods?" in found[4] and "did you mean faces.size?" in found[1]
+    assert "did you mean methods?" in found[5] and "did you mean faces.size?" in found[1]
     assert problems(tmp_path, BASE + "methods: {}\n")[-1].endswith("methods: names no method")
 
 

@@ -153,7 +153,8 @@ def test_the_numbers_outlast_a_page_that_fails(run: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(
-    "command", ["prepared", "unwritable", "a folder", "the numbers", "no figures", "no run"]
+    "command",
+    ["prepared", "unwritable", "a folder", "the numbers", "no figures", "no run", "no test", "seed"],
 )
 def test_refusals_come_before_the_work(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
@@ -185,12 +186,29 @@ def test_refusals_come_before_the_work(
         (tmp_path / "file").touch()
         code, stdout, stderr = civae(run, "--figures", tmp_path / "file" / "figures")
         assert code == 1 and f"cannot write {tmp_path / 'file'}" in stderr
+    elif command == "no test":
+        rows = PreparedData.rows
+        monkeypatch.setattr(
+            PreparedData, "rows", lambda data, of: rows(data, of)[: 0 if of == "test" else None]
+        )
+        code, stdout, stderr = civae(run)
+        assert code == 3 and "the test split has no image whose treatment and covariates are all" in stderr
+        assert "hint: score another split, with --split valid" in stderr
+    elif command == "seed":
+        code, stdout, stderr = civae(run, "--seed", 2**64)
+        assert code == 2 and f"--seed {2**64}: has more than 63 bits" in stderr
+        assert "hint: use a number up to 9223372036854775807" in stderr
     else:
         code, stdout, stderr = civae(tmp_path / "gone")
         assert code == 2 and f"{tmp_path / 'gone'}: no such run, checkpoint or model file" in stderr
         assert "hint: train one" in stderr
     assert stdout == "" and "Traceback" not in stderr
     assert not (run / "report.html").exists() and not (run / "evaluation.json").exists()
+
+
+def test_a_seed_may_be_negative(run: Path) -> None:
+    code, stdout, _ = civae(run, "--limit", 2, "--scorer", "none", "--seed", -1, "--json")
+    assert code == 0 and json.loads(stdout)["seed"] == -1
 
 
 def test_another_program_is_asked_and_scored(run: Path, faces: PreparedData, tmp_path: Path) -> None:

@@ -72,6 +72,7 @@ def test_roles_come_from_a_config_and_flags_win(faces: PreparedData, tmp_path: P
             "cannot be both in treatment and in descendants",
         ),
         (["--on", "gone"], 2, "gone: no such run, checkpoint or model file"),
+        (["--seed", str(2**63)], 2, f"--seed {2**63}: has more than 63 bits"),
         (["--out", "."], 2, "--out .: is a folder"),
         (["--out", "{}/notes.txt"], 2, "notes.txt: exists and is not a scorer"),
         (["--out", "{}/notes.txt/scorer"], 1, "cannot write {}/notes.txt: File exists"),

@@ -51,7 +51,6 @@ def test_large_sets_are_resampled_in_chunks() -> None:
 
 
 def test_edge_cases() -> None:
-    assert bootstrap_mean(torch.tensor([3.0])) == Interval(3.0, 3.0, 3.0)
     some_zero = bootstrap_ratio(torch.tensor([0.0, 1.0]), torch.tensor([0.0, 2.0]))
     assert (some_zero.mean, some_zero.lo, some_zero.hi) == (0.5, 0.5, 0.5)
     for bad in (torch.empty(0), torch.tensor([1.0, torch.nan])):
@@ -63,6 +62,15 @@ def test_edge_cases() -> None:
 
 def test_map_keeps_the_order() -> None:
     assert Interval(4.0, 1.0, 9.0).map(math.sqrt) == Interval(2.0, 1.0, 3.0)
+
+
+def test_a_single_image_says_nothing_about_others() -> None:
+    alone = bootstrap_mean(torch.tensor([4.0]))
+    assert alone == Interval(4.0) and alone.to_dict() == {"mean": 4.0}
+    assert alone.map(math.sqrt).to_dict() == {"mean": 2.0}
+    assert bootstrap_ratio(torch.tensor([1.0]), torch.tensor([2.0])).to_dict() == {"mean": 0.5}
+    assert set(bootstrap_mean(torch.tensor([4.0, 5.0])).to_dict()) == {"mean", "lo", "hi"}
+    assert set(share_interval(torch.ones(1)).to_dict()) == {"mean", "lo", "hi"}, "wide, but it can be told"
 
 
 def test_a_share_of_all_or_none_is_not_certain() -> None:

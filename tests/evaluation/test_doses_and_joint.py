@@ -72,7 +72,7 @@ def test_a_model_is_asked_what_sets_its_treatments_and_nothing_else(joint: Prepa
         {"Male": "flip"},
     ]
     assert [q.do for q in questions(joint, ["Young"], ["Male"])] == [{"Young": "flip"}]
-    assert [q.do for q in questions(joint, ["Male", "Smiling"], ["Young"])] == [{"Male": "flip"}]
+    assert [q.do for q in questions(joint, ["Male", "Smiling"], ["Young"]) if q.truth] == [{"Male": "flip"}]
 
 
 def test_a_joint_question_changes_both_in_every_subject(joint: PreparedData) -> None:

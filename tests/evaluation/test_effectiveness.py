@@ -101,8 +101,12 @@ def test_images_that_had_the_intended_value_already_prove_nothing(make_asked: Ma
 
 def test_half_a_dose_of_a_binary_treatment_has_no_right_answer(make_asked: MakeAsked) -> None:
     meant_N1 = torch.tensor([0.0, 0.3, 0.4, 1.5])[:, None]
-    entry = tallied(make_asked, torch.ones(4, 1), meant_N1, [YOUNG], t_NT=torch.ones(4, 1)).summary(0)
-    assert entry["effectiveness"]["Young"]["accuracy"]["mean"] == 0.5, "of 0 and of 1.5"
+    tally = tallied(make_asked, torch.ones(4, 1), meant_N1, [YOUNG], t_NT=torch.ones(4, 1))
+    accuracy = tally.summary(0)["effectiveness"]["Young"]["accuracy"]
+    assert accuracy["mean"] == 0.5, "of 0 and of 1.5"
+    effective_N = tally.per_image()["effective"]
+    assert effective_N.isnan().tolist() == [False, True, True, False]
+    assert effective_N.nanmean() == accuracy["mean"]
 
 
 def test_continuous_treatments_are_compared_in_their_own_units(make_asked: MakeAsked) -> None:

@@ -24,7 +24,7 @@ from civae_core.evaluation.evaluate import default_data, evaluate
 from civae_core.evaluation.instruments import Instruments
 from civae_core.evaluation.methods import TrainedModel
 from civae_core.evaluation.metrics import psnr
-from civae_core.evaluation.question import ask, find_rows
+from civae_core.evaluation.question import ask, find_rows, values_to_ask
 from civae_core.evaluation.report import render_evaluation
 from civae_core.evaluation.sheets import GRID_ROWS
 from civae_core.evaluation.table import evaluation_tables
@@ -167,13 +167,34 @@ def test_without_a_known_truth_counterfactual_keys_are_absent(
     assert numbers["do"] == {"Male": "flip"}
 
 
-def test_a_continuous_treatment_is_shown_at_its_upper_end(
-    faces: PreparedData, make_stored: MakeStored
+def test_a_continuous_treatment_is_asked_about_near_both_of_its_ends(
+    faces: PreparedData, make_stored: MakeStored, scorer: Yardstick
 ) -> None:
-    found = evaluate([make_stored(treatments=("Skin_Tone",))], faces)
-    (tone,) = [attribute for attribute in faces.attributes if attribute.name == "Skin_Tone"]
-    assert found.numbers["do"] == {"Skin_Tone": tone.high}
-    assert set(found.numbers["methods"]["ours"]) == MODEL - {"ate_error_prior"}
+    stored = make_stored(treatments=("Skin_Tone",))
+    found = evaluate([stored], faces, instruments=Instruments(scorer))
+    high, low = values_to_ask(stored.card.roles.treatments[0], faces)
+    (other,) = found.numbers["other_interventions"]
+    assert (found.numbers["do"], other["do"]) == ({"Skin_Tone": high}, {"Skin_Tone": low})
+    for numbers in (found.numbers, other):
+        assert "mae" in numbers["methods"]["ours"]["effectiveness"]["Skin_Tone"]
+    first, second = evaluation_tables(found.numbers)
+    assert f"do(Skin_Tone={high:g})" in str(first.title) and f"do(Skin_Tone={low:g})" in str(second.title)
+    assert len({picture.name for picture in found.pictures}) == len(found.pictures)
+    assert f"The same for do(Skin_Tone={low:g})" in render_evaluation(found.numbers, [])
+
+
+def test_without_a_known_truth_every_treatment_is_judged(
+    faces: PreparedData, make_stored: MakeStored, scorer: Yardstick
+) -> None:
+    stored = make_stored(treatments=("Young", "Male"), covariates=())
+    found = score([stored, make_stored("cvae", treatments=("Young", "Male"), covariates=())], faces,
+                  split="train", limit=20, instruments=Instruments(scorer))  # fmt: skip
+    (other,) = found["other_interventions"]
+    assert (found["do"], other["do"], other["n"]) == ({"Young": "flip"}, {"Male": "flip"}, 20)
+    for methods, treatment in ((found["methods"], "Young"), (other["methods"], "Male")):
+        assert list(methods) == ["copy", "ours", "cvae"]
+        for entry in methods.values():
+            assert set(entry["effectiveness"]) == {treatment} and treatment not in entry["leak"]
 
 
 def test_treatments_beside_the_one_asked_about_stay_factual(
@@ -189,10 +210,10 @@ def test_treatments_beside_the_one_asked_about_stay_factual(
     monkeypatch.setattr(TrainedModel, "answer", noted)
     found = score([make_stored(treatments=("Male", "Young"), covariates=())], faces)
     assert found["do"] == {"Young": "flip"}
-    flipped = [(t, new) for t, new in asked if not torch.equal(t, new)]
-    assert flipped
-    for t_BT, t_new_BT in flipped:
-        assert torch.equal(t_new_BT[:, 0], t_BT[:, 0]) and torch.equal(t_new_BT[:, 1], 1 - t_BT[:, 1])
+    assert [other["do"] for other in found["other_interventions"]] == [{"Male": "flip"}], "without a truth"
+    flipped = [(new - t).abs() for t, new in asked if not torch.equal(t, new)]
+    assert all(torch.equal(changed_BT, changed_BT[:1].expand_as(changed_BT)) for changed_BT in flipped)
+    assert [changed_BT[0].tolist() for changed_BT in flipped] == [[0, 1], [1, 0]]
 
 
 def test_every_known_intervention_is_scored_the_first_where_it_always_was(

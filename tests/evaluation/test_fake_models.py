@@ -19,6 +19,7 @@ from civae_core.data.prepare import prepare
 from civae_core.data.sources.base import TruthSpec
 from civae_core.data.sources.faces import faces_source
 from civae_core.evaluation.asked import Answer, Asked, Method
+from civae_core.evaluation.descendants import DescendantTally
 from civae_core.evaluation.effectiveness import EffectivenessTally
 from civae_core.evaluation.leak import LeakTally, watched
 from civae_core.evaluation.methods import CopyInput, TrueCounterfactual
@@ -103,6 +104,7 @@ def scored(methods: Sequence[Method], data: PreparedData, yardstick: Yardstick) 
             CounterfactualTally(),
             EffectivenessTally(yardstick, ROLES.treatments),
             LeakTally(yardstick, attributes, labels_NA),
+            DescendantTally(yardstick, ROLES.descendants),
         ]
 
     return counterfactual_scores(methods, data, question, tallies, yardstick=yardstick, device=CPU, seed=0)
@@ -164,6 +166,12 @@ def test_a_faultless_scorer_finds_no_fault_in_the_truth_and_no_effect_in_a_copy(
         assert entry["worst_leak"]["mean"] == entry["worst_leak_mean_image"]["mean"] == 0.0
     expected = {a.name for a in ROLES.covariates} | {"Beard"}
     assert set(truth["leak"]) == expected, "consequences of age are free to move"
+    assert set(truth["descendants"]) == set(copy["descendants"]) == {a.name for a in ROLES.descendants}
+    for name, followed in truth["descendants"].items():
+        assert followed["shift"] == followed["true_shift"] and followed["shift"]["mean"] < 0, (
+            "it comes with age"
+        )
+        assert copy["descendants"][name] == {"shift": ZERO, "true_shift": followed["true_shift"]}
 
 
 @pytest.mark.parametrize("attribute", ["Smiling", "Eyeglasses", "Blond_Hair", "Blue_Eyes"])
@@ -211,7 +219,7 @@ def test_the_worst_group_is_the_one_that_is_not_served(faces: PreparedData, orac
     chosen = question.chosen
     groups = groups_of(chosen.x_NX, chosen.t_NT, question.t_new_NT, ROLES, fewest=3)
     per_image = scored([RightForWomen()], faces, oracle)["right for women"].per_image
-    found = subgroup_scores(per_image, groups, seed=0)["subgroups"]
+    found = subgroup_scores(per_image, groups, seed=0, fewest=3)["subgroups"]
     error = {row["group"]: row["mean"] for row in found["relative_effect_error"]["groups"]}
     effective = {row["group"]: row["mean"] for row in found["effectiveness"]["groups"]}
     for direction in ("0 → 1", "1 → 0"):

@@ -30,6 +30,7 @@ from civae_core.evaluation.foreign import (
 from civae_core.evaluation.foreign_table import TABLE, read_answers
 from civae_core.evaluation.instruments import Instruments
 from civae_core.evaluation.question import ask
+from civae_core.evaluation.tallies import first_binary_treatment
 from civae_core.figures.pictures import to_picture
 from civae_core.inference.png import write_image
 
@@ -441,6 +442,34 @@ def test_each_answer_is_held_against_the_truth_of_its_own_intervention(
         assert asked.truth_BCHW is not None
         assert torch.equal(method.answer(asked).with_noise_BCHW, asked.truth_BCHW)
         assert (asked.truth_BCHW != asked.y_BCHW).flatten(1).any(dim=1).all()
+
+
+def test_a_treatment_listed_with_the_value_it_has_is_not_intervened_on(
+    drawn_twice: PreparedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of each face a program changes Young alone and Male alone, and its table always has both columns."""
+    data = drawn_twice
+    roles = AttributeRoles.assign(data.attributes, ["Young", "Male"], [])
+    lines = ["file_name,source,Young,Male"]
+    for i, row in enumerate(data.rows("test").tolist()):
+        young, male = (int(data.column(name)[row]) for name in ("Young", "Male"))
+        for values in ((1 - young, male), (young, 1 - male)):
+            lines.append(f"{len(lines)}.png,test[{i}],{values[0]},{values[1]}")
+            write_image(tmp_path / f"{len(lines) - 1}.png", data.images(torch.tensor([row]))[0])
+    (tmp_path / TABLE).write_text("\n".join(lines), encoding="utf-8")
+    foreign = open_foreign(tmp_path, data, ["Young", "Male"])
+    questions = foreign_questions(foreign, data, roles)
+    assert sorted(map(str, (dict(q.do) for q in questions))) == [
+        "{'Male': 'flip'}",
+        "{'Young': 0.0}",
+        "{'Young': 1.0}",
+    ]
+    (sex,) = (question for question in questions if "Male" in question.do)
+    assert first_binary_treatment(sex, roles) == 1
+    # Without a known truth, all answers form one question, and either treatment changes in some of them.
+    monkeypatch.setattr(data, "truth", ())
+    (together,) = foreign_questions(foreign, data, roles)
+    assert together.do == {"Young": "as listed", "Male": "as listed"}
 
 
 def test_a_continuous_dose_comes_back_as_it_was_asked(drawn_twice: PreparedData, tmp_path: Path) -> None:

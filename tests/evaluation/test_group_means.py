@@ -72,6 +72,30 @@ def test_intervals_hold_the_populations_error_about_as_often_as_they_say() -> No
     assert 0.91 < held / 300 < 0.99
 
 
+@pytest.mark.parametrize(("count", "student"), [(2, 12.706), (3, 4.303), (9, 2.306)])
+def test_with_few_subjects_the_blocks_without_any_do_not_count(count: int, student: float) -> None:
+    truth_NCHW, estimate_NCHW = noisy(count, 1.0, 0.1, 1), noisy(count, 0.7, 0.1, 2)
+    everyone_GN = torch.ones(1, count, dtype=torch.bool)
+    found = MeanErrors.of(streamed(everyone_GN, estimate_NCHW), streamed(everyone_GN, truth_NCHW)).mean([0])
+    estimate, truth = estimate_NCHW.flatten().double().numpy(), truth_NCHW.flatten().double().numpy()
+    without = [1 - np.delete(estimate, i).mean() / np.delete(truth, i).mean() for i in range(count)]
+    reach = student * math.sqrt((count - 1) * np.var(without))
+    assert found["hi"] - found["mean"] == pytest.approx(reach, rel=1e-3)
+    some_GN = (torch.arange(40) < count)[None]
+    padded = [torch.cat([values, torch.ones(40 - count, 1, 1, 1)]) for values in (estimate_NCHW, truth_NCHW)]
+    assert MeanErrors.of(*(streamed(some_GN, values) for values in padded)).mean([0]) == found
+
+
+def test_intervals_of_few_subjects_hold_as_often_as_they_say() -> None:
+    everyone_GN = torch.ones(1, 4, dtype=torch.bool)
+    truth = streamed(everyone_GN, torch.ones(4, 1, 1, 1))
+    held = 0
+    for seed in range(300):
+        found = MeanErrors.of(streamed(everyone_GN, noisy(4, 0.6, 0.1, seed)), truth).mean([0])
+        held += found["lo"] <= 0.4 <= found["hi"]
+    assert 0.91 < held / 300 < 0.99
+
+
 def test_chance_is_what_an_estimate_from_other_subjects_cannot_avoid() -> None:
     everyone_GN = torch.ones(1, 50, dtype=torch.bool)
     errors, by_chance = [], []

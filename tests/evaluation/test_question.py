@@ -1,15 +1,27 @@
 """Questions as batches: the right picture, truth and direction for every item, also where a subject comes twice."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from torch import Tensor
 
-from civae_core.attributes import AttributeRoles
+from civae_core.attributes import Attribute, AttributeRoles
 from civae_core.data import PreparedData
-from civae_core.data.labelled import LabelledRows, evenly_spread, labelled_rows
+from civae_core.data.labelled import evenly_spread, labelled_rows
 from civae_core.errors import DataError
-from civae_core.evaluation.question import KnownTruth, Question, ask, direction
+from civae_core.evaluation.question import KnownTruth, Question, ask, ask_split, direction, values_to_ask
 
 CPU = torch.device("cpu")
+
+
+def with_doses(data: PreparedData, labels_N: Tensor) -> tuple[PreparedData, AttributeRoles]:
+    """The data with other labels of Skin_Tone, and the roles in which it is the treatment."""
+    changed = PreparedData.open(data.path)
+    changed.table_NA[:, [a.name for a in data.attributes].index("Skin_Tone")] = labels_N
+    known_M = labels_N[data.rows("train")].nan_to_num()
+    tone = Attribute("Skin_Tone", "continuous", float(known_M.min()), float(known_M.max()))
+    return changed, AttributeRoles((tone,), ())
 
 
 def test_a_subject_may_be_asked_about_several_times(faces: PreparedData) -> None:
@@ -57,10 +69,94 @@ def test_what_changes_nobody_is_no_question(made_old: PreparedData) -> None:
     old = chosen[chosen.t_NT[:, 0] == 0]
     (question,) = ask(made_old, roles, old)
     assert question.do == {"Young": "flip"} and question.truth is None and len(question.chosen) == len(old)
-    tone = AttributeRoles.assign(made_old.attributes, ["Skin_Tone"], ["Male"])
-    darkest = LabelledRows(old.rows_N, old.x_NX, torch.full_like(old.t_NT, tone.treatments[0].high))
-    with pytest.raises(DataError, match=rf"changes none of the {len(old)} images, which all have it already"):
-        ask(made_old, tone, darkest)
+    data, tone = with_doses(made_old, torch.full((len(made_old),), 0.25))
+    alike = labelled_rows(data, tone, "test")
+    with pytest.raises(
+        DataError,
+        match=rf"do\(Skin_Tone=0.25\) changes none of the {len(alike)} images, which all have it already",
+    ):
+        ask(data, tone, alike)
+
+
+def test_without_a_truth_each_treatment_is_asked_about_in_turn(faces: PreparedData) -> None:
+    roles = AttributeRoles.assign(faces.attributes, ["Young", "Skin_Tone", "Male"], ["Smiling"])
+    questions = ask(faces, roles, labelled_rows(faces, roles, "train"))
+    assert [set(question.do) for question in questions] == [{"Young"}, {"Skin_Tone"}, {"Skin_Tone"}, {"Male"}]
+    young, high, low, male = questions
+    assert (young.do, male.do) == ({"Young": "flip"}, {"Male": "flip"})
+    assert high.do["Skin_Tone"] > low.do["Skin_Tone"]  # type: ignore[operator]
+    for question, column in ((young, 0), (high, 1), (low, 1), (male, 2)):
+        assert question.truth is None
+        changed_NT = question.t_new_NT != question.chosen.t_NT
+        assert changed_NT[:, column].all() and int(changed_NT.sum()) == len(question.chosen)
+
+
+def test_a_treatment_that_no_truth_sets_is_asked_about_after_those_with_one(faces: PreparedData) -> None:
+    roles = AttributeRoles.assign(faces.attributes, ["Male", "Young"], [])
+    young, male = ask(faces, roles, labelled_rows(faces, roles, "test"))
+    assert young.do == {"Young": "flip"} and young.truth is not None
+    assert male.do == {"Male": "flip"} and male.truth is None
+
+
+def test_doses_are_asked_about_where_training_has_subjects(faces: PreparedData) -> None:
+    ages_N = torch.linspace(20, 70, len(faces)).round()
+    ages_N[faces.rows("train")[0]] = 4000
+    ages_N[faces.rows("train")[1]] = torch.nan
+    ages_N[faces.rows("test")] = 90
+    data, roles = with_doses(faces, ages_N)
+    (age,) = roles.treatments
+    assert age.high == 4000
+    high, low = values_to_ask(age, data)
+    expected = ages_N[data.rows("train")].nanquantile(torch.tensor([0.9, 0.1])).tolist()
+    assert [high, low] == pytest.approx(expected, abs=1)
+    assert all(float(dose).is_integer() for dose in (high, low)), "as in the table"
+    assert values_to_ask(replace(age, high=40.0), data) == [40.0, low], "the model saw none that are higher"
+
+
+def test_doses_are_rounded_but_part_nobody_who_has_the_same(faces: PreparedData) -> None:
+    fine_N = torch.rand(len(faces), generator=torch.Generator().manual_seed(0))
+    data, roles = with_doses(faces, fine_N)
+    rounded = values_to_ask(roles.treatments[0], data)
+    assert [f"{value:.3g}" for value in rounded] == [str(value) for value in rounded]
+    tenths_N = torch.tensor([0.1, 0.4, 0.8, 0.9])[torch.arange(len(faces)) % 4]
+    data, roles = with_doses(faces, tenths_N)
+    assert values_to_ask(roles.treatments[0], data) == pytest.approx([0.9, 0.1], abs=1e-7)
+    thirds_N = torch.tensor([0, 3, *[1] * 9, *[2] * 9])[torch.arange(len(faces)) % 20] / 3
+    data, roles = with_doses(faces, thirds_N)
+    train_N = thirds_N[faces.rows("train")]
+    for question, third in zip(ask(data, roles, labelled_rows(data, roles, "train")), (2, 1), strict=True):
+        assert question.do == {"Skin_Tone": pytest.approx(third / 3)}
+        others = int((train_N * 3).round().ne(third).sum())
+        assert len(question.chosen) == others, "who has this dose already is not asked about"
+
+
+def test_where_quantiles_say_nothing_the_ends_of_the_range_are_asked_about(faces: PreparedData) -> None:
+    mostly_N = torch.zeros(len(faces))
+    mostly_N[faces.rows("train")[:5]] = 7.0
+    data, roles = with_doses(faces, mostly_N)
+    assert values_to_ask(roles.treatments[0], data) == [7.0, 0.0]
+    rare = labelled_rows(data, roles, "train")
+    assert [len(question.chosen) for question in ask(data, roles, rare)] == [len(rare) - 5, 5]
+    unknown_N = torch.full((len(faces),), torch.nan)
+    data, _ = with_doses(faces, unknown_N)
+    assert values_to_ask(Attribute("Skin_Tone", "continuous", low=1.0, high=3.0), data) == [3.0, 1.0]
+
+
+def test_an_unlabelled_split_is_refused_with_the_name_of_one_that_can_be_scored(
+    faces: PreparedData, caplog: pytest.LogCaptureFixture
+) -> None:
+    roles = AttributeRoles.assign(faces.attributes, ["Young"], ["Male"])
+    data = PreparedData.open(faces.path)
+    for empty, hint in (
+        ("test", "score another split, with --split valid"),
+        ("valid", "--split train scores images that models learn from"),
+        ("train", "see the data's report.html"),
+    ):
+        data.table_NA[data.rows(empty)] = torch.nan  # type: ignore[arg-type]
+        with pytest.raises(DataError, match="the test split has no image whose treatment and") as caught:
+            ask_split(data, roles, "test")
+        assert caught.value.hint is not None and hint in caught.value.hint
+    assert not caplog.records
 
 
 def test_the_first_treatment_that_changes_gives_the_direction() -> None:

@@ -202,7 +202,7 @@ def test_terminal_table_has_methods_in_order() -> None:
     row = next(i for i, line in enumerate(lines) if line.startswith("↓ relative effect error "))
     assert lines[row].split()[-3:] == ["1.00", "0.66", "0.21"]
     assert re.findall(r"\[.*?\]", lines[row + 1]) == ["[0.97, 1.03]", "[0.63, 0.69]", "[0.18, 0.24]"]
-    assert "synthetic:faces, 600 test images, noise 1" in text
+    assert "synthetic:faces, 600 test images, noise 1, do(Young=flip)" in text
     assert "–" in next(line for line in lines if "PSNR of reconstructions" in line)
 
 

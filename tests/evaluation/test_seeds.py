@@ -1,5 +1,7 @@
 """Runs of one method with several seeds, summarised."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -39,6 +41,19 @@ def test_nested_entries_counts_and_words() -> None:
     assert found["realism"]["n"] == 30 and found["realism"]["extractor"] == "scorer 1"
     assert found["realism"]["fid"]["runs"] == [0.5, 1.0]
     assert "reference" not in found  # the runs disagree
+
+
+def test_counts_in_which_runs_differ_are_no_measures() -> None:
+    entries = [
+        {"subgroups": {"leak": {"worst": {"group": name, "n": n, "mean": 0.5}}}, "f1": f1, "trivial": True}
+        for name, n, f1 in (("Hat=0", 40, 1.0), ("Hat=1", 60, 0.0))
+    ]
+    for runs in (entries, json.loads(json.dumps(entries))):
+        found = summarise(runs)
+        worst = found["subgroups"]["leak"]["worst"]
+        assert worst == {"group": "Hat=0 or Hat=1", "mean": 0.5, "runs": [0.5, 0.5], "sd": 0.0}
+        assert found["f1"]["runs"] == [1.0, 0.0], "a measure, though its values are whole"
+        assert found["trivial"] is True
 
 
 def test_a_number_that_some_runs_lack_is_that_of_the_others() -> None:

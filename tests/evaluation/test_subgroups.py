@@ -87,7 +87,7 @@ def test_scores_agree_with_a_loop() -> None:
     groups = [Group(name, torch.arange(count) % 3 == i) for i, name in enumerate("abc")]
     per_image = {"error": error_N, "size": size_N, "effective": right_N}
     per_image |= {"leak.Male": leak_NA[:, 0], "leak.Hat": leak_NA[:, 1]}
-    found = subgroup_scores(per_image, groups, seed=0)["subgroups"]
+    found = subgroup_scores(per_image, groups, seed=0, fewest=20)["subgroups"]
     json.dumps(found, allow_nan=False)
 
     ratios = {g.label: float(error_N[g.members_N].sum() / size_N[g.members_N].sum()) for g in groups}
@@ -145,6 +145,23 @@ def test_a_gap_that_is_there_is_far_beyond_chance_in_every_measure() -> None:
     assert set(found) == {"relative_effect_error", "effectiveness", "leak"}
     for entry in found.values():
         assert 0.0 < entry["gap_by_chance"] < 0.35 * entry["gap"]
+
+
+def test_images_that_cannot_be_judged_count_in_no_group() -> None:
+    """Of three groups of 40, one has ten images set to half a dose, and another eleven, which leaves too few."""
+    groups, place_N = alike(120, 3), torch.arange(120) // 3
+    effective_N = (place_N < 20).double()
+    effective_N[groups[1].members_N & (place_N < 10)] = torch.nan
+    effective_N[groups[2].members_N & (place_N < 11)] = torch.nan
+    found = subgroup_scores({"effective": effective_N}, groups, seed=0)["subgroups"]["effectiveness"]
+    json.dumps(found, allow_nan=False)
+    assert [(row["group"], row["n"], row["mean"]) for row in found["groups"]] == [
+        ("1", 30, pytest.approx(10 / 30)),
+        ("0", 40, 0.5),
+    ]
+    assert found["gap"] == pytest.approx(0.5 - 1 / 3) and 0.0 < found["gap_by_chance"] < 0.2
+    effective_N[groups[1].members_N & (place_N < 11)] = torch.nan
+    assert subgroup_scores({"effective": effective_N}, groups, seed=0) == {}, "one group is no comparison"
 
 
 def test_groups_without_an_effect_take_no_part_in_the_gap_by_chance() -> None:
