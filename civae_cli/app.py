@@ -3,13 +3,13 @@
 import gc
 import os
 import sys
-from io import TextIOWrapper
 from typing import Annotated
 
 import typer
 
 from civae_cli.bash import answers_bash
 from civae_cli.commands import Commands
+from civae_cli.streams import set_up_streams
 from civae_core import __version__
 
 app = typer.Typer(
@@ -54,8 +54,7 @@ def main() -> None:
 
     Results are UTF-8 whatever the locale; file names that are not valid UTF-8 pass through byte for byte.
     """
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
+    set_up_streams()
     try:
         if not answers_bash(lambda: app(prog_name="civae")):
             app(prog_name="civae")

@@ -2,10 +2,9 @@
 
 from typing import Any
 
-import typer
-
 from civae_cli.options import JsonFlag, QuietFlag, VerboseFlag
 from civae_cli.terminal import terminal
+from civae_core.errors import CivaeError
 
 
 def doctor(json: JsonFlag = False, quiet: QuietFlag = False, verbose: VerboseFlag = False) -> None:
@@ -24,7 +23,7 @@ def doctor(json: JsonFlag = False, quiet: QuietFlag = False, verbose: VerboseFla
     facts = diagnose()
     voice.result(facts, card(facts))
     if facts["problems"]:
-        raise typer.Exit(1)
+        raise CivaeError("; ".join(facts["problems"]), hint="; ".join(dict.fromkeys(facts["remedies"])))
 
 
 def card(facts: dict[str, Any]) -> str:

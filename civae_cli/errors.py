@@ -1,5 +1,6 @@
 """From exceptions to messages and exit codes, in one place for all commands."""
 
+import errno
 import os
 import re
 import sys
@@ -13,10 +14,14 @@ from typer.core import TyperGroup
 
 from civae_cli.plain import taking_plain_values
 from civae_cli.usage import describe
-from civae_core.errors import CivaeError, InterruptedRunError, PreemptedError
+from civae_core.errors import CivaeError, InterruptedRunError, PreemptedError, UsageError
 from civae_core.os_errors import hint_on
 
 INTERRUPTED = 130
+_CONTINUING = {"quickstart", "prepare-data", "train", "benchmark"}
+"""Commands that go on where they stopped if they are run again."""
+_STARTING_OVER = {"--overwrite", "--dry-run", "never", "--resume=never"}
+"""Words with which they do not."""
 
 # What Typer itself raises to end a command, whichever Click it is built on.
 _CONTROL_FLOW: tuple[type[BaseException], ...] = (
@@ -37,7 +42,8 @@ class CivaeGroup(TyperGroup):
         return taking_plain_values(super().get_params(ctx))
 
     def invoke(self, ctx: Any) -> Any:
-        verbose = wants_traceback(_remaining_arguments(ctx))
+        words = _remaining_arguments(ctx)
+        verbose = wants_traceback(words)
         try:
             with _in_our_words():
                 result = super().invoke(ctx)
@@ -50,7 +56,7 @@ class CivaeGroup(TyperGroup):
             report(error.message, error.hint, verbose, is_error=not stopped)
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as error:
-            report("interrupted", None, verbose)
+            report("interrupted", _hint_on_interruption(words), verbose)
             raise typer.Exit(INTERRUPTED) from error
         except BrokenPipeError as error:
             _discard_stdout()
@@ -59,7 +65,8 @@ class CivaeGroup(TyperGroup):
             where = f"{error.filename}: " if error.filename else ""
             hint = hint_on(error) or (None if verbose else "run it again with -v to see the traceback")
             report(f"{where}{error.strerror or error}", hint, verbose)
-            raise typer.Exit(1) from error
+            # No disk holds a name that is too long, so it was given to the command.
+            raise typer.Exit(UsageError.exit_code if error.errno == errno.ENAMETOOLONG else 1) from error
         except Exception as error:
             if _is_out_of_memory(error):
                 hint = "use smaller batches or smaller images, or another --device"
@@ -103,6 +110,12 @@ def wants_traceback(arguments: Sequence[str]) -> bool:
 
 def _remaining_arguments(ctx: Any) -> list[str]:
     return [*getattr(ctx, "_protected_args", ()), *ctx.args]
+
+
+def _hint_on_interruption(words: Sequence[str]) -> str | None:
+    """What to do after Ctrl-C, from the command and its arguments; None where it would have to start again."""
+    continues = _CONTINUING.intersection(words[:1]) and not _STARTING_OVER.intersection(words)
+    return "run the same command again to continue" if continues else None
 
 
 def _first_line(error: BaseException) -> str:

@@ -37,8 +37,9 @@ class Terminal:
             print(text, flush=True)
 
     def json(self, value: Any) -> None:
-        """Print a result on stdout as one line of JSON."""
-        self.data(json_module.dumps(value, ensure_ascii=False, allow_nan=False))
+        """Print a result on stdout as one line of JSON; bytes of file names that are no UTF-8 are escaped."""
+        text = json_module.dumps(value, ensure_ascii=False, allow_nan=False)
+        self.data(text.encode("utf-8", "backslashreplace").decode())
 
     def result(self, value: Any, text: str) -> None:
         """Print the command's result: `value` with --json, else `text`."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from civae_core import __version__
-from civae_core.extras import EXTRAS, PURPOSES, install, is_there, missing
+from civae_core.extras import EXTRAS, PURPOSES, install, is_there, missing, pip
 from civae_core.machine import available_cores, nvidia_driver
 
 REQUIRED = {
@@ -35,7 +35,10 @@ _LITTLE_SPACE = 2e9
 
 
 def diagnose() -> dict[str, Any]:
-    """Facts about the machine. `problems` make civae unusable; `advice` and missing extras do not."""
+    """Facts about the machine. `problems` make civae unusable; `advice` and missing extras do not.
+
+    `remedies` say, for each of the problems in turn, what to do about it.
+    """
     facts: dict[str, Any] = {
         "civae": __version__,
         "python": platform.python_version(),
@@ -43,20 +46,23 @@ def diagnose() -> dict[str, Any]:
         "packages": {},
         "cpus": available_cores(),
         "problems": [],
+        "remedies": [],
         "advice": [],
     }
     for name, module in REQUIRED.items():
         try:
             importlib.import_module(module)
         except (ImportError, OSError) as error:  # OSError: a shared library that does not load
-            facts["problems"].append(f"{name} cannot be imported: {error}")
+            _note_problem(
+                facts, f"{name} cannot be imported: {error}", f"{pip()} install --force-reinstall {name}"
+            )
         else:
             facts["packages"][name] = _version(name)
     for name, module in SLOW.items():
         if is_there(module):
             facts["packages"][name] = _version(name)
         else:
-            facts["problems"].append(f"{name} is not installed")
+            _note_problem(facts, f"{name} is not installed", f"{pip()} install {name}")
     facts["extras"] = {
         extra: {"for": PURPOSES[extra], "install": install(extra) if missing(extra) else None}
         for extra in EXTRAS
@@ -112,7 +118,15 @@ def _diagnose_torch(facts: dict[str, Any]) -> None:
         images = torch.ones(1, 3, 8, 8, device=device, requires_grad=True)
         torch.nn.functional.conv2d(images, torch.ones(4, 3, 3, 3, device=device)).sum().backward()
     except RuntimeError as error:
-        facts["problems"].append(f"{device} cannot compute: {str(error).splitlines()[0]}")
+        remedy = "add --device cpu to commands, or install a torch that is built for this GPU and its driver"
+        if device.type == "cpu":
+            remedy = f"{pip()} install --force-reinstall torch"
+        _note_problem(facts, f"{device} cannot compute: {str(error).splitlines()[0]}", remedy)
+
+
+def _note_problem(facts: dict[str, Any], problem: str, remedy: str) -> None:
+    facts["problems"].append(problem)
+    facts["remedies"].append(remedy)
 
 
 def _version(package: str) -> str | None:

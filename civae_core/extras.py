@@ -43,10 +43,10 @@ def install(extra: str) -> str:
     It names packages rather than `civae[…]`, for which pip would ask an index for civae itself.
     """
     wanted = missing(extra) or list(EXTRAS[extra])
-    return " ".join([_pip(), "install", *(f"'{requirement}'" for requirement in wanted)])
+    return " ".join([pip(), "install", *(f"'{requirement}'" for requirement in wanted)])
 
 
-def _pip() -> str:
+def pip() -> str:
     """`pip` if it belongs to the Python running civae, else `python -m pip`, as in an environment not activated."""
     found = shutil.which("pip")
     here = Path(sys.executable).parent

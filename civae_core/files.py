@@ -1,5 +1,6 @@
 """Atomic writes, which leave a file complete or absent: write beside it, flush to disk, rename over it."""
 
+import errno
 import hashlib
 import json
 import os
@@ -57,13 +58,16 @@ def remove_unfinished(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text atomically."""
+    r"""Write UTF-8 text atomically; bytes of file names that are no UTF-8 are written as `\udce9`."""
     with atomic_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write readable JSON atomically; NaN and infinities are refused because JSON has none."""
+    """Write readable JSON atomically; NaN and infinities are refused because JSON has none.
+
+    Bytes of file names that are no UTF-8 read back as they were: JSON escapes them as `write_text` does.
+    """
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
@@ -91,6 +95,16 @@ def make_folder(path: Path) -> None:
             pass
     except OSError as error:
         raise describe_os_error(error, path) from error
+
+
+def exists(path: Path) -> bool:
+    """Whether there is such a file or folder; there is none with a name longer than any file system has."""
+    try:
+        return path.exists()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return False
+        raise
 
 
 def is_macos_leftover(path: Path) -> bool:

@@ -8,10 +8,11 @@ from safetensors import SafetensorError, safe_open
 
 from civae_core.attributes import Attribute, AttributeRoles
 from civae_core.errors import DataError, UsageError
+from civae_core.files import exists
 from civae_core.measured import lines_of, told_by
 from civae_core.os_errors import hint_on_reading
 from civae_core.overfitting import overfit_of
-from civae_core.reading import strict
+from civae_core.reading import strict, utf8_path
 
 if TYPE_CHECKING:
     from civae_core.model.stored import ModelCard
@@ -33,7 +34,7 @@ def inspect(path: Path, *, verify: bool = False) -> dict[str, Any]:
 
 
 def _inspect(path: Path, verify: bool) -> dict[str, Any]:
-    if not path.exists():
+    if not exists(path):
         raise UsageError(
             f"{path}: no such file or folder", hint="name prepared data, a run, a model file or a scorer file"
         )
@@ -157,7 +158,7 @@ def count_weights(file: Path) -> int:
         DataError: the file cannot be read as safetensors.
     """
     try:
-        with safe_open(file, framework="numpy") as opened:
+        with utf8_path(file) as readable, safe_open(readable, framework="numpy") as opened:
             shapes = [opened.get_slice(name).get_shape() for name in opened.keys()]  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise DataError(

@@ -8,6 +8,7 @@ SPELLING = "check the spelling; relative paths start at the folder where civae w
 _EITHER = {
     errno.EMFILE: "the limit on open files is too low: raise it, for example with `ulimit -n 4096`",
     errno.ENFILE: "this machine has too many files open: end other programs, then run the same command again",
+    errno.ENAMETOOLONG: "no file or folder can have so long a name; use a shorter one",
     errno.EIO: "the disk or its connection failed; use another disk, or try again once it works",
 }
 _READING = {

@@ -25,6 +25,7 @@ from civae_core.model.stored import load_model
 from civae_core.synthetic import ROLES
 from civae_core.training.device import choose_device
 from civae_core.training.loop import train
+from civae_core.training.stopping import stopping_after
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +68,7 @@ def quickstart(
 
     Raises:
         UsageError: an unsuitable size or an unavailable device; raised before anything is written.
+        PreemptedError, InterruptedRunError: a signal asked to stop while a model was trained; finished work is kept.
         CivaeError: as in the steps.
     """
     choose_device(device)
@@ -82,7 +84,8 @@ def quickstart(
         data = prepare(source, out / "data", workers=available_cores(), max_bad=MaxBad("0", count=0)).data
     for step, name in enumerate(OBJECTIVES, start=2):
         log.info("%d/5 training %s", step, name)
-        train(quickstart_config(name, out / "data", images), out / name, device=device)
+        with stopping_after():
+            train(quickstart_config(name, out / "data", images), out / name, device=device)
     log.info("5/5 evaluating against the true counterfactuals")
     return _evaluate(out, data, images, device)
 

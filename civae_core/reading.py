@@ -5,6 +5,8 @@ import json
 import math
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +59,20 @@ def require_regular(path: Path) -> None:
     """
     if not stat.S_ISREG(path.stat().st_mode):
         raise OSError(errno.EINVAL, "not a regular file", str(path))
+
+
+@contextmanager
+def utf8_path(file: Path) -> Iterator[Path]:
+    """A path to a file in valid UTF-8, as safetensors demands: its own or, while the block runs, one of the system's.
+
+    Raises:
+        OSError: the file's own path is not valid UTF-8, and it cannot be opened.
+    """
+    if str(file).encode("utf-8", "ignore").decode() == str(file):
+        yield file
+        return
+    with file.open("rb") as opened:
+        yield Path(f"/dev/fd/{opened.fileno()}")
 
 
 def read_json(path: Path, most: int = MOST_JSON_BYTES) -> Any:

@@ -107,6 +107,14 @@ def test_what_the_system_refuses_has_a_hint(
     assert hint in done.stderr
 
 
+def test_a_path_longer_than_any_can_be_is_a_usage_error() -> None:
+    done = CliRunner().invoke(app, ["sample", "a" * 300])
+    assert (
+        done.exit_code == 2
+        and "File name too long\n\nhint: no file or folder can have so long" in done.stderr
+    )
+
+
 def test_a_folder_that_cannot_be_written_always_has_a_way_out() -> None:
     for number in (errno.ENOSPC, errno.EMFILE, errno.EXDEV, 0):
         assert describe_os_error(OSError(number, "refused"), Path("runs/a")).hint

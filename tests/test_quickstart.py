@@ -1,13 +1,17 @@
 """The settings of quickstart: the same in Python and as a config file; a baseline that differs by its objective."""
 
+import os
+import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from civae_core.config import Config, load_config
-from civae_core.errors import UsageError
+from civae_core.errors import CivaeError, InterruptedRunError, PreemptedError, UsageError
 from civae_core.quickstart import quickstart, quickstart_config
+from civae_core.training.stopping import stop_on_signals
 
 FILE = Path(__file__).parents[1] / "configs" / "quickstart.yml"
 DATA = Path("quickstart/data")
@@ -69,6 +73,27 @@ def test_faces_are_made_on_every_core(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(InterruptedError):
         quickstart(tmp_path / "out", device="cpu")
     assert asked == [7]
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"), [(signal.SIGTERM, PreemptedError), (signal.SIGINT, InterruptedRunError)]
+)
+def test_a_signal_that_a_training_leaves_unheeded_ends_quickstart_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[CivaeError]
+) -> None:
+    """As training does in its last step."""
+    trained = []
+
+    def train(config: Config, run: Path, **_: object) -> None:
+        with stop_on_signals():
+            os.kill(os.getpid(), number)
+        trained.append(run.name)
+
+    monkeypatch.setattr("civae_core.quickstart.prepare", lambda *_, **__: SimpleNamespace(data=None))
+    monkeypatch.setattr("civae_core.quickstart.train", train)
+    with pytest.raises(kind, match="finished work is kept"):
+        quickstart(tmp_path / "out", device="cpu")
+    assert trained == ["ours"]
 
 
 def test_faces_half_made_otherwise_are_refused_with_a_hint_that_helps(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from civae_core.training.checkpoint import last_checkpoint
 from civae_core.training.device import choose_device
 from civae_core.training.loop import train
 from civae_core.training.run_folder import RunFolder
+from civae_core.training.stopping import stopping_after
 from civae_core.yardstick import load_yardstick
 
 log = logging.getLogger(__name__)
@@ -95,7 +96,8 @@ def run_cell(cell: Cell, scoring: Scoring, device: str) -> None:
     """
     data = PreparedData.open(cell.config.data.path)
     if not is_trained(cell, data):
-        train(cell.config, cell.run, device=device)
+        with stopping_after():
+            train(cell.config, cell.run, device=device)
     if kept_evaluation(cell, data, scoring) is not None:
         return
     began = time.monotonic()

@@ -15,7 +15,7 @@ from civae_core.benchmark.messages import Terminal, speak_as, terminal_here
 from civae_core.data.parallel import leave_with_parent
 from civae_core.errors import CivaeError, InterruptedRunError, PreemptedError
 from civae_core.machine import available_cores
-from civae_core.training.stopping import INTERRUPTED, stop_on_signals
+from civae_core.training.stopping import stop_on_signals, stopped
 
 log = logging.getLogger(__name__)
 
@@ -49,12 +49,7 @@ def _here(cells: Sequence[Cell], run: Run, done: Done) -> None:
             log.info("%d/%d %s", number, len(cells), cell.name)
             done(cell, _attempt(cell, run))
             if stop.reason:
-                raise _stopped(stop.reason)
-
-
-def _stopped(reason: int) -> CivaeError:
-    kind = InterruptedRunError if reason == INTERRUPTED else PreemptedError
-    return kind("stopped; finished work is kept", hint="run the same command again to continue")
+                raise stopped(stop.reason)
 
 
 def _attempt(cell: Cell, run: Run) -> str | None:
@@ -104,7 +99,7 @@ def _in_processes(cells: Sequence[Cell], run: Run, done: Done, jobs: int) -> Non
         finally:
             _stop([process for _, process, _ in running.values()])
         if stop.reason:
-            raise _stopped(stop.reason)
+            raise stopped(stop.reason)
 
 
 def _result_of(process: SpawnProcess, receiving: connection.Connection) -> str | None:

@@ -13,7 +13,7 @@ from civae_core.attributes import Attribute, beyond_training
 from civae_core.data.images import Preprocessing, decode
 from civae_core.data.tables import read_table
 from civae_core.errors import DataError, UsageError
-from civae_core.files import is_macos_leftover
+from civae_core.files import exists, is_macos_leftover
 from civae_core.os_errors import SPELLING
 
 if TYPE_CHECKING:
@@ -171,7 +171,9 @@ class Pictures:
         if "#" in argument and self._add_selection(argument):
             return
         path = Path(argument)
-        if path.is_dir():
+        if not exists(path):
+            self._add_matches(argument)
+        elif path.is_dir():
             found = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
             found = [p for p in found if not is_macos_leftover(p)]
             if not found:
@@ -179,22 +181,24 @@ class Pictures:
                     f"{argument}: a folder without images", hint=f"looked for {', '.join(SUFFIXES)}"
                 )
             self.entries.extend(map(str, found))
-        elif path.exists():
-            self.entries.append(str(path))
-        elif glob.has_magic(argument):
-            matches = sorted(Path(match) for match in glob.glob(argument, recursive=True))  # noqa: PTH207
-            files = [match for match in matches if match.is_file()]
-            if not files:
-                raise UsageError(
-                    f"{argument}: no file matches this pattern",
-                    hint="* matches any part of a name, ** any folders below; you can also name a folder",
-                )
-            self.entries.extend(map(str, files))
         else:
+            self.entries.append(str(path))
+
+    def _add_matches(self, pattern: str) -> None:
+        """Add the files that a pattern matches."""
+        if not glob.has_magic(pattern):
             raise UsageError(
-                f"{argument}: no such file, folder or pattern",
+                f"{pattern}: no such file, folder or pattern",
                 hint=f"{SPELLING}; prepared images are DATA#test or DATA#test[17]",
             )
+        matches = sorted(Path(match) for match in glob.glob(pattern, recursive=True))  # noqa: PTH207
+        files = [match for match in matches if match.is_file()]
+        if not files:
+            raise UsageError(
+                f"{pattern}: no file matches this pattern",
+                hint="* matches any part of a name, ** any folders below; you can also name a folder",
+            )
+        self.entries.extend(map(str, files))
 
     def _add_selection(self, argument: str) -> bool:
         """Add prepared images, whose reader needs torch; return False if `argument` does not name any."""

@@ -29,7 +29,7 @@ from civae_core.model_paths import LINKS as LINKS
 from civae_core.model_paths import find_model_file as find_model_file
 from civae_core.model_paths import follow as follow
 from civae_core.model_paths import newest_run as newest_run
-from civae_core.reading import parse_json, require_regular
+from civae_core.reading import parse_json, require_regular, utf8_path
 
 Network = TypeVar("Network", bound=torch.nn.Module)
 
@@ -239,7 +239,8 @@ def _opened(file: Path) -> Iterator[Any]:
         if length > MOST_HEADER_BYTES:
             raise OSError(errno.EFBIG, f"a header of {length:,} bytes, more than any model has")
         try:
-            tensors = safe_open(file, framework="pt")
+            with utf8_path(file) as path:
+                tensors = safe_open(path, framework="pt")
         except RuntimeError as error:  # raised by torch if the file is too large to be mapped
             raise OSError(errno.ENOMEM, str(error)) from error
         with tensors as opened:

@@ -9,7 +9,7 @@ from civae_core.attributes import AttributeRoles
 from civae_core.config import Config
 from civae_core.data import PreparedData
 from civae_core.data.labelled import labelled_rows
-from civae_core.errors import DivergedError, InterruptedRunError, PreemptedError
+from civae_core.errors import DivergedError
 from civae_core.overfitting import warn_if_overfit
 from civae_core.progress import progress
 from civae_core.training.bookkeeping import Bookkeeper
@@ -23,7 +23,7 @@ from civae_core.training.preparation import prepared
 from civae_core.training.run_folder import RunFolder
 from civae_core.training.setback import SETBACKS_ALLOWED, set_back
 from civae_core.training.setup import make_card, make_model
-from civae_core.training.stopping import INTERRUPTED, StopRequest, stop_on_signals
+from civae_core.training.stopping import StopRequest, stop_on_signals, stopped
 from civae_core.training.trackers import tracked
 
 log = logging.getLogger(__name__)
@@ -167,7 +167,7 @@ def _loop(
                 if not saved:
                     books.save(validate=False)
                 processes.wait_for_all()  # once one leaves, a launcher soon kills the others, even amid a checkpoint
-                raise _stopped(reason, counters.images_seen)
+                raise stopped(reason, _saved_at(counters))
 
 
 def _pair_noises(
@@ -203,7 +203,7 @@ def _pair_noises(
         )
     unfinished = processes.is_first and fitted is None
     if reason := processes.largest(stop.reason if unfinished else 0):
-        raise _stopped(reason, counters.images_seen)
+        raise stopped(reason, _saved_at(counters))
     counters.paired = True
     if fitted is not None:
         learner.adopt_pairing()
@@ -230,6 +230,5 @@ def _asked_to_stop(stop: StopRequest, processes: Processes, counters: Counters, 
     return processes.largest(stop.reason) if steps % STOP_POLL_STEPS == 0 else 0
 
 
-def _stopped(reason: int, images: int) -> PreemptedError | InterruptedRunError:
-    kind = InterruptedRunError if reason == INTERRUPTED else PreemptedError
-    return kind(f"stopped at {images:,} images, after saving", hint="run the same command again to continue")
+def _saved_at(counters: Counters) -> str:
+    return f"stopped at {counters.images_seen:,} images, after saving"

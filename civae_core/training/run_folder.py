@@ -18,7 +18,14 @@ import torch
 from civae_core import __version__
 from civae_core.config import Config, dump_config, load_config
 from civae_core.errors import CivaeError, UsageError
-from civae_core.files import describe_os_error, make_folder, remove_unfinished, write_json, write_text
+from civae_core.files import (
+    atomic_file,
+    describe_os_error,
+    make_folder,
+    remove_unfinished,
+    write_json,
+    write_text,
+)
 from civae_core.locks import LOCK_NAME, Lock, held
 from civae_core.machine import nvidia_driver
 from civae_core.reading import read_json
@@ -118,7 +125,9 @@ class RunFolder:
 
     def write_description(self, config: Config, facts: dict[str, Any]) -> None:
         """Write what describes this run: config.yml, command.txt and env.json."""
-        write_text(self.path / "command.txt", shlex.join(sys.argv) + "\n")
+        with atomic_file(self.path / "command.txt") as temporary:
+            # As it was typed, with file names that are no UTF-8 too.
+            temporary.write_bytes(os.fsencode(shlex.join(sys.argv) + "\n"))
         write_json(self._facts, environment() | facts)
         write_text(self.path / "config.yml", dump_config(config))
 
@@ -183,7 +192,7 @@ class RunFolder:
         """
         path = self.path / "log.txt"
         try:
-            written = _LogFile(path, encoding="utf-8")
+            written = _LogFile(path, encoding="utf-8", errors="backslashreplace")
         except OSError as error:
             raise describe_os_error(error, path) from error
         written.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))

@@ -1,7 +1,9 @@
 """Benchmarks from end to end: one command, resumed, with failing cells, in several processes."""
 
 import json
+import os
 import re
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -22,6 +24,7 @@ from civae_core.errors import PreemptedError
 from civae_core.evaluation.instruments import Instruments
 from civae_core.evaluation.realism import Extractor
 from civae_core.files import write_json
+from civae_core.training.stopping import stop_on_signals
 from civae_core.yardstick import load_yardstick
 
 FACES = """
@@ -244,6 +247,20 @@ def test_a_stop_keeps_what_is_done_and_ends_the_whole_benchmark(
     assert code == 75 and "after saving" in stderr
     results = json.loads((out / "benchmark.json").read_text(encoding="utf-8"))
     assert [cell["status"] for cell in results["cells"]] == ["done"] + ["pending"] * 7
+
+
+def test_a_signal_that_a_training_leaves_unheeded_ends_the_benchmark_before_it_is_scored(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As training does in its last step."""
+
+    def train(config: Config, run: Path, **_: object) -> None:
+        with stop_on_signals():
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(cells_module, "train", train)
+    code, _, stderr = civae(write(GIVEN), "--out", tmp_path / "out", "--only", "ours")
+    assert code == 75 and "stopped; finished work is kept\n\nhint: run the same command again" in stderr
 
 
 def test_an_unexpected_exception_is_a_failed_cell_too(

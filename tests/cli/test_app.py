@@ -96,14 +96,14 @@ def test_unknown_commands_and_options_are_usage_errors(arguments: list[str]) -> 
 # A small application whose one command fails as told.
 
 
-def failing(error: BaseException) -> typer.Typer:
+def failing(error: BaseException, name: str = "fail") -> typer.Typer:
     broken = typer.Typer(cls=CivaeGroup, rich_markup_mode=None, pretty_exceptions_enable=False)
 
     @broken.callback()
     def root() -> None:
         """Root."""
 
-    @broken.command()
+    @broken.command(name, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
     def fail(verbose: bool = typer.Option(False, "--verbose", "-v")) -> None:
         raise error
 
@@ -166,6 +166,26 @@ def test_ctrl_c_is_130() -> None:
     assert result.stderr == "error: interrupted\n"
 
 
+@pytest.mark.parametrize(
+    ("words", "goes_on"),
+    [
+        (["prepare-data", "photos"], True),
+        (["prepare-data", "photos", "--overwrite"], False),
+        (["train", "-v"], True),
+        (["train", "--resume", "never"], False),
+        (["train", "--dry-run"], False),
+        (["quickstart"], True),
+        (["benchmark"], True),
+        (["evaluate", "train"], False),
+    ],
+)
+def test_what_ctrl_c_stopped_is_told_to_go_on_only_where_it_does(words: list[str], goes_on: bool) -> None:
+    result = CliRunner().invoke(failing(KeyboardInterrupt(), words[0]), words)
+    assert result.exit_code == 130
+    hint = "\nhint: run the same command again to continue\n"
+    assert result.stderr.endswith(f"error: interrupted\n{hint if goes_on else ''}")
+
+
 def test_an_unforeseen_error_is_one_sentence_and_with_v_a_traceback() -> None:
     broken = failing(ZeroDivisionError("division by zero\nand more"))
     plain = CliRunner().invoke(broken, ["fail"])
@@ -215,6 +235,15 @@ def test_streams(capsys: pytest.CaptureFixture[str]) -> None:
     out, err = capsys.readouterr()
     assert json.loads(out) == {"β": 1}
     assert err == "a remark\n"
+
+
+def test_a_name_that_is_not_utf8_leaves_valid_json_that_reads_back_the_same(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    terminal(json=True).json({"β": "\\c\udce9"})
+    out = capsys.readouterr().out
+    assert out == '{"β": "\\\\c\\udce9"}\n'
+    assert json.loads(out) == {"β": "\\c\udce9"}
 
 
 def test_quiet_keeps_the_result_and_warnings_only(capsys: pytest.CaptureFixture[str]) -> None:

@@ -38,9 +38,23 @@ def test_doctor_finds_this_machine_usable() -> None:
 
 def test_doctor_names_what_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(diagnosis, "REQUIRED", {"nonsense": "no_such_module_at_all"})
-    result = run("doctor")
+    result = run("doctor", "-q")
     assert result.exit_code == 1
     assert "nonsense cannot be imported" in result.stdout
+    assert result.stderr.startswith("error: nonsense cannot be imported: No module named")
+    assert re.search(r"\n\nhint: .*pip install --force-reinstall nonsense\n$", result.stderr)
+
+
+def test_a_device_that_fails_has_a_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("no kernel image is available\nmore")
+
+    monkeypatch.setattr(torch.nn.functional, "conv2d", fail)
+    assert diagnosis.diagnose()["remedies"][0].endswith("pip install --force-reinstall torch")
+    monkeypatch.setattr("civae_core.training.device.choose_device", lambda _: torch.device("meta"))
+    facts = diagnosis.diagnose()
+    assert facts["problems"] == ["meta cannot compute: no kernel image is available"]
+    assert facts["remedies"][0].startswith("add --device cpu to commands")
 
 
 def test_doctor_warns_of_a_full_disk_a_slow_package_and_a_gpu_that_torch_cannot_use(
@@ -59,4 +73,6 @@ def test_doctor_warns_of_a_full_disk_a_slow_package_and_a_gpu_that_torch_cannot_
 def test_a_package_that_is_only_looked_for_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(diagnosis, "REQUIRED", {})
     monkeypatch.setattr(diagnosis, "SLOW", {"nonsense": "no_such_module_at_all"})
-    assert diagnosis.diagnose()["problems"] == ["nonsense is not installed"]
+    facts = diagnosis.diagnose()
+    assert facts["problems"] == ["nonsense is not installed"]
+    assert facts["remedies"][0].endswith("pip install nonsense")

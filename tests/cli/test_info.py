@@ -1,6 +1,7 @@
 """civae info: cards, JSON, and files that are not ours."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +27,11 @@ def run(*arguments: str) -> Result:
     return CliRunner().invoke(app, list(arguments))
 
 
+def test_a_name_longer_than_any_can_be_is_of_no_file() -> None:
+    result = run("info", "a" * 300)
+    assert result.exit_code == 2 and f"error: {'a' * 300}: no such file or folder\n\nhint: " in result.stderr
+
+
 @pytest.fixture
 def model_file(
     tmp_path: Path,
@@ -49,6 +55,13 @@ def model_file(
     lines = '{"images": 1200, "loss": 3.5}\n{"images": 12'
     (tmp_path / "run" / "metrics.jsonl").write_text(lines, encoding="utf-8")
     return folder / "model.safetensors"
+
+
+def test_a_model_in_a_folder_whose_name_is_not_utf8_is_read(model_file: Path) -> None:
+    odd = model_file.parent.rename(model_file.parent.with_name(os.fsdecode(b"step-\xe9")))
+    result = run("info", str(odd), "--json")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["weights"] > 0
 
 
 EVALUATION = {

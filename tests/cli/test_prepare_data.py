@@ -1,6 +1,7 @@
 """civae prepare-data: results on stdout, and each bad input with its message, hint and exit code."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,15 @@ def test_the_folder_is_the_result(photos: Path, tmp_path: Path) -> None:
     assert code == 0 and stdout == f"{out}\n"
     assert "10 images (train 4, valid 3, test 3)" in stderr and "report.html" in stderr
     assert PreparedData.open(out).images(PreparedData.open(out).rows("train")).shape == (4, 3, 16, 16)
+
+
+def test_a_folder_whose_name_is_not_utf8_is_prepared_too(photos: Path, tmp_path: Path) -> None:
+    odd = photos.rename(tmp_path / os.fsdecode(b"photos-\xe9"))
+    arguments = (odd, "--out", tmp_path / "data", "--size", 16, "--workers", 1, "--json")
+    code, stdout, stderr = civae(*arguments)
+    assert code == 0, stderr
+    assert json.loads(stdout)["name"] == odd.name == PreparedData.open(tmp_path / "data").name
+    assert json.loads(civae(*arguments)[1])["fresh"] is False
 
 
 def test_json_and_a_second_run(photos: Path, tmp_path: Path) -> None:

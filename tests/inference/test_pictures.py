@@ -54,6 +54,15 @@ def test_a_file_with_brackets_in_its_name_is_itself(tmp_path: Path) -> None:
     assert named([odd]) == [str(odd)]
 
 
+@pytest.mark.parametrize("name", ["missing.png", "a" * 300, "a/" * 3000], ids=["short", "name", "path"])
+def test_a_name_of_no_file_is_refused_however_long(name: str) -> None:
+    for arguments, stdin in (([name], ()), (["-"], [f"{name}\n"])):
+        with pytest.raises(UsageError, match="no such file, folder or pattern"):
+            named(arguments, stdin)
+    with pytest.raises(UsageError, match="no file matches this pattern"):
+        named([f"{name}*"])
+
+
 def test_a_list_on_standard_input(tmp_path: Path, faces: PreparedData) -> None:
     one = photo(tmp_path / "with space.png")
     assert named(["-"], stdin=[f"{one}\n", "\n", f"{one}\r\n"]) == [str(one)] * 2

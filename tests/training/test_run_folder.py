@@ -1,6 +1,7 @@
 """A run's folder: what it holds, whom it belongs to, and what --resume means."""
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -69,6 +70,23 @@ def test_the_command_can_be_given_to_a_shell_again(
     monkeypatch.setattr(sys, "argv", given)
     RunFolder(tmp_path).write_description(tiny_config(), {})
     assert shlex.split((tmp_path / "command.txt").read_text(encoding="utf-8")) == given
+
+
+def test_names_that_are_not_utf8_are_kept(
+    tiny_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run describes data in such a folder, which JSON, YAML and the command itself lead back to."""
+    data = os.fsdecode(b"data/\xe9")
+    config, folder = tiny_config({"data.path": data}), RunFolder(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["civae", "train", "--data", data])
+    with folder.logged():
+        folder.write_description(config, {"started_from": data})
+        folder.open_log()
+        run_folder.log.warning("training on %s", data)
+    assert (tmp_path / "command.txt").read_bytes() == b"civae train --data 'data/\xe9'\n"
+    assert load_config([tmp_path / "config.yml"]) == config
+    assert folder.origin() == data
+    assert "training on data/\\udce9" in (tmp_path / "log.txt").read_text(encoding="utf-8")
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="needs git")

@@ -15,7 +15,7 @@ from civae_core.data.batches import Batch, TrainingBatches
 from civae_core.errors import CivaeError, InterruptedRunError, PreemptedError
 from civae_core.training.heldout import HeldOut
 from civae_core.training.loop import train
-from civae_core.training.stopping import INTERRUPTED, PREEMPTED, stop_on_signals
+from civae_core.training.stopping import INTERRUPTED, PREEMPTED, stop_on_signals, stopping_after
 
 SHORT = {"train.images": 96, "train.batch_size": 16, "train.validate_images": 4, "train.checkpoint_every": 32}
 
@@ -83,6 +83,29 @@ def test_a_signal_during_the_last_step_changes_nothing(
     signal_at(signal.SIGTERM, 80)
     config = tiny_config(SHORT | {"model.pairing": "none"})
     assert train(config, tmp_path / "run", device="cpu").finished
+
+
+def test_a_signal_during_the_last_step_ends_work_that_has_more_steps(
+    tiny_config: Callable[..., Config], tmp_path: Path, signal_at: Callable[[int, int], None]
+) -> None:
+    signal_at(signal.SIGTERM, 80)
+    config = tiny_config(SHORT | {"model.pairing": "none"})
+    with pytest.raises(PreemptedError, match="stopped; finished work is kept") as caught, stopping_after():
+        train(config, tmp_path / "run", device="cpu")
+    assert "same command" in (caught.value.hint or "")
+    signal_at(signal.SIGTERM, -1)
+    with stopping_after():
+        assert train(config, tmp_path / "run", device="cpu").finished
+
+
+def test_a_request_holds_for_the_blocks_around_it_too() -> None:
+    with stop_on_signals() as outer:
+        with stop_on_signals() as inner:
+            os.kill(os.getpid(), signal.SIGINT)
+        assert (inner.reason, outer.reason) == (INTERRUPTED, INTERRUPTED)
+        with stop_on_signals():
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert outer.reason == INTERRUPTED, "the larger reason stays"
 
 
 def test_ctrl_c_outranks_preemption_and_a_second_one_does_not_wait() -> None:
