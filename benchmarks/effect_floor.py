@@ -63,8 +63,7 @@ def floor(
 
 def told(error_N: Tensor, size_N: Tensor) -> str:
     """Ratio and interval as text, such as `0.0258 [0.0210, 0.0310]`."""
-    found = bootstrap_ratio(error_N, size_N)
-    return f"{found.mean:.4f} [{found.lo:.4f}, {found.hi:.4f}]"
+    return f"{bootstrap_ratio(error_N, size_N):.4f}"
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ from torch import Tensor
 from civae_core.data import PreparedData
 from civae_core.data.labelled import evenly_spread, labelled_rows
 from civae_core.evaluation.asked import Asked
-from civae_core.evaluation.bootstrap import Interval, bootstrap_ratio
+from civae_core.evaluation.bootstrap import bootstrap_ratio
 from civae_core.evaluation.evaluate import default_data
 from civae_core.evaluation.methods import TrainedModel
 from civae_core.evaluation.metrics import effect_terms
@@ -102,13 +102,7 @@ def report(
     for name, error_N in by_name.items():
         everyone = bootstrap_ratio(error_N, size_N)
         some = bootstrap_ratio(error_N[most_N], size_N[most_N])
-        print(f"{name:8s} {shown(everyone)}   {shown(some)}")
-
-
-def shown(interval: Interval) -> str:
-    """`0.123 [0.100, 0.150]`; the number alone where it has no interval."""
-    bounds = [f"{bound:.3f}" for bound in (interval.lo, interval.hi) if bound is not None]
-    return f"{interval.mean:.3f} [{', '.join(bounds)}]" if bounds else f"{interval.mean:.3f}"
+        print(f"{name:8s} {everyone:.3f}   {some:.3f}")
 
 
 if __name__ == "__main__":

@@ -33,6 +33,11 @@ class Interval:
         """{"mean", "lo", "hi"}; bounds that are not known are absent."""
         return {key: value for key, value in asdict(self).items() if value is not None}
 
+    def __format__(self, spec: str) -> str:
+        """The mean and, in square brackets, the bounds, if they are known; `spec` is that of each number."""
+        bounds = [format(bound, spec) for bound in (self.lo, self.hi) if bound is not None]
+        return f"{self.mean:{spec}} [{', '.join(bounds)}]" if bounds else format(self.mean, spec)
+
     def map(self, function: Callable[[float], float]) -> "Interval":
         """The interval of an increasing function of the estimate, such as a square root."""
         return Interval(**{key: function(value) for key, value in self.to_dict().items()})

@@ -35,6 +35,10 @@ def test_coverage_is_near_its_level() -> None:
     assert 0.88 <= hits / 100 <= 0.96
 
 
+def test_it_is_printed_with_its_bounds_if_it_has_any() -> None:
+    assert f"{Interval(0.25, 0.125, 0.5):.2f} {Interval(0.25):.1f}" == "0.25 [0.12, 0.50] 0.2"
+
+
 def test_a_ratio_is_one_of_sums_not_a_mean_of_ratios() -> None:
     assert bootstrap_ratio(torch.tensor([1.0, 1.0]), torch.tensor([1.0, 9.0])).mean == pytest.approx(0.2)
 

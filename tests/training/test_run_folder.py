@@ -1,6 +1,7 @@
 """A run's folder: what it holds, whom it belongs to, and what --resume means."""
 
 import json
+import logging
 import os
 import re
 import shlex
@@ -79,6 +80,8 @@ def test_names_that_are_not_utf8_are_kept(
     data = os.fsdecode(b"data/\xe9")
     config, folder = tiny_config({"data.path": data}), RunFolder(tmp_path)
     monkeypatch.setattr(sys, "argv", ["civae", "train", "--data", data])
+    # pytest-xdist cannot report this name.
+    monkeypatch.setattr(logging.getLogger("civae_core"), "propagate", False)
     with folder.logged():
         folder.write_description(config, {"started_from": data})
         folder.open_log()
