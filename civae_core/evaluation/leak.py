@@ -66,7 +66,6 @@ class LeakTally:
             attributes: those to watch.
             labels_NA: their factual labels, one row for each row of the prepared data, NaN where missing.
         """
-        self._attributes = list(attributes)
         self._labels_NA = labels_NA
         self._shifts = Shifts(yardstick, attributes)
         self._label = KeptRows()
@@ -81,14 +80,16 @@ class LeakTally:
 
     def per_image(self) -> dict[str, Tensor]:
         """`leak.<attribute>` [N] in standard deviations, for those that can be the worst; 0 where nothing changes."""
-        if not self._attributes:
+        if not self._shifts.attributes:
             return {}
         leak_NA = self._leak("shift") / self._spread()
-        return {f"leak.{self._attributes[column].name}": leak_NA[:, column] for column in self._readable()}
+        return {
+            f"leak.{self._shifts.attributes[column].name}": leak_NA[:, column] for column in self._readable()
+        }
 
     def summary(self, seed: int) -> dict[str, Any]:
         changed_N = self._shifts.changed_N
-        if not self._attributes or not changed_N.any():
+        if not self._shifts.attributes or not changed_N.any():
             return {}
         leak_MA, spread_A, readable = self._leak("shift")[changed_N], self._spread(), self._readable()
         entries: dict[str, Any] = {
@@ -120,7 +121,7 @@ class LeakTally:
             return {}
         column = max(readable, key=lambda column: float(leak_MA[:, column].mean().abs()))
         interval = bootstrap_mean(leak_MA[:, column], seed=seed).to_dict()
-        return {"attribute": self._attributes[column].name, **interval}
+        return {"attribute": self._shifts.attributes[column].name, **interval}
 
     def _auc_changes(self, changed_N: Tensor) -> dict[str, float]:
         changes = {}
@@ -150,12 +151,12 @@ class LeakTally:
         return "truth" if self._shifts.know_truth else "before"
 
     def _binary(self) -> list[tuple[int, str]]:
-        return [(column, a.name) for column, a in enumerate(self._attributes) if a.kind == "binary"]
+        return [(column, a.name) for column, a in enumerate(self._shifts.attributes) if a.kind == "binary"]
 
     def _readable(self) -> list[int]:
         """Columns of the attributes that the scorer can read in the inputs."""
         everyone_N = torch.ones(len(self._label), dtype=torch.bool)
-        found = {c: self._auc("before", c, everyone_N) for c in range(len(self._attributes))}
+        found = {c: self._auc("before", c, everyone_N) for c in range(len(self._shifts.attributes))}
         return [column for column, value in found.items() if value is not None and value >= READABLE_AUC]
 
     def _auc(self, name: str, column: int, among_N: Tensor) -> float | None:
@@ -165,7 +166,7 @@ class LeakTally:
         label_M = label_N[known_N]
         if not len(label_M):
             return None
-        binary = self._attributes[column].kind == "binary"
+        binary = self._shifts.attributes[column].kind == "binary"
         positive_M = label_M > (0.5 if binary else label_M.median())
         if not positive_M.any() or positive_M.all():
             return None

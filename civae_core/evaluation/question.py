@@ -1,6 +1,5 @@
 """The questions of an evaluation: interventions, with the true answers where the data knows them."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -155,7 +154,7 @@ def ask(
 def values_to_ask(treatment: Attribute, data: PreparedData) -> list[Value]:
     """Values of a treatment to ask about where no truth says which: `flip`, or a high and a low dose.
 
-    The doses are the 90 % and the 10 % quantile of the training labels, since the largest and the smallest may be
+    The doses are training labels, at the 90 % and the 10 % quantile, since the largest and the smallest may be
     single outliers, near which a model has learned nothing. These ends of the range seen in training are asked about
     only if the quantiles coincide, or if no label is known.
     """
@@ -167,18 +166,9 @@ def values_to_ask(treatment: Attribute, data: PreparedData) -> list[Value]:
     if len(known_M):
         high, low = (float(known_M[round(share * (len(known_M) - 1))]) for share in (0.9, 0.1))
         if high > low:
-            # Enough digits to tell a hundredth of the way from one to the other.
-            digits = 2 - math.floor(math.log10(high - low))
-            doses = [_rounded(dose, digits, known_M) for dose in (high, low)]
+            doses = [high, low]
     # Other data than the model's may have doses that the model has never seen.
     return list(dict.fromkeys(min(max(dose, treatment.low), treatment.high) for dose in doses))
-
-
-def _rounded(dose: float, digits: int, labels_M: Tensor) -> float:
-    """The dose with so many decimals, unless that would part subjects who have the same one."""
-    rounded = round(dose, digits)
-    have_it, have_rounded = (int((labels_M == value).sum()) for value in (dose, rounded))
-    return dose if have_it > max(have_rounded, 1) else rounded
 
 
 def about_changed(
