@@ -2,13 +2,14 @@
 
 from civae_core.config.schema import Config, LossConfig, ModelConfig, TrainConfig
 
-_NO_MASK = "`objective: original` adds all of the pixel noise back"
+_OFF = (None, "none")
 
 
 def without_effect(config: Config) -> list[str]:
     """Messages about settings that differ from their defaults but have no effect, each with the reason.
 
     Settings at their defaults are not reported, so that a config that spells out every key causes no warnings.
+    Nor are those that switch off what is off anyway.
     """
     defaults = {"model": ModelConfig(), "loss": LossConfig(), "train": TrainConfig()}
     idle = (
@@ -31,7 +32,6 @@ def without_effect(config: Config) -> list[str]:
         ),
         ("model", "layers", config.model.decoder == "direct", "model.decoder is direct"),
         ("model", "layer_grid", config.model.decoder == "direct", "model.decoder is direct"),
-        ("model", "noise_mask", config.objective == "original", _NO_MASK),
         ("model", "mask_width", *_no_mask(config)),
         (
             "model",
@@ -54,7 +54,7 @@ def without_effect(config: Config) -> list[str]:
     return [
         f"{section}.{key} has no effect: {reason}"
         for section, key, is_idle, reason in idle
-        if is_idle and getattr(getattr(config, section), key) != getattr(defaults[section], key)
+        if is_idle and getattr(getattr(config, section), key) not in (getattr(defaults[section], key), *_OFF)
     ]
 
 
@@ -119,7 +119,7 @@ def _ask_other_arm(config: Config) -> list[str]:
 def _no_mask(config: Config) -> tuple[bool, str]:
     """Whether no mask fades the pixel noise, and why."""
     if config.objective == "original":
-        return True, _NO_MASK
+        return True, "`objective: original` adds all of the pixel noise back"
     return config.model.noise_mask == "none", "model.noise_mask is none"
 
 

@@ -41,10 +41,6 @@ def config(**sections: Any) -> Config:
             "model.looks_mask_width has no effect: it masks looks",
         ),
         (
-            {"objective": "original", "model": {"noise_mask": "none"}},
-            "model.noise_mask has no effect: `objective: original` adds",
-        ),
-        (
             {"objective": "original", "model": {"mask_width": 0.2}},
             "model.mask_width has no effect: `objective: original` adds",
         ),
@@ -75,6 +71,12 @@ def test_defaults_and_settings_at_work_are_passed_over() -> None:
         without_effect(config(model={"prior_hidden": 64}, loss={"weights": "inverse", "weight_cap": 5.0}))
         == []
     )
+
+
+def test_switching_off_what_is_off_anyway_is_passed_over() -> None:
+    off = {"noise_mask": "none", "latent_mask_width": None, "looks_mask_width": None}
+    assert without_effect(config(objective="original", model=off)) == []
+    assert without_effect(config(model={"decoder": "direct", "place_latents": 0, "prior": "x"} | off)) == []
 
 
 @pytest.mark.parametrize("objective", ["cvae", "original"])
