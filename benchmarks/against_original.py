@@ -242,7 +242,7 @@ def number(value: float | None, digits: int) -> str:
 
 
 def as_markdown(numbers: dict[str, Any]) -> str:
-    """Tables of the networks, the goals, when ours caught up, both at the same times, and every point."""
+    """Tables of the networks, the goals, when ours caught up, and both at the same times."""
     parts = [
         f"**Not finished:** {label} has seen {of['seen']:,} of {of['of']:,} images.\n"
         for label, of in numbers["unfinished"].items()
@@ -316,23 +316,6 @@ def as_markdown(numbers: dict[str, Any]) -> str:
                 ]
                 for row in numbers["same_time"]
                 for there, here in [(row["original"], row["ours"])]
-            ],
-        )
-    )
-    parts.append(
-        table(
-            ["every point", "images", "CPU time", "TFLOP", "PSNR (dB)", "relative effect error"],
-            [
-                [
-                    LABELS[name],
-                    f"{p['images']:,}",
-                    f"{p['seconds']:.0f} s",
-                    number(p["gflop"] / 1000, 2),
-                    number(p["psnr"], 2),
-                    number(p["relative_effect_error"], 3),
-                ]
-                for name in FILES
-                for p in numbers[name]["points"]
             ],
         )
     )

@@ -11,11 +11,13 @@ from typing import Any
 import typer
 
 from civae_core.errors import CivaeError
+from civae_core.file_names import MANIFEST
 from civae_core.model_header import read_roles
 from civae_core.model_paths import find_model_file, newest_run
 from civae_core.reading import read_at_most
 
-MOST_MANIFEST_BYTES = 2**22
+_MOST_MANIFEST_BYTES = 2**18
+"""Largest dataset.yml that is read here: it takes a second or two, and lists thousands of attributes or shards."""
 _SPECIAL = re.compile(r"""[\s"'`$;&|<>(){}\[\]\\!*?~#^]""")
 
 
@@ -88,7 +90,7 @@ def _is_model(path: Path) -> bool:
 
 
 def _is_data(path: Path) -> bool:
-    return (path / "dataset.yml").is_file()
+    return (path / MANIFEST).is_file()
 
 
 def _stated(ctx: typer.Context, *names: str) -> str | None:
@@ -128,7 +130,7 @@ def _names_in(path: Path) -> list[str]:
 
     try:
         if _is_data(path):
-            text = read_at_most(path / "dataset.yml", MOST_MANIFEST_BYTES).decode("utf-8")
+            text = read_at_most(path / MANIFEST, _MOST_MANIFEST_BYTES).decode("utf-8")
             return _offered(str(a["name"]) for a in plain_values(text)["attributes"])
         for name, separator, line in (
             ("list_attr_celeba.txt", None, 1),

@@ -138,7 +138,7 @@ def counterfactual(
         opened.preprocessing,
         stdin=sys.stdin if "-" in images else (),
         table=attrs,
-        attributes=[a.name for a in roles.inputs],
+        attributes=roles.inputs,
         aligner=aligner_for(shape, align, face),
     )
     if align is Align.AUTO and pictures.has_photos and lacks_aligner(shape):

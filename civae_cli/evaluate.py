@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from civae_core.attributes import AttributeRoles
     from civae_core.data import PreparedData
     from civae_core.data.splits import Split
+    from civae_core.evaluation.asked import Method
 
 _ROLES = ("config", "treatment", "covariate", "descendant")
 """Parameters that state roles."""
@@ -129,13 +130,13 @@ def evaluate(
       civae evaluate --data data/faces --treatment Young --images theirs
     """
     from civae_core.data import PreparedData
-    from civae_core.evaluation.evaluate import default_data, evaluate_foreign, require_comparable
-    from civae_core.evaluation.evaluate import evaluate as run_evaluation
-    from civae_core.evaluation.foreign import open_foreign
+    from civae_core.evaluation.evaluate import default_data, evaluate_questions, require_comparable
+    from civae_core.evaluation.foreign import answering, foreign_questions, open_foreign
     from civae_core.evaluation.instruments import choose_instruments
     from civae_core.evaluation.output import prepare_output, report_folder, write_evaluation
     from civae_core.evaluation.question import ask_split
     from civae_core.evaluation.table import evaluation_tables
+    from civae_core.file_names import REPORT_PAGE
     from civae_core.model.stored import load_model
     from civae_core.overfitting import warn_if_overfit
     from civae_core.training.device import choose_device
@@ -148,9 +149,10 @@ def evaluate(
     models = [load_model(path, chosen) for path in paths]
     for path in paths:
         warn_if_overfit(path)
+    methods: list[Method] = []
     if models:
         prepared = default_data(models[0]) if data is None else PreparedData.open(data)
-        require_comparable(models, prepared)
+        methods += require_comparable(models, prepared)
         roles = models[0].card.roles
     elif data is None:
         raise UsageError(
@@ -161,25 +163,32 @@ def evaluate(
         roles = stated_roles(prepared, config, treatment, covariate, descendant)
     if not roles.treatments:
         raise UsageError("no treatment is named", hint="name it with --treatment, or with --config")
-    if images is None:
-        ask_split(prepared, roles, split or "test", limit, warn=False)  # rejects before a scorer is trained
     if questions is not None:
         _write_questions(voice, questions, prepared, roles, split, limit)
         return
     home = report_folder(paths[0]) if paths else images
     assert home is not None, "refused before"
-    foreign = None if images is None else open_foreign(images, prepared, [a.name for a in roles.treatments])
-    page = report or home / "report.html"
+    # Whatever may be rejected comes before the instruments, since a scorer may take minutes to train.
+    if images is None:
+        asked = ask_split(prepared, roles, split or "test", limit)
+    else:
+        foreign = open_foreign(images, prepared, [a.name for a in roles.treatments])
+        asked = foreign_questions(foreign, prepared, roles)
+        methods = [*answering(foreign, roles, prepared), *methods]
+    page = report or home / REPORT_PAGE
     prepare_output(page, figures)
     instruments = choose_instruments(
         prepared, roles, chosen, scorer=scorer, scorer_images=scorer_images or IMAGES, extractor=extractor
     )
-    if foreign is None:
-        found = run_evaluation(
-            models, prepared, split=split or "test", limit=limit, seed=seed, instruments=instruments
-        )
-    else:
-        found = evaluate_foreign(foreign, models, prepared, roles, seed=seed, instruments=instruments)
+    found = evaluate_questions(
+        asked,
+        methods,
+        prepared,
+        roles,
+        split=split or "test" if images is None else "listed",
+        seed=seed,
+        instruments=instruments,
+    )
     numbers = write_evaluation(found, page, figures)
     for shown in evaluation_tables(found.numbers, shutil.get_terminal_size().columns):
         voice.table(shown)

@@ -171,6 +171,7 @@ def prepare_data(
     from civae_core.data.sources.base import Question
     from civae_core.data.sources.resolve import SourceOptions, open_source
     from civae_core.errors import UsageError
+    from civae_core.file_names import REPORT_PAGE
     from civae_core.machine import available_cores
 
     voice = terminal(quiet, verbose, json)
@@ -183,8 +184,17 @@ def prepare_data(
             hint="give 1 or more; the default is one per core",
         )
     limit = MaxBad.parse(max_bad)
-    channels = 1 if grey else 3
-    options = SourceOptions(size, channels, crop, table, seed, count, overlap, truth or [], follow_links)
+    options = SourceOptions(
+        size=size,
+        channels=1 if grey else 3,
+        crop=crop,
+        table=table,
+        seed=seed,
+        count=count,
+        overlap=overlap,
+        truths=truth or [],
+        follow_links=follow_links,
+    )
     asked = Question(tuple(treatment or ()), tuple(covariate or ())) if treatment or covariate else None
     opened = open_source(source, options)
     outcome = prepare(
@@ -195,7 +205,7 @@ def prepare_data(
         overwrite=overwrite,
         question=asked,
     )
-    data, report = outcome.data, out / "report.html"
+    data, report = outcome.data, out / REPORT_PAGE
     rejected = f"{outcome.rejected:,} left out, see {report}" if outcome.rejected else f"see {report}"
     already = "" if outcome.fresh else "already prepared: "
     splits = ", ".join(f"{split} {number:,}" for split, number in data.manifest.splits.items())

@@ -100,11 +100,11 @@ def serve(
     listening = listen(host, port)
     studio = open_studio(runs, examples, engine=engine, device=device, limits=limits)
     url = url_of(host, listening)
-    if not is_local(host):
+    if not is_local(listening):
         voice.warn(
             f"--host {host}: anyone who can reach this machine can use the page, and photographs travel unencrypted"
         )
-    app = make_app(studio, (*LOCAL, host, *(allow_host or ())), any_address=is_everywhere(host))
+    app = make_app(studio, (*LOCAL, host, *(allow_host or ())), any_address=is_everywhere(listening))
     models = [model.name for model in studio.models]
     voice.result({"url": url, "models": models, "examples": len(studio.examples)}, url)
     voice.say(f"showing {', '.join(models)}; press Ctrl-C to stop")

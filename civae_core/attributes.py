@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from civae_core.errors import UsageError
+from civae_core.errors import DataError, UsageError
 
 LONGEST_NAME = 200
 LARGEST = 2.0**100
@@ -175,6 +175,17 @@ def answered_beyond(names: Iterable[str], treatments: Iterable[Attribute]) -> st
     return "; ".join(dict.fromkeys(how if alike else f"{name}: {how}" for name, how in hows.items()))
 
 
+def shortest(value: float) -> float:
+    """The decimal with the fewest digits that is the same 32-bit float: 0.3 for a model's 0.30000001192…
+
+    Values that differ in 32 bits stay different, however small their unit is. `value` is within the range of 32-bit
+    floats.
+    """
+    import numpy as np  # imported here so that the command line starts quickly
+
+    return float(str(np.float32(value)))
+
+
 def require_name(name: str, known: Iterable[str], where: str) -> None:
     """Refuse an unknown attribute name.
 
@@ -188,6 +199,24 @@ def require_name(name: str, known: Iterable[str], where: str) -> None:
     listed = ", ".join(known[:40]) + (", …" if len(known) > 40 else "")
     question = f" (did you mean {near}?)" if near else ""
     raise UsageError(f"{where}: unknown attribute {name!r}{question}", hint=f"known attributes: {listed}")
+
+
+def require_same_kinds(inputs: Iterable[Attribute], table: Iterable[Attribute], where: str) -> None:
+    """Refuse a table in which an input of a model is of another kind than in training, so that its values mean
+    something else. Inputs that the table lacks are not looked at.
+
+    Raises:
+        DataError: an input is binary in one and continuous in the other; the message starts with `where`.
+    """
+    kinds = {attribute.name: attribute.kind for attribute in table}
+    for a in inputs:
+        found = kinds.get(a.name, a.kind)
+        if found != a.kind:
+            values = "0 or 1" if a.kind == "binary" else f"{a.low:g} to {a.high:g}"
+            raise DataError(
+                f"{where}: {a.name} is {found} there, but the model was trained with it as {a.kind}",
+                hint=f"write {a.name} as in training ({values}), and prepare the data again",
+            )
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

@@ -8,6 +8,7 @@ from safetensors import SafetensorError, safe_open
 
 from civae_core.attributes import Attribute, AttributeRoles
 from civae_core.errors import DataError, UsageError
+from civae_core.file_names import MANIFEST, PARTIAL
 from civae_core.files import exists
 from civae_core.measured import lines_of, told_by
 from civae_core.os_errors import hint_on_reading
@@ -16,8 +17,6 @@ from civae_core.reading import strict, utf8_path
 
 if TYPE_CHECKING:
     from civae_core.model.stored import ModelCard
-
-MANIFEST_NAME = "dataset.yml"
 
 
 def inspect(path: Path, *, verify: bool = False) -> dict[str, Any]:
@@ -38,9 +37,9 @@ def _inspect(path: Path, verify: bool) -> dict[str, Any]:
         raise UsageError(
             f"{path}: no such file or folder", hint="name prepared data, a run, a model file or a scorer file"
         )
-    if path.name == MANIFEST_NAME:
+    if path.name == MANIFEST:
         path = path.parent
-    if (path / MANIFEST_NAME).exists() or (path / ".partial").is_dir():
+    if (path / MANIFEST).exists() or (path / PARTIAL).is_dir():
         return _inspect_data(path, verify)
     if verify:
         raise UsageError(
@@ -76,7 +75,8 @@ def _inspect_data(path: Path, verify: bool) -> dict[str, Any]:
 
 
 def _inspect_model(path: Path) -> dict[str, Any]:
-    from civae_core.model.stored import find_model_file, follow, read_card
+    from civae_core.model.stored import read_card
+    from civae_core.model_paths import find_model_file, follow
 
     file = find_model_file(path)
     card = read_card(file)

@@ -6,18 +6,17 @@ their own, one number for each latent dimension. Penalties (`civae_core.penaltie
 with their weights.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from civae_core.attributes import Attribute
 from civae_core.config.schema import LossConfig, Objective
 from civae_core.model import ModelOutput
 from civae_core.penalties.free_bits import charged_kl
-from civae_core.penalties.surprise import surprises
+from civae_core.penalties.surprise import Surprise
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,7 @@ def penalty(penalties: Mapping[str, Tensor], loss: LossConfig, weights_B: Tensor
 
 
 def predictor_loss(
-    predicted_BA: Tensor, a_BA: Tensor, attributes: Sequence[Attribute], images: int | None = None
+    predicted_BA: Tensor, a_BA: Tensor, surprise: Surprise, images: int | None = None
 ) -> Tensor:
     """Cross-entropy of binary attributes plus half the squared standardised error of continuous ones; a scalar.
 
@@ -110,11 +109,12 @@ def predictor_loss(
     Args:
         predicted_BA: the predictor's outputs.
         a_BA: raw labels in the same order, NaN where missing.
+        surprise: that of the attributes in the columns.
         images: divisor of the sum over labels; None means the number of images B.
     """
     known_BA = ~a_BA.isnan()
     # A missing label becomes 0: its surprise is then finite, and the mask removes it together with its gradient.
-    surprise_BA = torch.stack(surprises(predicted_BA, a_BA.nan_to_num(), attributes), dim=1)
+    surprise_BA: Tensor = surprise(predicted_BA, a_BA.nan_to_num())
     return (surprise_BA * known_BA).sum() / (len(a_BA) if images is None else images)
 
 

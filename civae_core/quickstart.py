@@ -20,6 +20,7 @@ from civae_core.evaluation.instruments import choose_instruments
 from civae_core.evaluation.naming import OBJECTIVE_NAMES
 from civae_core.evaluation.output import write_evaluation
 from civae_core.figures.pictures import write_png
+from civae_core.file_names import REPORT_PAGE
 from civae_core.machine import available_cores
 from civae_core.model.stored import load_model
 from civae_core.synthetic import ROLES
@@ -125,7 +126,7 @@ def _evaluate(out: Path, data: PreparedData, images: int, device: str) -> Quicks
     # The scorer is trained on as many images as the models.
     instruments = choose_instruments(data, models[0].card.roles, chosen, scorer_images=images)
     found = evaluate(models, data, instruments=instruments)
-    report, picture = out / "report.html", out / "faces.png"
+    report, picture = out / REPORT_PAGE, out / "faces.png"
     numbers = write_evaluation(found, report)
     write_png(picture, found.pictures[0].image)
     return Quickstart(found.numbers, picture, report, numbers)

@@ -62,17 +62,22 @@ def require_regular(path: Path) -> None:
 
 
 @contextmanager
-def utf8_path(file: Path) -> Iterator[Path]:
-    """A path to a file in valid UTF-8, as safetensors demands: its own or, while the block runs, one of the system's.
+def utf8_path(place: Path) -> Iterator[Path]:
+    """A path to a file or folder in valid UTF-8: its own or, while the block runs, one of the system's.
+
+    The safetensors and ONNX Runtime libraries take no other.
 
     Raises:
-        OSError: the file's own path is not valid UTF-8, and it cannot be opened.
+        OSError: the place's own path is not valid UTF-8, and it cannot be opened.
     """
-    if str(file).encode("utf-8", "ignore").decode() == str(file):
-        yield file
+    if str(place).encode("utf-8", "ignore").decode() == str(place):
+        yield place
         return
-    with file.open("rb") as opened:
-        yield Path(f"/dev/fd/{opened.fileno()}")
+    descriptor = os.open(place, os.O_RDONLY)
+    try:
+        yield Path(f"/dev/fd/{descriptor}")
+    finally:
+        os.close(descriptor)
 
 
 def read_json(path: Path, most: int = MOST_JSON_BYTES) -> Any:

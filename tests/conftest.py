@@ -37,6 +37,8 @@ from civae_core.progress import set_quiet
 from civae_core.training import pairing
 from civae_core.training.heldout import HeldOut
 from civae_core.training.loop import train as run_training
+from civae_core.yardstick import Yardstick, YardstickCard, save_yardstick
+from civae_core.yardstick.instrument import Networks
 
 # What is imported stays; searching all of it for garbage, again and again, took a tenth of the time.
 gc.disable()
@@ -285,6 +287,24 @@ def tiny_config(tiny_settings: dict[str, Any]) -> Callable[..., Config]:
 def trained(tiny_config: Callable[..., Config], made_once: MadeOnce) -> Path:
     """The folder of a finished run of `tiny_config`; only to be read."""
     return made_once("run", lambda out: run_training(tiny_config(), out, device="cpu"))
+
+
+@pytest.fixture
+def small_scorer(tmp_path: Path) -> Path:
+    """The file of an untrained scorer of grey pictures of 16 px, which fits none of the shared data."""
+    card = YardstickCard(
+        attributes=(YOUNG,),
+        size=16,
+        channels=1,
+        data={"name": "small pictures", "fingerprint": "0" * 64},
+        roles={"treatments": ["Young"]},
+        images=0,
+        seed=0,
+        photos={},
+        blurred={},
+    )
+    save_yardstick(Yardstick(Networks(16, 1, 1).eval(), card), tmp_path / "small.safetensors")
+    return tmp_path / "small.safetensors"
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from torch.distributions import Normal, kl_divergence
 from civae_core.attributes import Attribute
 from civae_core.model import DiagonalNormal, IntactVAE, ModelOutput, PixelNormal, standard_normal
 from civae_core.objective import negative_elbo, objective, original_loss, predictor_loss
+from civae_core.penalties.surprise import Surprise
 
 B, C, S, Z = 5, 3, 8, 4
 
@@ -139,7 +140,7 @@ def test_the_predictors_loss_by_kind_of_attribute() -> None:
     a_BA = torch.tensor([[1.0, 45.0], [1.0, 20.0]])
     binary = (math.log1p(math.exp(-2.0)) + math.log1p(math.exp(1.0))) / 2
     continuous = 0.5 * ((0.5 - 0.5) ** 2 + (1.0 + 2.0) ** 2) / 2
-    assert predictor_loss(predicted_BA, a_BA, attributes).item() == pytest.approx(
+    assert predictor_loss(predicted_BA, a_BA, Surprise(attributes)).item() == pytest.approx(
         binary + continuous, rel=1e-6
     )
 
@@ -148,5 +149,5 @@ def test_the_predictors_best_answers_are_the_labels_rates_and_means() -> None:
     attributes = (Attribute("Young", "binary"), Attribute("Age", "continuous", mean=40.0, std=10.0))
     a_BA = torch.tensor([[1.0, 30.0], [1.0, 60.0], [1.0, 50.0], [0.0, 40.0]])
     best_A = torch.tensor([math.log(3.0), 0.5], requires_grad=True)
-    predictor_loss(best_A.expand(4, 2), a_BA, attributes).backward()
+    predictor_loss(best_A.expand(4, 2), a_BA, Surprise(attributes)).backward()
     torch.testing.assert_close(best_A.grad, torch.zeros(2), atol=1e-6, rtol=0)

@@ -96,10 +96,12 @@ def test_the_profile_names_five_costs_and_a_share_of_the_peak(quick: Path) -> No
     assert found["share_of_peak"]["median"] == pytest.approx(statistics.median(reached))
 
 
-def test_the_page_has_a_line_for_each_row_and_says_that_it_is_a_trial(quick: Path) -> None:
+def test_the_page_has_a_line_for_each_row_that_was_timed_and_says_that_it_is_a_trial(quick: Path) -> None:
     rows = json.loads(quick.with_suffix(".json").read_text("utf-8"))["timing"]["rows"]
     text = quick.with_suffix(".md").read_text("utf-8")
-    assert all(f"| {row['name']} | {row['baseline']} | " in text for row in rows)
+    timed = [row for row in rows if "skipped" not in row]
+    assert all(f"| {row['name']} | {row['baseline']} | " in text for row in timed)
+    assert not any(f" | {row['skipped']} |" in text for row in rows if "skipped" in row)
     assert "python -m benchmarks.performance timing" in text and "A trial" in text
 
 
@@ -249,6 +251,26 @@ def test_what_was_watched_is_not_watched_again(tmp_path: Path) -> None:
     assert (first.allocated, first.baseline_allocated) == (12.0, 10.0) and first.to_json()["ratio"] == 1.2
     assert not first.to_json()["reached"]
     assert growth._row("train", "images", (1, 20), lambda: [few, few]).to_json()["reached"]
+
+
+def test_what_was_not_timed_is_told_in_one_line_for_each_reason(quick: Path) -> None:
+    timing = json.loads(quick.with_suffix(".json").read_text("utf-8"))["timing"]
+    timing["rows"] = [
+        Row("steps", "fast", "slow", [1.0], [2.0]).to_json(),
+        Row("steps", "odd", "slow", skipped=NO_BF16).to_json(),
+        Row("steps", "far", "slow", skipped=NO_GPU).to_json(),
+        *(Row("steps, GPU", name, "slow", skipped=NO_GPU).to_json() for name in ("fast", "odd")),
+    ]
+    text = page.as_page({"timing": timing})
+    assert f"- *odd*: {NO_BF16}\n- *far*; all of **steps, GPU**: {NO_GPU}\n" in text
+    assert "| fast | slow | 2 (2–2) |" in text and "| odd |" not in text
+    timing["rows"] = timing["rows"][:1]
+    assert "Not timed" not in page.as_page({"timing": timing})
+
+
+def test_the_committed_page_is_that_of_the_committed_figures() -> None:
+    numbers = json.loads((ROOT / "docs" / "performance.json").read_text("utf-8"))
+    assert (ROOT / "docs" / "performance.md").read_text("utf-8") == page.as_page(numbers)
 
 
 def test_parts_are_shown_alone() -> None:

@@ -6,19 +6,21 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import yaml
 from shown import DOCUMENTS, LINK, ROOT, civae_commands, parse, shell_lines
 
+from civae_core import __version__
 from civae_core.config import load_config
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_every_command_shown_parses(document: Path) -> None:
     commands = civae_commands(document.read_text(encoding="utf-8"))
     wrong = {" ".join(arguments): problem for arguments in commands if (problem := parse(arguments))}
     assert wrong == {}
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_every_config_shown_loads(document: Path) -> None:
     for arguments in civae_commands(document.read_text(encoding="utf-8")):
         given = list(pairwise(arguments))
@@ -27,7 +29,7 @@ def test_every_config_shown_loads(document: Path) -> None:
             load_config([ROOT / file], sets)
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_every_relative_link_leads_somewhere(document: Path) -> None:
     targets = LINK.findall(document.read_text(encoding="utf-8"))
     local = [target.partition("#")[0] for target in targets if not re.match(r"[a-z]+:|#", target)]
@@ -58,7 +60,7 @@ def test_what_every_document_says_is_free_of_placeholders() -> None:
 
 def test_extras_are_installed_from_the_folder_since_no_index_has_civae() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    texts = {document.name: document.read_text(encoding="utf-8") for document in DOCUMENTS}
+    texts = {str(document): document.read_text(encoding="utf-8") for document in DOCUMENTS}
     assert [name for name, text in texts.items() if re.search(r"install '?civae\b", text)] == []
     named = {
         extra
@@ -67,6 +69,14 @@ def test_extras_are_installed_from_the_folder_since_no_index_has_civae() -> None
         for extra in found.split(",")
     }
     assert named and named <= declared["optional-dependencies"].keys()
+
+
+def test_the_citation_names_this_version_and_its_licence() -> None:
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    licence = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert cited["version"] == __version__
+    assert licence.startswith(f"{cited['license']} License")
+    assert [author["name"] in licence for author in cited["authors"]] == [True]
 
 
 SHOWN = """

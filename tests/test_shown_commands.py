@@ -14,9 +14,10 @@ from shown import DOCUMENTS, ROOT, civae_commands, is_whole
 from typer.testing import CliRunner
 
 from civae_cli.app import app
+from civae_core.config import load_config
 from civae_core.data import PreparedData
 from civae_core.figures.pictures import to_picture
-from civae_core.synthetic.celeba_tree import write_celeba_tree
+from civae_core.synthetic.celeba_tree import LABELS, write_celeba_tree
 
 ELSEWHERE = {
     "quickstart": "tests/cli/test_quickstart_command.py",
@@ -66,6 +67,9 @@ def place(trained: Path, faces: PreparedData, tmp_path_factory: pytest.TempPathF
     (place / "DIR").symlink_to(place / "runs" / "young" / "checkpoints" / "last")
     (place / "PATH").symlink_to(faces.path)
     write_celeba_tree(place / "tree", count=30, seed=0, overlap=1.0)
+    add_columns(
+        place / "tree" / LABELS, load_config([ROOT / "configs" / "celeba-64-young.yml"]).data.covariates
+    )
     for name in CELEBA:
         (place / name).symlink_to(place / "tree")
     image = faces.images(torch.tensor([0]))[0]
@@ -80,6 +84,17 @@ def place(trained: Path, faces: PreparedData, tmp_path_factory: pytest.TempPathF
     for name in ("old.yml", "config.yml"):
         (place / name).write_text(ORIGINAL)
     return place
+
+
+def add_columns(table: Path, names: list[str]) -> None:
+    """Give CelebA's attribute list the columns that it lacks, with made-up labels."""
+    count, header, *rows = table.read_text(encoding="utf-8").splitlines()
+    more = [name for name in names if name not in header.split()]
+    lines = [f"{header} {' '.join(more)}"]
+    for number, row in enumerate(rows):
+        labels = ("1" if number >> place & 1 else "-1" for place in range(len(more)))
+        lines.append(f"{row} {' '.join(labels)}")
+    table.write_text("\n".join([count, *lines]) + "\n", encoding="utf-8")
 
 
 def adapted(arguments: list[str], fresh: Path, tiny: dict[str, Any]) -> list[str]:

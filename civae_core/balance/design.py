@@ -12,7 +12,10 @@ MAX_INPUTS_FOR_PRODUCTS = 12
 ROWS_AT_ONCE = 2**12
 """Rows whose features are computed at a time: those of a whole table take many times its memory."""
 
-_NEGLIGIBLE_STD = 1e-8
+_NEGLIGIBLE_STD = 1e-12
+"""In units of an input's largest absolute value: a smaller spread is nothing but rounding."""
+_NEGLIGIBLE_FEATURE_STD = 1e-8
+"""Features are made of standardised inputs, so they have no units."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,8 @@ def fit_design(x_NC: Tensor) -> Design:
     """Fit the design to float64 inputs [N, C]; C may be 0, N must not be."""
     inputs = x_NC.shape[1]
     input_mean_C, input_std_C = _mean_and_std(x_NC)
-    input_std_C = torch.where(input_std_C > _NEGLIGIBLE_STD, input_std_C, torch.ones_like(input_std_C))
+    largest_C = torch.linalg.vector_norm(x_NC, torch.inf, dim=0)
+    input_std_C[input_std_C <= _NEGLIGIBLE_STD * largest_C] = torch.inf  # makes a constant input exactly 0
     pairs = torch.empty(2, 0, dtype=torch.int64)
     if 0 < inputs <= MAX_INPUTS_FOR_PRODUCTS:
         pairs = torch.triu_indices(inputs, inputs)
@@ -56,7 +60,7 @@ def fit_design(x_NC: Tensor) -> Design:
         )
         pairs = pairs[:, (pairs[0] != pairs[1]) | many_valued_C[pairs[0]]]
     mean_F, std_F = _mean_and_std(x_NC, lambda x_MC: _raw_features(x_MC, input_mean_C, input_std_C, pairs))
-    kept_F = (std_F > _NEGLIGIBLE_STD).nonzero().squeeze(1)
+    kept_F = (std_F > _NEGLIGIBLE_FEATURE_STD).nonzero().squeeze(1)
     return Design(input_mean_C, input_std_C, pairs, kept_F, mean_F[kept_F], std_F[kept_F])
 
 

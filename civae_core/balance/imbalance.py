@@ -3,12 +3,15 @@
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from civae_core.balance.propensity import Kind
 
 LITTLE_IMBALANCE, LARGE_IMBALANCE = 0.1, 0.25
 """Usual bounds on a standardised mean difference after weighting; here they are also used for a correlation."""
+_ROUNDING = 1e-12
+"""Share of the largest values below which a difference or a spread is nothing but rounding."""
 MEASURE: dict[Kind, str] = {"binary": "standardised difference", "continuous": "correlation"}
 """The name of what `imbalance` measures, for use in sentences."""
 
@@ -54,7 +57,7 @@ def _mean_differences(x_NC: Tensor, t_N: Tensor, w_N: Tensor) -> list[float | No
         columns = (x_N[t_N == arm] for x_N in x_NC.T)
         return x_NC.new_tensor([(x_M - x_M.mean()).square().mean() for x_M in columns])
 
-    return _ratio(mean(1) - mean(0), ((variance(0) + variance(1)) / 2).sqrt())
+    return _ratio(mean(1) - mean(0), ((variance(0) + variance(1)) / 2).sqrt(), _ROUNDING * _largest(x_NC))
 
 
 def _correlations(x_NC: Tensor, t_N: Tensor, w_N: Tensor) -> list[float | None]:
@@ -62,10 +65,18 @@ def _correlations(x_NC: Tensor, t_N: Tensor, w_N: Tensor) -> list[float | None]:
     centred_NC, centred_N = x_NC - share_N @ x_NC, t_N - share_N @ t_N
     covariance_C = (share_N * centred_N) @ centred_NC
     scale_C = ((share_N @ centred_NC.square()) * (share_N @ centred_N.square())).sqrt()
-    return _ratio(covariance_C, scale_C)
+    return _ratio(covariance_C, scale_C, _ROUNDING * _largest(x_NC) * _largest(t_N))
 
 
-def _ratio(numerator_C: Tensor, scale_C: Tensor) -> list[float | None]:
-    """Quotients; where the scale is 0, they are 0 if the numerator is 0 too, and None (undefined) otherwise."""
-    pairs = zip(numerator_C.tolist(), scale_C.tolist(), strict=True)
-    return [n / s if s > 1e-12 else (0.0 if abs(n) < 1e-12 else None) for n, s in pairs]
+def _largest(values: Tensor) -> Tensor:
+    """The largest absolute value of each column, or of a row [N]."""
+    return torch.linalg.vector_norm(values, torch.inf, dim=0)
+
+
+def _ratio(numerator_C: Tensor, scale_C: Tensor, zero_C: Tensor) -> list[float | None]:
+    """Quotients; where the scale is 0, they are 0 if the numerator is 0 too, and None (undefined) otherwise.
+
+    What is at most `zero_C` counts as 0.
+    """
+    each = zip(numerator_C.tolist(), scale_C.tolist(), zero_C.tolist(), strict=True)
+    return [n / s if s > zero else (0.0 if abs(n) <= zero else None) for n, s, zero in each]

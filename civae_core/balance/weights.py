@@ -12,6 +12,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from civae_core.balance.propensity import Kind, Propensity, checked_table, fit_propensity
 from civae_core.errors import UsageError
@@ -93,12 +94,11 @@ def overlap_weights(propensity: Propensity, x_NC: Tensor, t_NT: Tensor) -> Tenso
             return
         before_NJ = torch.tensor(prefix, dtype=torch.float64).expand(len(x_NC), -1)
         inputs_NC = torch.cat([x_NC, before_NJ], dim=1)
-        stage = propensity.stages[len(prefix)]
+        logit_N = propensity.stages[len(prefix)].location(inputs_NC)
         for value in (0.0, 1.0):
             longer = (*prefix, value)
             if any(arm[: len(longer)] == longer for arm in arms):
-                t_N = torch.full((len(x_NC),), value, dtype=torch.float64)
-                add_arms(longer, log_density_N + stage.log_density(t_N, inputs_NC))
+                add_arms(longer, log_density_N + F.logsigmoid(logit_N if value else -logit_N))
 
     add_arms((), torch.zeros(len(x_NC), dtype=torch.float64))
     return (-propensity.log_density(t_NT, x_NC) - log_inverse_sum_N).exp()

@@ -17,9 +17,11 @@ from civae_core.evaluation.fingerprint import scoring_fingerprint
 from civae_core.evaluation.instruments import Instruments
 from civae_core.evaluation.measures import NOT_COMPETING
 from civae_core.evaluation.realism import extractor_for
+from civae_core.file_names import EVALUATION
 from civae_core.files import write_json
 from civae_core.measured import lines_of, told_by
-from civae_core.model.stored import find_model_file, load_model, read_card
+from civae_core.model.stored import load_model, read_card
+from civae_core.model_paths import find_model_file
 from civae_core.reading import finite_number, read_json
 from civae_core.training.checkpoint import last_checkpoint
 from civae_core.training.device import choose_device
@@ -29,8 +31,6 @@ from civae_core.training.stopping import stopping_after
 from civae_core.yardstick import load_yardstick
 
 log = logging.getLogger(__name__)
-
-RUN_FILE = "evaluation.json"
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def run_cell(cell: Cell, scoring: Scoring, device: str) -> None:
             "seconds": round(trained_seconds(RunFolder(cell.run).metrics) + time.monotonic() - began, 1),
         },
     }
-    write_json(cell.run / RUN_FILE, numbers)
+    write_json(cell.run / EVALUATION, numbers)
 
 
 def is_trained(cell: Cell, data: PreparedData) -> bool:
@@ -168,7 +168,7 @@ def trained_seconds(metrics: Path) -> float:
 def kept_evaluation(cell: Cell, data: PreparedData, scoring: Scoring) -> dict[str, Any] | None:
     """The evaluation left by an earlier call, if it was made in the same way; else None."""
     try:
-        numbers = read_json(cell.run / RUN_FILE)
+        numbers = read_json(cell.run / EVALUATION)
         known = numbers["benchmark"]
         same = all(known.get(key) == value for key, value in _scored_how(cell, data, scoring).items())
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
@@ -180,7 +180,7 @@ def extractor_before(cells: Iterable[Cell]) -> str | None:
     """The extractor, `scorer` or `inception`, of the first cell that was scored with one; None if there is none."""
     for cell in cells:
         try:
-            found = read_json(cell.run / RUN_FILE)["benchmark"]["extractor"]
+            found = read_json(cell.run / EVALUATION)["benchmark"]["extractor"]
         except (OSError, ValueError, TypeError, KeyError):
             continue  # not scored yet, or edited
         if found in ("scorer", "inception"):

@@ -6,6 +6,7 @@ from typing import Any
 
 from civae_core.benchmark.figure import figure_bytes, overlap_figure
 from civae_core.benchmark.report import render_benchmark
+from civae_core.file_names import REPORT_PAGE
 from civae_core.files import atomic_file, write_text
 
 
@@ -25,6 +26,6 @@ def write_results(results: Mapping[str, Any], out: Path) -> tuple[Path, Path | N
         with atomic_file(picture) as temporary:
             temporary.write_bytes(figure_bytes(figure, "png"))
         write_text(out / "overlap.svg", svg)
-    page = out / "report.html"
+    page = out / REPORT_PAGE
     write_text(page, render_benchmark(results, svg))
     return page, picture

@@ -15,6 +15,7 @@ from civae_core.benchmark.output import write_results
 from civae_core.benchmark.schema import FacesConfig
 from civae_core.benchmark.work import work_through
 from civae_core.data import PreparedData
+from civae_core.data.labelled import labelled_rows
 from civae_core.data.pack import MaxBad
 from civae_core.data.prepare import prepare
 from civae_core.data.sources.base import TruthSpec
@@ -23,6 +24,7 @@ from civae_core.data.workspace import named_by_command
 from civae_core.errors import UsageError
 from civae_core.evaluation.instruments import Instruments, choose_instruments
 from civae_core.evaluation.realism import resolved_extractor
+from civae_core.file_names import MANIFEST
 from civae_core.files import make_folder, write_json
 from civae_core.machine import available_cores
 from civae_core.training.device import choose_device
@@ -79,6 +81,7 @@ def run_benchmark(
 
     Raises:
         UsageError: an unknown method, an unavailable device, or columns that the data lacks; nothing is trained.
+        DataError: no image of the test split can be asked about; nothing is trained.
         PreemptedError, InterruptedRunError: a signal asked to stop; finished work is kept.
         CivaeError: the data cannot be made or read, or the folder cannot be written.
     """
@@ -93,8 +96,11 @@ def run_benchmark(
         benchmark = replace(benchmark, seeds=tuple(dict.fromkeys(seeds)))
     make_folder(out)
     data = _data_sets(benchmark, out)
-    # Look up every column before anything costly. All methods have the same roles, so the first method's are used.
+    # Look up every column, and images to score, before anything costly. All methods have the same roles, so the first
+    # method's are used.
     roles, *_ = [assign_roles(config, data[0][1]) for config in benchmark.methods.values()]
+    for _, prepared in data:
+        labelled_rows(prepared, roles, "test", warn=False)
     balance = {name: balance_of(prepared, roles) for name, prepared in data}
     cells = plan_cells(benchmark, [(name, prepared.path) for name, prepared in data], out)
     if extractor == "auto":
@@ -152,7 +158,7 @@ def _faces(faces: FacesConfig, overlap: float, treatment: str, folder: Path) -> 
         size=faces.size,
         channels=3,
     )
-    if not (folder / "dataset.yml").exists():
+    if not (folder / MANIFEST).exists():
         log.info("making %s faces of %d px at overlap %s", f"{faces.n:,}", faces.size, overlap)
     with named_by_command():
         return prepare(source, folder, workers=available_cores(), max_bad=MaxBad("0", count=0)).data

@@ -6,12 +6,13 @@ does have still train the attribute predictor (METHOD 3); `partly_labelled_rows`
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from civae_core.attributes import AttributeRoles
+from civae_core.attributes import Attribute, AttributeRoles
 from civae_core.data.prepared import PreparedData
 from civae_core.data.splits import SPLITS, Split
 from civae_core.errors import DataError
@@ -75,6 +76,18 @@ def rows_with_labels(data: PreparedData, roles: AttributeRoles, split: Split) ->
     """The split's rows with at least one of the treatments and covariates known; may be empty."""
     found, missing_NA = _all_rows(data, roles, split)
     return found[~missing_NA.all(dim=1)]
+
+
+def labels_of(attributes: Sequence[Attribute], data: PreparedData) -> Tensor:
+    """Labels [N,A] of all rows in raw units, NaN where missing.
+
+    They are also missing where the table lacks the attribute, or has it as another kind, in other units.
+    """
+    kinds = {attribute.name: attribute.kind for attribute in data.attributes}
+    known = [column for column, a in enumerate(attributes) if kinds.get(a.name) == a.kind]
+    labels_NA = torch.full((len(data.table_NA), len(attributes)), torch.nan)
+    labels_NA[:, known] = data.columns([attributes[column].name for column in known])
+    return labels_NA
 
 
 def evenly_spread(count: int, limit: int) -> Tensor:

@@ -11,17 +11,13 @@ from civae_core.attributes import LARGEST, Attribute
 from civae_core.bounded_yaml import plain_values
 from civae_core.data.images import Preprocessing
 from civae_core.errors import DataError
+from civae_core.file_names import MANIFEST, MOST_MANIFEST_BYTES, PARTIAL
 from civae_core.files import write_text
 from civae_core.os_errors import hint_on_reading
 from civae_core.reading import read_at_most
 
 FORMAT = 1
-MANIFEST = "dataset.yml"
 ATTRIBUTES_FILE = "attributes.safetensors"
-MOST_BYTES = 2**22
-"""Size limit of dataset.yml: enough for a thousand shards and thousands of attributes."""
-PARTIAL = ".partial"
-"""Sub-folder for work in progress."""
 
 
 def shard_name(number: int) -> str:
@@ -113,7 +109,7 @@ def read_manifest(folder: Path) -> Manifest:
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder of prepared data", hint=hint)
     try:
-        text = read_at_most(path, MOST_BYTES).decode("utf-8")
+        text = read_at_most(path, MOST_MANIFEST_BYTES).decode("utf-8")
     except FileNotFoundError as error:
         if (folder / PARTIAL).is_dir():
             raise DataError(

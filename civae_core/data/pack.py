@@ -9,16 +9,19 @@ and, last, dataset.yml. Every file is written under a temporary name and renamed
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from civae_core.data.manifest import ATTRIBUTES_FILE, PARTIAL, shard_name
+from civae_core.data.images import Preprocessing
+from civae_core.data.manifest import ATTRIBUTES_FILE, shard_name
 from civae_core.data.parallel import run_jobs
 from civae_core.data.sources.base import Reader, Source
 from civae_core.data.tensorfile import Stream, TensorFile, write_tensors
 from civae_core.errors import DataError, UsageError
+from civae_core.file_names import PARTIAL
 from civae_core.files import write_json
 from civae_core.locks import vanished
 from civae_core.progress import progress
@@ -35,7 +38,7 @@ class MaxBad:
 
     text: str
     count: int | None = None
-    share: float = 0.0
+    percent: Decimal = Decimal(0)
 
     @classmethod
     def parse(cls, text: str) -> "MaxBad":
@@ -47,17 +50,17 @@ class MaxBad:
         number = text.removesuffix("%").strip()
         try:
             if text.endswith("%") and 0 <= float(number) <= 100:
-                return cls(text, share=float(number) / 100)
+                return cls(text, percent=Decimal(number))
             if text.isdecimal():
                 return cls(text, count=int(text))
-        except ValueError:
+        except (ValueError, ArithmeticError):
             pass  # reported below, with the value
         raise UsageError(
             f"--max-bad {text!r} is not a limit", hint="give a count such as 25, or a percentage such as 1%"
         )
 
     def allowed(self, images: int) -> int:
-        return self.count if self.count is not None else int(self.share * images)
+        return self.count if self.count is not None else int(self.percent * images / 100)
 
 
 @dataclass(frozen=True)
@@ -88,10 +91,20 @@ class Layout:
         return -(-self.rows // self.chunk)
 
     @property
-    def shards(self) -> list[range]:
-        """The chunks of each shard."""
-        each = max(1, SHARD_BYTES // (self.chunk * self.image_bytes))
-        return [range(i, min(i + each, self.chunks)) for i in range(0, self.chunks, each)]
+    def chunks_per_shard(self) -> int:
+        """Chunks of every shard but the last, which may have fewer."""
+        return max(1, SHARD_BYTES // (self.chunk * self.image_bytes))
+
+    @property
+    def shards(self) -> int:
+        return -(-self.chunks // self.chunks_per_shard)
+
+    def chunks_of(self, shard: int) -> range:
+        first = shard * self.chunks_per_shard
+        return range(first, min(first + self.chunks_per_shard, self.chunks))
+
+    def shard_of(self, chunk: int) -> int:
+        return chunk // self.chunks_per_shard
 
     def rows_of(self, chunk: int) -> range:
         return range(chunk * self.chunk, min((chunk + 1) * self.chunk, self.rows))
@@ -128,9 +141,10 @@ def pack(
     for record in records.values():
         budget.spend(record)
     done = sum(len(layout.rows_of(n)) for n in records)
-    unjoined = [n for n, chunks in enumerate(layout.shards) if not (out / shard_name(n)).exists()]
     with progress("preparing images", layout.rows, start=done) as bar:
-        unjoined = _join(out, layout, records, unjoined, shape.to_dict())
+        for shard in range(layout.shards):
+            if not (out / shard_name(shard)).exists():
+                _join(out, layout, records, shard, shape)
         for number in run_jobs(_make_chunk, jobs, missing, workers, jobs.preload):
             guard()
             record = _read_record(out, number)
@@ -138,7 +152,7 @@ def pack(
             records[number] = record
             budget.spend(record)
             bar.advance(len(layout.rows_of(number)))
-            unjoined = _join(out, layout, records, unjoined, shape.to_dict())
+            _join(out, layout, records, layout.shard_of(number), shape)
     ordered = [records[n] for n in range(layout.chunks)]
     packed = Packed(
         kept=np.concatenate([record.kept for record in ordered]),
@@ -236,24 +250,17 @@ def _read_record(out: Path, number: int) -> Record | None:
         ) from error
 
 
-def _join(
-    out: Path, layout: Layout, records: dict[int, Record], unjoined: list[int], preprocessing: dict[str, Any]
-) -> list[int]:
-    """Join the chunks of every complete shard; return the shards that are still incomplete."""
-    waiting = []
-    for shard in unjoined:
-        chunks = layout.shards[shard]
-        if not all(chunk in records for chunk in chunks):
-            waiting.append(shard)
-            continue
-        count = sum(len(records[chunk].kept) for chunk in chunks)
-        size, channels = preprocessing["size"], preprocessing["channels"]
-        pieces = (TensorFile(_chunk_path(out, chunk)).payload("images") for chunk in chunks)
-        stream = Stream(np.dtype(np.uint8), (count, channels, size, size), pieces)
-        write_tensors(out / shard_name(shard), {"images": stream})
-        for chunk in chunks:
-            _chunk_path(out, chunk).unlink()
-    return waiting
+def _join(out: Path, layout: Layout, records: dict[int, Record], shard: int, shape: Preprocessing) -> None:
+    """Join the chunks of a shard, if all of them are made."""
+    chunks = layout.chunks_of(shard)
+    if not all(chunk in records for chunk in chunks):
+        return
+    count = sum(len(records[chunk].kept) for chunk in chunks)
+    pieces = (TensorFile(_chunk_path(out, chunk)).payload("images") for chunk in chunks)
+    stream = Stream(np.dtype(np.uint8), (count, shape.channels, shape.size, shape.size), pieces)
+    write_tensors(out / shard_name(shard), {"images": stream})
+    for chunk in chunks:
+        _chunk_path(out, chunk).unlink()
 
 
 def _forget_repaired(
@@ -270,7 +277,8 @@ def _forget_repaired(
             bar.advance(len(records[number].rejected))
             if readable:
                 repaired.add(number)
-    for shard, chunks in enumerate(layout.shards):
+    for shard in range(layout.shards):
+        chunks = layout.chunks_of(shard)
         joined = (out / shard_name(shard)).exists()
         # A joined shard that lacks a record: its chunks were being dropped when the process was killed.
         stale = [chunk for chunk in chunks if chunk in repaired or (joined and chunk not in records)]

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from civae_core.attributes import require_name
+from civae_core.data.left_out import refuse_left_out
 from civae_core.data.manifest import (
     ATTRIBUTES_FILE,
     AttributeEntry,
@@ -84,7 +85,7 @@ def prepare(
             release(out)
     data = PreparedData(out, manifest)
     if question is not None and question != read_question(out):
-        write_report(data, read_rejected(out), source.table.notes, question)
+        write_report(data, read_rejected(out), source.table, question)
     return Outcome(data, manifest.rejected, fresh=False)
 
 
@@ -105,7 +106,7 @@ def _make(
     rejected = [(source.table.file_names[row], reason) for row, reason in packed.rejected]
     for file, reason in rejected:
         _log.debug("left out %s: %s", file, reason)
-    write_report(data, rejected, source.table.notes, question)
+    write_report(data, rejected, source.table, question)
     lock.require()
     write_manifest(out, manifest)
     release(out)
@@ -120,7 +121,7 @@ def check_question(source: Source, question: Question) -> None:
     """
     for flag, names in (("--treatment", question.treatment), ("--covariate", question.covariates)):
         for name in names:
-            _refuse_left_out(name, source.table, flag)
+            refuse_left_out(name, source.table.left_out, f"{flag} {name}")
             require_name(name, source.table.names, f"{flag} {name}")
     for name in question.treatment:
         if name in question.covariates:
@@ -132,14 +133,6 @@ def check_question(source: Source, question: Question) -> None:
         raise UsageError(
             f"--covariate {question.covariates[0]} needs a --treatment",
             hint="add --treatment with the attribute to change",
-        )
-
-
-def _refuse_left_out(name: str, table: Table, flag: str) -> None:
-    if name in table.left_out:
-        raise UsageError(
-            f"{flag} {name}: column {name} was left out: {table.left_out[name]}",
-            hint="fill it with numbers: 0 and 1 for two categories; for more, write a column of 0 and 1 for each",
         )
 
 

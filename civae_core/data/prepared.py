@@ -1,6 +1,6 @@
 """Reader of a prepared folder: the attribute table is held in memory, the images are memory-mapped."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import torch
 
 from civae_core.assignments import Intervention
 from civae_core.attributes import LARGEST, Attribute, require_name
+from civae_core.data.left_out import read_left_out, refuse_left_out
 from civae_core.data.manifest import ATTRIBUTES_FILE, Manifest, prepare_anew, read_manifest
 from civae_core.data.shards import Shards
 from civae_core.data.splits import SPLITS, Split
@@ -139,6 +140,22 @@ class PreparedData:
                 f"{self.path / ATTRIBUTES_FILE}: a file name is not UTF-8", hint=prepare_anew(self.path)
             ) from error
 
+    def require(self, names: Iterable[str], where: str) -> None:
+        """Refuse names of columns that the table lacks.
+
+        Args:
+            names: columns that are asked for.
+            where: the flag, key or folder with which the message begins.
+
+        Raises:
+            UsageError: there is no such column; the message gives the nearest one, or why it was left out.
+        """
+        known = [attribute.name for attribute in self.attributes]
+        for name in names:
+            if name not in known:
+                refuse_left_out(name, read_left_out(self.path), where)
+                require_name(name, known, where)
+
     def column(self, name: str) -> torch.Tensor:
         """One attribute, float32 [N], NaN where the label is missing.
 
@@ -153,9 +170,8 @@ class PreparedData:
         Raises:
             UsageError: the table has no such column.
         """
+        self.require(names, str(self.path))
         known = [attribute.name for attribute in self.attributes]
-        for name in names:
-            require_name(name, known, str(self.path))
         return self.table_NA[:, [known.index(name) for name in names]]
 
     def rows(self, split: Split) -> torch.Tensor:

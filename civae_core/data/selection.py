@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
-from civae_core.data.manifest import MANIFEST
 from civae_core.data.prepared import PreparedData
 from civae_core.data.splits import SPLITS, Split
 from civae_core.errors import UsageError
+from civae_core.file_names import MANIFEST
 
 _FORM = re.compile(r"(?P<path>.+)#(?P<split>\w+)(?:\[(?P<first>\d{0,18})(?P<colon>:)?(?P<last>\d{0,18})\])?")
 

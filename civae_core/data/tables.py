@@ -2,6 +2,7 @@
 
 Cells are converted to numbers as they are read, so that millions of cells are never held as text. A column is binary
 if its values are 0/1, -1/1, true/false or yes/no, else continuous in its own units; an empty cell is a missing label.
+In a table for a model, the model's continuous attributes are continuous whatever their values.
 """
 
 import csv
@@ -9,7 +10,7 @@ import io
 import math
 import re
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, Literal
@@ -27,7 +28,9 @@ FILE_COLUMN = "file_name"
 SPLIT_COLUMN = "split"
 
 LONGEST_LINE = 2**20
-MOST_COLUMNS = 10_000
+MOST_COLUMNS = 1_000
+"""Every column costs each command that opens the data time and memory: a thousand of them about half a second."""
+_LONGEST_SHOWN = 40
 FEW_VALUES = 10
 """A column with at most this many whole numbers may hold categories, of which a note tells."""
 
@@ -37,6 +40,7 @@ _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _MISSING = {"", "na", "n/a", "nan", "null", "none"}
 _WORDS = {"true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0}
 Cell = str | float | bool | None
+Kind = Literal["binary", "continuous"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class Table:
 
     file_names: list[str]
     names: tuple[str, ...]
-    kinds: tuple[Literal["binary", "continuous"], ...]
+    kinds: tuple[Kind, ...]
     values_NA: np.ndarray
     splits_N: np.ndarray | None
     notes: list[str]
@@ -118,13 +122,19 @@ def find_table(folder: Path) -> Path:
     )
 
 
-def read_table(path: Path) -> Table:
+def read_table(path: Path, known: Mapping[str, Kind] | None = None) -> Table:
     """Read a table of file names and attributes.
+
+    Args:
+        known: kinds of a model's attributes, if the table is about a model. In a column of a continuous one, -1 is
+            itself; text in a column of any of them is an error.
 
     Raises:
         DataError: with file and line: the table is missing, not UTF-8, or has no rows or attributes; rows differ in
-            length; a name is empty, repeated or leaves the folder; a value is infinite; or a split is unknown.
+            length; a name is empty, repeated or leaves the folder; a value is infinite, or text among numbers; or a
+            split is unknown.
     """
+    known = known or {}
     rows = iter(
         jsonl_rows(path) if path.suffix.lower() == ".jsonl" else delimited_rows(open_text(path), path)
     )
@@ -155,13 +165,13 @@ def read_table(path: Path) -> Table:
             column.add(row[column.name], line, path)
     if not file_names:
         raise DataError(f"{path} has no rows", hint="add a line for each image below the header")
-    left_out = {name: why for name, column in columns.items() if (why := _why_unusable(column, path))}
+    left_out = {name: why for name, column in columns.items() if (why := _why_unusable(column, path, known))}
     notes = [f"Column {name} was left out: {why}." for name, why in left_out.items()]
     kept = [column for name, column in columns.items() if name not in left_out]
     if not kept:
         raise DataError(f"{path} has no attribute columns", hint=f"add columns beside {FILE_COLUMN}")
     arrays = [np.frombuffer(column.numbers, np.float32) for column in kept]
-    kinds = tuple(_kind(column, notes) for column in kept)
+    kinds = tuple(_kind(column, notes, known.get(column.name)) for column in kept)
     for number, (column, values) in enumerate(zip(kept, arrays, strict=True)):
         if kinds[number] == "binary" and -1.0 in column.seen:
             arrays[number] = np.where(np.isnan(values), values, (values > 0).astype(np.float32))
@@ -176,20 +186,27 @@ def read_table(path: Path) -> Table:
     )
 
 
-def _why_unusable(column: _Column, path: Path) -> str | None:
+def _why_unusable(column: _Column, path: Path, known: Collection[str]) -> str | None:
     labelled = len(column.numbers) - int(np.isnan(np.frombuffer(column.numbers, np.float32)).sum())
     if column.texts:
         line, text = column.first_text
-        if labelled > column.texts:
+        if labelled > column.texts or column.name in known:
             raise DataError(
-                f"{path}:{line}: {column.name} is {text!r}, not a number",
+                f"{path}:{line}: {column.name} is {_begun(text)!r}, not a number",
                 hint="attributes are numbers, true/false or yes/no; leave unknown values empty",
             )
-        return f"it contains text, such as {text!r} in line {line}"
+        return f"it contains text, such as {_begun(text)!r} in line {line}"
     return None if labelled else "it is empty"
 
 
-def _kind(column: _Column, notes: list[str]) -> Literal["binary", "continuous"]:
+def _begun(text: str) -> str:
+    """A cell as a message shows it: the first words, if it is a whole description."""
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
+
+
+def _kind(column: _Column, notes: list[str], known: Kind | None) -> Kind:
+    if known == "continuous":
+        return known
     if column.seen <= {0.0, 1.0} or column.seen <= {-1.0, 1.0}:
         if len(column.seen) == 1:
             notes.append(f"Column {column.name} has the same value in every row.")

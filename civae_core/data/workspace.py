@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from civae_core import __version__
-from civae_core.data.manifest import FORMAT, MANIFEST, MOST_BYTES, PARTIAL, Manifest, read_manifest
+from civae_core.data.manifest import FORMAT, Manifest, read_manifest
 from civae_core.data.sources.base import Source
 from civae_core.errors import DataError, UsageError
+from civae_core.file_names import MANIFEST, MOST_MANIFEST_BYTES, PARTIAL
 from civae_core.files import TEMPORARY_SUFFIX, describe_os_error, make_folder, write_json
 from civae_core.locks import LOCK_NAME
 from civae_core.reading import read_at_most, read_json
 
+PLAN = "plan.json"
+"""File of `PARTIAL` that says which preparation the folder is for."""
 _OURS = re.compile(r"dataset\.yml|attributes\.safetensors|images-\d{5}\.safetensors|report\.(html|json)")
 _TEMPORARY = re.compile(r"\.(dataset\.yml|(attributes|images-\d{5})\.safetensors|report\.\w+)\..*\.tmp")
 
@@ -63,7 +66,7 @@ def finished(out: Path, preparation: str, *, overwrite: bool) -> Manifest | None
     if out.exists() and not out.is_dir():
         raise OccupiedError(out, "is a file", hint="name a new folder")
     if out.is_dir() and _has_content(out):
-        plan = out / PARTIAL / "plan.json"
+        plan = out / PARTIAL / PLAN
         is_whole = (out / MANIFEST).exists()
         if not is_whole and not plan.exists():
             raise OccupiedError(
@@ -98,10 +101,10 @@ def claim(out: Path, preparation: str, *, overwrite: bool) -> None:
     if overwrite:
         # A plan for nothing: if the process is killed while it empties the folder, the folder is still recognised as
         # ours, and what is left in it is not taken for part of the new preparation.
-        write_json(out / PARTIAL / "plan.json", {"preparation": None, "civae": __version__})
+        write_json(out / PARTIAL / PLAN, {"preparation": None, "civae": __version__})
         _remove_ours(out)
     _remove_temporary(out)
-    write_json(out / PARTIAL / "plan.json", {"preparation": preparation, "civae": __version__})
+    write_json(out / PARTIAL / PLAN, {"preparation": preparation, "civae": __version__})
 
 
 def is_tidy(out: Path) -> bool:
@@ -117,7 +120,7 @@ def release(out: Path) -> None:
     Raises:
         CivaeError: the sub-folder cannot be removed.
     """
-    partial, plan = out / PARTIAL, out / PARTIAL / "plan.json"
+    partial, plan = out / PARTIAL, out / PARTIAL / PLAN
     try:
         if plan.exists():
             for path in partial.iterdir():
@@ -176,7 +179,7 @@ def _planned(plan: Path) -> str | None:
 def _require_our_manifest(out: Path) -> None:
     if (out / MANIFEST).exists():
         try:
-            text = read_at_most(out / MANIFEST, MOST_BYTES)
+            text = read_at_most(out / MANIFEST, MOST_MANIFEST_BYTES)
         except OSError as error:
             raise UsageError(
                 f"--overwrite: cannot read {out / MANIFEST}: {error.strerror}", hint="name a new folder"
@@ -195,7 +198,7 @@ def _remove_ours(out: Path) -> None:
             if path.is_file() and _OURS.fullmatch(path.name):
                 path.unlink()
         for path in (out / PARTIAL).iterdir():
-            if path.name != "plan.json":
+            if path.name != PLAN:
                 path.unlink()
     except OSError as error:
         raise describe_os_error(error, out) from error

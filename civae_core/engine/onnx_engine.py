@@ -16,6 +16,7 @@ from civae_core.extras import install, is_there
 from civae_core.machine import available_cores
 from civae_core.model.calibrated import Calibration
 from civae_core.model.familiar import Familiarity
+from civae_core.reading import utf8_path
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -148,7 +149,10 @@ def open_session(path: Path, threads: int) -> "InferenceSession":
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # errors only: warnings are about graphs that nobody here can change
     try:
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        with utf8_path(path.parent) as folder:  # where the graph finds its weights
+            return onnxruntime.InferenceSession(
+                folder / path.name, options, providers=["CPUExecutionProvider"]
+            )
     except Exception as error:  # ONNX Runtime's exceptions have no narrower base class in common
         raise DataError(
             f"{path}: ONNX Runtime {onnxruntime.__version__} cannot load it ({str(error).strip().splitlines()[0]})",

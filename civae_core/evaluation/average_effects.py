@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -17,6 +18,8 @@ from civae_core.model import IntactVAE
 from civae_core.randomness import generator_for
 
 BATCH = 64
+BLOCK = 64
+"""Number of subjects whose noise is drawn at a time. It is fixed, because the noise may depend on it."""
 TRUTH, FROM_PRIOR = "truth", "from prior"
 
 
@@ -100,12 +103,12 @@ def average_effects(
     order = [*(m.name for m in methods), FROM_PRIOR, *([TRUTH] if question.truth is not None else [])]
     means = {name: GroupMeans(members(groups)) for name in order}
     model = methods[0].stored.model
-    eta_DNZ = prior_noise(model, len(question.chosen), seed)
+    noise = PriorNoise(model, seed)
     for items, asked in in_batches(question, data, device):
         for method in methods:
             estimate_BCHW = method.answer(asked).with_noise_BCHW.clamp(0, 1)
             means[method.name].add(items.start, raising(asked, estimate_BCHW - asked.y_BCHW))
-        means[FROM_PRIOR].add(items.start, effects_from_prior(model, asked, eta_DNZ[:, items]))
+        means[FROM_PRIOR].add(items.start, effects_from_prior(model, asked, noise.next(len(asked.y_BCHW))))
         if asked.truth_BCHW is not None:
             means[TRUTH].add(items.start, raising(asked, asked.truth_BCHW - asked.y_BCHW))
     return {name: means[name].mean_GCHW.float() for name in order}
@@ -116,14 +119,25 @@ def raising(asked: Asked, effect_BCHW: Tensor) -> Tensor:
     return asked.direction_B.to(effect_BCHW)[:, None, None, None] * effect_BCHW
 
 
-def prior_noise(model: IntactVAE, count: int, seed: int, draws: int = 1) -> Tensor:
-    """Standard normal η [D,N,Z] for draws from the prior, independent of how subjects are batched."""
-    return torch.stack(
-        [
-            torch.randn(count, model.latent, generator=generator_for(seed, "effects-from-prior", draw))
-            for draw in range(draws)
-        ]
-    )
+class PriorNoise:
+    """Standard normal η for draws from the prior, for one subject after another.
+
+    A subject's numbers depend neither on how subjects are batched nor on how many there are. They are drawn for a few
+    subjects at a time: those of everyone, times the draws, might not fit into memory.
+    """
+
+    def __init__(self, model: IntactVAE, seed: int, draws: int = 1) -> None:
+        self._latent = model.latent
+        self._generators = [generator_for(seed, "effects-from-prior", draw) for draw in range(draws)]
+        self._waiting_DMZ = torch.empty(draws, 0, model.latent)
+
+    def next(self, count: int) -> Tensor:
+        """The noise [D,count,Z] of the next subjects."""
+        while self._waiting_DMZ.shape[1] < count:
+            block_DMZ = torch.stack([torch.randn(BLOCK, self._latent, generator=g) for g in self._generators])
+            self._waiting_DMZ = torch.cat([self._waiting_DMZ, block_DMZ], dim=1)
+        next_DBZ, self._waiting_DMZ = self._waiting_DMZ.tensor_split([count], dim=1)
+        return next_DBZ
 
 
 @torch.no_grad()
@@ -150,10 +164,10 @@ def pairs_from_prior(
     (`civae_core.draws`): no subject is shown alone, and rotation would estimate the same means less precisely. Each
     result is the mean of decoded samples, not the decoding of a mean (docs/method.md).
     """
-    first, second = (
-        torch.stack(
-            [decode_prior(model, x_BX, dose_BT, eta_BZ.to(x_BX)).clamp(0, 1) for eta_BZ in eta_DBZ]
-        ).mean(dim=0)
-        for dose_BT in (t_BT, t_new_BT)
-    )
-    return first, second
+
+    def mean_image(dose_BT: Tensor) -> Tensor:
+        # Summed as they come: all draws at once would take gigabytes.
+        images = (decode_prior(model, x_BX, dose_BT, eta_BZ.to(x_BX)).clamp(0, 1) for eta_BZ in eta_DBZ)
+        return reduce(torch.add, images) / len(eta_DBZ)
+
+    return mean_image(t_BT), mean_image(t_new_BT)

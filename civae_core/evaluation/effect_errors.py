@@ -15,11 +15,11 @@ from civae_core.data import PreparedData
 from civae_core.evaluation.asked import Answer, Asked, Seen
 from civae_core.evaluation.average_effects import (
     EffectGroup,
+    PriorNoise,
     effect_groups,
     effects_from_prior,
     in_batches,
     members,
-    prior_noise,
     raising,
 )
 from civae_core.evaluation.group_means import GroupMeans, MeanErrors, affordable_blocks, apart_from, compared
@@ -109,11 +109,11 @@ def prior_effect_scores(
     groups, truth = known
     model = method.stored.model
     means = GroupMeans(members(groups), len(truth.count_KG))
-    eta_DNZ = prior_noise(model, len(question.chosen), seed)
+    noise = PriorNoise(model, seed)
     apart = KeptRows()
     for items, asked in in_batches(question, data, device):
         assert asked.truth_BCHW is not None
-        effect_BCHW = effects_from_prior(model, asked, eta_DNZ[:, items])
+        effect_BCHW = effects_from_prior(model, asked, noise.next(len(asked.y_BCHW)))
         means.add(items.start, effect_BCHW)
         apart.add(apart_from(effect_BCHW, raising(asked, asked.truth_BCHW - asked.y_BCHW)))
     errors = MeanErrors.of(means, truth, apart.all)

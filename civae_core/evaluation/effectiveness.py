@@ -10,6 +10,7 @@ from civae_core.attributes import Attribute
 from civae_core.evaluation.asked import Answer, Asked, Seen
 from civae_core.evaluation.bootstrap import bootstrap_mean, share_interval
 from civae_core.evaluation.kept import KeptRows
+from civae_core.evaluation.shifts import learned
 from civae_core.ranking import auc
 from civae_core.yardstick import Yardstick
 
@@ -44,8 +45,8 @@ class EffectivenessTally:
         Args:
             treatments: the model's treatments, in the order of `Asked.t_new_BT`.
         """
-        learned = {attribute.name for attribute in yardstick.attributes}
-        self._places = [place for place, attribute in enumerate(treatments) if attribute.name in learned]
+        known = learned(treatments, yardstick)
+        self._places = [place for place, attribute in enumerate(treatments) if attribute in known]
         self._columns = [yardstick.index(treatments[place].name) for place in self._places]
         # The scorer standardises by its own training data, which may differ from the model's.
         self._attributes = [yardstick.attributes[column] for column in self._columns]

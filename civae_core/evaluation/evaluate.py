@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from civae_core.attributes import AttributeRoles
+from civae_core.attributes import AttributeRoles, require_same_kinds
 from civae_core.balance.diagnostics import overlap_report
 from civae_core.data import PreparedData
 from civae_core.data.labelled import labelled_rows
@@ -16,7 +16,6 @@ from civae_core.data.splits import Split
 from civae_core.errors import DataError, UsageError
 from civae_core.evaluation.asked import Method
 from civae_core.evaluation.calibration import predictor_quality
-from civae_core.evaluation.foreign import ForeignImages, answering, foreign_questions
 from civae_core.evaluation.illustrate import illustrate
 from civae_core.evaluation.instruments import Instruments
 from civae_core.evaluation.methods import CopyInput, TrainedModel, TrueCounterfactual
@@ -74,7 +73,7 @@ def evaluate(
     Raises:
         UsageError: a model was trained for another question than the first, or for another image format.
         DataError: the split has no labelled images, or none that an intervention changes, or the table lacks one of
-            the model's attributes.
+            the model's attributes or has it as another kind.
     """
     roles = models[0].card.roles
     methods = require_comparable(models, data)
@@ -90,32 +89,6 @@ def evaluate(
     )
 
 
-def evaluate_foreign(
-    foreign: ForeignImages,
-    models: Sequence[StoredModel],
-    data: PreparedData,
-    roles: AttributeRoles,
-    *,
-    seed: int = 0,
-    instruments: Instruments = Instruments(),
-) -> Evaluation:
-    """Score other programs' pictures and, on the same questions, models beside them.
-
-    Raises:
-        UsageError, DataError: the pictures do not fit the data or the roles.
-    """
-    named = require_comparable(models, data) if models else []
-    return evaluate_questions(
-        foreign_questions(foreign, data, roles),
-        [*answering(foreign, roles, data), *named],
-        data,
-        roles,
-        split="listed",
-        seed=seed,
-        instruments=instruments,
-    )
-
-
 def evaluate_questions(
     questions: Sequence[Question],
     methods: Sequence[Method],
@@ -127,7 +100,13 @@ def evaluate_questions(
     instruments: Instruments,
     pictures: bool = True,
 ) -> Evaluation:
-    """Score the answers of any methods; the trained models among them also get the scores of `model_scores`."""
+    """Score the answers of any methods; the trained models among them also get the scores of `model_scores`.
+
+    Args:
+        questions: from `ask_split`, or from `foreign_questions` for other programs' pictures.
+        methods: `require_comparable` names trained models, and `answering` other programs.
+        split: what the evaluation says was scored: a split's name, or `listed` for what a table listed.
+    """
     models = [method for method in methods if isinstance(method, TrainedModel)]
     device = _device_of(models, instruments)
     question, *others = questions
@@ -264,7 +243,7 @@ def require_comparable(models: Sequence[StoredModel], data: PreparedData) -> lis
 
     Raises:
         UsageError: a model was trained for another question than the first, or the images have another format.
-        DataError: the table lacks one of the model's attributes.
+        DataError: the table lacks one of the model's attributes, or has it as another kind than a model's training.
     """
     methods = name_methods(models)
     stored = models[0]
@@ -282,6 +261,8 @@ def require_comparable(models: Sequence[StoredModel], data: PreparedData) -> lis
             f"--data {data.path}: has no column {missing[0]}, which the model was trained with",
             hint=f"`civae info {data.path}` lists its columns; name data that has the model's",
         )
+    for each in models:
+        require_same_kinds(each.card.roles.inputs, data.attributes, f"--data {data.path}")
     return methods
 
 

@@ -11,12 +11,14 @@ from hashlib import sha256
 from pathlib import Path
 
 ENTRANCE = "evaluation/evaluate.py"
-_SHOWING = "figures", "evaluation/illustrate.py", "evaluation/sheets.py", "inference/png.py"
+_SHOWING = "figures", "evaluation/illustrate.py", "evaluation/sheets.py"
 _READING_CONFIGS = tuple(
     f"config/{name}.py" for name in ("__init__", "convert", "dump", "load", "problems", "yaml")
 )
 """Modules that read config files. A model's card has its config, checked by `config/schema.py`, which does count."""
-_HELPING = tuple(f"{name}.py" for name in ("errors", "files", "model_paths", "os_errors", "progress"))
+_HELPING = tuple(
+    f"{name}.py" for name in ("errors", "file_names", "files", "model_paths", "os_errors", "progress")
+)
 WITHOUT_BEARING = (*_SHOWING, *_READING_CONFIGS, *_HELPING)
 """Folders and files that the evaluation imports but that compute no numbers. Whatever is not named here counts, so
 that a new module cannot be forgotten."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from civae_core.assignments import do_text
 from civae_core.attributes import AttributeRoles
 from civae_core.data import PreparedData
-from civae_core.data.labelled import LabelledRows, labelled_rows
+from civae_core.data.labelled import LabelledRows
 from civae_core.data.splits import Split
 from civae_core.data.tables import FILE_COLUMN
 from civae_core.errors import DataError, UsageError
@@ -34,7 +34,7 @@ from civae_core.evaluation.foreign_table import (
     require_pictures,
 )
 from civae_core.evaluation.naming import MEANINGS
-from civae_core.evaluation.question import Question, about_changed, ask, by_known_truth
+from civae_core.evaluation.question import Question, about_changed, ask_split, by_known_truth
 from civae_core.files import write_json, write_text
 from civae_core.inference.png import write_image
 from civae_core.progress import progress
@@ -219,10 +219,11 @@ def write_split_questions(
 
     Raises:
         UsageError: the folder already holds a table.
+        DataError: as in `ask_split`.
     """
     if (folder / TABLE).exists():
         raise UsageError(f"--questions {folder}: already holds {TABLE}", hint="name a new folder")
-    question = ask(data, roles, labelled_rows(data, roles, split), limit)[0]
+    question = ask_split(data, roles, split, limit)[0]
     return write_questions(data, question, roles, folder)
 
 

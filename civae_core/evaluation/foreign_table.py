@@ -3,7 +3,8 @@
 `counterfactuals.csv` (comma-, semicolon- or tab-separated; or .tsv, .jsonl) has a row for each picture:
 
     file_name       the counterfactual's file, within the folder
-    source          the prepared image that it is a counterfactual of: `test[17]`, or that image's own file name
+    source          the prepared image that it is a counterfactual of: `test[17]`, also with the data's folder before
+                    it, as in `data/faces#test[17]`, or that image's own file name
     <treatment>     the intended value, one column for each treatment
     reconstruction  (optional) the program's picture of the source without intervention
     method          (optional) which of several programs made it; without it, all rows belong to one method
@@ -183,9 +184,14 @@ class _Sources:
         if source in self._rows:
             return self._rows[source]
         try:
-            selection = parse_selection(f"{self._data.path}#{source}")
+            selection = parse_selection(source if "#" in source else f"{self._data.path}#{source}")
         except UsageError:
             selection = None
+        if selection is not None and not self._is_here(selection.path):
+            raise DataError(
+                f"{where}: source {source!r} is an image of {selection.path}, not of {self._data.path}",
+                hint="name the data of the sources with --data; if this is the same data, write only test[17]",
+            )
         if selection is None or selection.stop != selection.start + 1:
             raise DataError(
                 f"{where}: source {source!r} is not an image of {self._data.path}", hint=SOURCE_HINT
@@ -196,6 +202,12 @@ class _Sources:
             raise DataError(f"{where}: source {source} is outside the split", hint=count)
         row: int = rows[selection.start]
         return row
+
+    def _is_here(self, folder: Path) -> bool:
+        try:
+            return folder == self._data.path or folder.resolve() == self._data.path.resolve()
+        except (RuntimeError, ValueError):  # links in a circle, or a null character
+            return False
 
 
 def _treatment_columns(

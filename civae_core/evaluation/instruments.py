@@ -47,27 +47,34 @@ def choose_instruments(
         extractor: source of features for FID and KID: `none`, or as in `resolved_extractor` and `extractor_for`.
 
     Raises:
-        UsageError: a file or library is missing, or the scorer takes images of another format.
+        UsageError: a file or library is missing, or a scorer's file takes images of another format.
         DataError: a file cannot be read.
     """
     extractor = resolved_extractor(extractor)
     # First what may be rejected, since a scorer may take minutes to train.
     named = extractor not in ("none", "scorer")
     found = extractor_for(extractor, None, device) if named else None
+    if found is not None and found.yardstick is not None:
+        _require_format(f"--extractor {extractor}", found.yardstick, data)
     yardstick = None
     if scorer == "auto":
         yardstick = yardstick_for(data, roles, device, images=scorer_images)
     elif scorer != "none":
         yardstick = load_yardstick(Path(scorer), device)
-        card = yardstick.card
-        if (card.size, card.channels) != (data.size, data.channels):
-            raise UsageError(
-                f"--scorer {scorer}: takes images of {card.channels}×{card.size}×{card.size}, "
-                f"but those of {data.path} are {data.channels}×{data.size}×{data.size}",
-                hint="train one on this data with `civae train-scorer`",
-            )
-        if card.data["fingerprint"] != data.fingerprint:
-            log.warning("the scorer was trained on %s, not on this data", card.data["name"])
+        _require_format(f"--scorer {scorer}", yardstick, data)
+        trained_on = yardstick.card.data
+        if trained_on["fingerprint"] != data.fingerprint:
+            log.warning("the scorer was trained on %s, not on this data", trained_on["name"])
     if extractor == "scorer":
         found = extractor_for(extractor, yardstick, device)
     return Instruments(yardstick, found, load_lpips(device, data.size))
+
+
+def _require_format(flag: str, yardstick: Yardstick, data: PreparedData) -> None:
+    card = yardstick.card
+    if (card.size, card.channels) != (data.size, data.channels):
+        raise UsageError(
+            f"{flag}: takes images of {card.channels}×{card.size}×{card.size}, "
+            f"but those of {data.path} are {data.channels}×{data.size}×{data.size}",
+            hint="train one on this data with `civae train-scorer`",
+        )

@@ -6,9 +6,8 @@ from civae_core.errors import UsageError
 from civae_core.evaluation.evaluate import Evaluation
 from civae_core.evaluation.report import render_evaluation
 from civae_core.figures.pictures import write_png
+from civae_core.file_names import EVALUATION, REPORT_PAGE
 from civae_core.files import make_folder, write_json, write_text
-
-NUMBERS = "evaluation.json"
 
 
 def prepare_output(page: Path, figures: Path | None = None) -> None:
@@ -19,8 +18,8 @@ def prepare_output(page: Path, figures: Path | None = None) -> None:
         CivaeError: a folder cannot be written.
     """
     if page.is_dir():
-        raise UsageError(f"--report {page}: is a folder", hint=f"name a page, as in {page / 'report.html'}")
-    if page.name == NUMBERS:
+        raise UsageError(f"--report {page}: is a folder", hint=f"name a page, as in {page / REPORT_PAGE}")
+    if page.name == EVALUATION:
         raise UsageError(
             f"--report {page}: the numbers are written there", hint="name a page, as in report.html"
         )
@@ -39,7 +38,7 @@ def write_evaluation(evaluation: Evaluation, page: Path, figures: Path | None = 
     Raises:
         CivaeError: the folder cannot be written.
     """
-    numbers = page.with_name(NUMBERS)
+    numbers = page.with_name(EVALUATION)
     try:
         write_text(page, render_evaluation(evaluation.numbers, evaluation.pictures))
         if figures is not None:

@@ -83,15 +83,15 @@ class Question:
 
 
 def ask_split(
-    data: PreparedData, roles: AttributeRoles, split: Split, limit: int | None = None, *, warn: bool = True
+    data: PreparedData, roles: AttributeRoles, split: Split, limit: int | None = None
 ) -> list[Question]:
-    """`ask` about the rows of a split that are labelled; with `warn`, log how many were left out.
+    """`ask` about the rows of a split that are labelled; log how many were left out.
 
     Raises:
         DataError: no row of the split is labelled, or as in `ask`.
     """
     try:
-        chosen = labelled_rows(data, roles, split, warn=warn)
+        chosen = labelled_rows(data, roles, split)
     except DataError as error:
         raise DataError(error.message, hint=_other_split(data, roles) or error.hint) from error
     return ask(data, roles, chosen, limit)

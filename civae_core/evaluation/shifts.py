@@ -18,9 +18,9 @@ from civae_core.yardstick import Yardstick
 
 
 def learned(attributes: Iterable[Attribute], yardstick: Yardstick) -> list[Attribute]:
-    """Those of the attributes that the scorer knows."""
-    names = {attribute.name for attribute in yardstick.attributes}
-    return [attribute for attribute in attributes if attribute.name in names]
+    """Those of the attributes that the scorer knows, and as the same kind: a logit is no standardised value."""
+    kinds = {attribute.name: attribute.kind for attribute in yardstick.attributes}
+    return [attribute for attribute in attributes if kinds.get(attribute.name) == attribute.kind]
 
 
 class Shifts:

@@ -6,6 +6,7 @@ import torch
 
 from civae_core.attributes import AttributeRoles
 from civae_core.data import PreparedData
+from civae_core.data.labelled import labels_of
 from civae_core.evaluation.asked import Tally
 from civae_core.evaluation.descendants import DescendantTally
 from civae_core.evaluation.effect_errors import MeanEffectTally, groups_and_truth
@@ -35,7 +36,7 @@ def tally_maker(
         makers.append(lambda: MeanEffectTally(groups, truth))
     if (yardstick := instruments.yardstick) is not None:
         attributes = watched(roles, yardstick, question.do)
-        labels_NA = data.columns([attribute.name for attribute in attributes])
+        labels_NA = labels_of(attributes, data)
         makers.append(lambda: EffectivenessTally(yardstick, roles.treatments))
         makers.append(lambda: LeakTally(yardstick, attributes, labels_NA))
         makers.append(lambda: DescendantTally(yardstick, learned(roles.descendants, yardstick)))

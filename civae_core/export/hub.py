@@ -13,11 +13,17 @@ from civae_core.evaluation.naming import OBJECTIVE_NAMES, name_of_seed
 from civae_core.evaluation.values import at_path
 from civae_core.export.folders import replaced
 from civae_core.export.model_card import write_card
-from civae_core.files import sync, write_json, write_text
-from civae_core.model.stored import FILE_NAME, ModelCard, StoredModel, save_model
+from civae_core.file_names import EVALUATION
+from civae_core.files import sha256_of, sync, write_json, write_text
+from civae_core.model.stored import ModelCard, StoredModel, save_model
+from civae_core.model_paths import FILE_NAME
 from civae_core.reading import read_json
 
 CONFIG, README = "config.json", "README.md"
+MODEL_TYPE = "civae"
+"""By this entry of its config, an earlier export is told from other models for a hub."""
+CARD_SHA256 = "card_sha256"
+"""Entry of the config by which a card that was edited since is told from one as it was exported."""
 NAMELESS = "data"
 """Replaces the path of the training data in a published model: the trainer's machine is nobody's business."""
 
@@ -44,7 +50,7 @@ def export_hub(
         data_licence: licence of the training images, in words.
 
     Raises:
-        UsageError: `licence` is not a licence identifier, or `folder` holds something else.
+        UsageError: `licence` is not a licence identifier, or `folder` holds something else (`replaced`).
         CivaeError: the folder cannot be written.
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9.\-]*", licence):
@@ -53,11 +59,10 @@ def export_hub(
         )
     folder = folder or stored.path.with_name(f"{stored.path.stem}-hf")
     card = published(stored.card)
-    with replaced(folder, (CONFIG, FILE_NAME), "a model for a hub") as temporary:
+    with replaced(folder, _files_of, "a model of civae for a hub") as temporary:
         save_model(stored.model, card, temporary / FILE_NAME)
         sync(temporary / FILE_NAME)
         facts = {key: value for key, value in json.loads(card.to_json()).items() if key != "subjects"}
-        write_json(temporary / CONFIG, {"model_type": "civae", "library_name": "civae"} | facts)
         text = write_card(
             card,
             evaluation,
@@ -66,7 +71,26 @@ def export_hub(
             data_licence=data_licence,
         )
         write_text(temporary / README, text)
+        about = {
+            "model_type": MODEL_TYPE,
+            "library_name": "civae",
+            CARD_SHA256: sha256_of(temporary / README),
+        }
+        write_json(temporary / CONFIG, about | facts)
     return folder
+
+
+def _files_of(folder: Path) -> tuple[str, ...]:
+    """The files of an earlier export, without its card if that was edited since; none if the folder is not one."""
+    try:
+        config = read_json(folder / CONFIG)
+        if not isinstance(config, dict) or config.get("model_type") != MODEL_TYPE:
+            return ()
+        card = folder / README
+        edited = CARD_SHA256 in config and card.is_file() and config[CARD_SHA256] != sha256_of(card)
+    except (OSError, ValueError):
+        return ()
+    return (CONFIG, FILE_NAME) if edited else (CONFIG, FILE_NAME, README)
 
 
 def published(card: ModelCard) -> ModelCard:
@@ -98,7 +122,7 @@ def find_evaluation(model_file: Path, card: ModelCard) -> tuple[dict[str, Any] |
         DataError: the file exists but cannot be read.
     """
     run = _run_of(model_file)
-    path = run / "evaluation.json" if run else None
+    path = run / EVALUATION if run else None
     if path is None or not path.is_file():
         return None, f"{model_file}: has no evaluation, so its card has no figures; run civae evaluate first"
     try:

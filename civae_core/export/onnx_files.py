@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.fx import config as tracing
 
 from civae_core import __version__
-from civae_core.engine.card import CARD, WEIGHTS, ExportCard, GraphEntry, export_folder
+from civae_core.engine.card import CARD, WEIGHTS, ExportCard, GraphEntry, export_folder, read_card
 from civae_core.engine.onnx_engine import OnnxEngine
-from civae_core.errors import CivaeError, UsageError
+from civae_core.errors import CivaeError, DataError, UsageError
 from civae_core.export.check import examples, largest_differences
 from civae_core.export.folders import replaced
 from civae_core.export.graphs import SINGLE, Function, functions_of
@@ -48,13 +48,14 @@ def export_onnx(stored: StoredModel, folder: Path | None = None) -> tuple[Path, 
         folder: where to write; by default `model-onnx` beside the model file, where the engines look for it.
 
     Raises:
-        UsageError: a package needed for writing or checking is not installed, or `folder` holds something else.
+        UsageError: a package needed for writing or checking is not installed, or `folder` holds something else
+            (`replaced`).
         CivaeError: the folder cannot be written, or the graphs answer differently from torch.
     """
     _require_packages()
     folder = folder or export_folder(stored.path)
     functions = functions_of(stored.model, stored.card.config.objective)
-    with replaced(folder, (CARD,), "an ONNX export") as temporary:
+    with replaced(folder, _files_of, "an ONNX export") as temporary:
         card = _written(stored, functions, temporary)
         differences = largest_differences(stored, functions, OnnxEngine(temporary, card))
         worst = max(differences, key=lambda name: (math.isnan(differences[name]), differences[name]))
@@ -70,6 +71,15 @@ def export_onnx(stored: StoredModel, folder: Path | None = None) -> tuple[Path, 
         card = ExportCard(**{**vars(card), "graphs": entries})
         write_json(temporary / CARD, card.to_json())
     return folder, card
+
+
+def _files_of(folder: Path) -> tuple[str, ...]:
+    """The files of an earlier export, as its card names them; none if the folder is not one."""
+    try:
+        card = read_card(folder)
+    except DataError:
+        return ()
+    return (CARD, WEIGHTS, *(entry.file for entry in card.graphs.values()))
 
 
 def _written(stored: StoredModel, functions: Mapping[str, Function], folder: Path) -> ExportCard:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Union
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from civae_core.files import atomic_file
 
@@ -69,11 +70,19 @@ def at_most(images_NCHW: "Tensor", size: int) -> "Tensor":
     return images_NCHW if factor <= 1 else F.avg_pool2d(images_NCHW.float(), factor)
 
 
-def png_bytes(picture: Image.Image) -> bytes:
-    """Encode the picture as PNG."""
+def png_bytes(picture: Image.Image, description: str | None = None) -> bytes:
+    """Encode the picture as PNG, with a line that describes it if there is one."""
     buffer = io.BytesIO()
-    picture.save(buffer, format="PNG", compress_level=COMPRESSION)
+    notes = None if description is None else described(description)
+    picture.save(buffer, format="PNG", compress_level=COMPRESSION, pnginfo=notes)
     return buffer.getvalue()
+
+
+def described(description: str) -> PngInfo:
+    """A line that describes a picture, as the `Description` of a PNG."""
+    notes = PngInfo()
+    notes.add_itxt("Description", description)
+    return notes
 
 
 def inlined(picture: Image.Image) -> str:
@@ -81,11 +90,11 @@ def inlined(picture: Image.Image) -> str:
     return "data:image/png;base64," + base64.b64encode(png_bytes(picture)).decode("ascii")
 
 
-def write_png(path: Path, picture: Image.Image) -> None:
-    """Write a PNG, completely or not at all.
+def write_png(path: Path, picture: Image.Image, description: str | None = None) -> None:
+    """Write a PNG, completely or not at all, with a line that describes it if there is one.
 
     Raises:
         CivaeError: the folder cannot be written, or the disk is full.
     """
     with atomic_file(path) as temporary:
-        temporary.write_bytes(png_bytes(picture))
+        temporary.write_bytes(png_bytes(picture, description))

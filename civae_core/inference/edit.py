@@ -13,7 +13,7 @@ import numpy as np
 
 from civae_core.act import acted
 from civae_core.assignments import Intervention, do_text
-from civae_core.attributes import AttributeRoles
+from civae_core.attributes import AttributeRoles, shortest
 from civae_core.engine.base import Abducted, Array, Engine
 from civae_core.errors import DataError, UsageError
 from civae_core.figures.pictures import as_uint8
@@ -186,8 +186,8 @@ def edit_abducted(
         images = as_uint8(image_BCHW)
         for row, values in enumerate(t_new_BT.tolist()):
             named = dict(zip((a.name for a in roles.treatments), values, strict=True))
-            treat = {name: round(named[name], 6) for name in intervention}
-            beyond = [a.name for a in roles.treatments if a.name in treat and not a.in_range(treat[a.name])]
+            treat = {name: shortest(named[name]) for name in intervention}
+            beyond = [a.name for a in roles.treatments if a.name in treat and not a.in_range(named[a.name])]
             change_CHW = image_BCHW[row] - abducted.y_BCHW[row] if changes else None
             effect_CHW = None if effect_BCHW is None else effect_BCHW[row]
             edits[row].append(Edit(treat, images[row], tuple(beyond), change_CHW, effect_CHW))

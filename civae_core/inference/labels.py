@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from civae_core.attributes import Attribute, AttributeRoles
+from civae_core.attributes import Attribute, AttributeRoles, shortest
 from civae_core.engine.base import Array, Engine
 from civae_core.errors import UsageError
 from civae_core.inference.pictures import Picture
@@ -52,9 +52,12 @@ class Labels:
     unsure: list[Unsure]
 
     def factual(self, row: int, roles: AttributeRoles) -> dict[str, float]:
-        """Values of one picture by name, treatments first."""
+        """Values of one picture by name, treatments first; predicted ones to six digits."""
         values = [*self.t_BT[row].tolist(), *self.x_BX[row].tolist()]
-        return {a.name: round(value, 6) for a, value in zip(roles.inputs, values, strict=True)}
+        return {
+            a.name: float(f"{value:.6g}") if a.name in self.predicted[row] else shortest(value)
+            for a, value in zip(roles.inputs, values, strict=True)
+        }
 
 
 def fill_labels(
@@ -88,7 +91,7 @@ def fill_labels(
         a_BA = np.where(missing_BA, values_BA, a_BA)
         for row, column in np.argwhere(missing_BA).tolist():
             attribute, value = roles.inputs[column], float(values_BA[row, column])
-            covariate = column - len(roles.treatments)
+            covariate = column - len(roles.treatments) if column >= len(roles.treatments) else None
             if attribute.kind == "binary":
                 guesses[row].add_binary(attribute, float(probability_BA[row, column]), covariate)
             else:
@@ -112,7 +115,7 @@ def fill_labels(
 
 
 class _Guesses:
-    """Predictions for one picture; `covariate` is a covariate's column (≥ 0), or negative for a treatment."""
+    """Predictions for one picture; `column` is a covariate's, or None for a treatment."""
 
     def __init__(self) -> None:
         self.probabilities: dict[str, float | None] = {}
@@ -120,23 +123,25 @@ class _Guesses:
         self.options: dict[int, list[Option]] = {}
         self.taken: list[str] = []
 
-    def add_binary(self, attribute: Attribute, probability: float, covariate: int) -> None:
+    def add_binary(self, attribute: Attribute, probability: float, column: int | None) -> None:
         self.probabilities[attribute.name] = round(probability, 4)
-        self._add(attribute, binary_options(probability), covariate)
+        self._add(attribute, binary_options(probability), column)
 
     def add_continuous(
-        self, attribute: Attribute, value: float, spread: float | None, covariate: int
+        self, attribute: Attribute, value: float, spread: float | None, column: int | None
     ) -> None:
         self.probabilities[attribute.name] = None
         if spread is not None:
-            self.spreads[attribute.name] = round(spread, 6)
-        self._add(attribute, continuous_options(value, spread, attribute), covariate)
+            self.spreads[attribute.name] = float(f"{spread:.6g}")
+        self._add(attribute, continuous_options(value, spread, attribute), column)
 
-    def _add(self, attribute: Attribute, options: list[Option] | None, covariate: int) -> None:
-        if options is not None and covariate >= 0:
-            self.options[covariate] = options
-        elif options is not None:
+    def _add(self, attribute: Attribute, options: list[Option] | None, column: int | None) -> None:
+        if options is None:
+            return
+        if column is None:
             self.taken.append(attribute.name)
+        else:
+            self.options[column] = options
 
 
 def describe_unsure(name: str, unsure: Unsure, predicted: Mapping[str, float | None]) -> list[str]:

@@ -69,18 +69,21 @@ class EditWriter:
             self.left_range.update(edit.beyond)
         if self.strip:
             path = self.folder / f"{stem}__strip{self._mark}.png"
-            write_png(path, self._strip_of(edited))
+            write_png(path, self._strip_of(edited), self._account(edited, edited.edits))
             values = {name: [edit.treat[name] for edit in edited.edits] for name in edited.edits[0].treat}
             yield self._record(edited, path, values, all(edit.in_range for edit in edited.edits))
             return
         for edit in edited.edits:
             path = self.folder / f"{stem}__{_file_part(edit)}{self._mark}.png"
+            said = self._account(edited, [edit])
             if photo and self.native:
-                said = account(edited, edit, self.noise, self.strength)
                 write_native(path, carried(photo, edited, edit, self.native), said)
             else:
-                write_image(path, edit.image_CHW)
+                write_image(path, edit.image_CHW, said)
             yield self._record(edited, path, edit.treat, edit.in_range)
+
+    def _account(self, edited: EditedPicture, edits: Sequence[Edit]) -> str:
+        return account(edited, edits, self.noise, self.strength)
 
     def _record(
         self, edited: EditedPicture, path: Path, treat: dict[str, Any], in_range: bool
@@ -158,11 +161,19 @@ def carried(photo: Photo, edited: EditedPicture, edit: Edit, preprocessing: Prep
     return apply_effect(photo, placement, effect)
 
 
-def account(edited: EditedPicture, edit: Edit, noise: float, strength: float) -> str:
-    """The description of an answer that is stored in its file, which looks like a photograph."""
-    factual = [f"{name}={edited.factual[name]:.10g}" for name in edit.treat]
-    said = [f"{_described(edit)} instead of {', '.join(factual)}"] if edit.treat else ["nothing changed"]
-    said += [f"{name}={value:.10g}" for name, value in _unusual(noise, strength).items()]
+def account(edited: EditedPicture, edits: Sequence[Edit], noise: float, strength: float) -> str:
+    """The description of one or several answers that is stored in their file, which looks like a photograph.
+
+    Args:
+        edits: interventions on the same treatments, at least one; a strip shows several.
+    """
+    factual = {name: edited.factual[name] for name in edits[0].treat}
+    treats = " | ".join(map(_described, edits))
+    said = [f"{treats} instead of {do_text(factual, digits=10)}" if factual else "nothing changed"]
+    said += [f"{name}={value:.10g}" for name, value in ({"noise": noise} | _unusual(noise, strength)).items()]
+    if factual:
+        beyond = dict.fromkeys(name for edit in edits for name in edit.beyond)
+        said.append(f"{', '.join(beyond)} beyond what training saw" if beyond else "within what training saw")
     said += _mean_over(edited) + _unlike_training(edited)
     return f"Counterfactual estimated by civae: {', '.join(said)}; not a photograph"
 
@@ -184,7 +195,7 @@ def _unlike_training(edited: EditedPicture) -> list[str]:
 
 
 def _described(edit: Edit, between: str = ", ") -> str:
-    # Values have six decimals; ten digits keep the file names of a fine sweep's steps distinct.
+    # Ten digits are more than a 32-bit float has: whatever differs for the model has a file of its own.
     return do_text(edit.treat, between, digits=10)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from civae_core.align.aligner import Aligner, Look, View
-from civae_core.attributes import Attribute, beyond_training
+from civae_core.attributes import Attribute, beyond_training, require_same_kinds
 from civae_core.data.images import Preprocessing, decode
 from civae_core.data.tables import read_table
 from civae_core.errors import DataError, UsageError
@@ -57,12 +57,15 @@ class Pictures:
         preprocessing: the model's preprocessing of photographs.
         stdin: the lines that `-` stands for.
         table: a CSV, TSV or JSONL file with `file_name` and attribute columns, for photographs.
-        attributes: names of which `table` must contain at least one; None accepts any table.
+        attributes: the model's treatments and covariates. `table` must contain at least one of them; prepared data
+            must have them as of the same kind. None accepts anything.
         aligner: crops faces instead of the centred square; a photograph with several may yield several pictures.
 
     Raises:
         UsageError: a path does not exist, a folder has no images, prepared images have another format than the
             model's, or the table says nothing about the pictures.
+        DataError: the table or prepared data cannot be read or is damaged; the table has text where numbers belong;
+            or prepared data has an attribute as of another kind than the model's.
     """
 
     def __init__(
@@ -72,10 +75,11 @@ class Pictures:
         *,
         stdin: Iterable[str] = (),
         table: Path | None = None,
-        attributes: Sequence[str] | None = None,
+        attributes: Sequence[Attribute] | None = None,
         aligner: Aligner | None = None,
     ) -> None:
         self.preprocessing = preprocessing
+        self.attributes = attributes
         self.aligner = aligner
         # Photographs are kept as strings: for a very large folder, Path objects would take several times the memory.
         self.entries: list[str | tuple[PreparedData, str, int, int]] = []
@@ -84,7 +88,7 @@ class Pictures:
             self._add(argument, stdin)
         if not self.entries:
             raise UsageError("-: standard input names no picture", hint="give one path per line")
-        if table and not any(self._known(Path(e)) for e in self.entries if isinstance(e, str)):
+        if table and not any(self._row(Path(e)) is not None for e in self.entries if isinstance(e, str)):
             raise UsageError(
                 f"--attrs {table}: names none of the pictures",
                 hint="file_name must be a picture's path as given, its path relative to the table, or its bare name",
@@ -160,7 +164,11 @@ class Pictures:
         }
 
     def _known(self, file: Path) -> Mapping[str, float]:
-        return self.labels.get(str(file)) or self.labels.get(file.name) or {}
+        return self._row(file) or {}
+
+    def _row(self, file: Path) -> Mapping[str, float] | None:
+        """What the table says of a photograph, which may be nothing; None if no row names it."""
+        return self.labels.get(str(file), self.labels.get(file.name))
 
     def _add(self, argument: str, stdin: Iterable[str]) -> None:
         if argument == "-":
@@ -210,6 +218,7 @@ class Pictures:
             return False
         data = PreparedData.open(selection.path)
         self._require_same_format(data, argument)
+        require_same_kinds(self.attributes or (), data.attributes, argument)
         for number, row in enumerate(selection.rows(data).tolist(), start=selection.start):
             self.entries.append((data, selection.split, number, row))
         return True
@@ -235,12 +244,13 @@ def _prepared_picture(data: "PreparedData", split: str, number: int, row: int) -
     return Picture(f"{data.path}#{split}[{number}]", f"{split}-{number:05d}", pixels_CHW, known)
 
 
-def _labels_by_file(path: Path, attributes: Sequence[str] | None) -> dict[str, dict[str, float]]:
-    table = read_table(path)
-    if attributes is not None and not set(table.names) & set(attributes):
+def _labels_by_file(path: Path, attributes: Sequence[Attribute] | None) -> dict[str, dict[str, float]]:
+    kinds = {a.name: a.kind for a in attributes or ()}
+    table = read_table(path, kinds)
+    if attributes is not None and not set(table.names) & set(kinds):
         raise UsageError(
             f"--attrs {path}: none of its columns ({', '.join(table.names)}) is an attribute of the model",
-            hint=f"the model's attributes are {', '.join(attributes)}",
+            hint=f"the model's attributes are {', '.join(kinds)}",
         )
     labels: dict[str, dict[str, float]] = {}
     for row, file_name in enumerate(table.file_names):

@@ -7,8 +7,9 @@ independent.
 
     binary       unsure if the likelier value has a probability below `SURE`: both values, by their probabilities
     continuous   unsure if the standard deviation of the prediction exceeds `WIDE` times the attribute's own:
-                 the mean and the mean ± √3 standard deviations, clipped to the training range, with weights 2/3 and
-                 1/6 each (three-point Gauss–Hermite quadrature, which matches a normal's first five moments)
+                 the mean and the mean ± √3 standard deviations, with weights 2/3 and 1/6 each (three-point
+                 Gauss–Hermite quadrature, which matches a normal's first five moments); each value beyond the
+                 training range becomes the nearest end of it
 
 Only the `MOST` likeliest combinations are kept, with weights rescaled to sum to 1. A treatment is never averaged
 over, because a mean of "already so" and "changed" answers no question. It takes its likelier value, and the user is
@@ -107,7 +108,9 @@ def binary_options(probability: float) -> list[Option] | None:
 
 
 def continuous_options(mean: float, spread: float | None, attribute: Attribute) -> list[Option] | None:
-    """Three values of a continuous attribute if its prediction is unsure; None if it is sure or `spread` is unknown.
+    """Three values of a continuous attribute, within its training range, if its prediction is unsure.
+
+    None if the prediction is sure or `spread` is unknown.
 
     Args:
         mean, spread: mean and standard deviation of the prediction, in raw units.
@@ -115,8 +118,6 @@ def continuous_options(mean: float, spread: float | None, attribute: Attribute) 
     _, scale = attribute.shift_and_scale
     if spread is None or spread <= WIDE * scale:
         return None
-    ends = (
-        max(mean - math.sqrt(3) * spread, attribute.low),
-        min(mean + math.sqrt(3) * spread, attribute.high),
-    )
-    return [(ends[0], 1 / 6), (mean, 2 / 3), (ends[1], 1 / 6)]
+    step = math.sqrt(3) * spread
+    three = ((mean - step, 1 / 6), (mean, 2 / 3), (mean + step, 1 / 6))
+    return [(min(max(value, attribute.low), attribute.high), weight) for value, weight in three]

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from civae_core.attributes import AttributeRoles
+from civae_core.attributes import AttributeRoles, shortest
 from civae_core.engine.base import Array, Engine
 from civae_core.errors import UsageError
 from civae_core.figures.pictures import as_uint8
@@ -64,7 +64,7 @@ def sample_images(
             )
         images.append(as_uint8(mean_BCHW))
     names = [attribute.name for attribute in roles.inputs]
-    labels = [dict(zip(names, (round(v, 6) for v in row), strict=True)) for row in a_NA.tolist()]
+    labels = [dict(zip(names, map(shortest, row), strict=True)) for row in a_NA.tolist()]
     return np.concatenate(images), labels
 
 

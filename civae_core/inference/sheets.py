@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from civae_core.assignments import parse_treatments
+from civae_core.assignments import do_text, parse_treatments
+from civae_core.attributes import beyond_training
 from civae_core.engine.base import Array, Engine
 from civae_core.errors import UsageError
 from civae_core.figures.grids import image_grid
@@ -85,10 +86,12 @@ def write_samples(
     records: list[dict[str, Any]] = []
     for seed, image_CHW, values in zip(seeds, images_NCHW, labels, strict=True):
         path = folder / f"seed-{seed:05d}.png"
-        write_image(path, image_CHW)
+        said = _account(engine, [f"seed {seed}", do_text(values, digits=10)], [values], truncation)
+        write_image(path, image_CHW, said)
         records.append({"output": str(path), "seed": seed, "attributes": values, "truncation": truncation})
     path = folder / "samples.png"
-    write_png(path, _sheet(images_NCHW))
+    said = _account(engine, [f"a sheet of {len(seeds)}", do_text(stated, digits=10)], [stated], truncation)
+    write_png(path, _sheet(images_NCHW), said)
     records.append(
         {"output": str(path), "seeds": list(seeds), "stated": dict(stated), "truncation": truncation}
     )
@@ -111,6 +114,7 @@ def write_grids(
     """
     names, across = list(grid.axes), next(iter(grid.axes.values()))
     down = grid.axes[names[1]] if len(names) == 2 else [None]
+    shown = [stated, *({name: value} for name, axis in grid.axes.items() for value in axis)]
     records: list[dict[str, Any]] = []
     for seed in seeds:
         # One subject for all cells: drawn per cell, each value of a covariate would choose among subjects with it.
@@ -126,7 +130,8 @@ def write_grids(
         row_labels = [f"{names[1]}={other:g}" for other in down if other is not None]
         make_folder(folder)
         path = folder / f"grid-seed-{seed:05d}.png"
-        write_png(path, image_grid(columns, row_labels or None))
+        what = [f"seed {seed}", grid.text, do_text(stated, digits=10)]
+        write_png(path, image_grid(columns, row_labels or None), _account(engine, what, shown, truncation))
         records.append(
             {
                 "output": str(path),
@@ -137,6 +142,22 @@ def write_grids(
             }
         )
     return records
+
+
+def _account(
+    engine: Engine, what: Sequence[str], shown: Sequence[Mapping[str, float]], truncation: float
+) -> str:
+    """The description of pictures from the prior that is stored in their file, since they look like photographs.
+
+    Args:
+        what: seeds and attributes; empty texts are left out.
+        shown: the values of attributes in the pictures, of which some may be beyond what training saw.
+    """
+    beyond = dict.fromkeys(text for values in shown for text in beyond_training(values, engine.roles.inputs))
+    said = [text for text in what if text]
+    said += [f"truncation={truncation:.10g}"] if truncation != 1 else []
+    said += beyond or ["within what training saw"]
+    return f"Drawn by civae from the prior: {', '.join(said)}; not a photograph"
 
 
 def _sheet(images_NCHW: Array) -> Image.Image:

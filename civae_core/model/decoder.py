@@ -90,6 +90,13 @@ class Decoder(nn.Module):
     in every block, with `concat` as scalars beside z (as in the original project). With `decoder: layered` it never
     sees t and paints the places of several layers; `Layers` gives their looks. Grids of latents enter at the
     resolution that matches their side.
+
+    Args:
+        config: widths, depth, latent size, normalisation, and how pixels, layers and σ are given.
+        size: side of the square image in pixels; divisible by 2 ** len(config.stages).
+        channels: 1 (grey) or 3 (RGB).
+        treatments: number of treatments.
+        covariates: number of covariates; the network sees them only with `x_in_decoder`.
     """
 
     log_sigma: Tensor

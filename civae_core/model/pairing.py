@@ -46,7 +46,9 @@ class Pairing(nn.Module):
         low_T = np.array([attribute.low for attribute in treatments], dtype=np.float32)
         high_T = np.array([attribute.high for attribute in treatments], dtype=np.float32)
         self.register_buffer("low_T", torch.tensor(low_T), persistent=False)
-        self.register_buffer("span_T", torch.tensor((high_T - low_T).clip(min=1e-6)), persistent=False)
+        span_T = high_T - low_T
+        span_T[span_T == 0] = 1  # a dose that never varied
+        self.register_buffer("span_T", torch.tensor(span_T), persistent=False)
 
     def forget(self) -> None:
         """Reset all rotations to the identity."""

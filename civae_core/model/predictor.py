@@ -12,6 +12,11 @@ class AttributePredictor(nn.Module):
 
     It has one output per treatment and covariate: the logit of a binary attribute, the standardised mean of a
     continuous one. It shares no weights with the VAE, so training both together does not affect the VAE.
+
+    Args:
+        size: side of the square image in pixels.
+        channels: 1 (grey) or 3 (RGB).
+        attributes: number A of treatments and covariates together.
     """
 
     def __init__(self, size: int, channels: int, attributes: int) -> None:
@@ -29,7 +34,7 @@ class AttributePredictor(nn.Module):
         self.head = nn.Linear(previous * bottom * bottom, attributes)
 
     def forward(self, y_BCHW: Tensor) -> Tensor:
-        """Outputs [B, attributes] in float32, treatments first, for images [B,C,S,S] in [0,1]."""
+        """Outputs [B, A] in float32, treatments first, for images [B,C,S,S] in [0,1]."""
         h_BCHW = F.avg_pool2d(y_BCHW, self.pool) if self.pool > 1 else y_BCHW
         outputs_BA: Tensor = self.head(self.features(2 * h_BCHW - 1).flatten(1))
         return outputs_BA.float()

@@ -20,6 +20,10 @@ class Prior(nn.Module):
         free       h(x,t)
         additive   h_x(x) + h_t(t)                        t acts alike for every x, whether seen together or not
         low_rank   h_x(x) + h_t(t) + Σ_r u_r(x) v_r(t)    r = 1 … RANK, scalars u_r(x) and vectors v_r(t)
+
+    Args:
+        config: kind and structure of the prior, hidden units, latent size.
+        treatments, covariates: how many there are; either may be 0.
     """
 
     def __init__(self, config: ModelConfig, treatments: int, covariates: int) -> None:
@@ -51,7 +55,14 @@ class Prior(nn.Module):
 
 
 class JoinedParts(nn.Module):
-    """h_x(x) + h_t(t) + Σ_r u_r(x) v_r(t): as a matrix of x by (t, output), its interaction has rank `rank`."""
+    """h_x(x) + h_t(t) + Σ_r u_r(x) v_r(t): as a matrix of x by (t, output), its interaction has rank `rank`.
+
+    Args:
+        treatments, covariates: how many there are, at least one of each.
+        hidden: units in each hidden layer.
+        outputs: number P of outputs, mean and log-scale of all latents.
+        rank: R; with 0 there is no interaction.
+    """
 
     def __init__(self, treatments: int, covariates: int, hidden: int, outputs: int, rank: int) -> None:
         super().__init__()

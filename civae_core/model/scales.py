@@ -120,7 +120,13 @@ Paint = Callable[[Tensor], PixelNormal]
 
 
 class ScaledPrior(nn.Module):
-    """p(z|x,t) over all scales; with `prior: x`, t is left out on every scale."""
+    """p(z|x,t) over all scales; with `prior: x`, t is left out on every scale.
+
+    Args:
+        config: a config with at least one grid, and a learned prior.
+        bottom: side at which z₁ is spread out, as for `TopDown`.
+        treatments, covariates: how many there are; either may be 0.
+    """
 
     def __init__(self, config: ModelConfig, bottom: int, treatments: int, covariates: int) -> None:
         super().__init__()

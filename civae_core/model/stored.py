@@ -24,11 +24,7 @@ from civae_core.model.calibrated import UNCALIBRATED, Calibration
 from civae_core.model.familiar import Familiarity
 from civae_core.model.intact_vae import IntactVAE
 from civae_core.model_header import MOST_HEADER_BYTES
-from civae_core.model_paths import FILE_NAME as FILE_NAME  # found without torch, and looked for here too
-from civae_core.model_paths import LINKS as LINKS
-from civae_core.model_paths import find_model_file as find_model_file
-from civae_core.model_paths import follow as follow
-from civae_core.model_paths import newest_run as newest_run
+from civae_core.model_paths import find_model_file
 from civae_core.reading import parse_json, require_regular, utf8_path
 
 Network = TypeVar("Network", bound=torch.nn.Module)

@@ -10,6 +10,7 @@ from PIL import Image
 
 from civae_core.data.images import content_of, opened, source_name, upright
 from civae_core.errors import DataError
+from civae_core.figures.pictures import described
 from civae_core.files import atomic_file
 
 MOST_PROFILE_BYTES = 2**20
@@ -155,16 +156,14 @@ def write_native(path: Path, photo: Photo, description: str) -> None:
 
 def png_of(photo: Photo, description: str) -> bytes:
     """Encode a photograph as PNG: grey or colour, with alpha if there is any, 8 or 16 bits."""
-    from PIL.PngImagePlugin import PngInfo
-
     values = photo.pixels_HWC
     if photo.alpha_HW is not None:
         values = np.concatenate([values, photo.alpha_HW[..., None]], axis=-1)
     image = Image.fromarray(values[..., 0] if values.shape[-1] == 1 else values)
-    notes = PngInfo()
-    notes.add_itxt("Description", description)
     buffer = io.BytesIO()
     more = {"dpi": photo.dpi} if photo.dpi else {}
     # Run lengths only: for photographs hardly larger than with the thorough search, in a fifth of the time.
-    image.save(buffer, "PNG", compress_type=3, icc_profile=photo.profile, pnginfo=notes, **more)
+    image.save(
+        buffer, "PNG", compress_type=3, icc_profile=photo.profile, pnginfo=described(description), **more
+    )
     return buffer.getvalue()

@@ -10,16 +10,13 @@ that g gives the true p(t|x). With a worse g, a also learns what x alone tells a
 With `prior: x` or N(0,I), η tells what z tells; with `prior: xt`, z itself may tell t, through h(x,t).
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
-from civae_core.attributes import Attribute
 from civae_core.model.mlp import mlp
 from civae_core.penalties.assignment import HIDDEN
 from civae_core.penalties.frozen import call_frozen
-from civae_core.penalties.surprise import surprises
+from civae_core.penalties.surprise import Surprise
 
 
 class Adversary(nn.Module):
@@ -41,16 +38,18 @@ def adversary_terms(
     eta_BZ: Tensor,
     x_BX: Tensor,
     t_BT: Tensor,
-    treatments: Sequence[Attribute],
+    surprise: Surprise,
 ) -> tuple[Tensor, Tensor]:
     """The encoder's penalty and the adversary's own loss, both [B] in nats, summed over treatments.
 
-    Neither sends gradients to what the other one trains, nor into `g_BT`. `x_BX` is standardised, `t_BT` raw.
+    Neither sends gradients to what the other one trains, nor into `g_BT`. `x_BX` is standardised, `t_BT` raw;
+    `surprise` is that of the treatments.
     """
     g_BT = g_BT.detach()
 
     def nats(logits_BT: Tensor) -> Tensor:
-        return torch.stack(surprises(logits_BT, t_BT, treatments)).sum(dim=0)
+        nats_BT: Tensor = surprise(logits_BT, t_BT)
+        return nats_BT.sum(dim=1)
 
     own_B = nats(g_BT + adversary(eta_BZ.detach(), x_BX))
     told_B = nats(g_BT) - nats(g_BT + call_frozen(adversary, eta_BZ, x_BX))

@@ -5,14 +5,11 @@
 A penalty relative to g does not charge for what z may rightly say about t, namely all that x says.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
-from civae_core.attributes import Attribute
 from civae_core.model.mlp import mlp
-from civae_core.penalties.surprise import standardised
+from civae_core.penalties.surprise import Surprise
 
 HIDDEN = 128
 """Units in each hidden layer of a critic."""
@@ -34,12 +31,9 @@ class Assignment(nn.Module):
         return g_BT
 
 
-def residual(g_BT: Tensor, t_BT: Tensor, treatments: Sequence[Attribute]) -> Tensor:
-    """t − E[t|x] [B, T]: 0 or 1 minus a probability (binary), or standard deviations (continuous)."""
-    columns = []
-    for j, attribute in enumerate(treatments):
-        if attribute.kind == "binary":
-            columns.append(t_BT[:, j] - torch.sigmoid(g_BT[:, j]))
-        else:
-            columns.append(standardised(t_BT[:, j], attribute) - g_BT[:, j])
-    return torch.stack(columns, dim=1)
+def residual(g_BT: Tensor, t_BT: Tensor, surprise: Surprise) -> Tensor:
+    """t − E[t|x] [B, T]: 0 or 1 minus a probability (binary), or standard deviations (continuous).
+
+    `surprise` is that of the treatments.
+    """
+    return torch.where(surprise.binary_A, t_BT - torch.sigmoid(g_BT), surprise.standardise(t_BT) - g_BT)

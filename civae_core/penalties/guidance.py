@@ -12,10 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from civae_core.attributes import AttributeRoles
 from civae_core.penalties.arms import Counterfactual
 from civae_core.penalties.frozen import call_frozen
-from civae_core.penalties.surprise import surprises
+from civae_core.penalties.surprise import Surprise
 
 
 def guidance(
@@ -24,7 +23,7 @@ def guidance(
     predicted_BA: Tensor,
     t_BT: Tensor,
     x_BX: Tensor,
-    roles: AttributeRoles,
+    surprise: Surprise,
 ) -> Tensor:
     """What the predictor finds wrong with y' beyond its usual error, summed over attributes: nats per image [B].
 
@@ -32,25 +31,19 @@ def guidance(
         made: the counterfactual y' and its t'.
         predicted_BA: the predictor's outputs on the photographs, treatments first.
         t_BT, x_BX: raw labels of the photographs.
+        surprise: that of all attributes, treatments first.
     """
     own_BA = predicted_BA.detach()
     read_BA = call_frozen(predictor, made.mean_BCHW)
-    usual = surprises(own_BA, torch.cat([t_BT, x_BX], dim=1), roles.inputs)
-    missed = surprises(read_BA[:, : t_BT.shape[1]], made.t_new_BT, roles.treatments)
-    terms = []
-    for index, attribute in enumerate(roles.inputs):
-        term_B = _divergence(own_BA[:, index], read_BA[:, index], binary=attribute.kind == "binary")
-        if index < len(missed):
-            excess_B = F.relu(missed[index] - usual[index].mean())
-            term_B = torch.where(made.asked_BT[:, index], excess_B, term_B)
-        terms.append(term_B)
-    return torch.stack(terms).sum(dim=0)
+    usual_A = surprise(own_BA, torch.cat([t_BT, x_BX], dim=1)).mean(dim=0)
+    excess_BA = F.relu(surprise(read_BA, torch.cat([made.t_new_BT, x_BX], dim=1)) - usual_A)
+    asked_BA = F.pad(made.asked_BT, (0, x_BX.shape[1]))
+    return torch.where(asked_BA, excess_BA, _divergence(own_BA, read_BA, surprise.binary_A)).sum(dim=1)
 
 
-def _divergence(own_B: Tensor, read_B: Tensor, *, binary: bool) -> Tensor:
-    """KL( P(a|y) ‖ P(a|y') ) [B], from the predictor's outputs for photograph and counterfactual."""
-    if not binary:
-        return 0.5 * (read_B - own_B).square()
-    soft_B = torch.sigmoid(own_B)
-    cross_B = F.binary_cross_entropy_with_logits(read_B, soft_B, reduction="none")
-    return cross_B - F.binary_cross_entropy_with_logits(own_B, soft_B, reduction="none")
+def _divergence(own_BA: Tensor, read_BA: Tensor, binary_A: Tensor) -> Tensor:
+    """KL( P(a|y) ‖ P(a|y') ) [B,A], from the predictor's outputs for photograph and counterfactual."""
+    soft_BA = torch.sigmoid(own_BA)
+    cross_BA = F.binary_cross_entropy_with_logits(read_BA, soft_BA, reduction="none")
+    entropy_BA = F.binary_cross_entropy_with_logits(own_BA, soft_BA, reduction="none")
+    return torch.where(binary_A, cross_BA - entropy_BA, 0.5 * (read_BA - own_BA).square())

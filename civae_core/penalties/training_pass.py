@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from civae_core.attributes import AttributeRoles
@@ -15,7 +14,7 @@ from civae_core.penalties.assignment import Assignment, residual
 from civae_core.penalties.guidance import guidance
 from civae_core.penalties.hsic import conditional_hsic
 from civae_core.penalties.reencode import reencode
-from civae_core.penalties.surprise import surprises
+from civae_core.penalties.surprise import Surprise
 
 PENALTIES = tuple(name for name in LEVERS if name != "free_bits")
 """Keys of the loss section whose value is the weight of a penalty."""
@@ -65,6 +64,7 @@ class TrainingPass(nn.Module):
         super().__init__()
         self.model, self.critics = model, critics
         self.roles = roles
+        self.of_treatments, self.of_inputs = Surprise(roles.treatments), Surprise(roles.inputs)
         self.on = penalties_on(loss)
 
     def forward(
@@ -94,18 +94,17 @@ class TrainingPass(nn.Module):
         """Penalties on what the latent noise η tells about t beyond x, and the critics' own losses."""
         if "assignment" not in self.critics:
             return {}, {}
-        treatments = self.roles.treatments
         eta_BZ = output.prior.standardise(output.posterior.sample(noise_BZ))
         standard_BX = self.model.standardise_x(x_BX)
         g_BT = self.critics["assignment"](standard_BX)
         penalties: dict[str, Tensor] = {}
-        own_losses = {"assignment_loss": torch.stack(surprises(g_BT, t_BT, treatments)).sum(dim=0)}
+        own_losses = {"assignment_loss": self.of_treatments(g_BT, t_BT).sum(dim=1)}
         if "adversary" in self.on:
             penalties["adversary"], own_losses["adversary_loss"] = adversary_terms(
-                self.critics["adversary"], g_BT, eta_BZ, standard_BX, t_BT, treatments
+                self.critics["adversary"], g_BT, eta_BZ, standard_BX, t_BT, self.of_treatments
             )
         if "hsic" in self.on:
-            residual_BT = residual(g_BT, t_BT, treatments)
+            residual_BT = residual(g_BT, t_BT, self.of_treatments)
             penalties["hsic"] = conditional_hsic(eta_BZ, standard_BX, residual_BT, weights_B)
         return penalties, own_losses
 
@@ -131,6 +130,6 @@ class TrainingPass(nn.Module):
             assert self.model.predictor is not None
             assert output.predicted_BA is not None
             penalties["guidance"] = guidance(
-                self.model.predictor, made, output.predicted_BA, t_BT, x_BX, self.roles
+                self.model.predictor, made, output.predicted_BA, t_BT, x_BX, self.of_inputs
             )
         return penalties

@@ -10,10 +10,10 @@ from civae_core.data import PreparedData
 from civae_core.evaluation.asked import Asked
 from civae_core.evaluation.average_effects import (
     EffectGroup,
+    PriorNoise,
     in_batches,
     members,
     pairs_from_prior,
-    prior_noise,
 )
 from civae_core.evaluation.group_means import GroupMeans, MeanErrors, affordable_blocks, apart_from
 from civae_core.evaluation.methods import TrainedModel
@@ -81,13 +81,13 @@ def population_effects(
     blocks = affordable_blocks(len(groups), data.channels * data.size**2) if has_truth else 1
     before = {source: GroupMeans(member_GN) for source in wanted}
     effect = {source: GroupMeans(member_GN, blocks) for source in wanted}
-    eta_DNZ = prior_noise(stored.model, len(subjects), seed, draws if PRIOR in sources else 1)
+    noise = PriorNoise(stored.model, seed, draws if PRIOR in sources else 1)
     apart: list[Tensor] = []
     with progress("mean effects", len(subjects)) as bar:
         for start, question in subjects.questions():
             for items, asked in in_batches(question, data, device):
                 place = start + items.start
-                eta_DBZ = eta_DNZ[:, place : place + len(asked.y_BCHW)]
+                eta_DBZ = noise.next(len(asked.y_BCHW))
                 effects = {}
                 for source in wanted:
                     old_BCHW, new_BCHW = _pair(source, method, asked, eta_DBZ)

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from civae_core.serve.limits import Limits, RefusedError
 
@@ -13,7 +13,7 @@ async def read_body(request: Request, most: int, limits: Limits) -> bytes:
 
     Raises:
         RefusedError: the body is longer than `most` bytes (refused before reading if its length is stated), is
-            incomplete when its time is up, or pauses for too long.
+            incomplete when its time is up or its sender leaves, or pauses for too long.
     """
     stated = request.headers.get("content-length", "")
     if stated.isdecimal() and int(stated) > most:
@@ -30,6 +30,8 @@ async def read_body(request: Request, most: int, limits: Limits) -> bytes:
         raise RefusedError(
             408, "the upload took too long", hint="try again, or send a smaller photograph"
         ) from error
+    except ClientDisconnect as error:  # nobody is left to be told
+        raise RefusedError(400, "the upload broke off", hint="try again") from error
     return bytes(data)
 
 

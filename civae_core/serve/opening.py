@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from civae_core.errors import DataError, UsageError
+from civae_core.errors import DataError, UsageError, escaped
 from civae_core.inference.engines import open_engine
 from civae_core.inference.pictures import Picture, Pictures
 from civae_core.model_paths import FILE_NAME, LINKS
@@ -46,7 +46,7 @@ def open_studio(
 def short_names(runs: Sequence[Path]) -> list[str]:
     """The last part of each path, after as many parts as are needed to tell them apart; repeats are numbered.
 
-    The name of a checkpoint follows that of its run: `young/best`.
+    The name of a checkpoint follows that of its run: `young/best`. Bytes of a name that are no UTF-8 are escaped.
     """
     paths = [_called(run) for run in runs]
     names: list[str] = []
@@ -57,7 +57,7 @@ def short_names(runs: Sequence[Path]) -> list[str]:
             if all("/".join(other.parts[-count:]) != name for other in same):
                 break
         number = sum(earlier == path for earlier in paths[: len(names)])
-        names.append(f"{name} ({number + 1})" if number else name)
+        names.append(escaped(f"{name} ({number + 1})" if number else name))
     return names
 
 
@@ -69,7 +69,7 @@ def _called(run: Path) -> Path:
 
 
 def _examples(selection: str, model: ServedModel) -> list[Picture]:
-    found = Pictures([selection], model.engine.preprocessing)
+    found = Pictures([selection], model.engine.preprocessing, attributes=model.engine.roles.inputs)
     if found.has_photos:
         raise UsageError(
             f"--examples {selection}: not a selection of prepared images", hint="for example DATA#test[0:24]"

@@ -35,8 +35,9 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.create_server(address[:2], family=family, backlog=64)
-    except socket.gaierror as error:
-        raise UsageError(f"--host {host}: {error.strerror}", hint=_ADDRESSES) from error
+    except (socket.gaierror, UnicodeError) as error:  # the latter for names that no machine can have
+        reason = error.strerror if isinstance(error, socket.gaierror) else "Name or service not known"
+        raise UsageError(f"--host {host}: {reason}", hint=_ADDRESSES) from error
     except OSError as error:
         hint = _LISTENING.get(error.errno or 0, _ADDRESSES)
         raise UsageError(f"--host {host} --port {port}: {error.strerror or error}", hint=hint) from error
@@ -47,25 +48,19 @@ def listen(host: str, port: int) -> socket.socket:
 def url_of(host: str, listening: socket.socket) -> str:
     """The URL at which a browser on this machine finds the page."""
     port = listening.getsockname()[1]
-    if is_everywhere(host):
-        host = "127.0.0.1"
+    if is_everywhere(listening):
+        host = "::1" if listening.family == socket.AF_INET6 else "127.0.0.1"
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 
-def is_local(host: str) -> bool:
-    """Whether only this machine can connect to the host."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.casefold() == "localhost"
+def is_local(listening: socket.socket) -> bool:
+    """Whether only this machine can connect to the socket."""
+    return ipaddress.ip_address(listening.getsockname()[0]).is_loopback
 
 
-def is_everywhere(host: str) -> bool:
-    """Whether the host stands for all addresses of this machine."""
-    try:
-        return ipaddress.ip_address(host).is_unspecified
-    except ValueError:
-        return False
+def is_everywhere(listening: socket.socket) -> bool:
+    """Whether the socket listens on all addresses of this machine, as for `0.0.0.0`, also written `0`."""
+    return ipaddress.ip_address(listening.getsockname()[0]).is_unspecified
 
 
 def server_of(app: ASGIApp, limits: Limits) -> uvicorn.Server:

@@ -143,7 +143,7 @@ class Studio:
         """
         number = question.models[0]
         _, found = self._edited(sitting, question, number)
-        said = account(found, found.edits[0], question.noise, 1.0)
+        said = account(found, found.edits, question.noise, 1.0)
         if not question.native:
             return png_of(Photo(found.edits[0].image_CHW.transpose(1, 2, 0)), said)
         if sitting.example is not None:

@@ -37,6 +37,7 @@ SOURCES: tuple[str, ...] = (
     *("eye_distance", "eye_height", "eye_width", "eye_open", "eye_slant", "gaze", "eye_colour", "iris"),
     *("brow_height", "brow_thickness", "brow_arch", "nose_length", "nose_width"),
     *("mouth_height", "mouth_width", "lips", "grin", "lip_colour"),
+    # "blush" is read no more; without its column, the same seeds would give other faces
     *("skin_hue", "blush", "hair_colour", "hair_volume", "hairline", "fringe", "parting", "strands"),
     *("frame_shape", "frame_size", "frame_colour"),
 )

@@ -57,6 +57,7 @@ class Bookkeeper:
         """Append the means since the last line, over this process's images, to metrics.jsonl and return them.
 
         Raises:
+            CivaeError: as in `note_pairing`.
             DivergedError: too many steps in a row or, at the end, all steps of the run had a non-finite gradient.
         """
         means, skipped, in_a_row = self.learner.tally.read()
@@ -86,11 +87,19 @@ class Bookkeeper:
         return means
 
     def note_pairing(self, fitted: Fitted) -> None:
-        """Record how far apart the contours were before and after latent noises were paired."""
+        """Record how far apart the contours were before and after latent noises were paired.
+
+        Raises:
+            CivaeError: the disk is full, or the folder is gone, not writable or another process's.
+        """
         self.folder.record({"images": self.counters.images_seen} | fitted.to_dict())
 
     def sample(self) -> None:
-        """Write the grid of fixed held-out images."""
+        """Write the grid of fixed held-out images.
+
+        Raises:
+            CivaeError: as in `note_pairing`.
+        """
         if self.writes:
             self.folder.require_held()
             seen = self.counters.images_seen
@@ -98,7 +107,11 @@ class Bookkeeper:
             self.trackers.picture(grid, seen)
 
     def save(self, *, validate: bool) -> None:
-        """Write a checkpoint, which becomes `best` if its validation loss is the lowest so far."""
+        """Write a checkpoint, which becomes `best` if its validation loss is the lowest so far.
+
+        Raises:
+            CivaeError: as in `note_pairing`.
+        """
         if not self.writes:
             return
         counters, is_best = self.counters, False

@@ -17,11 +17,7 @@ from civae_core.attributes import AttributeRoles
 from civae_core.errors import DataError
 from civae_core.files import describe_os_error, sync
 from civae_core.model.stored import (
-    FILE_NAME,
-    LINKS,
     ModelCard,
-    find_model_file,
-    follow,
     load_weights,
     read_card,
     read_metadata,
@@ -30,6 +26,7 @@ from civae_core.model.stored import (
     save_model,
     save_tensors,
 )
+from civae_core.model_paths import FILE_NAME, LINKS, find_model_file, follow
 from civae_core.reading import parse_json
 from civae_core.training.learner import Learner
 
@@ -68,7 +65,7 @@ class Counters:
 def save_checkpoint(
     folder: Path, learner: Learner, card: ModelCard, counters: Counters, *, keep: int, is_best: bool
 ) -> Path:
-    """Write `folder`/step-<images>, point `last` (and `best`) at it, and delete the oldest checkpoints.
+    """Write `folder`/step-<images>, point `last` (and `best`) at it, and `drop_old`.
 
     Files are written to a temporary folder, synced and renamed, so a checkpoint that exists is complete.
 
@@ -398,7 +395,16 @@ def _linked(path: Path, name: str) -> bool:
 
 
 def drop_old(folder: Path, keep: int) -> None:
-    """Delete all checkpoints but the `keep` newest and those that a link names."""
+    """Delete all checkpoints but the `keep` newest and those that a link names.
+
+    None is deleted while the newest is from amid skipped steps: training may yet go back to one before it.
+
+    Raises:
+        DataError: the newest state cannot be read.
+    """
+    newest = last_checkpoint(folder)
+    if newest is not None and _skipped_in_a_row(newest / STATE_NAME):
+        return
     kept = {follow(folder / link).resolve().name for link in LINKS}
     for path in _by_age(folder)[:-keep]:
         if path.name not in kept:

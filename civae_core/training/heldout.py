@@ -102,7 +102,11 @@ class HeldOut:
         return fit_familiarity(np.concatenate(errors), self.split)
 
     def save_grid(self, model: IntactVAE, folder: RunFolder, images_seen: int) -> Path:
-        """Write samples/step-<images>.png: original | reconstruction | each treatment's counterfactuals."""
+        """Write samples/step-<images>.png: original | reconstruction | each treatment's counterfactuals.
+
+        Raises:
+            CivaeError: the disk is full or the folder is not writable.
+        """
         y_BCHW, x_BX, t_BT = self.shown.read(self.data, self.device)
         abduction = abduct(model, y_BCHW, x_BX, t_BT)
         columns = [("original", y_BCHW), ("reconstruction", abduction.reconstruction.mean_BCHW)]

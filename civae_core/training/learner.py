@@ -98,7 +98,9 @@ class Learner:
             recompute_activations(self.model)
         self.config, self.roles, self.compute = config, roles, compute
         self.critics = self._fresh_critics()
-        self.pass_through: nn.Module = TrainingPass(self.model, self.critics, config.loss, roles)
+        own_pass = TrainingPass(self.model, self.critics, config.loss, roles)
+        self.pass_through: nn.Module = own_pass.to(compute.device)
+        self.surprise = own_pass.of_inputs
         self.optimizer = make_optimizer(self.named_parameters(), config.train)
         self.scaler = self._fresh_scaler()
         self.tally = Tally.empty((*METRICS, *penalty_metrics(config.loss)), compute.device)
@@ -168,7 +170,10 @@ class Learner:
             self.pass_through = torch.compile(self.pass_through, mode=mode)  # type: ignore[assignment]
         if distributed:
             ids = [self.compute.device.index] if self.compute.device.type == "cuda" else None
-            self.pass_through = nn.parallel.DistributedDataParallel(self.pass_through, device_ids=ids)
+            wrapped = nn.parallel.DistributedDataParallel(self.pass_through, device_ids=ids)
+            # All buffers are alike from now on, and only batch statistics change.
+            wrapped.broadcast_buffers = bool(self.batch_statistics)
+            self.pass_through = wrapped
 
     def step(self, batch: Batch, images_seen: int, partly: Batch | None = None) -> None:
         """Make one update on `batch`, with schedules evaluated at `images_seen`.
@@ -246,11 +251,11 @@ class Learner:
         total = terms.loss * scale
         attribute_loss = torch.zeros_like(total)
         if output.predicted_BA is not None:
-            attribute_loss = predictor_loss(output.predicted_BA, batch.a_BA, self.roles.inputs)
+            attribute_loss = predictor_loss(output.predicted_BA, batch.a_BA, self.surprise)
             if partly is not None and result.partly_PA is not None:
                 # Per image of the batch, as above, so that labels count the same and processes' means add up.
                 attribute_loss = attribute_loss + predictor_loss(
-                    result.partly_PA, partly.a_BA, self.roles.inputs, images=len(batch.y_BCHW)
+                    result.partly_PA, partly.a_BA, self.surprise, images=len(batch.y_BCHW)
                 )
             total = total + attribute_loss
         if result.penalties:

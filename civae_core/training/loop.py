@@ -18,7 +18,7 @@ from civae_core.training.distributed import Processes, joined
 from civae_core.training.feed import Feed
 from civae_core.training.heldout import HeldOut
 from civae_core.training.learner import Learner
-from civae_core.training.pairing import fit_pairing
+from civae_core.training.pairing import fit_pairing, steps_of
 from civae_core.training.preparation import prepared
 from civae_core.training.run_folder import RunFolder
 from civae_core.training.setback import SETBACKS_ALLOWED, set_back
@@ -163,7 +163,8 @@ def _loop(
                 books.save(validate=True)
             bar.advance(settings.batch_size, **{k: means[k] for k in ("loss", "kl", "mse") if k in means})
 
-            if not finished and (reason := _asked_to_stop(stop, processes, counters, settings.batch_size)):
+            steps = counters.images_seen // settings.batch_size
+            if not finished and (reason := _asked_to_stop(stop, processes, steps)):
                 if not saved:
                     books.save(validate=False)
                 processes.wait_for_all()  # once one leaves, a launcher soon kills the others, even amid a checkpoint
@@ -179,15 +180,20 @@ def _pair_noises(
     processes: Processes,
     stop: StopRequest,
 ) -> None:
-    """Pair noises, the last step of a run that has seen all its images, in the first process; the others wait.
+    """Pair noises, the last step of a run that has seen all its images, in the first process.
 
-    Until this is done, the last checkpoint has no pairing; a run resumed from it repeats this step, bit for bit.
+    The others wait, and tell it if they are asked to stop. Until this is done, the last checkpoint has no pairing; a
+    run resumed from it repeats this step, bit for bit.
     """
     model, counters = learner.average, books.counters
     if not _pairing_is_due(config, learner, counters):
         return
     images = config.train.images_to_pair
     log.info("pairing latent noises by the contours of %s images", f"{images:,}")
+
+    def asked_to_stop(step: int) -> int:
+        return _asked_to_stop(stop, processes, step)
+
     fitted = None
     if processes.is_first:
         fitted = fit_pairing(
@@ -198,11 +204,13 @@ def _pair_noises(
             images=images,
             seed=config.train.seed,
             device=learner.compute.device,
-            stopped=lambda: stop.reason,
+            stopped=asked_to_stop,
             at_once=_part_size(learner, processes),
         )
-    unfinished = processes.is_first and fitted is None
-    if reason := processes.largest(stop.reason if unfinished else 0):
+        finished = fitted is not None
+    else:
+        finished = not any(map(asked_to_stop, range(steps_of(images))))
+    if reason := processes.largest(0 if finished else stop.reason):
         raise stopped(reason, _saved_at(counters))
     counters.paired = True
     if fitted is not None:
@@ -223,10 +231,10 @@ def _pairing_is_due(config: Config, learner: Learner, counters: Counters) -> boo
     return seen_all and not counters.paired and learner.average.pairing is not None
 
 
-def _asked_to_stop(stop: StopRequest, processes: Processes, counters: Counters, batch_size: int) -> int:
+def _asked_to_stop(stop: StopRequest, processes: Processes, steps: int) -> int:
+    """The reason to stop after so many steps, the same in all processes; 0 if there is none."""
     if processes.world_size == 1:
         return stop.reason
-    steps = counters.images_seen // batch_size
     return processes.largest(stop.reason) if steps % STOP_POLL_STEPS == 0 else 0
 
 

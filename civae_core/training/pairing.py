@@ -74,7 +74,7 @@ def fit_pairing(
     images: int,
     seed: int,
     device: torch.device,
-    stopped: Callable[[], int],
+    stopped: Callable[[int], int],
     at_once: int | None = None,
 ) -> Fitted | None:
     """Fit the rotation of a trained model from scratch, in float32, to `images` draws from `rows`, 32 per step.
@@ -84,7 +84,7 @@ def fit_pairing(
 
     Args:
         model: in evaluation mode, with frozen weights.
-        stopped: called before every step; any result but 0 ends the fit.
+        stopped: called with the number of each step (`steps_of` in all) before it; any result but 0 ends the fit.
         at_once: number of images computed at once, to save memory; None computes all of a step.
 
     Returns:
@@ -96,7 +96,7 @@ def fit_pairing(
     """
     if model.pairing is None:
         raise ValueError("the model has no pairing")
-    steps, began = max(images // BATCH, 1), time.monotonic()
+    steps, began = steps_of(images), time.monotonic()
     generator = generator_for(seed, "pairing")
 
     def draw() -> list[Images]:
@@ -123,12 +123,17 @@ def fit_pairing(
     return Fitted(first, last, time.monotonic() - began)
 
 
+def steps_of(images: int) -> int:
+    """Number of steps in which a fit draws `images` images."""
+    return max(images // BATCH, 1)
+
+
 def _descend(
     model: IntactVAE,
     angles_TLL: Tensor,
     draw: Callable[[], Sequence[Images]],
     steps: int,
-    stopped: Callable[[], int],
+    stopped: Callable[[int], int],
 ) -> list[Tensor]:
     """Minimise P over the rotation's angles in place, and return P of each step (fewer of them if stopped).
 
@@ -140,7 +145,7 @@ def _descend(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     losses: list[Tensor] = []
     with progress("pair", steps * BATCH) as bar:
-        while len(losses) < steps and not stopped():
+        while len(losses) < steps and not stopped(len(losses)):
             optimizer.zero_grad()
             losses.append(_add_gradients(model, draw()))
             optimizer.step()

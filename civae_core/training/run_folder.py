@@ -18,6 +18,7 @@ import torch
 from civae_core import __version__
 from civae_core.config import Config, dump_config, load_config
 from civae_core.errors import CivaeError, UsageError
+from civae_core.file_names import EVALUATION, REPORT_PAGE
 from civae_core.files import (
     atomic_file,
     describe_os_error,
@@ -35,7 +36,7 @@ log = logging.getLogger(__name__)
 
 OUR_NAMES = {
     "config.yml", "command.txt", "env.json", "metrics.jsonl", "log.txt", "samples", "checkpoints",
-    "evaluation.json", "report.html", "tensorboard", "wandb", "wandb-id.txt",
+    EVALUATION, REPORT_PAGE, "tensorboard", "wandb", "wandb-id.txt",
 }  # fmt: skip
 FREE_TO_CHANGE = {
     "data.path", "data.cache", "train.images", "train.accumulate", "train.checkpoint_activations",

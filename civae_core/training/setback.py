@@ -35,12 +35,12 @@ def set_back(
         The counts to continue from; the learner's rate has been lowered.
 
     Raises:
-        CivaeError: a checkpoint cannot be read, not all processes found the same one, or a later one cannot be
-            deleted.
+        CivaeError: a checkpoint cannot be read, or is another run's and gone; not all processes found the same one;
+            or a later one cannot be deleted.
     """
-    good = last_good_checkpoint(folder.checkpoints)
+    good, images = last_good_checkpoint(folder.checkpoints), learner.config.train.images
     learner.start_over(fresh)
-    back = start if good is None else Start(good, True, start.origin)
+    back = start.beginning(images) if good is None else Start(good, True, start.origin)
     counters = back.restore(learner, processes)
     counters.setbacks += 1
     counters.metrics_lines = folder.measured.lines

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from civae_core.attributes import AttributeRoles
+from civae_core.attributes import AttributeRoles, shortest
 from civae_core.balance import effective_sample_size, training_weights
 from civae_core.balance.imbalance import LITTLE_IMBALANCE, imbalance, largest, largest_text
 from civae_core.config import Config
@@ -33,11 +33,13 @@ def assign_roles(config: Config, data: PreparedData) -> AttributeRoles:
     """Assign the config's roles to the table's attributes; warn of settings that have no effect.
 
     Raises:
-        UsageError: the config names a column that the table does not have.
+        UsageError: the config names a column that the table lacks; the message says why, if it was left out.
     """
     for text in without_effect(config):
         log.warning(text)
     chosen = config.data
+    for key in ("treatment", "covariates", "descendants"):
+        data.require(getattr(chosen, key), f"data.{key}")
     return AttributeRoles.assign(data.attributes, chosen.treatment, chosen.covariates, chosen.descendants)
 
 
@@ -207,4 +209,4 @@ def _fate_of_lacking(roles: AttributeRoles, lacking: int, partly: int, full: int
 
 def _some_subjects(a_NA: Tensor) -> list[list[float]]:
     rows: list[list[float]] = a_NA[evenly_spread(len(a_NA), SUBJECTS_KEPT)].tolist()
-    return [[round(value, 6) for value in row] for row in rows]
+    return [[shortest(value) for value in row] for row in rows]

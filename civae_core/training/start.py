@@ -10,7 +10,8 @@ import torch
 from civae_core.config import Config
 from civae_core.data import PreparedData
 from civae_core.errors import CivaeError, UsageError
-from civae_core.model.stored import find_model_file, follow, read_card
+from civae_core.model.stored import read_card
+from civae_core.model_paths import find_model_file, follow
 from civae_core.training.checkpoint import Counters, last_checkpoint, restore_checkpoint
 from civae_core.training.distributed import Processes
 from civae_core.training.learner import Learner
@@ -60,6 +61,21 @@ class Start:
             return Counters(counters.images_seen, metrics_lines=0)
         learner.lower_rate(counters.setbacks)
         return counters
+
+    def beginning(self, images: int) -> "Start":
+        """Where the run began before it had a checkpoint of its own.
+
+        Args:
+            images: those that the run is to see in all.
+
+        Raises:
+            UsageError: the run that this one was started from is gone, or has itself seen as many images by now.
+        """
+        if not self.is_own:
+            return self
+        origin = self.origin
+        checkpoint = None if origin is None else _other_runs_checkpoint(origin, images, None)
+        return Start(checkpoint, False, origin)
 
     def require_newest(self, folder: RunFolder) -> None:
         """Refuse to continue from a checkpoint that is no longer the folder's last; call with the folder held.

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
-from civae_core.attributes import require_name
+from civae_core.attributes import require_name, require_same_kinds
 from civae_core.counterfactual import abduct
 from civae_core.data import PreparedData
-from civae_core.data.labelled import evenly_spread, rows_with_labels
+from civae_core.data.labelled import evenly_spread, labels_of, rows_with_labels
 from civae_core.data.splits import Split
 from civae_core.errors import UsageError
 from civae_core.model.stored import StoredModel
@@ -58,7 +58,7 @@ def quality_on_reconstructions(yardstick: Yardstick, stored: StoredModel, data: 
     Images that lack an attribute which the model needs are left out; the result is empty if none remains.
 
     Raises:
-        UsageError: the model takes images of another format, or attributes that the data lacks.
+        UsageError, DataError: as in `require_same_format`.
     """
     require_same_format(stored, data)
     split: Split = "valid" if len(data.rows("valid")) else "train"
@@ -81,6 +81,7 @@ def require_same_format(stored: StoredModel, data: PreparedData) -> None:
 
     Raises:
         UsageError: the model takes images of another format, or attributes that the data lacks.
+        DataError: one of these attributes is of another kind in the data.
     """
     wants = stored.card.preprocessing
     if (wants["size"], wants["channels"]) != (data.size, data.channels):
@@ -92,6 +93,7 @@ def require_same_format(stored: StoredModel, data: PreparedData) -> None:
     known = [attribute.name for attribute in data.attributes]
     for attribute in stored.card.roles.inputs:
         require_name(attribute.name, known, str(data.path))
+    require_same_kinds(stored.card.roles.inputs, data.attributes, str(data.path))
 
 
 def quality_on(
@@ -99,12 +101,13 @@ def quality_on(
 ) -> Quality:
     """The scorer's quality on batches of images in [0,1] that show the subjects of `rows_N`, in that order.
 
-    Images are grouped by the first treatment that the yardstick was balanced for, if it is binary.
+    Images are grouped by the first treatment that the yardstick was balanced for, if it is binary. Attributes without
+    labels in the data are absent from the result.
     """
     outputs = [yardstick.read(y_BCHW).outputs_BA.cpu() for y_BCHW in batches]
     if not outputs:
         return {}
-    labels_NA = data.columns([a.name for a in yardstick.attributes])[rows_N]
+    labels_NA = labels_of(yardstick.attributes, data)[rows_N]
     return score_quality(torch.cat(outputs), labels_NA, yardstick.attributes, _arms(yardstick, data, rows_N))
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from civae_core.balance.diagnostics import OverlapReport, overlap_report, smallest_cells
+from civae_core.balance.propensity import Kind
 from civae_core.balance.verdict import verdict
 from civae_core.data.sources.faces import faces_source
 from civae_core.errors import DataError
@@ -87,6 +88,22 @@ def test_continuous_treatment() -> None:
     assert found.balance[0].before == pytest.approx(0.8, abs=0.03)
     assert abs(found.balance[0].after or 0.0) < 0.5 * abs(found.balance[0].before or 0.0)
     assert found.auc is None and not found.histogram and not found.cells
+
+
+@pytest.mark.parametrize("kind", ["binary", "continuous"])
+@pytest.mark.parametrize("unit", [2.0**-100, 2.0**-30, 2.0**30])
+def test_the_units_do_not_matter(kind: Kind, unit: float) -> None:
+    """Units are powers of two, in which nothing is rounded differently; a binary treatment has none."""
+    x_NC, t_N = (values.double() for values in table(1.0))
+    x_NC[:, 1] = 0.1
+    if kind == "continuous":
+        t_N = x_NC[:, 2] + t_N
+    expected, found = (
+        overlap_report(by * x_NC, t_N * (1 if kind == "binary" else by), NAMES, "T", kind, [False] * 3)
+        for by in (1.0, unit)
+    )
+    assert found.balance == expected.balance and found.balance[0].before
+    assert (found.auc, found.r_squared) == (expected.auc, expected.r_squared)
 
 
 def test_missing_labels_are_counted_and_left_out() -> None:

@@ -32,6 +32,21 @@ def test_design_standardises_and_drops_constants() -> None:
     assert torch.allclose(d_NF[:, 1:].std(0, correction=0), torch.ones(7, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("unit", [1e-30, 1e-9, 1e9, 1e30])
+def test_the_units_of_covariates_do_not_matter(unit: float) -> None:
+    x_NC, t_N = confounded()
+    x_NC = torch.cat([x_NC.double(), torch.full((2_000, 1), 0.1, dtype=torch.float64)], dim=1)
+    expected, found = (fit_propensity(x, t_N[:, None], ["binary"]) for x in (x_NC, unit * x_NC))
+    assert found.stages[0].design.features == expected.stages[0].design.features == 7
+    assert torch.allclose(found.mean(unit * x_NC), expected.mean(x_NC), rtol=0, atol=1e-9)
+
+
+def test_a_small_spread_about_a_large_value_is_no_constant() -> None:
+    """Times in nanoseconds since 1970, of one second."""
+    within_N1 = torch.rand(500, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert fit_design(1.7e18 + 1e9 * within_N1).features == 2
+
+
 def test_many_inputs_have_no_products() -> None:
     x_NC = torch.randn(100, 13, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     assert fit_design(x_NC).features == 13

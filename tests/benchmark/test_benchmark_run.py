@@ -296,6 +296,27 @@ def test_the_roles_columns_are_looked_up_before_anything_is_trained(write: Write
     assert not (out / "runs").exists()
 
 
+def test_data_without_anything_to_score_is_refused_before_anything_is_trained(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = PreparedData.rows
+    monkeypatch.setattr(PreparedData, "rows", lambda data, of: rows(data, of)[: 0 if of == "test" else None])
+    code, stdout, stderr = civae(write(GIVEN), "--out", tmp_path / "out")
+    assert (code, stdout) == (
+        3,
+        "",
+    ) and "the test split has no image whose treatment and covariates" in stderr
+    assert not (tmp_path / "out" / "runs").exists()
+
+
+def test_an_extractor_of_other_images_is_refused_before_anything_is_trained(
+    write: Write, small_scorer: Path, tmp_path: Path
+) -> None:
+    code, stdout, stderr = civae(write(GIVEN), "--out", tmp_path / "out", "--extractor", small_scorer)
+    assert (code, stdout) == (2, "") and f"--extractor {small_scorer}: takes images of 1×16×16" in stderr
+    assert not (tmp_path / "out" / "runs").exists()
+
+
 def test_a_treatment_that_the_faces_cannot_have_writes_nothing(write: Write, tmp_path: Path) -> None:
     file, out = write(FACES.replace("base:", "base:\n  data: {treatment: [Gray_Hair]}")), tmp_path / "out"
     code, _, stderr = civae(file, "--out", out)

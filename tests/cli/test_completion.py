@@ -152,9 +152,10 @@ def test_a_file_of_somebody_else_is_told(tmp_path: Path) -> None:
         "attributes: " + "[" * 50_000,
         "attributes: [{name: Old}, {name: 'x;reboot'}, {name: \"red\\e[31m\"}, {name: $HOME}]",
         "attributes:\n  - {name: Old}\nnotes: " + "x" * 2**23,
+        "attributes:\n  - {name: Old}\nfiles: {}\n#" + "x" * 2**18,
         "a: &a [x, x]\nattributes: [*a, *a]",
     ],
-    ids=["deep", "special", "large", "aliased"],
+    ids=["deep", "special", "large", "slow", "aliased"],
 )
 def test_no_manifest_breaks_or_commands_the_shell(manifest: str, tmp_path: Path) -> None:
     (tmp_path / "dataset.yml").write_text(manifest)

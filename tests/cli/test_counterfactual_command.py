@@ -320,6 +320,52 @@ def test_steps_of_a_fine_sweep_have_files_of_their_own(
     outputs = {record["output"] for record in records(stdout)}
     assert code == 0 and len(outputs) == 4
     assert "0__Hair-Dye_Dose=100001.png" in {Path(output).name for output in outputs}
+    code, stdout, _ = civae(photo_files / "0.png", *arguments, "--treat", "Hair/Dye_Dose=1e6:1000001:4")
+    outputs = {record["output"] for record in records(stdout)}
+    assert code == 0 and len(outputs) == 4, "as many digits as tell them apart"
+
+
+def test_doses_in_a_small_unit_are_told_as_they_are(
+    make_config: Callable[..., Config],
+    make_model: Callable[..., IntactVAE],
+    photo_files: Path,
+    tmp_path: Path,
+) -> None:
+    dose = Attribute("Dose", "continuous", 4e-7, 7e-7, 5.5e-7, 1e-7)
+    roles = AttributeRoles(treatments=(dose,), covariates=())
+    config = make_config(model={"predictor": False})
+    data = config.data.model_copy(update={"treatment": ["Dose"], "covariates": []})
+    config = config.model_copy(update={"data": data})
+    card = ModelCard(config, roles, {"size": 32, "channels": 3, "crop": None}, 0, DATA, [[5e-7]])
+    model = tmp_path / "small.safetensors"
+    save_model(make_model(size=32, perturbed=True, assigned=roles, predictor=False), card, model)
+    arguments = ("--model", model, "--attr", "Dose=5.5e-7", "--treat", "Dose=4e-7:7e-7:4", "--out", tmp_path)
+    code, stdout, stderr = civae(photo_files / "0.png", *arguments)
+    found = records(stdout)
+    assert (code, stderr) == (0, "")
+    assert [record["treat"]["Dose"] for record in found] == [4e-7, 5e-7, 6e-7, 7e-7]
+    assert all(record["in_range"] and record["factual"] == {"Dose": 5.5e-7} for record in found)
+    names = [Path(record["output"]).name for record in found]
+    assert names == [f"0__Dose={number}e-07.png" for number in (4, 5, 6, 7)]
+
+
+@pytest.mark.parametrize("engine", ["torch", "onnx"])
+def test_every_file_says_what_it_is(exported: Path, photo_files: Path, tmp_path: Path, engine: str) -> None:
+    arguments = ("--model", exported, "--attr", "Young=1", "--engine", engine, "--out", tmp_path / "out")
+
+    def notes(*more: object) -> list[str]:
+        found = records(civae(photo_files / "0.png", *arguments, "--treat", "Young=0:2:2", *more)[1])
+        return [Image.open(record["output"]).info["Description"] for record in found]
+
+    told = "Counterfactual estimated by civae: {}; not a photograph"
+    beyond = "Young beyond what training saw"
+    assert notes() == [
+        told.format("Young=0 instead of Young=1, noise=1, within what training saw"),
+        told.format(f"Young=2 instead of Young=1, noise=1, {beyond}"),
+    ]
+    assert notes("--strip", "--noise", 0.5) == [
+        told.format(f"Young=0 | Young=2 instead of Young=1, noise=0.5, {beyond}")
+    ]
 
 
 def test_answers_under_other_conditions_have_files_of_their_own(

@@ -108,7 +108,8 @@ def test_the_file_says_what_it_is(trained: Path, photo: Path, tmp_path: Path) ->
     assert Path(record["output"]).name == "phone__Young=0__strength=2__native.png"
     note = Image.open(record["output"]).text["Description"]
     assert (
-        note == "Counterfactual estimated by civae: Young=0 instead of Young=1, strength=2; not a photograph"
+        note == "Counterfactual estimated by civae: Young=0 instead of Young=1, noise=1, strength=2, "
+        "within what training saw; not a photograph"
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 from typer.testing import CliRunner
 
 from civae_cli.app import app
@@ -13,9 +14,11 @@ from civae_core.config.schema import Config
 from civae_core.data import PreparedData
 from civae_core.errors import CivaeError
 from civae_core.evaluation import evaluate
+from civae_core.inference.png import write_image
 from civae_core.training.loop import train
 
 DRAWN = evaluate.illustrate
+OwnData = Callable[[dict[str, Tensor]], Path]
 
 
 @pytest.fixture(autouse=True)
@@ -124,6 +127,41 @@ def test_a_scorer_is_trained_once_or_read_from_a_file_that_fits(
     assert code == 2 and "incepton" in stderr
 
 
+def test_a_scorer_of_other_data_judges_also_what_this_data_has_no_labels_of(
+    run: Path, faces: PreparedData, own_data: OwnData, tmp_path: Path
+) -> None:
+    file, known = tmp_path / "s.safetensors", ("Young", "Male", "Skin_Tone")
+    made = CliRunner().invoke(app, ["train-scorer", str(faces.path), "--out", str(file), "--images", "32"])
+    assert made.exit_code == 0
+    own = own_data({name: faces.column(name) for name in known})
+    code, stdout, stderr = civae(run, "--data", own, "--scorer", file, "--json")
+    assert code == 0 and "the scorer was trained on synthetic:faces, not on this data" in stderr
+    numbers = json.loads(stdout)
+    ours = numbers["methods"]["ours"]
+    assert {"Male", "Skin_Tone", "Smiling"} <= set(ours["leak"]) and "Gray_Hair" in ours["descendants"]
+    assert set(ours["leak_accuracy"]) == set(ours["leak_auc"]) == {"Male"}, "what has labels"
+    assert set(numbers["scorer"]["reconstructions"]["ours"]) == set(known)
+    assert (run / "report.html").is_file()
+
+
+def test_a_column_of_another_kind_than_in_training_is_refused(
+    run: Path, faces: PreparedData, own_data: OwnData, tmp_path: Path
+) -> None:
+    columns = {name: faces.column(name) for name in ("Young", "Skin_Tone")}
+    own = own_data(columns | {"Male": 1 + faces.column("Male")})
+    for command in (
+        ["evaluate", run, "--data", own],
+        ["effects", run, "--treat", "Young=0", "--data", own, "--out", tmp_path / "effects"],
+        ["train-scorer", own, "--on", run, "--out", tmp_path / "scorer"],
+    ):
+        result = CliRunner().invoke(app, list(map(str, command)))
+        assert (result.exit_code, result.stdout) == (3, "")
+        assert (
+            f"{own}: Male is continuous there, but the model was trained with it as binary" in result.stderr
+        )
+        assert "hint: write Male as in training (0 or 1), and prepare the data again" in result.stderr
+
+
 def test_figures_are_files_too(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluate, "illustrate", DRAWN)
     code, _, _ = civae(run, "--limit", 8, "--figures", tmp_path / "figures")
@@ -154,10 +192,26 @@ def test_the_numbers_outlast_a_page_that_fails(run: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize(
     "command",
-    ["prepared", "unwritable", "a folder", "the numbers", "no figures", "no run", "no test", "seed"],
+    [
+        "prepared",
+        "unwritable",
+        "a folder",
+        "the numbers",
+        "no figures",
+        "no run",
+        "no test",
+        "seed",
+        "extractor",
+        "no change",
+    ],
 )
 def test_refusals_come_before_the_work(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+    run: Path,
+    faces: PreparedData,
+    small_scorer: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
 ) -> None:
     def never(*arguments: object, **more: object) -> None:
         raise AssertionError("scored before it was refused")
@@ -198,6 +252,17 @@ def test_refusals_come_before_the_work(
         code, stdout, stderr = civae(run, "--seed", 2**64)
         assert code == 2 and f"--seed {2**64}: has more than 63 bits" in stderr
         assert "hint: use a number up to 9223372036854775807" in stderr
+    elif command == "extractor":
+        code, stdout, stderr = civae(run, "--extractor", small_scorer)
+        assert code == 2 and f"--extractor {small_scorer}: takes images of 1×16×16, but those of" in stderr
+        assert "hint: train one on this data with `civae train-scorer`" in stderr
+    elif command == "no change":
+        theirs = tmp_path / "theirs"
+        young = int(faces.column("Young")[faces.rows("test")[0]])
+        write_image(theirs / "0.png", faces.images(faces.rows("test")[:1])[0])
+        (theirs / "counterfactuals.csv").write_text(f"file_name,source,Young\n0.png,test[0],{young}\n")
+        code, stdout, stderr = civae(run, "--images", theirs)
+        assert code == 3 and f"--images {theirs}: no row intends a change" in stderr
     else:
         code, stdout, stderr = civae(tmp_path / "gone")
         assert code == 2 and f"{tmp_path / 'gone'}: no such run, checkpoint or model file" in stderr

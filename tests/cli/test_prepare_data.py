@@ -114,6 +114,26 @@ def test_a_question_about_a_column_of_text_is_told_why_it_was_left_out(photos: P
     assert code == 2 and "--covariate Hair: column Hair was left out: it is empty\n" in stderr
 
 
+def test_training_on_a_column_that_was_left_out_is_told_why(photos: Path, tmp_path: Path) -> None:
+    table = (photos / "metadata.csv").read_text().splitlines()
+    rows = [f"{line},{'a long description ' * 9}" for line in table[1:]]
+    (photos / "metadata.csv").write_text("\n".join([f"{table[0]},Caption", *rows]) + "\n")
+    assert civae(photos, "--out", tmp_path / "data", "--size", 16, "--workers", 1)[0] == 0
+    asked = ["train", "--out", str(tmp_path / "run"), "--dry-run", "--set", f"data.path={tmp_path / 'data'}"]
+
+    def refusal(name: str) -> str:
+        result = CliRunner().invoke(app, [*asked, "--set", f"data.treatment={name}"])
+        assert result.exit_code == 2
+        return result.stderr
+
+    told = refusal("Caption")
+    assert "data.treatment: column Caption was left out: it contains text, such as 'a long desc" in told
+    assert " a …' in line 2\n\nhint: fill it with numbers and prepare the data again" in told
+    assert "data.treatment: unknown attribute 'Mael' (did you mean Male?)" in refusal("Mael")
+    (tmp_path / "data" / "report.json").unlink()
+    assert "data.treatment: unknown attribute 'Caption'" in refusal("Caption")
+
+
 def test_bad_images(photos: Path, tmp_path: Path) -> None:
     jpeg = photos / "3.jpg"
     jpeg.write_bytes(jpeg.read_bytes()[:-100])

@@ -94,6 +94,23 @@ def test_a_grid_is_one_subject_over_values_in_the_order_written(trained: Path, t
     assert len(results(trained, "--grid", "Young=0:1:3", "--n", 2, "--out", tmp_path / "d")) == 2
 
 
+@pytest.mark.parametrize("engine", ["torch", "onnx"])
+def test_every_file_says_what_it_is(exported: Path, tmp_path: Path, engine: str) -> None:
+    def notes(*arguments: object) -> list[str]:
+        found = results(exported, *arguments, "--engine", engine, "--out", tmp_path / "out")
+        return [Image.open(record["output"]).info["Description"] for record in found]
+
+    told = "Drawn by civae from the prior: {}; not a photograph"
+    stated = ("--treat", "Young=0", "--attr", "Male=1", "--attr", "Skin_Tone=0.4")
+    values = "Young=0, Male=1, Skin_Tone=0.4, within what training saw"
+    assert notes("--seeds", 3, *stated) == [
+        told.format(f"seed 3, {values}"),
+        told.format(f"a sheet of 1, {values}"),
+    ]
+    grid = ("--seeds", 3, "--grid", "Young=0:3:2", "--truncation", 0.5)
+    assert notes(*grid) == [told.format("seed 3, Young=0:3:2, truncation=0.5, Young=3 (training saw 0 to 1)")]
+
+
 def test_values_beyond_training_are_warned_of(trained: Path, tmp_path: Path) -> None:
     arguments = ("--n", 1, "--out", tmp_path / "out", "-q")
     code, _, stderr = civae(trained, "--treat", "Young=3", *arguments)

@@ -88,9 +88,10 @@ def test_imbalance_of_a_constant_attribute_is_undefined() -> None:
 
 
 def test_facts_are_those_of_the_training_split(confounded: Source, tmp_path: Path) -> None:
-    facts, _ = write(confounded, tmp_path / "out")
+    facts, page = write(confounded, tmp_path / "out")
     names, matrix = facts["imbalance"]["names"], facts["imbalance"]["matrix"]
     assert names == ["Male", "Old", "Smiling"]
+    assert facts["imbalance"]["not_shown"] == 0 and "Shown are" not in page
     assert matrix[1][0] == pytest.approx(0.6, abs=0.15)
     assert facts["splits"] == {"train": 199, "valid": 200, "test": 200}
     assert facts["rejected"] == [{"file": "<i>0</i>", "reason": "<b>burnt</b>"}]
@@ -106,6 +107,52 @@ def test_the_strongest_pair_is_named_once(confounded: Source, tmp_path: Path) ->
     pairs = strongest(facts)
     assert {pairs[0]["of"], pairs[0]["given"]} == {"Male", "Old"}
     assert len({frozenset((pair["of"], pair["given"])) for pair in pairs}) == len(pairs) == 3
+
+
+def test_of_many_attributes_those_asked_about_and_the_most_associated_are_shown(
+    confounded: Source, tmp_path: Path
+) -> None:
+    names = tuple(f"a{number}" for number in range(100))
+    values_NA = np.tile(np.arange(2, dtype=np.float32), (COUNT, 50))
+    generator = np.random.default_rng(1)
+    values_NA[:, 30:] = generator.random((COUNT, 70)) < 0.5  # the first 30 have one value, so go with nothing
+    table = replace(confounded.table, names=names, kinds=("binary",) * 100, values_NA=values_NA)
+    facts, page = write(
+        replace(confounded, table=table, question=Question(("a28",), ("a29",))), tmp_path / "out"
+    )
+    shown = facts["imbalance"]
+    assert len(shown["names"]) == len(shown["matrix"]) == 80 and shown["not_shown"] == 20
+    assert set(names[28:]) <= set(shown["names"])
+    assert shown["names"] == [name for name in names if name in shown["names"]], "in the table's order"
+    assert "Shown are 80 of 100 binary attributes: those of the question, and those with" in page
+    assert len(facts["attributes"]) == 100
+
+
+def test_a_report_that_was_half_written_is_written_again(
+    confounded: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        report, "_render", lambda _, facts: json.dumps([facts["question"], facts["rejected"]])
+    )
+    out = tmp_path / "out"
+
+    def page(treatment: str) -> str:
+        prepare(confounded, out, workers=1, max_bad=MaxBad.parse("1"), question=Question((treatment,)))
+        return (out / "report.html").read_text(encoding="utf-8")
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for written in ("write_text", "write_json"):
+        for again in ("Old", "Male"):
+            assert '["Old"]' in page("Old")
+            with monkeypatch.context() as patched:
+                patched.setattr(report, written, killed)
+                with pytest.raises(KeyboardInterrupt):
+                    page("Male")
+            found = page(again)
+            assert f'["{again}"]' in found, f"killed in {written}"
+            assert "<i>0</i>" in found, "the rejected file is not forgotten"
 
 
 def test_the_page_escapes_and_refers_to_nothing_outside(confounded: Source, tmp_path: Path) -> None:

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from civae_core.data import PreparedData, pack
-from civae_core.data.manifest import PARTIAL
 from civae_core.data.pack import Layout, MaxBad
 from civae_core.data.prepare import Outcome, prepare
 from civae_core.data.sources.base import Question, Source
 from civae_core.data.workspace import named_by_command
 from civae_core.errors import DataError, UsageError
+from civae_core.file_names import PARTIAL
 
 MakeSource = Callable[..., Source]
 NO_BAD = MaxBad.parse("0")
@@ -57,6 +57,21 @@ def test_many_shards_hold_the_same_images(
     rows = torch.tensor([299, 0, 128, 127, 128, 255, 256])
     assert data.images(rows)[:, 0, 0, 0].tolist() == [row % 251 for row in rows.tolist()]
     data.verify()
+
+
+def test_after_a_chunk_only_its_own_shard_is_looked_at(
+    counting_source: MakeSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pack, "SHARD_BYTES", 64 * 16 * 2)
+    looked_at, real = [], Layout.chunks_of
+
+    def chunks_of(layout: Layout, shard: int) -> range:
+        looked_at.append(shard)
+        return real(layout, shard)
+
+    monkeypatch.setattr(Layout, "chunks_of", chunks_of)
+    run(counting_source(300), tmp_path / "out")
+    assert looked_at == [0, 1, 2, 0, 1, 2, 0, 0, 1, 1, 2], "twice all at the start, then one for each chunk"
 
 
 def test_truths_belong_to_their_rows(counting_source: MakeSource, tmp_path: Path) -> None:
@@ -295,13 +310,13 @@ def test_no_good_image_at_all_fails(counting_source: MakeSource, tmp_path: Path)
 
 @pytest.mark.parametrize(
     ("text", "images", "allowed"),
-    [("0", 10, 0), ("25", 10, 25), ("1%", 250, 2), ("0.5%", 1000, 5), ("100%", 7, 7)],
+    [("0", 10, 0), ("25", 10, 25), ("1%", 250, 2), ("0.5%", 1000, 5), ("29%", 100, 29), ("100%", 7, 7)],
 )
 def test_limits_are_counts_or_shares(text: str, images: int, allowed: int) -> None:
     assert MaxBad.parse(text).allowed(images) == allowed
 
 
-@pytest.mark.parametrize("text", ["", "-1", "1.5", "101%", "nan%", "x%", "%"])
+@pytest.mark.parametrize("text", ["", "-1", "1.5", "101%", "nan%", "x%", "%", "1/3%", f"1e-{10**30}%"])
 def test_other_limits_are_refused(text: str) -> None:
     with pytest.raises(UsageError, match="--max-bad"):
         MaxBad.parse(text)
@@ -312,11 +327,13 @@ def test_other_limits_are_refused(text: str) -> None:
 )
 def test_every_row_is_in_one_chunk_and_every_chunk_in_one_shard(rows: int, image_bytes: int) -> None:
     layout = Layout(rows, image_bytes)
-    chunks = [chunk for shard in layout.shards for chunk in shard]
+    shards = [layout.chunks_of(shard) for shard in range(layout.shards)]
+    chunks = [chunk for shard in shards for chunk in shard]
     assert chunks == list(range(layout.chunks))
+    assert [shards[layout.shard_of(chunk)].index(chunk) >= 0 for chunk in chunks] == [True] * len(chunks)
     assert [row for chunk in chunks for row in layout.rows_of(chunk)] == list(range(rows))
     assert layout.chunk * image_bytes <= pack.CHUNK_BYTES
-    assert all(len(shard) * layout.chunk * image_bytes <= pack.SHARD_BYTES for shard in layout.shards)
+    assert all(len(shard) * layout.chunk * image_bytes <= pack.SHARD_BYTES for shard in shards)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Mean effects by covariate: methods whose errors are known, from photographs and from the prior."""
 
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
@@ -14,7 +15,14 @@ from civae_core.data import PreparedData
 from civae_core.data.labelled import LabelledRows
 from civae_core.evaluation import average_effects
 from civae_core.evaluation.asked import Answer, Asked, Method
-from civae_core.evaluation.average_effects import EffectGroup, effect_groups, members, prior_noise, raising
+from civae_core.evaluation.average_effects import (
+    EffectGroup,
+    PriorNoise,
+    effect_groups,
+    members,
+    pairs_from_prior,
+    raising,
+)
 from civae_core.evaluation.average_effects import average_effects as mean_effects
 from civae_core.evaluation.effect_errors import MeanEffectTally, groups_and_truth, prior_effect_scores
 from civae_core.evaluation.group_means import GroupMeans
@@ -25,6 +33,7 @@ from civae_core.evaluation.scores import counterfactual_scores
 from civae_core.evaluation.seeds import summarise
 from civae_core.evaluation.tally import CounterfactualTally
 from civae_core.model import DiagonalNormal
+from civae_core.randomness import generator_for
 
 CPU = torch.device("cpu")
 
@@ -256,9 +265,42 @@ def test_prior_and_photographs_do_not_depend_on_batches(
     assert batched["ate_error_prior"] == pytest.approx(whole["ate_error_prior"])
     other = prior_effect_scores(model, data, question, CPU, seed=1)
     assert other["ate_error_prior"]["mean"] != whole["ate_error_prior"]["mean"]
-    few, many = (prior_noise(cast(Any, KnownPrior(true_effect)), 9, seed=0, draws=d) for d in (1, 3))
-    torch.testing.assert_close(many[0], few[0])
-    assert not torch.allclose(many[0], many[1])
+
+
+def test_noise_is_the_same_however_many_ask_for_it_at_once_and_however_often_it_is_drawn() -> None:
+    model: Any = SimpleNamespace(latent=16)
+    few, many = PriorNoise(model, seed=3), PriorNoise(model, seed=3, draws=2)
+    whole_DNZ = many.next(150)
+    assert torch.equal(torch.cat([few.next(count) for count in (1, 80, 63, 6)], dim=1)[0], whole_DNZ[0])
+    assert not torch.equal(whole_DNZ[0], whole_DNZ[1])
+    # As when the noise of everyone was drawn at once, so that numbers in the documents stay as they are.
+    once_NZ = torch.randn(150, 16, generator=generator_for(3, "effects-from-prior", 1))
+    assert torch.equal(whole_DNZ[1], once_NZ)
+
+
+def test_neither_many_subjects_nor_many_draws_are_held_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model: Any = KnownPrior(true_effect)
+    noise = PriorNoise(model, seed=0, draws=20)
+    for _ in range(20):
+        eta_DBZ = noise.next(30)
+        held = eta_DBZ.untyped_storage().nbytes() // eta_DBZ.element_size()
+        assert held <= 20 * (average_effects.BLOCK + 30) * model.latent
+    images: list[weakref.ref[Tensor]] = []
+    decode = average_effects.decode_prior
+
+    def decoded(*of: Any) -> Any:
+        def clamp(low: float, high: float) -> Tensor:
+            assert sum(image() is not None for image in images) <= 2, "the first, or the sum, and the last"
+            image_BCHW = decode(*of).clamp(low, high)
+            images.append(weakref.ref(image_BCHW))
+            return image_BCHW
+
+        return SimpleNamespace(clamp=clamp)
+
+    monkeypatch.setattr(average_effects, "decode_prior", decoded)
+    zero_B1 = torch.zeros(30, 1)
+    pairs_from_prior(model, covariates()[:30], zero_B1, zero_B1 + 1, eta_DBZ)
+    assert len(images) == 40
 
 
 def test_what_cannot_be_told_is_absent(cohort: Cohort) -> None:

@@ -171,8 +171,11 @@ def test_of_several_treatments_those_that_change_are_judged(make_asked: MakeAske
     assert both.per_image()["effective"].tolist() == [1.0, 0.0, 0.0], "all of them must be right"
 
 
-def test_a_treatment_that_was_not_learned_is_absent(make_asked: MakeAsked) -> None:
-    judge: Any = Judge(Attribute("Hat", "binary"))
+@pytest.mark.parametrize("known", [Attribute("Hat", "binary"), Attribute("Young", "continuous")])
+def test_a_treatment_that_was_not_learned_or_as_another_kind_is_absent(
+    make_asked: MakeAsked, known: Attribute
+) -> None:
+    judge: Any = Judge(known)
     tally = EffectivenessTally(judge, [YOUNG])
     y_BCHW = torch.zeros(2, 3, 16, 16)
     tally.add(make_asked(y_BCHW), Answer(y_BCHW), seen(torch.ones(2, 1)))

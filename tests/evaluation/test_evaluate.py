@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -362,6 +363,21 @@ def test_data_that_does_not_fit_the_model_is_refused(faces: PreparedData, make_s
     with pytest.raises(DataError, match=r"has no column Hat") as missing:
         evaluate([make_stored(covariates=("Male", "Hat"))], faces)
     assert str(faces.path) in missing.value.message
+
+
+@pytest.mark.parametrize("name", ["Young", "Male"])
+def test_no_model_is_given_labels_of_another_kind_than_in_its_training(
+    name: str, faces: PreparedData, make_stored: MakeStored
+) -> None:
+    fits, data = make_stored(), PreparedData.open(faces.path)
+    data.attributes = tuple(replace(a, kind="continuous") if a.name == name else a for a in faces.attributes)
+    other = make_stored("cvae")
+    roles = AttributeRoles.assign(data.attributes, ["Young"], ["Male"])
+    counted = StoredModel(other.model, replace(other.card, roles=roles), other.path)
+    for models, wrong, has in (([fits], data, "continuous"), ([fits, counted], faces, "binary")):
+        with pytest.raises(DataError) as caught:
+            evaluate(models, wrong)
+        assert f"--data {faces.path}: {name} is {has} there, but the model" in caught.value.message
 
 
 def test_the_default_data_is_what_the_model_was_trained_on(

@@ -18,7 +18,7 @@ from civae_core.data.labelled import evenly_spread, labelled_rows
 from civae_core.draws import decode_prior
 from civae_core.evaluation import average_effects as effects_module
 from civae_core.evaluation import illustrate as module
-from civae_core.evaluation.average_effects import average_effects, effect_groups
+from civae_core.evaluation.average_effects import PriorNoise, average_effects, effect_groups
 from civae_core.evaluation.calibration import calibration, reliability
 from civae_core.evaluation.evaluate import overlap_by_treatment
 from civae_core.evaluation.illustrate import (
@@ -189,7 +189,7 @@ def test_effects_from_the_prior_are_those_of_raising_the_dose_with_one_noise(
         "from prior"
     ]
     count = len(question.chosen)
-    eta_NZ = torch.randn(count, stored.model.latent, generator=generator_for(5, "effects-from-prior", 0))
+    (eta_NZ,) = PriorNoise(stored.model, seed=5).next(count)
     total = torch.zeros(3, 32, 32)
     for i in range(count):
         x_BX = question.chosen.x_NX[i : i + 1]

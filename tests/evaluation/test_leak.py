@@ -241,8 +241,9 @@ def test_a_step_of_the_first_treatment_that_changes_gives_the_sign(make_asked: M
     assert entries["shift"]["Male"]["mean"] == pytest.approx(-1.0, abs=1e-6)
 
 
-def test_consequences_and_what_was_not_learned_are_not_watched() -> None:
-    roles = AttributeRoles((YOUNG,), (MALE, Attribute("Bald", "binary")), (GRAY,), (TONE,))
+def test_consequences_and_what_was_not_learned_or_as_another_kind_are_not_watched() -> None:
+    hats = Attribute("Hat", "continuous")
+    roles = AttributeRoles((YOUNG,), (MALE, Attribute("Bald", "binary")), (GRAY,), (TONE, hats))
     assert watched(roles, JUDGE, ["Young"]) == [MALE, TONE]
     two = AttributeRoles((YOUNG, HAT), (MALE,), (GRAY,), (TONE,))
     assert watched(two, JUDGE, {"Young": "flip"}) == [MALE, TONE, HAT], (

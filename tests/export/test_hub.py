@@ -197,9 +197,65 @@ def test_what_cannot_be_written_is_refused(stored: StoredModel, tmp_path: Path) 
     with pytest.raises(UsageError, match="--licence MIT License: not a licence identifier"):
         export_hub(stored, tmp_path / "hub", licence="MIT License")
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(UsageError, match="exists and is not a model for a hub"):
+    with pytest.raises(UsageError, match="exists and is not a model of civae for a hub"):
         export_hub(stored, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_an_export_is_replaced_by_a_later_one(stored: StoredModel, tmp_path: Path) -> None:
+    folder = export_hub(stored, tmp_path / "hub")
+    (folder / "model.safetensors").write_bytes(b"of yesterday")
+    export_hub(stored, folder, licence="mit")
+    assert load_model(folder).card == published(stored.card)
+    assert (folder / "README.md").read_text().startswith("---\nlicense: mit\n")
+
+
+def test_a_clone_of_a_repository_is_left_alone(stored: StoredModel, tmp_path: Path) -> None:
+    folder = export_hub(stored, tmp_path / "hub")
+    (folder / ".git").mkdir()
+    (folder / ".git" / "HEAD").write_text("ref: refs/heads/main")
+    (folder / ".gitattributes").write_text("*.safetensors filter=lfs")
+    before = content(folder)
+    with pytest.raises(UsageError, match=r"put there since: \.git, \.gitattributes") as error:
+        export_hub(stored, folder)
+    assert error.value.hint is not None and "copy the new files from there" in error.value.hint
+    assert content(folder) == before
+
+
+def test_a_card_that_was_edited_is_left_alone(stored: StoredModel, tmp_path: Path) -> None:
+    folder = export_hub(stored, tmp_path / "hub")
+    with (folder / "README.md").open("a") as card:
+        card.write("It knows no children.")
+    before = content(folder)
+    with pytest.raises(UsageError, match=r"changed or put there since: README\.md"):
+        export_hub(stored, folder)
+    assert content(folder) == before
+
+
+def test_the_export_of_an_older_version_is_replaced_with_its_card(
+    stored: StoredModel, tmp_path: Path
+) -> None:
+    folder = export_hub(stored, tmp_path / "hub")
+    config = json.loads((folder / "config.json").read_text())
+    del config["card_sha256"]
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "README.md").write_text("a card of before")
+    export_hub(stored, folder)
+    assert (folder / "README.md").read_text() != "a card of before"
+
+
+@pytest.mark.parametrize("config", ['{"model_type": "bert"}', '["civae"]', "{", ""])
+def test_the_model_of_another_program_is_left_alone(config: str, stored: StoredModel, tmp_path: Path) -> None:
+    for name, text in (("config.json", config), ("model.safetensors", "weights"), ("README.md", "BERT")):
+        (tmp_path / name).write_text(text)
+    before = content(tmp_path)
+    with pytest.raises(UsageError, match="exists and is not a model of civae for a hub"):
+        export_hub(stored, tmp_path)
+    assert content(tmp_path) == before
 
 
 def test_the_command_says_where_and_whether_it_knew_figures(trained: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """ONNX graphs: equal to torch's functions, whole or absent, each number stored once, refused when they are wrong."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -306,3 +307,43 @@ def test_a_folder_that_is_no_export_is_left_alone(stored: StoredModel, tmp_path:
         export_onnx(stored, tmp_path)
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
     assert not (tmp_path / CARD).exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("notes.txt", "put there since: notes.txt"), ("card.json", "is not an ONNX")]
+)
+def test_an_export_with_a_file_of_somebody_else_is_left_alone(
+    name: str, said: str, stored: StoredModel, exported: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(exported, tmp_path / "out"))
+    (folder / name).write_text('{"name": "Ace of Spades"}')
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(UsageError, match=said):
+        export_onnx(stored, folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.fixture
+def odd(tmp_path: Path) -> Path:
+    """A folder whose name is not valid UTF-8."""
+    folder = tmp_path / os.fsdecode(b"odd-\xff")
+    try:
+        folder.mkdir()
+    except OSError:
+        pytest.skip("file names are UTF-8 on this disk")
+    return folder
+
+
+def test_an_export_is_written_where_a_name_is_not_utf_8(
+    stored: StoredModel, odd: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_files, "functions_of", lambda *of: {"prior": functions_of(*of)["prior"]})
+    folder, card = export_onnx(stored, odd / "out")
+    assert folder == odd / "out" and read_card(folder) == card
+
+
+def test_an_export_answers_where_a_name_is_not_utf_8(exported: Path, odd: Path) -> None:
+    y_BCHW, x_BX, t_BT, _ = (array.numpy() for array in arrays(1))
+    folder = Path(shutil.copytree(exported, odd / "out"))
+    found, wanted = (OnnxEngine.open(place).abduct(y_BCHW, x_BX, t_BT) for place in (folder, exported))
+    assert np.array_equal(found.reconstruction_BCHW, wanted.reconstruction_BCHW)

@@ -17,12 +17,14 @@ from typer.testing import CliRunner
 from civae_cli.app import app
 from civae_core.benchmark.cells import kept_evaluation, trained_seconds
 from civae_core.data import PreparedData, report, workspace
+from civae_core.data.left_out import read_left_out
 from civae_core.data.pack import _read_record
 from civae_core.engine.card import read_card
 from civae_core.errors import DataError, UsageError
 from civae_core.evaluation import foreign
 from civae_core.export.hub import evaluation_of, find_evaluation
 from civae_core.export.model_card import write_card
+from civae_core.file_names import REPORT_JSON
 from civae_core.inspection import inspect
 from civae_core.locks import LOCK_NAME, _read
 from civae_core.model.stored import read_card as read_model_card
@@ -87,7 +89,9 @@ ERRORS: dict[str, Callable[[Path], Any]] = {
 }
 TAKEN_FOR_GONE: dict[str, Callable[[Path], Any]] = {
     "env.json": lambda folder: RunFolder(folder).origin(),
-    report.REPORT_JSON: lambda folder: report.read_question(folder) or report.read_rejected(folder),
+    REPORT_JSON: lambda folder: (
+        report.read_question(folder) or report.read_rejected(folder) or read_left_out(folder)
+    ),
     "faces.json": celeba_tree._read_facts,
     LOCK_NAME: lambda folder: _read(folder / LOCK_NAME),
     "evaluation.json": lambda folder: kept_evaluation(cell_in(folder), None, None),  # type: ignore[arg-type]

@@ -15,7 +15,8 @@ from civae_core.errors import DataError
 from civae_core.export.hub import find_evaluation
 from civae_core.export.model_card import write_card
 from civae_core.inspection import inspect
-from civae_core.model.stored import find_model_file, read_card
+from civae_core.model.stored import read_card
+from civae_core.model_paths import find_model_file
 from civae_core.overfitting import overfit_of
 from civae_core.training.metrics_file import MetricsFile
 

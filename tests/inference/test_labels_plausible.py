@@ -40,9 +40,12 @@ def test_three_values_of_a_continuous_attribute_have_a_normals_first_five_moment
 
 def test_values_stay_within_what_training_saw() -> None:
     low, high = continuous_options(3.0, 8.0, AGE), continuous_options(96.0, 8.0, AGE)
-    assert low is not None and high is not None
+    beyond = continuous_options(105.0, 8.0, AGE)
+    assert low is not None and high is not None and beyond is not None
     assert (low[0][0], low[2][0]) == (0.0, pytest.approx(3 + 8 * math.sqrt(3)))
     assert (high[0][0], high[2][0]) == (pytest.approx(96 - 8 * math.sqrt(3)), 100.0)
+    assert [value for value, _ in beyond] == [pytest.approx(105 - 8 * math.sqrt(3)), 100.0, 100.0]
+    assert continuous_options(-40.0, 8.0, AGE) == [(0.0, 1 / 6), (0.0, 2 / 3), (0.0, 1 / 6)]
 
 
 def test_the_likeliest_combinations_are_those_of_all_products() -> None:

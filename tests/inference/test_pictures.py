@@ -156,6 +156,47 @@ def test_a_table_states_what_is_known_of_photographs(tmp_path: Path) -> None:
     assert c.known == {}
 
 
+@pytest.mark.parametrize(("cells", "temperatures"), [(["-1"], [-1.0]), (["-1", "1"], [-1.0, 1.0])])
+def test_a_table_s_labels_are_of_the_model_s_kinds(
+    tmp_path: Path, cells: list[str], temperatures: list[float]
+) -> None:
+    attributes = [Attribute("Temp", "continuous", -9.0, 30.0, 10.0, 8.0), Attribute("Male", "binary")]
+    files = [photo(tmp_path / f"{number}.png") for number in range(len(cells))]
+    rows = [f"{file.name},{cell},{cell}\n" for file, cell in zip(files, cells, strict=True)]
+    (tmp_path / "labels.csv").write_text(f"file_name,Temp,Male\n{''.join(rows)}")
+    pictures = Pictures(list(map(str, files)), FORMAT, table=tmp_path / "labels.csv", attributes=attributes)
+    known = [picture.known for picture in pictures if isinstance(picture, Picture)]
+    assert [values["Temp"] for values in known] == temperatures, (
+        "as it was written, however few rows there are"
+    )
+    assert [values["Male"] for values in known] == [max(value, 0.0) for value in temperatures]
+
+
+def test_text_for_an_attribute_of_the_model_is_refused_and_not_left_out(tmp_path: Path) -> None:
+    attributes = [Attribute("Male", "binary"), Attribute("Age", "continuous", 0.0, 99.0, 40.0, 9.0)]
+    file, table = photo(tmp_path / "a.png"), tmp_path / "labels.csv"
+    table.write_text("file_name,Male,Age,Note\na.png,female,31,blurred\n")
+    with pytest.raises(DataError, match=r"labels\.csv:2: Male is 'female', not a number"):
+        Pictures([str(file)], FORMAT, table=table, attributes=attributes)
+
+
+def test_a_row_without_labels_says_nothing_of_its_photo_nor_of_another(tmp_path: Path) -> None:
+    named, unlabelled = photo(tmp_path / "1.jpg"), photo(tmp_path / "a" / "1.jpg")
+    table = tmp_path / "labels.csv"
+    table.write_text("file_name,Young,Male\n1.jpg,1,1\na/1.jpg,,\n")
+    first, second = Pictures([str(named), str(unlabelled)], FORMAT, table=table)
+    assert isinstance(first, Picture) and isinstance(second, Picture)
+    assert (first.known, second.known) == ({"Young": 1.0, "Male": 1.0}, {})
+    (alone,) = Pictures([str(unlabelled)], FORMAT, table=table)
+    assert isinstance(alone, Picture) and alone.known == {}, "the table names it"
+
+
+def test_prepared_labels_of_another_kind_than_the_model_s_are_refused(faces: PreparedData) -> None:
+    attributes = [Attribute("Young", "continuous", 0.0, 9.0, 4.0, 2.0)]
+    with pytest.raises(DataError, match=r"#test\[0\]: Young is binary there, but the model .* as continuous"):
+        Pictures([f"{faces.path}#test[0]"], faces.preprocessing, attributes=attributes)
+
+
 def test_what_a_table_says_beyond_training_is_one_sentence_an_attribute(tmp_path: Path) -> None:
     age, male = Attribute("Age", "continuous", 20.0, 60.0, 40.0, 10.0), Attribute("Male", "binary")
     files = [photo(tmp_path / f"{name}.png") for name in "abcd"]

@@ -49,8 +49,8 @@ def test_stated_attributes_are_honoured_and_the_others_are_a_subject_s(engine: T
     _, labels = sample_images(engine, seeds, [{"Young": 0.0, "Male": 1.0}] * len(seeds))
     assert all((label["Young"], label["Male"]) == (0.0, 1.0) for label in labels)
     subjects = engine.subjects
-    tones = {round(row[2], 4) for row in subjects if row[1] == 1.0}
-    assert {round(label["Skin_Tone"], 4) for label in labels} <= tones, "of subjects that agree"
+    tones = {row[2] for row in subjects if row[1] == 1.0}
+    assert {label["Skin_Tone"] for label in labels} <= tones, "of subjects that agree"
     assert len({label["Skin_Tone"] for label in labels}) > 5
 
 

@@ -74,6 +74,21 @@ def test_doses_in_between_turn_by_their_share_and_those_beyond_no_further() -> N
     assert torch.equal(pairing(eta, low, beyond), pairing(eta, low, high))
 
 
+@pytest.mark.parametrize("unit", [1e-30, 1e-9, 1e9])
+def test_the_units_of_a_dose_do_not_matter(unit: float) -> None:
+    in_units = Attribute("Age", "continuous", low=20 * unit, high=80 * unit, mean=40 * unit, std=15 * unit)
+    eta, low, middle = torch.randn(1, 6), torch.tensor([[20.0]]), torch.tensor([[50.0]])
+    expected = turned_anyhow(AGE)(eta, low, middle)
+    found = turned_anyhow(in_units)(eta, unit * low, unit * middle)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+
+def test_a_dose_that_never_varied_turns_nothing() -> None:
+    pairing = turned_anyhow(Attribute("Age", "continuous", low=20.0, high=20.0, mean=20.0, std=0.0))
+    eta, same = torch.randn(1, 6), torch.tensor([[20.0]])
+    torch.testing.assert_close(pairing(eta, same, same), eta)
+
+
 def test_a_counterfactual_is_decoded_from_the_turned_noise(
     make_model: Callable[..., IntactVAE], photos: Callable[..., tuple[torch.Tensor, ...]]
 ) -> None:

@@ -14,17 +14,17 @@ from safetensors.torch import save_file
 
 from civae_core.attributes import AttributeRoles
 from civae_core.config.schema import Config, ModelConfig
+from civae_core.data import PreparedData
 from civae_core.errors import DataError, UsageError
 from civae_core.model import IntactVAE
 from civae_core.model.stored import (
     ModelCard,
     StoredModel,
-    find_model_file,
     load_model,
-    newest_run,
     read_card,
     save_model,
 )
+from civae_core.model_paths import find_model_file, newest_run
 
 LAST = "checkpoints/last/model.safetensors"
 
@@ -68,6 +68,11 @@ def test_a_model_is_named_by_run_checkpoint_or_file(trained: Path, place: str) -
     assert [a.name for a in stored.card.roles.inputs] == ["Young", "Male", "Skin_Tone"]
     assert stored.card.preprocessing["size"] == 32
     assert len(stored.card.subjects) == 240
+
+
+def test_examples_of_training_subjects_are_kept_to_the_last_digit(trained: Path, faces: PreparedData) -> None:
+    table_NA = torch.stack([faces.column(name) for name in ("Young", "Male", "Skin_Tone")], dim=1)
+    assert torch.equal(torch.tensor(load_model(trained).card.subjects), table_NA[faces.rows("train")])
 
 
 def test_a_place_without_a_model(tmp_path: Path) -> None:

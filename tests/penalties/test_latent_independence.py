@@ -11,7 +11,7 @@ from civae_core.attributes import Attribute
 from civae_core.penalties.adversary import Adversary, adversary_terms
 from civae_core.penalties.assignment import Assignment, residual
 from civae_core.penalties.hsic import conditional_hsic, gaussian_kernel
-from civae_core.penalties.surprise import surprises
+from civae_core.penalties.surprise import Surprise
 
 YOUNG = Attribute("Young", "binary")
 AGE = Attribute("Age", "continuous", low=0.0, high=100.0, mean=40.0, std=10.0)
@@ -51,7 +51,9 @@ def fitted_logit(x_B1: Tensor, t_BT: Tensor) -> Tensor:
 def train_adversary(adversary: Adversary, leaky: Leaky, x: Tensor, t: Tensor, steps: int) -> None:
     optimizer = torch.optim.Adam(adversary.parameters(), lr=1e-2)
     for step in range(steps):
-        own_B = adversary_terms(adversary, fitted_logit(x, t), leaky(x, t, step).detach(), x, t, [YOUNG])[1]
+        own_B = adversary_terms(
+            adversary, fitted_logit(x, t), leaky(x, t, step).detach(), x, t, Surprise([YOUNG])
+        )[1]
         optimizer.zero_grad()
         own_B.mean().backward()
         optimizer.step()
@@ -64,7 +66,11 @@ def test_the_adversary_reads_a_leak_and_no_more_than_that(own: float, legitimate
     assert torch.equal(adversary(leaky(x, t, 0), x), torch.zeros(N, 1)), "it starts by knowing nothing"
     train_adversary(adversary, leaky, x, t, 60)
     x, t = population(1)
-    nats = adversary_terms(adversary, fitted_logit(x, t), leaky(x, t, 999), x, t, [YOUNG])[0].mean().item()
+    nats = (
+        adversary_terms(adversary, fitted_logit(x, t), leaky(x, t, 999), x, t, Surprise([YOUNG]))[0]
+        .mean()
+        .item()
+    )
     # −log P(t|x) is 0.33 nats: the most that there is to tell.
     assert 0.1 < nats < 0.34 if told else nats < 0.03
 
@@ -76,7 +82,9 @@ def test_adversarial_steps_take_the_leak_out_and_leave_the_legitimate_part() -> 
     learns = torch.optim.Adam(adversary.parameters(), lr=1e-2)
     hides = torch.optim.SGD(leaky.parameters(), lr=0.2)
     for step in range(80):
-        told_B, own_B = adversary_terms(adversary, fitted_logit(x, t), leaky(x, t, step), x, t, [YOUNG])
+        told_B, own_B = adversary_terms(
+            adversary, fitted_logit(x, t), leaky(x, t, step), x, t, Surprise([YOUNG])
+        )
         for optimizer in (learns, hides):
             optimizer.zero_grad()
         (told_B + own_B).mean().backward()
@@ -90,7 +98,7 @@ def test_encoder_adversary_and_offset_each_get_only_their_own_gradient() -> None
     (x, t), adversary = population(), Adversary(2, 1, 1)
     nn.init.normal_(adversary.layers[-1].weight)  # type: ignore[arg-type]
     eta, g = torch.randn(N, 2, requires_grad=True), torch.zeros(N, 1, requires_grad=True)
-    told_B, own_B = adversary_terms(adversary, g, eta, x, t, [YOUNG])
+    told_B, own_B = adversary_terms(adversary, g, eta, x, t, Surprise([YOUNG]))
     torch.testing.assert_close(told_B + own_B, torch.full((N,), math.log(2)))
 
     weights = list(adversary.parameters())
@@ -107,13 +115,13 @@ def test_g_learns_what_x_says_of_each_kind_of_treatment() -> None:
     torch.manual_seed(0)
     x, young = population()
     t = torch.cat([young, 40 + 5 * x + torch.randn(N, 1)], dim=1)
-    assignment = Assignment(2, 1)
+    assignment, surprise = Assignment(2, 1), Surprise([YOUNG, AGE])
     optimizer = torch.optim.Adam(assignment.parameters(), lr=1e-2)
     for _ in range(80):
         optimizer.zero_grad()
-        torch.stack(surprises(assignment(x), t, [YOUNG, AGE])).sum(dim=0).mean().backward()
+        surprise(assignment(x), t).sum(dim=1).mean().backward()
         optimizer.step()
-    left = residual(assignment(x).detach(), t, [YOUNG, AGE])
+    left = residual(assignment(x).detach(), t, surprise)
     for rows in (x[:, 0] > 0, x[:, 0] < 0):
         assert left[rows].mean(dim=0).abs().max() < 0.03
     assert left[:, 1].std() == pytest.approx(0.1, rel=0.2), "in standard deviations"
@@ -150,7 +158,7 @@ def hsic_of(told: Callable[[Tensor, Tensor], Tensor], seeds: int = 8) -> Tensor:
         x, t = population(seed)
         eta = torch.randn(N, 2, generator=torch.Generator().manual_seed(100 + seed))
         eta[:, :1] += told(x, t)
-        r = residual(torch.logit(0.5 + 0.4 * x), t, [YOUNG])
+        r = residual(torch.logit(0.5 + 0.4 * x), t, Surprise([YOUNG]))
         found.append(conditional_hsic(eta, x, r, torch.ones(N)).mean())
     return torch.stack(found)
 
@@ -170,7 +178,7 @@ def test_hsic_is_zero_about_what_x_says_and_positive_about_what_t_says() -> None
 
 def test_hsic_steps_take_the_leak_out_and_leave_the_legitimate_part() -> None:
     x, t = population()
-    leaky, r = Leaky(1.0, 1.0), residual(fitted_logit(x, t), t, [YOUNG])
+    leaky, r = Leaky(1.0, 1.0), residual(fitted_logit(x, t), t, Surprise([YOUNG]))
     optimizer = torch.optim.Adam(leaky.parameters(), lr=0.05)
     for step in range(40):
         optimizer.zero_grad()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
-from civae_core.attributes import Attribute, AttributeRoles
+from civae_core.attributes import Attribute
 from civae_core.counterfactual import abduct, predict
 from civae_core.model import DiagonalNormal, IntactVAE
 from civae_core.noise_mask import latent_mask
@@ -16,6 +16,7 @@ from civae_core.penalties.arm_balance import arm_balance
 from civae_core.penalties.arms import Counterfactual, counterfactual_of, other_arm
 from civae_core.penalties.guidance import guidance
 from civae_core.penalties.reencode import reencode
+from civae_core.penalties.surprise import Surprise
 
 YOUNG, MALE = Attribute("Young", "binary"), Attribute("Male", "binary")
 AGE = Attribute("Age", "continuous", low=0.0, high=100.0, mean=40.0, std=10.0)
@@ -146,7 +147,7 @@ def test_reencode_steps_make_the_encoder_read_its_own_counterfactuals(
     assert 0 < found[-1] < 0.5 * found[0]
 
 
-ROLES = AttributeRoles(treatments=(YOUNG,), covariates=(MALE, AGE))
+INPUTS = Surprise([YOUNG, MALE, AGE])
 
 
 class Pixels(nn.Module):
@@ -168,7 +169,7 @@ def guided(photo: list[float], made: Tensor, young: float, asked: bool = True) -
     counterfactual = Counterfactual(
         1 - t if asked else t, torch.tensor([[asked]]), latent, latent.mean_BZ, image_BCHW
     )
-    return guidance(Pixels(), counterfactual, torch.tensor([photo]), t, x, ROLES)
+    return guidance(Pixels(), counterfactual, torch.tensor([photo]), t, x, INPUTS)
 
 
 def test_guidance_is_zero_where_t_is_as_plain_as_usual_and_x_reads_as_before() -> None:
@@ -205,7 +206,7 @@ def test_guidance_teaches_the_predictor_nothing() -> None:
     latent = DiagonalNormal(torch.zeros(1, 1), torch.zeros(1, 1))
     made = Counterfactual(1 - t, torch.tensor([[True]]), latent, latent.mean_BZ, image)
     photo = predictor(torch.tensor([-2.0, 1.3, 0.4]).reshape(1, 1, 1, 3))
-    value = guidance(predictor, made, photo, t, torch.tensor([[1.0, 44.0]]), ROLES)
+    value = guidance(predictor, made, photo, t, torch.tensor([[1.0, 44.0]]), INPUTS)
     value.sum().backward()
     assert image.grad is not None
     assert predictor.weight.grad is None

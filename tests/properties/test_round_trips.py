@@ -15,6 +15,7 @@ from hypothesis.extra import numpy as hnp
 from pydantic import ValidationError
 from safetensors.numpy import load_file
 
+from civae_core.attributes import shortest
 from civae_core.config import Config, dump_config, load_config
 from civae_core.config.schema import DataConfig, LossConfig, ModelConfig, TrainConfig
 from civae_core.data import PreparedData, pack
@@ -58,6 +59,16 @@ class Given:
 # Training flushes subnormal numbers to zero, in this process too; so none are drawn.
 NORMAL = {"allow_subnormal": False}
 DOSES = st.floats(-1e6, 1e6, width=32, **NORMAL)
+
+
+@given(st.floats(width=32, allow_nan=False, allow_infinity=False, **NORMAL))
+def test_the_shortest_decimal_of_a_model_s_number_is_that_number(value: float) -> None:
+    assert np.float32(shortest(value)) == np.float32(value)
+
+
+@pytest.mark.parametrize("typed", [0.0, 0.3, -1.5, 4e-7, 100001.0, 1e30])
+def test_what_was_typed_comes_back_from_a_model_s_number(typed: float) -> None:
+    assert shortest(float(np.float32(typed))) == typed
 
 
 @given(

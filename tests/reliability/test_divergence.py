@@ -1,5 +1,6 @@
 """Losses that are no numbers: skipped, counted, and if they go on, set back once with a lower rate, then exit 4."""
 
+import itertools
 import json
 from collections import Counter
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from civae_core.config.schema import Config
 from civae_core.errors import DivergedError
 from civae_core.training import learner as learner_module
 from civae_core.training.checkpoint import last_checkpoint, last_good_checkpoint
+from civae_core.training.heldout import HeldOut
 from civae_core.training.learner import RATE_AFTER_SETBACK
 from civae_core.training.loop import train
 
@@ -124,6 +126,42 @@ def test_a_kill_amid_the_trouble_does_not_hide_it(
     assert [line["back_to"] for line in lines_of(run) if "event" in line] == [128]
     with safe_open(run / "checkpoints" / "last" / "state.safetensors", framework="pt") as opened:
         assert json.loads(opened.metadata()["civae_state"])["counters"]["setbacks"] == 1
+
+
+@pytest.mark.parametrize("stopped_at", [128, 192], ids=["before the trouble", "amid it"])
+def test_where_one_checkpoint_is_kept_a_better_one_amid_the_trouble_does_not_replace_it(
+    short_config: MakeConfig, tmp_path: Path, spoil: Spoil, monkeypatch: pytest.MonkeyPatch, stopped_at: int
+) -> None:
+    """The average moves on while steps are skipped, so that every checkpoint may be the best so far."""
+    losses, measure = itertools.count(1_000.0, -1.0), HeldOut.loss
+    monkeypatch.setattr(HeldOut, "loss", lambda *at: measure(*at) | {"valid_loss": next(losses)})
+    config, run = short_config(**LONG | {"train__keep": 1}), tmp_path / "run"
+    checkpoints = run / "checkpoints"
+    spoil(lambda images_seen: images_seen >= 128)
+    train(config, run, device="cpu", stop_at=stopped_at)
+    spoil(first_time_from(128))
+    assert train(config, run, device="cpu").finished
+    assert [line["back_to"] for line in lines_of(run) if "event" in line] == [128]
+    assert [path.name for path in checkpoints.glob("step-*")] == ["step-000000512"], (
+        "the next good one pruned"
+    )
+
+
+@pytest.mark.parametrize("from_another", [False, True], ids=["from scratch", "from another run"])
+def test_without_any_good_checkpoint_a_continued_run_goes_back_to_where_it_began(
+    short_config: MakeConfig, tmp_path: Path, spoil: Spoil, from_another: bool
+) -> None:
+    """Its own checkpoint is from amid the trouble, whose skipped steps would count against the second attempt."""
+    config, run, began = short_config(**LONG | {"train__keep": 1}), tmp_path / "run", 0
+    resume = "auto"
+    if from_another:
+        resume, began = str(tmp_path / "other"), 64
+        train(config, tmp_path / "other", device="cpu", stop_at=began)
+    spoil(lambda _: True)
+    train(config, run, device="cpu", resume=resume, stop_at=began + 64)
+    spoil(first_time_from(began + 64))
+    assert train(config, run, device="cpu").finished
+    assert [line["back_to"] for line in lines_of(run) if "event" in line] == [began]
 
 
 def test_a_loss_that_is_infinite_counts_even_where_its_gradient_is_finite(

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from civae_core.data import PreparedData
-from civae_core.data.manifest import MANIFEST, PARTIAL
 from civae_core.data.pack import MaxBad
 from civae_core.data.prepare import prepare
 from civae_core.data.sources.base import Source
 from civae_core.data.sources.faces import faces_source
 from civae_core.errors import UsageError
+from civae_core.file_names import MANIFEST, PARTIAL
 
 NO_BAD = MaxBad("0", count=0)
 MOST_DELETIONS = 30

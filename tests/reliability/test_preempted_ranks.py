@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ranks import end_of, start_commands
@@ -17,6 +18,10 @@ from civae_core.config import dump_config
 from civae_core.config.schema import Config
 from civae_core.data.batches import Batch
 from civae_core.locks import held
+from civae_core.model.stored import read_card
+from civae_core.model_paths import find_model_file
+from civae_core.training import loop
+from civae_core.training.distributed import Processes
 from civae_core.training.learner import Learner
 
 MakeConfig = Callable[..., Config]
@@ -115,6 +120,31 @@ def test_under_torchrun_both_stop_save_once_and_go_on_to_the_same_bits(
         codes, told = end_of(start_commands(training(config_file, out), 2, said), said)
         assert codes == [0, 0], told
     assert left_by(run) == left_by(whole)
+
+
+def test_a_signal_to_the_process_that_waits_stops_the_pairing_of_noises_too(
+    config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the first of the two pairs noises. The other is told once they have agreed to begin."""
+    run, said = tmp_path / "run", tmp_path / "said"
+    pair, largest = loop._pair_noises, Processes.largest
+
+    def told_after_agreeing(processes: Processes, number: int) -> int:
+        agreed = largest(processes, number)
+        if not processes.is_first:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return agreed
+
+    def pair_and_be_told(*arguments: Any) -> None:
+        monkeypatch.setattr(Processes, "largest", told_after_agreeing)  # in this process, which was forked
+        pair(*arguments)
+
+    monkeypatch.setattr(loop, "_pair_noises", pair_and_be_told)
+    command = [*training(config_file, run), "--set", "train.images=32", "--set", "train.pairing_images=480"]
+    codes, told = end_of(start_commands(command, 2, said), said)
+    assert codes == [75, 75], told
+    assert "stopped at 32 images, after saving" in told[0]
+    assert read_card(find_model_file(run)).lacks_pairing
 
 
 def test_where_the_first_is_refused_none_waits_for_it(config_file: Path, tmp_path: Path) -> None:

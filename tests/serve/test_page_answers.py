@@ -176,7 +176,10 @@ def test_downloads_say_what_they_are_and_keep_the_photographs_size(visit: Visit,
     (answer,) = ask(client, photo, **question)["answers"]
     small = client.post(f"/api/photos/{photo}/download", json=question).content
     assert np.array_equal(pixels(small), inlined(answer["image"]))
-    text = "Counterfactual estimated by civae: Young=0 instead of Young=1, noise=0.5; not a photograph"
+    text = (
+        "Counterfactual estimated by civae: Young=0 instead of Young=1, noise=0.5, within what training saw; "
+        "not a photograph"
+    )
     assert Image.open(io.BytesIO(small)).info["Description"] == text
     large = client.post(f"/api/photos/{photo}/download", json=question | {"native": True}).content
     assert pixels(large).shape == (3, 120, 90)

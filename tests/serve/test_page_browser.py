@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 if TYPE_CHECKING:
+    from civae_core.serve.sittings import Sitting
     from civae_core.serve.studio import Studio
 
 PATIENCE_S = 60
@@ -55,6 +56,23 @@ def page(url: str) -> Iterator[Any]:
         yield opened
         browser.close()
     assert complaints == []
+
+
+@pytest.fixture
+def two_faces(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every photograph has two faces; the list fills with those that are asked for."""
+    from civae_core.serve import studio
+
+    asked: list[str] = []
+
+    def sit(_: "Studio", sitting: "Sitting") -> dict[str, Any]:
+        asked.append(sitting.face)
+        return {"faces": 2, "aligned": True, "native": True}
+
+    monkeypatch.setattr(studio, "finds_faces", lambda: True)
+    monkeypatch.setattr(studio, "aligner_for", lambda *_: None)
+    monkeypatch.setattr(studio.Studio, "sit", sit)
+    return asked
 
 
 def pixels(content: bytes) -> np.ndarray:
@@ -140,6 +158,37 @@ def test_of_a_photo_chosen_while_another_is_read_only_the_last_is_kept(page: Any
     assert let_go.value.url.endswith("/api/photos/" + late.value.json()["photo"])
     page.get_by_label("Compare with").select_option(label="other")
     expect(page.locator("article.answer")).to_have_count(2)
+
+
+def test_the_choice_of_a_face_is_that_of_the_photo_shown(
+    two_faces: list[str], page: Any, photograph: bytes
+) -> None:
+    from playwright.sync_api import expect
+
+    file, face = {"mimeType": "image/png", "buffer": photograph}, page.get_by_label("Which")
+    page.set_input_files("#file", {"name": "first.png", **file})
+    expect(face).to_have_value("largest")
+    with page.expect_response("**/api/photos?*face=2"):
+        face.select_option(label="2 from the left")
+    expect(face).to_have_value("2")
+    page.set_input_files("#file", {"name": "second.png", **file})
+    expect(face).to_be_visible()
+    expect(face).to_have_value("largest")
+    assert two_faces == ["largest", "2", "largest"]
+
+
+def test_of_a_photo_that_is_too_large_nothing_is_shown_or_kept(page: Any, photograph: bytes) -> None:
+    from playwright.sync_api import expect
+
+    file = {"name": "me.png", "mimeType": "image/png", "buffer": photograph}
+    page.set_input_files("#file", file)
+    expect(page.locator("#status")).to_contain_text("Nothing changed")
+    page.evaluate("state.page.upload_bytes = 10")
+    page.set_input_files("#file", file | {"name": "large.png"})
+    expect(page.get_by_role("alert")).to_contain_text("large.png is larger than the 0 MB")
+    expect(page.locator("#change")).to_be_hidden()
+    expect(page.locator("article.answer")).to_have_count(0)
+    assert page.evaluate("state.photo") is None
 
 
 def test_what_is_wrong_is_one_sentence_and_the_page_goes_on(page: Any, photograph: bytes) -> None:

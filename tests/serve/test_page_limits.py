@@ -3,7 +3,7 @@
 import asyncio
 import io
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -72,11 +72,37 @@ def test_slow_uploads_end(make_studio: Callable[..., "Studio"], limits: dict[str
     from civae_core.serve.app import make_app
 
     app = make_app(make_studio(Limits(**limits)))
-    sent: list[dict[str, Any]] = []
 
     async def receive() -> dict[str, Any]:
         await asyncio.sleep(0.02 if "upload_seconds" in limits else 600)
         return {"type": "http.request", "body": b"x", "more_body": True}
+
+    sent = upload(app, receive)
+    assert sent[0]["status"] == 408 and b"took too long" in sent[1]["body"]
+
+
+def test_a_visitor_who_leaves_in_the_middle_is_no_error_of_ours(
+    make_studio: Callable[..., "Studio"], caplog: pytest.LogCaptureFixture
+) -> None:
+    from civae_core.serve.app import make_app
+
+    messages = [
+        {"type": "http.request", "body": b"x", "more_body": True},
+        {"type": "http.disconnect"},
+    ]
+
+    async def receive() -> dict[str, Any]:
+        return messages.pop(0)
+
+    with caplog.at_level(logging.WARNING):
+        sent = upload(make_app(make_studio(Limits())), receive)
+    assert messages == [] and not caplog.records
+    assert sent[0]["status"] == 400 and b"the upload broke off" in sent[1]["body"]
+
+
+def upload(app: Any, receive: Callable[[], Awaitable[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """What an application sends while it receives an upload."""
+    sent: list[dict[str, Any]] = []
 
     async def send(message: Any) -> None:
         sent.append(message)
@@ -93,8 +119,8 @@ def test_slow_uploads_end(make_studio: Callable[..., "Studio"], limits: dict[str
         "scheme": "http",
         "root_path": "",
     }
-    asyncio.run(asyncio.wait_for(app(scope, receive, send), 60))  # type: ignore[arg-type]
-    assert sent[0]["status"] == 408 and b"took too long" in sent[1]["body"]
+    asyncio.run(asyncio.wait_for(app(scope, receive, send), 60))
+    return sent
 
 
 def test_who_asks_too_often_waits(visit: Visit) -> None:

@@ -277,6 +277,48 @@ def test_what_cannot_be_served_is_said(
         assert result.exit_code in (2, 3) and said in result.stderr, result.stderr
 
 
+@pytest.mark.parametrize("host", ["192.168..1", "x" * 64, ".", "\udcff"])
+def test_a_host_that_no_machine_can_be_called_is_unknown(host: str) -> None:
+    from civae_core.errors import UsageError
+    from civae_core.serve.server import listen
+
+    with pytest.raises(UsageError, match="not known") as error:
+        listen(host, 0)
+    assert error.value.exit_code == 2 and "127.0.0.1 for this machine alone" in str(error.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("host", "local", "everywhere", "place"),
+    [
+        ("127.0.0.1", True, False, "127.0.0.1"),
+        ("127.1", True, False, "127.1"),
+        ("localhost", True, False, "localhost"),
+        ("0.0.0.0", False, True, "127.0.0.1"),
+        ("0", False, True, "127.0.0.1"),
+        ("::1", True, False, "[::1]"),
+        ("::", False, True, "[::1]"),
+    ],
+)
+def test_however_an_address_is_written_its_url_leads_there(
+    host: str, local: bool, everywhere: bool, place: str
+) -> None:
+    from civae_core.errors import UsageError
+    from civae_core.serve.server import is_everywhere, is_local, listen, url_of
+
+    try:
+        listening = listen(host, 0)
+    except UsageError:
+        if ":" not in host:
+            raise
+        pytest.skip("this machine has no IPv6")
+    with listening:
+        port = listening.getsockname()[1]
+        assert (is_local(listening), is_everywhere(listening)) == (local, everywhere)
+        assert url_of(host, listening) == f"http://{place}:{port}/"
+        with socket.create_connection((place.strip("[]"), port), timeout=PATIENCE_S):
+            listening.accept()[0].close()
+
+
 def test_a_page_on_an_export_needs_no_torch() -> None:
     code = "import civae_core.serve.opening, civae_core.serve.app, civae_core.serve.server, sys; "
     code += "sys.exit('torch' in sys.modules)"
@@ -288,6 +330,13 @@ def test_models_get_short_names_that_differ() -> None:
 
     runs = [Path("/a/ours"), Path("/a/cvae"), Path("/b/ours"), Path("/a/ours")]
     assert short_names(runs) == ["a/ours", "cvae", "b/ours", "a/ours (2)"]
+
+
+def test_names_that_cannot_be_sent_are_escaped() -> None:
+    from civae_core.serve.opening import short_names
+
+    names = short_names([Path("/a/caf\udce9"), Path("/a/caf\udce9"), Path("/a/café")])
+    assert names == ["caf\\udce9", "caf\\udce9 (2)", "café"]
 
 
 def test_checkpoints_have_the_names_of_their_runs(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from civae_core.data import PreparedData
 from civae_core.errors import CivaeError, DataError
 from civae_core.model import stored
 from civae_core.model.stored import ModelCard
+from civae_core.model_paths import find_model_file
 from civae_core.training.checkpoint import (
     Counters,
     clear_unfinished,
@@ -241,7 +242,7 @@ def test_where_no_link_can_be_made_a_file_names_the_checkpoint(
     assert [p.name for p in sorted(tmp_path.glob("step-*"))] == [best.name, newest.name]
     for link, folder in (("last", newest), ("best", best)):
         assert (tmp_path / link).is_file()
-        assert stored.find_model_file(tmp_path / link) == folder / "model.safetensors"
+        assert find_model_file(tmp_path / link) == folder / "model.safetensors"
     (tmp_path / ".writing-last").write_text(newest.name, encoding="utf-8")
     clear_unfinished(tmp_path)
     assert not list(tmp_path.glob(".writing-*"))

@@ -15,6 +15,7 @@ from civae_core.config import Config
 from civae_core.data.batches import Batch
 from civae_core.model import IntactVAE
 from civae_core.objective import negative_elbo, predictor_loss
+from civae_core.penalties.surprise import Surprise
 from civae_core.training.device import Compute
 from civae_core.training.heldout import HeldOut
 from civae_core.training.learner import METRICS, Learner
@@ -73,7 +74,7 @@ def test_with_all_off_a_step_is_the_bound_and_nothing_else_bit_for_bit(
         loss = negative_elbo(batch.y_BCHW, output, 5.0, batch.weights_B).loss / (3 * 16**2)
         assert output.predicted_BA is not None
         labels_BA = torch.cat([batch.t_BT, batch.x_BX], dim=1)
-        (loss + predictor_loss(output.predicted_BA, labels_BA, roles.inputs)).backward()
+        (loss + predictor_loss(output.predicted_BA, labels_BA, Surprise(roles.inputs))).backward()
         beside = set(predictor.parameters())
         nn.utils.clip_grad_norm_([p for p in model.parameters() if p not in beside], 1.0)
         nn.utils.clip_grad_norm_(list(predictor.parameters()), 1.0)
@@ -126,7 +127,7 @@ def test_what_is_minimised_adds_each_lever_by_its_weight_and_that_of_each_image(
     output, weights_B, dimensions = found.output, batch.weights_B, 3 * 16**2
     labels_BA = torch.cat([batch.t_BT, batch.x_BX], dim=1)
     total = negative_elbo(batch.y_BCHW, output, 5.0, weights_B).loss / dimensions
-    total = total + predictor_loss(output.predicted_BA, labels_BA, roles.inputs)
+    total = total + predictor_loss(output.predicted_BA, labels_BA, Surprise(roles.inputs))
     for key, weight in ALL.items():
         total = total + weight * (weights_B * found.penalties[key]).mean() / dimensions
     for own_B in found.own_losses.values():

@@ -22,6 +22,7 @@ from civae_core.model import IntactVAE
 from civae_core.model.calibrated import UNCALIBRATED, fit_calibration
 from civae_core.model.stored import load_model
 from civae_core.objective import predictor_loss
+from civae_core.penalties.surprise import Surprise
 from civae_core.training import setup
 from civae_core.training.device import Compute
 from civae_core.training.distributed import Processes
@@ -202,7 +203,7 @@ def test_only_the_labels_that_are_there_teach(
 def test_the_loss_counts_labels_not_images(roles: AttributeRoles) -> None:
     outputs_BA = torch.tensor([[0.3, -1.0, 0.5], [2.0, 0.1, -0.2]], requires_grad=True)
     loss = predictor_loss(
-        outputs_BA, torch.tensor([[1.0, NAN, 44.0], [NAN, NAN, 20.0]]), roles.inputs, images=4
+        outputs_BA, torch.tensor([[1.0, NAN, 44.0], [NAN, NAN, 20.0]]), Surprise(roles.inputs), images=4
     )
     expected = F.softplus(torch.tensor(-0.3)) + 0.5 * ((0.5 - 0.4) ** 2 + (-0.2 + 2.0) ** 2)
     assert loss.item() == pytest.approx(float(expected) / 4, rel=1e-6)

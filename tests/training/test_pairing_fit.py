@@ -20,7 +20,8 @@ from civae_core.data import PreparedData
 from civae_core.data.labelled import labelled_rows
 from civae_core.errors import PreemptedError
 from civae_core.model import IntactVAE
-from civae_core.model.stored import find_model_file, read_card
+from civae_core.model.stored import read_card
+from civae_core.model_paths import find_model_file
 from civae_core.penalties.arms import other_arm
 from civae_core.training import heldout, loop, pairing
 from civae_core.training.bookkeeping import Bookkeeper
@@ -103,7 +104,7 @@ def test_a_fit_brings_contours_together_and_moves_the_rotation_alone(
     settings: dict[str, Any] = {
         "images": 40 * pairing.BATCH,
         "device": torch.device("cpu"),
-        "stopped": lambda: 0,
+        "stopped": lambda _: 0,
     }
     fitted = fit_pairing(model, faces, rows, face_roles, seed=0, **settings)
     assert fitted is not None
@@ -154,7 +155,7 @@ def test_a_fit_in_parts_asks_the_same_of_the_same_images(
             images=2 * pairing.BATCH,
             seed=0,
             device=cpu,
-            stopped=lambda: 0,
+            stopped=lambda _: 0,
             at_once=at_once,
         )
         assert fitted is not None and model.pairing is not None
@@ -211,7 +212,7 @@ def test_a_rotation_that_became_non_finite_is_not_kept(
     monkeypatch.setattr(pairing, "pairing_loss", lambda *args: real(*args) * torch.nan)
     rows = labelled_rows(faces, face_roles, "train")
     cpu = torch.device("cpu")
-    fit_pairing(model, faces, rows, face_roles, images=pairing.BATCH, seed=0, device=cpu, stopped=lambda: 0)
+    fit_pairing(model, faces, rows, face_roles, images=pairing.BATCH, seed=0, device=cpu, stopped=lambda _: 0)
     assert not model.pairing.free_TLL.any()
     assert "non-finite" in caplog.text
 
@@ -237,7 +238,7 @@ def test_a_rotation_that_takes_the_effect_is_not_kept(
     settings: dict[str, Any] = {
         "images": 2 * pairing.BATCH,
         "device": torch.device("cpu"),
-        "stopped": lambda: 0,
+        "stopped": lambda _: 0,
     }
     rows = labelled_rows(faces, face_roles, "train")
     fit_pairing(model, faces, rows, face_roles, seed=0, **settings)
@@ -295,7 +296,7 @@ def test_it_is_said_where_nothing_checks_the_rotation(
             rows,
             face_roles,
             images=pairing.BATCH,
-            stopped=lambda: 0,
+            stopped=lambda _: 0,
             **settings,
         )
     assert "paired without a check" in caplog.text
@@ -367,13 +368,11 @@ def test_pairing_that_was_stopped_is_begun_again_to_the_same_bits(
     train(config, tmp_path / "whole", device="cpu")
     real = loop.fit_pairing
 
-    def told_to_stop_amid(*args: Any, stopped: Callable[[], int], **more: Any) -> Any:
-        asked = iter(range(100))
-
-        def stopped_after_one() -> int:
-            if next(asked) == 1:
+    def told_to_stop_amid(*args: Any, stopped: Callable[[int], int], **more: Any) -> Any:
+        def stopped_after_one(step: int) -> int:
+            if step == 1:
                 os.kill(os.getpid(), signal.SIGTERM)
-            return stopped()
+            return stopped(step)
 
         return real(*args, stopped=stopped_after_one, **more)
 

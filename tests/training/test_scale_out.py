@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 import torch
-from learners import MakeLearner, assert_near, batch, gradients_of
+from learners import COUNT, MakeLearner, assert_near, batch, gradients_of
 from ranks import run_ranks
 from safetensors.torch import load_file
 from torch.distributed import GradBucket
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from torch.futures import Future
+from torch.nn.parallel import DistributedDataParallel
 
 from civae_core.config import Config
 from civae_core.data.batches import Batch
@@ -74,6 +75,30 @@ def test_processes_and_parts_add_up_to_one_gradient_exchanged_once(
         for gradients, exchanged in found:
             assert_near(expected, {name: torch.from_numpy(value) for name, value in gradients.items()})
             assert exchanged == numbers, "each gradient goes round once a step, however many parts there are"
+
+
+def test_constants_are_sent_once_and_batch_statistics_at_every_step(
+    make_learner: MakeLearner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[object] = []
+    send = DistributedDataParallel._sync_buffers
+    monkeypatch.setattr(DistributedDataParallel, "_sync_buffers", lambda wrapped: sent.append(send(wrapped)))
+
+    def work() -> list[tuple[list[float], int]]:
+        found = []
+        with joined("cpu") as processes:
+            for norm in ("group", "batch"):
+                sent.clear()
+                learner = make_learner(model={"norm": norm})
+                learner.model.x_shift += processes.rank
+                learner.wrap(compiled=False, distributed=True)
+                for step in range(2):
+                    learner.step(batch(step), step * COUNT)
+                found.append((learner.model.x_shift.tolist(), len(sent)))
+        return found
+
+    first = make_learner().model.x_shift.tolist()
+    assert run_ranks(2, work) == [[(first, 0), (first, 2)]] * 2
 
 
 IMAGES = {

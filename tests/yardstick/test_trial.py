@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,23 @@ def test_without_a_labelled_held_out_image_there_is_nothing_to_try_it_on(
     assert quality_on_reconstructions(scorer, load_model(trained), data)["Skin_Tone"]["n"] == 1
     table_NA[data.rows("valid"), column] = torch.nan
     assert quality_on_reconstructions(scorer, load_model(trained), data) == {}
+
+
+def test_what_the_data_has_no_labels_of_is_absent(
+    scorer: Yardstick, faces: PreparedData, trained: Path
+) -> None:
+    data = PreparedData.open(faces.path)
+    kept = [i for i, attribute in enumerate(data.attributes) if attribute.name != "Gray_Hair"]
+    data.attributes = tuple(
+        replace(data.attributes[i], kind="continuous")
+        if data.attributes[i].name == "Smiling"
+        else data.attributes[i]
+        for i in kept
+    )
+    data.table_NA = data.table_NA[:, kept]
+    whole, found = (quality_on_reconstructions(scorer, load_model(trained), d) for d in (faces, data))
+    assert {"Gray_Hair", "Smiling"} <= set(whole)
+    assert found == {name: scores for name, scores in whole.items() if name not in ("Gray_Hair", "Smiling")}
 
 
 def test_a_model_of_other_images_or_attributes_is_refused(

@@ -24,7 +24,7 @@ SMALLEST, LARGEST = 8, 1024
 SMALLEST_FACE, LARGEST_FACE = 32, 256
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SourceOptions:
     """Command-line options of a source; None means that an option was not given."""
 

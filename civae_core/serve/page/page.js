@@ -88,7 +88,7 @@ function attributesOf(key) {
 
 // ---- the photograph
 
-async function give(send) {
+async function give(send, face = null) {
   const visit = ++state.visit;
   clearError();
   say("Reading the photo…");
@@ -100,7 +100,7 @@ async function give(send) {
     const found = await (await send()).json();
     if (visit !== state.visit) { letGo(found.photo); return; }
     state.photo = found.photo;
-    showFaces(found.faces);
+    showFaces(found.faces, face);
     $("save-native").hidden = !found.native;
     buildControls();
     $("change").hidden = $("known").hidden = false;
@@ -120,14 +120,13 @@ function giveFile(file, face = "largest") {
   state.file = file;
   state.example = null;
   markExample();
-  if (file.size > state.page.upload_bytes) {
-    state.visit++;
-    fail(new Refused(`${file.name} is larger than the ${Math.floor(state.page.upload_bytes / 2 ** 20)} MB that this page takes.`));
-    return;
-  }
   if (face === "largest") $("face-choice").hidden = true;
   const query = new URLSearchParams({ align: $("align").value, face });
-  give(() => call(`/api/photos?${query}`, { method: "POST", body: file }));
+  give(() => {
+    const most = state.page.upload_bytes;
+    if (file.size > most) throw new Refused(`${file.name} is larger than the ${Math.floor(most / 2 ** 20)} MB that this page takes.`);
+    return call(`/api/photos?${query}`, { method: "POST", body: file });
+  }, face);
 }
 
 function giveExample(number) {
@@ -144,13 +143,13 @@ function markExample() {
   }
 }
 
-function showFaces(count) {
+// Offer the faces of a photo, of which `face` is shown.
+function showFaces(count, face) {
   if (count < 2) return;
   const select = $("face");
-  if (select.options.length !== count + 1) {
-    select.replaceChildren(make("option", { value: "largest" }, "the largest"));
-    for (let i = 1; i <= count; i++) select.append(make("option", { value: String(i) }, `${i} from the left`));
-  }
+  select.replaceChildren(make("option", { value: "largest" }, "the largest"));
+  for (let i = 1; i <= count; i++) select.append(make("option", { value: String(i) }, `${i} from the left`));
+  select.value = face;
   $("face-choice").hidden = false;
 }
 
