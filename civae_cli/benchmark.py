@@ -44,7 +44,7 @@ def benchmark(
             "-j",
             min=1,
             metavar="N",
-            help="Number of processes, which share the cores.",
+            help="Number of processes, which share the cores and, with --device auto or cuda, the GPUs.",
             rich_help_panel=COMPUTING,
         ),
     ] = 1,
@@ -61,7 +61,7 @@ def benchmark(
 
     Each method is trained with each seed on each data set. Run the same command again to continue where it stopped;
     if one training fails, the others go on. One scorer judges all methods; with --scorer auto, it is the scorer of
-    the data set with the most overlap.
+    the data set with the most overlap; DIR keeps it, so that later calls score with the same one.
 
     \b
     Examples:

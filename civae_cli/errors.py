@@ -16,6 +16,7 @@ from civae_cli.plain import taking_plain_values
 from civae_cli.usage import describe
 from civae_core.errors import CivaeError, InterruptedRunError, PreemptedError, UsageError
 from civae_core.os_errors import hint_on
+from civae_core.out_of_memory import is_out_of_memory
 
 INTERRUPTED = 130
 _CONTINUING = {"quickstart", "prepare-data", "train", "benchmark"}
@@ -68,7 +69,7 @@ class CivaeGroup(TyperGroup):
             # No disk holds a name that is too long, so it was given to the command.
             raise typer.Exit(UsageError.exit_code if error.errno == errno.ENAMETOOLONG else 1) from error
         except Exception as error:
-            if _is_out_of_memory(error):
+            if is_out_of_memory(error):
                 hint = "use smaller batches or smaller images, or another --device"
                 report(f"out of memory: {_first_line(error)}".rstrip(": "), hint, verbose)
             else:
@@ -121,11 +122,6 @@ def _hint_on_interruption(words: Sequence[str]) -> str | None:
 def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return lines[0] if lines else ""
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, told by the error's name: importing torch to check would slow down every command."""
-    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
 
 
 def _discard_stdout() -> None:

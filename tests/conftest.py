@@ -1,9 +1,15 @@
 """Small networks, attribute tables, prepared faces and trained runs that tests of several folders share."""
 
+import os
+
+# On a GPU, autograd starts threads, after which no fork can train. So the tests and what they start see none, unless
+# they are told to. This is set before PyTorch is imported, as it may look once only.
+if os.environ.get("CIVAE_TEST_CUDA") != "1":
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
 import atexit
 import functools
 import gc
-import os
 import shutil
 import tempfile
 from collections.abc import Callable

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.performance.bench import CPU, Bench
 from benchmarks.performance.measure import Call, interleaved, spread
-from civae_core.training.device import AUTOCAST_DTYPES, Compute
+from civae_core.training.device import AUTOCAST_DTYPES, Compute, choose_device
 
 SECTION = "one training step"
 LARGEST, PROFILED = 5, 3
@@ -22,7 +22,7 @@ def step_costs(bench: Bench) -> dict[str, Any]:
     The peak for comparison is the fastest product of large matrices in the same number format, timed in turn with the
     step: what this machine achieves, whatever its processor's name promises.
     """
-    device = torch.device("cuda") if torch.cuda.is_available() else CPU
+    device = choose_device("cuda") if torch.cuda.is_available() else CPU
     compute = Compute.choose(device)
     step = bench.step("ours", compute)
     step()

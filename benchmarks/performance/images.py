@@ -19,7 +19,7 @@ from benchmarks.performance.machine import NO_GPU
 from benchmarks.performance.measure import Call, Goal, Row, compared, interleaved, not_measured
 from civae_core.data.sources.celeba import CROP
 from civae_core.machine import available_cores
-from civae_core.training.device import Compute
+from civae_core.training.device import Compute, choose_device
 
 PREPARATION, LOADING = "data preparation", "data loading"
 ORIGINAL_WAY = "the original's pipeline: Pillow, then torchvision to normalised floats"
@@ -154,7 +154,7 @@ def _gpu_loading_rows(bench: Bench) -> list[Row]:
     kept, baseline = "prepared images, data.cache: device", "prepared images to the GPU, data.cache: mmap"
     if not torch.cuda.is_available():
         return not_measured(LOADING, [kept], baseline, NO_GPU)
-    compute = Compute.choose(torch.device("cuda"))
+    compute = Compute.choose(choose_device("cuda"))
     mapped, resident = (bench.batches(compute, data__cache=name) for name in ("mmap", "device"))
     ways = {baseline: partial(mapped.at, 0), kept: partial(resident.at, 0)}
     times = interleaved(ways, bench.scale.plan, torch.cuda.synchronize)

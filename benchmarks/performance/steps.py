@@ -11,7 +11,7 @@ import torch
 from benchmarks.performance.bench import CPU, NETWORKS, QUICK_ONLY, ROOT, Bench, Compiled
 from benchmarks.performance.machine import NO_GPU
 from benchmarks.performance.measure import Call, Goal, Row, compared, interleaved, not_measured
-from civae_core.training.device import Compute, Precision
+from civae_core.training.device import Compute, Precision, choose_device
 
 STEP, GPU_STEP, TOGETHER = "training step", "training step, GPU", "several processes"
 LABELS = {"ours": "ours", "original": "the original's preset"}
@@ -84,7 +84,7 @@ def gpu_step_rows(bench: Bench) -> list[Row]:
     failed: dict[str, str] = {}
     for network in NETWORKS:
         for way in ways:
-            _add(bench, network, torch.device("cuda"), way, steps, failed)
+            _add(bench, network, choose_device("cuda"), way, steps, failed)
     times = interleaved(steps, bench.scale.plan, torch.cuda.synchronize)
     return _rows(GPU_STEP, ways, times, failed, bench.scale.batch)
 

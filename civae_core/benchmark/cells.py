@@ -87,7 +87,7 @@ def _config_of(config: Config, path: Path, seed: int) -> Config:
     )
 
 
-def run_cell(cell: Cell, scoring: Scoring, device: str) -> None:
+def run_cell(cell: Cell, device: str, scoring: Scoring) -> None:
     """Train and score a cell, continuing from what is already done, and write evaluation.json into its run.
 
     Raises:

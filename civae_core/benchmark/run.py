@@ -13,7 +13,8 @@ from civae_core.benchmark.load import Benchmark
 from civae_core.benchmark.outcome import balance_of, collect
 from civae_core.benchmark.output import write_results
 from civae_core.benchmark.schema import FacesConfig
-from civae_core.benchmark.work import work_through
+from civae_core.benchmark.work import devices_for, work_through
+from civae_core.config.effects import without_effect
 from civae_core.data import PreparedData
 from civae_core.data.labelled import labelled_rows
 from civae_core.data.pack import MaxBad
@@ -29,7 +30,6 @@ from civae_core.files import make_folder, write_json
 from civae_core.machine import available_cores
 from civae_core.training.device import choose_device
 from civae_core.training.setup import assign_roles
-from civae_core.yardstick import save_yardstick
 from civae_core.yardstick.fit import IMAGES
 
 log = logging.getLogger(__name__)
@@ -72,10 +72,11 @@ def run_benchmark(
     Args:
         only: methods to work on; the results include whatever exists already for the others.
         seeds: training seeds, in place of the benchmark's.
+        device: as in `choose_device`; `auto` and `cuda` share out the GPUs among the processes.
         jobs: number of processes, which share the cores.
         limit: score at most this many images of each data set.
         scorer, scorer_images: as in `choose_instruments`; one scorer judges all cells, that of the data set with the
-            most overlap.
+            most overlap. `out` keeps the scorer of `auto`, and later calls take it from there.
         extractor: as in `choose_instruments`; `auto` keeps the extractor with which the first cell was scored, so
             that kept scores are not mixed with those of Inception weights that were installed later.
 
@@ -96,9 +97,9 @@ def run_benchmark(
         benchmark = replace(benchmark, seeds=tuple(dict.fromkeys(seeds)))
     make_folder(out)
     data = _data_sets(benchmark, out)
-    # Look up every column, and images to score, before anything costly. All methods have the same roles, so the first
-    # method's are used.
-    roles, *_ = [assign_roles(config, data[0][1]) for config in benchmark.methods.values()]
+    _warn_without_effect(benchmark)
+    # Look up every column, and images to score, before anything costly. All methods have the same roles.
+    roles = assign_roles(next(iter(benchmark.methods.values())), data[0][1])
     for _, prepared in data:
         labelled_rows(prepared, roles, "test", warn=False)
     balance = {name: balance_of(prepared, roles) for name, prepared in data}
@@ -113,8 +114,9 @@ def run_benchmark(
         scorer=scorer,
         scorer_images=scorer_images,
         extractor=extractor,
+        keep=out / "scorers",
     )
-    scoring = _scoring(instruments, extractor, limit, out)
+    scoring = _scoring(instruments, extractor, limit)
     chosen = [cell for cell in cells if not only or cell.method in only]
     errors: dict[str, str] = {}
 
@@ -124,11 +126,21 @@ def run_benchmark(
             errors[cell.name] = error
         write_json(out / RESULTS, collect(benchmark, data, cells, scoring, errors, balance))
 
-    work_through(chosen, partial(run_cell, scoring=scoring, device=device), done, jobs)
+    work_through(chosen, partial(run_cell, scoring=scoring), done, devices_for(device, jobs))
     numbers = collect(benchmark, data, cells, scoring, errors, balance)
     write_json(out / RESULTS, numbers)
     report, figure = write_results(numbers, out)
     return Finished(numbers, out / RESULTS, report, figure, len(chosen), errors)
+
+
+def _warn_without_effect(benchmark: Benchmark) -> None:
+    """Warn of settings that have no effect, once each, with the methods that have it."""
+    methods: dict[str, list[str]] = {}
+    for name, config in benchmark.methods.items():
+        for text in without_effect(config):
+            methods.setdefault(text, []).append(name)
+    for text, names in methods.items():
+        log.warning("%s: %s", ", ".join(names), text)
 
 
 def _data_sets(benchmark: Benchmark, out: Path) -> list[tuple[str, PreparedData]]:
@@ -164,14 +176,10 @@ def _faces(faces: FacesConfig, overlap: float, treatment: str, folder: Path) -> 
         return prepare(source, folder, workers=available_cores(), max_bad=MaxBad("0", count=0)).data
 
 
-def _scoring(instruments: Instruments, extractor: str, limit: int | None, out: Path) -> Scoring:
+def _scoring(instruments: Instruments, extractor: str, limit: int | None) -> Scoring:
     """How all cells are scored: with the same instruments, which each process loads for itself."""
     yardstick = instruments.yardstick
     extractor = "none" if instruments.extractor is None else extractor
     if yardstick is None:
         return Scoring(limit, extractor=extractor)
-    file = yardstick.path
-    if file is None:  # the cache could not be written
-        file = out / "scorer.safetensors"
-        save_yardstick(yardstick, file)
-    return Scoring(limit, file, yardstick.fingerprint, extractor)
+    return Scoring(limit, yardstick.path, yardstick.fingerprint, extractor)

@@ -10,52 +10,61 @@ from contextlib import contextmanager
 from multiprocessing import connection
 from multiprocessing.context import SpawnProcess
 
+import torch
+
 from civae_core.benchmark.cells import Cell
 from civae_core.benchmark.messages import Terminal, speak_as, terminal_here
 from civae_core.data.parallel import leave_with_parent
 from civae_core.errors import CivaeError, InterruptedRunError, PreemptedError
 from civae_core.machine import available_cores
+from civae_core.progress import set_quiet
 from civae_core.training.stopping import stop_on_signals, stopped
 
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.3
 
-Run = Callable[[Cell], None]
-"""Trains and scores a cell; pickled if cells run in processes of their own."""
+Run = Callable[[Cell, str], None]
+"""Trains and scores a cell on a device; pickled if cells run in processes of their own."""
 Done = Callable[[Cell, str | None], None]
 """Called after each cell with None, or with a one-sentence error message."""
 
 
-def work_through(cells: Sequence[Cell], run: Run, done: Done, jobs: int = 1) -> None:
+def devices_for(name: str, jobs: int) -> list[str]:
+    """The device of each of `jobs` processes: of `auto` and `cuda` the GPUs in turn, else the one named."""
+    gpus = torch.cuda.device_count() if name in ("auto", "cuda") and torch.cuda.is_available() else 0
+    return [f"cuda:{job % gpus}" if gpus else name for job in range(jobs)]
+
+
+def work_through(cells: Sequence[Cell], run: Run, done: Done, devices: Sequence[str]) -> None:
     """Run the cells in order.
 
     Args:
-        jobs: number of processes; 1 runs the cells in this one.
+        devices: the device of each process; a single one runs the cells in this process.
 
     Raises:
         PreemptedError, InterruptedRunError: a signal asked to stop; what was trained is saved.
     """
-    if jobs == 1 or len(cells) < 2:
-        _here(cells, run, done)
+    if len(devices) == 1 or len(cells) < 2:
+        _here(cells, run, done, devices[0])
     else:
-        _in_processes(cells, run, done, min(jobs, len(cells)))
+        _in_processes(cells, run, done, devices[: len(cells)])
 
 
-def _here(cells: Sequence[Cell], run: Run, done: Done) -> None:
+def _here(cells: Sequence[Cell], run: Run, done: Done, device: str) -> None:
     # Training handles signals itself; this is for those that arrive while a cell is scored.
     with stop_on_signals() as stop:
         for number, cell in enumerate(cells, start=1):
             log.info("%d/%d %s", number, len(cells), cell.name)
-            done(cell, _attempt(cell, run))
+            done(cell, _attempt(cell, run, device))
             if stop.reason:
                 raise stopped(stop.reason)
 
 
-def _attempt(cell: Cell, run: Run) -> str | None:
+def _attempt(cell: Cell, run: Run, device: str) -> str | None:
     """Run a cell; return an error message of one sentence if it fails, else None."""
     try:
-        run(cell)
+        run(cell, device)
     except (PreemptedError, InterruptedRunError):
         raise
     except Exception as error:
@@ -71,33 +80,36 @@ def _sentence(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
 
 
-def _in_processes(cells: Sequence[Cell], run: Run, done: Done, jobs: int) -> None:
+def _in_processes(cells: Sequence[Cell], run: Run, done: Done, devices: Sequence[str]) -> None:
     """Run each cell in its own process, so that one killed, as when memory runs out, does not end the others."""
     context = multiprocessing.get_context("spawn")
-    threads = max(available_cores() // jobs, 1)
+    threads = max(available_cores() // len(devices), 1)
     waiting = list(enumerate(cells, start=1))
-    running: dict[object, tuple[Cell, SpawnProcess, connection.Connection]] = {}
+    free = list(devices)
+    running: dict[object, tuple[Cell, str, SpawnProcess, connection.Connection]] = {}
     terminal = terminal_here()
     with stop_on_signals() as stop:
         try:
             while waiting or running:
-                while waiting and len(running) < jobs and not stop.reason:
-                    number, cell = waiting.pop(0)
+                while waiting and free and not stop.reason:
+                    (number, cell), device = waiting.pop(0), free.pop(0)
                     log.info("%d/%d %s", number, len(cells), cell.name)
                     receiving, sending = context.Pipe(duplex=False)
-                    task = (sending, cell, run, threads, terminal)
+                    task = (sending, cell, run, device, threads, terminal)
                     process = context.Process(target=_work, args=task, name=cell.name)
                     with _few_threads(threads):
                         process.start()
                     sending.close()
-                    running[process.sentinel] = (cell, process, receiving)
+                    running[process.sentinel] = (cell, device, process, receiving)
                 if stop.reason:
                     break
-                for sentinel in connection.wait([p.sentinel for _, p, _ in running.values()], POLL_SECONDS):
-                    cell, process, receiving = running.pop(sentinel)
+                sentinels = [process.sentinel for _, _, process, _ in running.values()]
+                for sentinel in connection.wait(sentinels, POLL_SECONDS):
+                    cell, device, process, receiving = running.pop(sentinel)
+                    free.append(device)
                     done(cell, _result_of(process, receiving))
         finally:
-            _stop([process for _, process, _ in running.values()])
+            _stop([process for _, _, process, _ in running.values()])
         if stop.reason:
             raise stopped(stop.reason)
 
@@ -138,19 +150,17 @@ def _few_threads(threads: int) -> Iterator[None]:
             os.environ.pop("OMP_NUM_THREADS", None)
 
 
-def _work(sending: connection.Connection, cell: Cell, run: Run, threads: int, terminal: Terminal) -> None:
+def _work(
+    sending: connection.Connection, cell: Cell, run: Run, device: str, threads: int, terminal: Terminal
+) -> None:
     # Ctrl-C reaches the whole process group, but only the parent acts on it: it asks the workers to save and exit.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     leave_with_parent(lambda: os.kill(os.getpid(), signal.SIGTERM))
-    import torch
-
-    from civae_core.progress import set_quiet
-
     torch.set_num_threads(min(threads, torch.get_num_threads()))
     speak_as(terminal, cell.name)
     set_quiet(True)
     try:
-        sending.send((_attempt(cell, run),))
+        sending.send((_attempt(cell, run, device),))
     except (PreemptedError, InterruptedRunError) as error:
         raise SystemExit(error.exit_code) from None
     finally:

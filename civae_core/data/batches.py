@@ -121,7 +121,7 @@ class TrainingBatches:
 
     @staticmethod
     def _to(device: torch.device, values: Tensor) -> Tensor:
-        if values.device == device:
+        if values.device.type == device.type and device.index in (None, values.device.index):
             return values
         if device.type == "cuda":
             # Copies from pinned memory are asynchronous; torch does not reuse the memory before they are done.

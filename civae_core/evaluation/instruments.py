@@ -37,6 +37,7 @@ def choose_instruments(
     scorer: str = "auto",
     scorer_images: int = IMAGES,
     extractor: str = "auto",
+    keep: Path | None = None,
 ) -> Instruments:
     """Load the chosen instruments; train the scorer if necessary.
 
@@ -45,10 +46,12 @@ def choose_instruments(
             without; anything else is a file written by `civae train-scorer`.
         scorer_images: number of images that a scorer sees in training, if it must be trained.
         extractor: source of features for FID and KID: `none`, or as in `resolved_extractor` and `extractor_for`.
+        keep: a folder that keeps the scorer of `auto`, as in `yardstick_for`.
 
     Raises:
         UsageError: a file or library is missing, or a scorer's file takes images of another format.
         DataError: a file cannot be read.
+        CivaeError: `keep` cannot be written.
     """
     extractor = resolved_extractor(extractor)
     # First what may be rejected, since a scorer may take minutes to train.
@@ -58,7 +61,7 @@ def choose_instruments(
         _require_format(f"--extractor {extractor}", found.yardstick, data)
     yardstick = None
     if scorer == "auto":
-        yardstick = yardstick_for(data, roles, device, images=scorer_images)
+        yardstick = yardstick_for(data, roles, device, images=scorer_images, keep=keep)
     elif scorer != "none":
         yardstick = load_yardstick(Path(scorer), device)
         _require_format(f"--scorer {scorer}", yardstick, data)

@@ -1,5 +1,6 @@
 """Computations inside a model that need more precision than autocast and TF32 leave them."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
@@ -13,13 +14,33 @@ def without_autocast(device: torch.device) -> AbstractContextManager[object]:
 
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
-    """Disable autocast and TF32."""
-    products = torch.get_float32_matmul_precision()
+    """Disable autocast, and TF32 in matrix products; convolutions may still use TF32 on CUDA."""
+    with product_precision("highest"), without_autocast(device):
+        yield
+
+
+@contextmanager
+def product_precision(wanted: str) -> Iterator[None]:
+    """Set the precision of float32 matrix products in the block, process-wide, and then as before.
+
+    Args:
+        wanted: `highest` is float32; `high` lets CUDA use TF32.
+    """
+    with _unadvised():
+        before = torch.get_float32_matmul_precision()
+        if wanted != before:  # graph export cannot trace this call
+            torch.set_float32_matmul_precision(wanted)
     try:
-        if products != "highest":  # graph export cannot trace this call
-            torch.set_float32_matmul_precision("highest")
-        with without_autocast(device):
-            yield
+        yield
     finally:
-        if products != "highest":
-            torch.set_float32_matmul_precision(products)
+        if wanted != before:
+            with _unadvised():
+                torch.set_float32_matmul_precision(before)
+
+
+@contextmanager
+def _unadvised() -> Iterator[None]:
+    """Hide PyTorch 2.9's advice to use its new settings: older versions lack them, and they do not mix with these."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Please use the new API settings to control TF32")
+        yield

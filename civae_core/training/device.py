@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 
 from civae_core.errors import UsageError
+from civae_core.model.precision import product_precision
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -44,7 +45,10 @@ def choose_device(name: str = "auto") -> torch.device:
 
 @dataclass(frozen=True)
 class Compute:
-    """A device with its autocast precision and memory layout."""
+    """A device with its autocast precision and memory layout.
+
+    `fp32` is float32 without autocast, whose products CUDA may still compute in TF32 (see `fast_backends`).
+    """
 
     device: torch.device
     precision: Precision
@@ -66,17 +70,17 @@ class Compute:
     def fast_backends(self) -> Iterator[None]:
         """Let PyTorch compute fast in the block, process-wide, and then as before.
 
-        On CUDA this means cuDNN benchmarks and TF32, elsewhere no denormals.
+        On CUDA this means cuDNN benchmarks, and TF32 in matrix products as PyTorch anyway has it in convolutions;
+        elsewhere no denormals.
         """
         if self.device.type == "cuda":
-            benchmark, precision = torch.backends.cudnn.benchmark, torch.get_float32_matmul_precision()
+            benchmark = torch.backends.cudnn.benchmark
             torch.backends.cudnn.benchmark = True
-            torch.set_float32_matmul_precision("high")
             try:
-                yield
+                with product_precision("high"):
+                    yield
             finally:
                 torch.backends.cudnn.benchmark = benchmark
-                torch.set_float32_matmul_precision(precision)
         else:
             flushed = _flushes_denormals()
             torch.set_flush_denormal(True)

@@ -9,7 +9,7 @@ from datetime import timedelta
 import torch
 from torch import distributed as dist
 
-from civae_core.errors import CivaeError, UsageError
+from civae_core.errors import CivaeError, InterruptedRunError, PreemptedError, UsageError
 
 _LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """Variables by which a launcher informs each process; torchrun sets them, and docs/slurm.sh does so for srun."""
@@ -101,6 +101,8 @@ class Processes:
 def joined(device_name: str) -> Iterator[Processes]:
     """Join the processes that a launcher started with this one, if any: NCCL on GPUs, Gloo elsewhere.
 
+    With NCCL, a process that fails leaves without closing its group, and should end at once.
+
     Raises:
         UsageError: the processes of this host cannot each have a GPU of their own, or were asked to train on MPS.
         CivaeError: contact with another process was lost while the block ran.
@@ -127,8 +129,14 @@ def joined(device_name: str) -> Iterator[Processes]:
     store = dist.PrefixStore(_this_life(), store)
     backend = "nccl" if on_gpu else "gloo"
     dist.init_process_group(backend, timeout=PATIENCE, store=store, rank=rank, world_size=world_size)
+    # NCCL closes a group once all processes do, and others may be waiting for what a failing one will never do.
+    closes = backend == "gloo"
     try:
         yield Processes(dist.get_rank(), dist.get_world_size(), local_rank)
+        closes = True
+    except (PreemptedError, InterruptedRunError):
+        closes = True  # all processes agreed to stop
+        raise
     except RuntimeError as error:
         if not _is_lost_contact(error):
             raise
@@ -137,7 +145,8 @@ def joined(device_name: str) -> Iterator[Processes]:
             hint="it failed or was killed, and its output may say why; run the same command again to continue",
         ) from error
     finally:
-        dist.destroy_process_group()
+        if closes:
+            dist.destroy_process_group()
 
 
 def _this_life() -> str:

@@ -198,7 +198,7 @@ class Learner:
         """Run what takes much memory in a step, with a batch in `parts` parts; nothing is learned from it.
 
         Raises:
-            torch.OutOfMemoryError: it does not fit.
+            RuntimeError: it does not fit; `is_out_of_memory` is true of it.
         """
         before = [buffer.clone() for buffer in self.batch_statistics]
         try:

@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from civae_core.config import Config, TrainConfig
 from civae_core.errors import CivaeError
+from civae_core.out_of_memory import is_out_of_memory
 from civae_core.training.device import Compute
 from civae_core.training.distributed import Processes
 from civae_core.training.feed import Feed
@@ -101,7 +102,7 @@ def fit_parts(
     and the exchange of gradients will hold. All processes take the smallest number that fits each of them.
 
     Raises:
-        torch.OutOfMemoryError: not even single images fit.
+        RuntimeError: not even single images fit; `is_out_of_memory` is true of it.
     """
     wanted = learner.config.train.accumulate
     device = learner.compute.device
@@ -121,13 +122,15 @@ def _fewest_parts(
     reserve: Callable[[], list[Tensor]],
 ) -> int:
     share = learner.config.train.batch_size // processes.world_size
-    refused: torch.OutOfMemoryError | None = None
+    refused: RuntimeError | None = None
     for parts in (n for n in range(1, share + 1) if share % n == 0):
         try:
             held = reserve()
             learner.try_gradients(feed.at(images_seen), images_seen, parts)
             fits = True
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             refused, fits = error.with_traceback(None), False  # the traceback keeps the tensors alive
         finally:
             held = []  # noqa: F841 - releases the placeholders
@@ -175,14 +178,12 @@ def out_of_memory_explained(
         parts: number of parts in which each process computes its batch inside the block.
 
     Raises:
-        CivaeError: in place of the error that torch or Python raised.
+        CivaeError: in place of the error that said so (`is_out_of_memory`).
     """
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise _explained(config, compute, processes, parts) from error
-    except RuntimeError as error:
-        if "DefaultCPUAllocator" not in str(error) and "out of memory" not in str(error):
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
             raise
         raise _explained(config, compute, processes, parts) from error
 

@@ -1,11 +1,13 @@
 """Everything that training does before its first write; `train --dry-run` does the same."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from civae_core.attributes import AttributeRoles
 from civae_core.config import Config
+from civae_core.config.effects import without_effect
 from civae_core.data import PreparedData
 from civae_core.data.batches import TrainingBatches
 from civae_core.data.labelled import LabelledRows, labelled_rows
@@ -28,6 +30,8 @@ from civae_core.training.setup import (
 )
 from civae_core.training.start import Start, find_start
 from civae_core.training.trackers import require_trackers
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,8 @@ def prepared(
     """
     # Open and check the data before anything costly.
     data = PreparedData.open(config.data.path)
+    for text in without_effect(config):
+        log.warning("%s", text)
     roles = assign_roles(config, data)
     held_split = validation_split(data)
     held_rows = labelled_rows(data, roles, held_split)

@@ -77,7 +77,12 @@ def preview(
             prepared(config, RunFolder(out), processes, device=device, resume=resume, stop_at=stop_at)
         )
         learner, seen, device_used = ready.learner, ready.counters.images_seen, ready.compute.device
-        before = 0 if device_used.type == "cuda" else held_bytes(learner)
+        before = 0
+        if device_used.type == "cuda":
+            # In a first step, cuDNN tries all its algorithms, some of which take more memory than any later step.
+            learner.try_gradients(ready.feed.at(seen), seen, learner.parts)
+        else:
+            before = held_bytes(learner)
         with peak_memory(device_used) as peak:
             fed = ready.feed.at(seen)
             learner.step(fed.batch, seen, fed.partly)

@@ -10,7 +10,7 @@ from civae_core.attributes import AttributeRoles, shortest
 from civae_core.balance import effective_sample_size, training_weights
 from civae_core.balance.imbalance import LITTLE_IMBALANCE, imbalance, largest, largest_text
 from civae_core.config import Config
-from civae_core.config.effects import within_parts, without_effect
+from civae_core.config.effects import within_parts
 from civae_core.data import PreparedData
 from civae_core.data.batches import Batch, TrainingBatches
 from civae_core.data.labelled import LabelledRows, evenly_spread, labelled_rows, partly_labelled_rows
@@ -30,13 +30,11 @@ SUBJECTS_KEPT = 512
 
 
 def assign_roles(config: Config, data: PreparedData) -> AttributeRoles:
-    """Assign the config's roles to the table's attributes; warn of settings that have no effect.
+    """Assign the config's roles to the table's attributes.
 
     Raises:
         UsageError: the config names a column that the table lacks; the message says why, if it was left out.
     """
-    for text in without_effect(config):
-        log.warning(text)
     chosen = config.data
     for key in ("treatment", "covariates", "descendants"):
         data.require(getattr(chosen, key), f"data.{key}")

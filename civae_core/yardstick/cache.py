@@ -21,17 +21,35 @@ log = logging.getLogger(__name__)
 
 
 def yardstick_for(
-    data: PreparedData, roles: AttributeRoles, device: torch.device, *, images: int = IMAGES, seed: int = 0
+    data: PreparedData,
+    roles: AttributeRoles,
+    device: torch.device,
+    *,
+    images: int = IMAGES,
+    seed: int = 0,
+    keep: Path | None = None,
 ) -> Yardstick:
     """Load the yardstick of this data set and question from the cache, or train it now and cache it.
 
     A cache that cannot be read or written leads to a warning; the yardstick is returned all the same.
+
+    Args:
+        keep: a folder that keeps the yardstick, too. What it keeps is taken before what the cache has: on a GPU,
+            another training gives other weights.
+
+    Raises:
+        CivaeError: `keep` cannot be written.
     """
+    if keep is not None:
+        path = keep / _file_name(data, roles, images=images, seed=seed)
+        found = _kept(path, data, device)
+        if found is None:
+            found = yardstick_for(data, roles, device, images=images, seed=seed)
+            save_yardstick(found, path)
+        return replace(found, path=path)
     try:
-        path = cached_path(data, roles, images=images, seed=seed)
-        if path.is_file():
-            found = load_yardstick(path, device)
-            log.info("scorer of %s: %s", data.name, path)
+        found = _loaded(cached_path(data, roles, images=images, seed=seed), data, device)
+        if found is not None:
             return found
     except (CivaeError, OSError) as error:
         log.warning("%s; training a scorer again", error)
@@ -46,12 +64,34 @@ def yardstick_for(
     return replace(trained, path=path)
 
 
+def _kept(path: Path, data: PreparedData, device: torch.device) -> Yardstick | None:
+    """The yardstick in a file; None if there is none or, with a warning, if it cannot be read."""
+    try:
+        return _loaded(path, data, device)
+    except (CivaeError, OSError) as error:
+        log.warning("%s; another scorer takes its place", error)
+        return None
+
+
+def _loaded(path: Path, data: PreparedData, device: torch.device) -> Yardstick | None:
+    if not path.is_file():
+        return None
+    found = load_yardstick(path, device)
+    log.info("scorer of %s: %s", data.name, path)
+    return found
+
+
 def cached_path(data: PreparedData, roles: AttributeRoles, *, images: int, seed: int) -> Path:
     """The cache path of the yardstick for a data set, question and settings.
 
     Raises:
         CivaeError: there is no cache folder.
     """
+    return cache_folder() / "scorers" / _file_name(data, roles, images=images, seed=seed)
+
+
+def _file_name(data: PreparedData, roles: AttributeRoles, *, images: int, seed: int) -> str:
+    """A name that differs wherever the yardstick would."""
     key = {
         "format": FORMAT,
         "data": data.fingerprint,
@@ -61,8 +101,7 @@ def cached_path(data: PreparedData, roles: AttributeRoles, *, images: int, seed:
         "images": images,
         "seed": seed,
     }
-    digest = sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
-    return cache_folder() / "scorers" / f"{digest}.safetensors"
+    return f"{sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]}.safetensors"
 
 
 def cache_folder() -> Path:

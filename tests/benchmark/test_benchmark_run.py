@@ -1,21 +1,25 @@
 """Benchmarks from end to end: one command, resumed, with failing cells, in several processes."""
 
 import json
+import multiprocessing
 import os
 import re
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
 from civae_cli.app import app
 from civae_core.benchmark import cells as cells_module
 from civae_core.benchmark import run as run_module
+from civae_core.benchmark import work as work_module
 from civae_core.benchmark.cells import Cell, Scoring
 from civae_core.config.schema import Config
 from civae_core.data import PreparedData
@@ -25,6 +29,7 @@ from civae_core.evaluation.instruments import Instruments
 from civae_core.evaluation.realism import Extractor
 from civae_core.files import write_json
 from civae_core.training.stopping import stop_on_signals
+from civae_core.yardstick import cache as cache_module
 from civae_core.yardstick import load_yardstick
 
 FACES = """
@@ -193,7 +198,7 @@ def test_what_auto_was_taken_for_first_stays_though_inceptions_weights_arrive(
         chosen.append(extractor)
         return Instruments(extractor=cast(Extractor, None if extractor == "none" else extractor))
 
-    def score(cell: Cell, scoring: Scoring, device: str) -> None:
+    def score(cell: Cell, device: str, scoring: Scoring) -> None:
         write_json(cell.run / "evaluation.json", {"benchmark": {"extractor": scoring.extractor}})
 
     monkeypatch.setattr(run_module, "choose_instruments", choose)
@@ -359,6 +364,75 @@ def test_one_scorer_of_the_data_with_the_most_overlap_judges_all(
     assert CliRunner().invoke(app, [*command, "--scorer", "none"]).exit_code == 0
     results = json.loads((tmp_path / "out" / "benchmark.json").read_text(encoding="utf-8"))
     assert results["scorer"] is None and set(results["summary"]["overlap-0.3"]) == {"copy", "ours"}
+
+
+def test_the_scorer_that_judged_first_judges_later_though_the_cache_is_another(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trained again, it would have other weights, as on a GPU."""
+    trained: list[int] = []
+    scored: list[Cell] = []
+
+    def train(*arguments: Any, seed: int, **options: Any) -> Any:
+        trained.append(seed)
+        return train_really(*arguments, seed=len(trained), **options)
+
+    def evaluate(*arguments: Any, **options: Any) -> Any:
+        scored.append(arguments[0])
+        return evaluate_really(*arguments, **options)
+
+    train_really, evaluate_really = cache_module.train_yardstick, cells_module.evaluate
+    monkeypatch.setattr(cache_module, "train_yardstick", train)
+    monkeypatch.setattr(cells_module, "evaluate", evaluate)
+    file, out = write(GIVEN), tmp_path / "out"
+    numbers: list[dict[str, Any]] = []
+    for cache in ("here", "there"):
+        monkeypatch.setenv("CIVAE_CACHE", str(tmp_path / cache))
+        options = ("--only", "ours", "--scorer", "auto", "--scorer-images", "64")
+        assert civae(file, "--out", out, *options)[0] == 0
+        numbers.append(json.loads((out / "benchmark.json").read_text(encoding="utf-8")))
+    assert len(trained) == len(scored) == 1 and numbers[0] == numbers[1]
+    (kept,) = (out / "scorers").iterdir()
+    assert load_yardstick(kept).fingerprint == numbers[1]["scorer"]
+
+
+TURNS = ["cuda:0", "cuda:1", "cuda:1", "cuda:1"]
+
+
+@pytest.mark.parametrize(
+    ("device", "given"),
+    [("auto", TURNS), ("cuda", TURNS), ("cuda:1", ["cuda:1"] * 4), ("cpu", ["cpu"] * 4)],
+)
+def test_each_process_has_a_gpu_of_its_own_unless_one_is_named(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, given: list[str]
+) -> None:
+    """Two processes on two GPUs; the first cell lasts until all others have ended."""
+    notes = tmp_path / "notes"
+    notes.mkdir()
+
+    def note(cell: Cell, device: str, scoring: Scoring) -> None:
+        while cell.seed == 0 and not (notes / "3").exists():
+            time.sleep(0.01)
+        (notes / str(cell.seed)).write_text(device)
+
+    for name, answer in (("is_available", True), ("device_count", 2), ("current_device", 0)):
+        monkeypatch.setattr(torch.cuda, name, lambda answer=answer: answer)
+    monkeypatch.setattr(run_module, "run_cell", note)
+    fork = multiprocessing.get_context("fork")
+    monkeypatch.setattr(work_module.multiprocessing, "get_context", lambda _: fork)
+    options = ("--only", "ours", "--seeds", "0-3", "--jobs", "2", "--device", device)
+    assert civae(write(GIVEN), "--out", tmp_path / "out", *options)[0] == 0
+    assert [(notes / str(seed)).read_text() for seed in range(4)] == given
+
+
+def test_a_setting_without_effect_is_named_once_with_its_methods(write: Write, tmp_path: Path) -> None:
+    text = GIVEN.replace("ours: {}", "ours: {model: {deep: true}}\n  theirs: {model: {deep: true}}")
+    # Columns are looked up after the warnings; one that is missing ends the command.
+    code, _, stderr = civae(write(text), "--out", tmp_path / "out", "--set", "base.data.covariates=[Mael]")
+    warnings = [line for line in stderr.splitlines() if "model.deep has no effect" in line]
+    assert code == 2 and warnings == [
+        "warning: ours, theirs: model.deep has no effect: only `model.network: original` has it"
+    ]
 
 
 def test_the_seconds_of_a_cell_are_those_of_all_its_trainings(tmp_path: Path) -> None:

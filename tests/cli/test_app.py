@@ -197,19 +197,32 @@ def test_an_unforeseen_error_is_one_sentence_and_with_v_a_traceback() -> None:
     assert "Traceback" in verbose.stderr
 
 
-def test_files_and_memory_running_out_are_no_internal_errors() -> None:
+def test_a_file_that_may_not_be_opened_is_no_internal_error() -> None:
     result = CliRunner().invoke(failing(PermissionError(13, "Permission denied", "/x/y")), ["fail"])
     assert result.exit_code == 1
     assert result.stderr.startswith(
         "error: /x/y: Permission denied\n\nhint: choose a file or folder that you may"
     )
 
-    class OutOfMemoryError(RuntimeError):
-        """Has the name of torch's error."""
 
-    result = CliRunner().invoke(failing(OutOfMemoryError("CUDA out of memory. Tried …")), ["fail"])
+class OutOfMemoryError(RuntimeError):
+    """Has the name of torch's error."""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OutOfMemoryError("Tried to allocate 2.00 GiB"),
+        MemoryError("Unable to allocate 2.00 GiB for an array"),
+        RuntimeError("FIND was unable to find an engine to execute this computation"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+    ids=str,
+)
+def test_memory_running_out_is_no_internal_error(error: Exception) -> None:
+    result = CliRunner().invoke(failing(error), ["fail"])
     assert result.exit_code == 1
-    assert result.stderr.startswith("error: out of memory: CUDA out of memory.")
+    assert result.stderr.startswith(f"error: out of memory: {error}\n\nhint: use smaller batches")
 
 
 def test_typers_own_errors_pass_through() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from civae_core.data import batches as module
@@ -157,6 +158,13 @@ def test_with_all_images_on_the_device_only_indices_flips_and_noise_go_there(cac
     assert sum(values.dtype == torch.uint8 for values in counted.moved) == images
     if cache == "device":
         assert [values.dtype for values in counted.moved] == [torch.int64, torch.bool, torch.float32]
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:0"])
+def test_what_is_on_the_gpu_already_is_not_moved_whether_or_not_its_number_is_named(name: str) -> None:
+    with FakeTensorMode():
+        values = torch.empty(3, device="cuda")
+        assert TrainingBatches._to(torch.device(name), values) is values
 
 
 def test_images_that_do_not_fit_on_the_device_are_refused_in_one_sentence(

@@ -36,9 +36,11 @@ def test_the_exponential_is_that_of_the_reference_up_to_ten_radians() -> None:
 
 def test_products_are_whole_whatever_training_computes_in() -> None:
     torch.set_float32_matmul_precision("high")
+    in_convolutions = torch.backends.cudnn.allow_tf32
     try:
         with full_precision(torch.device("cpu")):
             assert torch.get_float32_matmul_precision() == "highest"
+            assert torch.backends.cudnn.allow_tf32 == in_convolutions
         assert torch.get_float32_matmul_precision() == "high"
     finally:
         torch.set_float32_matmul_precision("highest")

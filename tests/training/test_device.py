@@ -1,15 +1,25 @@
 """Devices and precisions: what is not there is refused, what was left open is filled in."""
 
+import os
+import warnings
+
 import pytest
 import torch
 
 from civae_core.errors import UsageError
+from civae_core.model.precision import full_precision
 from civae_core.training.device import Compute, choose_device
 
 
 @pytest.fixture
 def no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+@pytest.mark.skipif(os.environ.get("CIVAE_TEST_CUDA") == "1", reason="they are told to see GPUs")
+def test_the_tests_and_what_they_start_see_no_gpu() -> None:
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+    assert torch.cuda.device_count() == 0
 
 
 @pytest.mark.usefixtures("no_cuda")
@@ -107,3 +117,34 @@ def test_what_follows_training_on_cuda_computes_as_without_it(monkeypatch: pytes
         assert torch.backends.cudnn.benchmark and torch.get_float32_matmul_precision() == "high"
         raise KeyboardInterrupt
     assert not torch.backends.cudnn.benchmark and torch.get_float32_matmul_precision() == before
+
+
+def test_advice_on_other_settings_is_not_shown_but_other_warnings_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """PyTorch 2.9 gives this advice to whoever asks for the precision of products, or sets it."""
+    told = "Please use the new API settings to control TF32 behavior, such as …"
+    ask, choose = torch.get_float32_matmul_precision, torch.set_float32_matmul_precision
+
+    def asked() -> str:
+        warnings.warn(told, stacklevel=2)
+        return ask()
+
+    def chosen(precision: str) -> None:
+        warnings.warn(told, stacklevel=2)
+        choose(precision)
+
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", asked)
+    monkeypatch.setattr(torch, "set_float32_matmul_precision", chosen)
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        with Compute(torch.device("cuda", 0), "fp32", False).fast_backends():
+            assert ask() == "high"
+            with full_precision(torch.device("cpu")):
+                assert ask() == "highest"
+            assert ask() == "high"
+        assert ask() == "highest" and shown == []
+        told = "another"
+        with full_precision(torch.device("cpu")):
+            pass
+    assert [str(warning.message) for warning in shown] == ["another"]

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from civae_core.config import dump_config
 from civae_core.config.schema import Config
-from civae_core.errors import CivaeError, UsageError
+from civae_core.errors import CivaeError, InterruptedRunError, PreemptedError, UsageError
 from civae_core.training import start as start_module
 from civae_core.training.checkpoint import Counters
 from civae_core.training.distributed import Processes, joined
@@ -252,10 +252,16 @@ def test_several_processes_without_a_gpu_of_cuda_are_for_the_cpu(monkeypatch: py
     assert Processes().own_device("auto") == "auto"
 
 
-def meet_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Find no other process, and wait for none."""
+def meet_nobody(monkeypatch: pytest.MonkeyPatch, rank: int = 0) -> tuple[Mock, Mock]:
+    """Find no other process, and wait for none; returns what begins a group and what closes it."""
     found = (torch.distributed.HashStore(), 0, 2)
+    begin, close = Mock(), Mock()
     monkeypatch.setattr(torch.distributed, "rendezvous", lambda _: iter([found]))
+    monkeypatch.setattr(torch.distributed, "init_process_group", begin)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: rank)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", close)
+    return begin, close
 
 
 @pytest.mark.usefixtures("launched")
@@ -279,10 +285,6 @@ def test_a_process_that_went_away_is_no_internal_error(
     monkeypatch: pytest.MonkeyPatch, error: RuntimeError, kind: type[Exception], message: str
 ) -> None:
     meet_nobody(monkeypatch)
-    monkeypatch.setattr(torch.distributed, "init_process_group", lambda _, **_k: None)
-    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 0)
-    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
-    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: None)
     with pytest.raises(kind, match=message), joined("cpu"):
         raise error
 
@@ -291,13 +293,36 @@ def test_enough_gpus_make_a_group_of_each_its_own(monkeypatch: pytest.MonkeyPatc
     gpus(monkeypatch, 2)
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("LOCAL_RANK", "1")
-    begun, chosen = [], []
-    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
-    meet_nobody(monkeypatch)
-    monkeypatch.setattr(torch.distributed, "init_process_group", lambda backend, **_k: begun.append(backend))
-    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
-    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
-    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: None)
+    monkeypatch.setattr(torch.cuda, "set_device", choose := Mock())
+    begin, close = meet_nobody(monkeypatch, rank=1)
     with joined("auto") as processes:
         assert processes.own_device("auto") == "cuda:1"
-    assert (begun, chosen) == (["nccl"], [1])
+    assert begin.call_args.args == ("nccl",)
+    choose.assert_called_once_with(1)
+    close.assert_called_once_with()
+
+
+@pytest.mark.usefixtures("launched")
+@pytest.mark.parametrize(
+    ("there", "error", "closed"),
+    [
+        (2, PreemptedError("stopped"), True),
+        (2, InterruptedRunError("stopped"), True),
+        (2, CivaeError("the disk is full"), False),
+        (2, torch.distributed.DistBackendError("NCCL"), False),
+        (2, KeyboardInterrupt(), False),
+        (0, CivaeError("the disk is full"), True),
+    ],
+    ids=["preempted", "interrupted", "failed", "lost contact", "second Ctrl-C", "failed, over Gloo"],
+)
+def test_a_process_that_fails_alone_does_not_wait_for_the_others_to_close_nccl(
+    monkeypatch: pytest.MonkeyPatch, there: int, error: BaseException, closed: bool
+) -> None:
+    """They may be waiting for its gradients, and nobody would read its error before their patience ends."""
+    gpus(monkeypatch, there)
+    monkeypatch.setattr(torch.cuda, "set_device", Mock())
+    begin, close = meet_nobody(monkeypatch)
+    with pytest.raises((CivaeError, KeyboardInterrupt)), joined("auto"):
+        raise error
+    assert begin.call_args.args == ("nccl" if there else "gloo",)
+    assert close.call_count == closed

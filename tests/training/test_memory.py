@@ -1,6 +1,8 @@
 """Memory of a step: counted exactly, fitted into by trying, and when it runs out, a sentence that helps."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,11 +16,13 @@ from civae_core.config import Config, load_config
 from civae_core.data.batches import TrainingBatches
 from civae_core.errors import CivaeError
 from civae_core.training import loop, memory, preparation
+from civae_core.training import preview as preview_module
 from civae_core.training.device import Compute
 from civae_core.training.distributed import Processes
 from civae_core.training.feed import Fed, Feed
 from civae_core.training.learner import Learner
-from civae_core.training.memory import fit_parts, most_parts, out_of_memory_explained, peak_memory
+from civae_core.training.memory import Peak, fit_parts, most_parts, out_of_memory_explained, peak_memory
+from civae_core.training.preparation import Prepared
 from civae_core.training.preview import preview
 
 CPU = torch.device("cpu")
@@ -51,16 +55,17 @@ def test_what_backward_keeps_counts() -> None:
 class OutOfMemory(nn.Module):
     """Stands for a device that cannot hold more than some images."""
 
-    def __init__(self, inner: nn.Module, most: int) -> None:
+    def __init__(self, inner: nn.Module, most: int, error: Exception | None = None) -> None:
         super().__init__()
         self.inner, self.most = inner, most
+        self.error = error or torch.OutOfMemoryError("CUDA out of memory")
         self.tried: list[int] = []
 
     def forward(self, y_BCHW: Tensor, *more: Tensor) -> Any:
         self.tried.append(len(y_BCHW))
         made = self.inner(y_BCHW, *more)
         if len(y_BCHW) > self.most:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise self.error
         return made
 
 
@@ -82,6 +87,34 @@ def test_a_batch_is_cut_into_as_few_parts_as_fit_and_nothing_is_learned(
     assert small.tried == tried
     assert_same(before, state_of(learner))
     assert all(p.grad is None for p in learner.named_parameters().values())
+
+
+WAYS_TO_SAY_IT = [
+    RuntimeError("FIND was unable to find an engine to execute this computation"),
+    RuntimeError("GET was unable to find an engine to execute this computation"),
+    RuntimeError("Unable to find a valid cuDNN algorithm to run convolution"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("CUDA error: out of memory"),
+    RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+    RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"),
+]
+
+
+@pytest.mark.parametrize("error", WAYS_TO_SAY_IT, ids=str)
+def test_more_parts_are_tried_whoever_found_no_memory(make_learner: MakeLearner, error: Exception) -> None:
+    learner = make_learner(train={"accumulate": "auto"})
+    learner.pass_through = OutOfMemory(learner.pass_through, 3, error)
+    assert memory._fewest_parts(learner, feed(), 0, Processes(), list) == 2
+
+
+def test_no_more_parts_are_tried_after_another_error(make_learner: MakeLearner) -> None:
+    learner = make_learner(train={"accumulate": "auto"})
+    broken = learner.pass_through = OutOfMemory(learner.pass_through, 3, RuntimeError("shapes differ"))
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        memory._fewest_parts(learner, feed(), 0, Processes(), list)
+    assert broken.tried == [6]
 
 
 def test_a_part_that_another_process_cannot_hold_is_too_large_for_all(
@@ -190,8 +223,8 @@ def test_the_largest_number_of_parts_tried_is_single_images_only_where_memory_is
     ("error", "explained"),
     [
         (MemoryError(), True),
-        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), True),
-        (RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"), True),
+        (torch.OutOfMemoryError(), True),
+        *((error, True) for error in WAYS_TO_SAY_IT),
         (RuntimeError("shapes differ"), False),
     ],
 )
@@ -243,6 +276,45 @@ def test_a_preview_says_how_many_images_go_at_once_and_measures_less_in_parts(
     assert parts.memory_estimate_mib < 0.7 * whole.memory_estimate_mib
     assert parts.loss == pytest.approx(whole.loss, rel=1e-4)
     assert "with 4 images at once in each process" in parts.describe()
+
+
+@pytest.mark.parametrize(
+    ("device", "order"), [("cpu", ["measure", "step"]), ("cuda", ["try", "measure", "step"])]
+)
+def test_a_preview_measures_a_step_after_cudnn_has_chosen_its_algorithms(
+    tiny_config: Callable[..., Config],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    device: str,
+    order: list[str],
+) -> None:
+    done: list[str] = []
+
+    def noted(name: str, act: Callable[..., Any]) -> Callable[..., Any]:
+        def acting(*given: Any) -> Any:
+            done.append(name)
+            return act(*given)
+
+        return acting
+
+    @contextmanager
+    def pretended(*given: Any, **more: Any) -> Iterator[Prepared]:
+        with preparation.prepared(*given, **more) as ready:
+            yield replace(ready, compute=Compute(torch.device(device), "fp32", False))
+
+    @contextmanager
+    def measured(_: torch.device) -> Iterator[Peak]:
+        done.append("measure")
+        yield Peak()
+
+    plain = preview(tiny_config(), tmp_path / "run", device="cpu")
+    monkeypatch.setattr(preview_module, "prepared", pretended)
+    monkeypatch.setattr(preview_module, "peak_memory", measured)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "a GPU")
+    monkeypatch.setattr(Learner, "try_gradients", noted("try", Learner.try_gradients))
+    monkeypatch.setattr(Learner, "step", noted("step", Learner.step))
+    assert preview(tiny_config(), tmp_path / "run", device="cpu").loss == plain.loss
+    assert done == order
 
 
 def test_batches_of_each_process_are_cut_evenly_or_refused() -> None:

@@ -12,7 +12,7 @@ import torch
 from civae_core.attributes import AttributeRoles
 from civae_core.errors import CivaeError
 from civae_core.yardstick import cache as cache_module
-from civae_core.yardstick import load_yardstick, yardstick_for
+from civae_core.yardstick import load_yardstick, save_yardstick, train_yardstick, yardstick_for
 from civae_core.yardstick.cache import cache_folder, cached_path
 
 CPU = torch.device("cpu")
@@ -65,6 +65,34 @@ def test_an_entry_that_cannot_be_read_is_replaced(
         again = yardstick_for(data, roles, CPU, images=32)
     assert "not a readable safetensors file" in caplog.text and "training a scorer again" in caplog.text
     assert again.fingerprint == made.fingerprint == load_yardstick(made.path).fingerprint
+
+
+def test_what_a_folder_keeps_is_taken_before_what_the_cache_has(
+    pictures: Callable[..., Any],
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    data, roles, keep = pictures(count=100), AttributeRoles((), ()), tmp_path / "kept"
+    cached = yardstick_for(data, roles, CPU, images=32)
+    kept = yardstick_for(data, roles, CPU, images=32, keep=keep)
+    assert kept.fingerprint == cached.fingerprint and kept.path is not None and kept.path.parent == keep
+    other = train_yardstick(data, roles, images=32, seed=1, device=CPU)
+    save_yardstick(other, kept.path)
+    with monkeypatch.context() as patched:
+        patched.setattr(cache_module, "train_yardstick", never)
+        found = yardstick_for(data, roles, CPU, images=32, keep=keep)
+        assert (found.fingerprint, found.path) == (other.fingerprint, kept.path)
+        kept.path.write_bytes(kept.path.read_bytes()[:500])
+        with caplog.at_level(logging.WARNING, "civae_core"):
+            found = yardstick_for(data, roles, CPU, images=32, keep=keep)
+    assert (
+        "not a readable safetensors file" in caplog.text and "another scorer takes its place" in caplog.text
+    )
+    assert found.fingerprint == load_yardstick(kept.path).fingerprint == cached.fingerprint
+    longer = yardstick_for(data, roles, CPU, images=64, keep=keep)
+    assert longer.path != kept.path and longer.fingerprint != cached.fingerprint
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(
