@@ -138,6 +138,7 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
         made = shared / f"made-{name}"
         with FileLock(f"{made}.lock"):
             if not Path(f"{made}.done").exists():
+                shutil.rmtree(made, ignore_errors=True)  # half made, if making it failed for an earlier test
                 make(made)
                 Path(f"{made}.done").touch()
         return made

@@ -336,6 +336,14 @@ def test_every_row_is_in_one_chunk_and_every_chunk_in_one_shard(rows: int, image
     assert all(len(shard) * layout.chunk * image_bytes <= pack.SHARD_BYTES for shard in shards)
 
 
+def test_shards_have_a_gibibyte() -> None:
+    """Their checksums, and so the fingerprint of all large data, rest on where one ends."""
+    for image_bytes, images in ((3 * 64**2, 87_040), (3 * 1024**2, 340)):
+        layout = Layout(rows=200_000, image_bytes=image_bytes)
+        assert layout.chunks_per_shard * layout.chunk == images
+        assert 0.99 * 2**30 < images * image_bytes <= 2**30
+
+
 @pytest.mark.parametrize(
     ("question", "message"),
     [

@@ -18,6 +18,7 @@ from civae_core.data.prepare import Outcome, prepare
 from civae_core.data.sources.base import Batch, Reader, Source
 from civae_core.data.sources.faces import faces_source
 from civae_core.errors import CivaeError
+from civae_core.training.checkpoint import TEMPORARY_PREFIX, last_checkpoint
 from civae_core.training.loop import train
 
 MakeConfig = Callable[..., Config]
@@ -178,6 +179,22 @@ def test_prepared_data_that_vanish_are_said_and_not_begun_anew(tmp_path: Path) -
     assert not out.exists()
 
 
+def test_what_a_kill_left_lying_is_tidied_up_when_training_goes_on(
+    short_config: MakeConfig, tmp_path: Path
+) -> None:
+    """Killed after its last checkpoint was renamed: before `last` named it, and before older ones were deleted."""
+    config = short_config(train__keep=1)
+    train(config, tmp_path / "whole", device="cpu")
+    run = tmp_path / "run"
+    shutil.copytree(tmp_path / "whole", run, symlinks=True)
+    checkpoints = run / "checkpoints"
+    (checkpoints / "last").unlink()
+    for name in ("step-000000032", f"{TEMPORARY_PREFIX}step-000000096"):
+        shutil.copytree(checkpoints / "step-000000096", checkpoints / name)
+    train(config, run, device="cpu")
+    assert left_by(run) == left_by(tmp_path / "whole")
+
+
 def test_no_clock_decides_anything(
     short_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,6 +211,8 @@ def test_no_clock_decides_anything(
     train(short_config(), run, device="cpu", stop_at=64)
     for number, path in enumerate(sorted((run / "checkpoints").glob("step-*"))):
         os.utime(path, (4e9 - 1e9 * number,) * 2)
+    newest = last_checkpoint(run / "checkpoints")
+    assert newest is not None and newest.name == "step-000000064", "though its date is the older one"
     train(short_config(), run, device="cpu")
     weights = "step-000000096/model.safetensors"
     assert left_by(run)[weights] == left_by(tmp_path / "whole")[weights]
