@@ -3,6 +3,7 @@
 import contextvars
 import io
 import pty
+import re
 import subprocess
 import sys
 from os import close, read
@@ -82,18 +83,13 @@ def test_quiet_other_ranks_and_disabled_say_nothing(
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_terminal_gets_a_bar_without_colour_when_asked() -> None:
-    """The bar is drawn on a pseudo-terminal; with NO_COLOR no colour codes are in it."""
-    code = (
-        "from civae_core.progress import progress\n"
-        "import sys\n"
-        "with progress('working', 2, 'steps') as shown:\n"
-        "    shown.advance(1, loss=0.5)\n"
-        "    print('a line meanwhile', file=sys.stderr)\n"
-        "    shown.advance(1)\n"
-    )
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def shown_on_a_terminal(code: str, **environment: str) -> str:
+    """What a program writes to stderr, which is a pseudo-terminal."""
     ours, theirs = pty.openpty()
-    environment = {"TERM": "xterm", "NO_COLOR": "1", "COLUMNS": "120"}
+    environment = {"TERM": "xterm", "COLUMNS": "120"} | environment
     subprocess.run([sys.executable, "-c", code], stderr=theirs, env=environment, check=True)
     close(theirs)
     shown = b""
@@ -103,8 +99,30 @@ def test_a_terminal_gets_a_bar_without_colour_when_asked() -> None:
     except OSError:  # Linux ends a closed pseudo-terminal with an error
         pass
     close(ours)
-    text = shown.decode()
-    assert "2/2 steps (100 %)" in text
-    assert "loss 0.5" in text
-    assert "a line meanwhile" in text
-    assert "\x1b[3" not in text
+    return shown.decode()
+
+
+@pytest.mark.parametrize("environment", [{}, {"NO_COLOR": "1"}])
+def test_a_terminal_gets_a_bar_without_colour_when_asked(environment: dict[str, str]) -> None:
+    text = shown_on_a_terminal(
+        "from civae_core.progress import progress\n"
+        "import sys\n"
+        "with progress('working', 2, 'steps') as shown:\n"
+        "    shown.advance(1, loss=0.5)\n"
+        "    print('a line meanwhile', file=sys.stderr)\n"
+        "    shown.advance(1)\n",
+        **environment,
+    )
+    plain = COLOUR.sub("", text)
+    assert "2/2 steps (100 %)" in plain
+    assert "loss 0.5" in plain
+    assert "a line meanwhile" in plain
+    assert (plain == text) == bool(environment)
+
+
+@pytest.mark.parametrize("environment", [{}, {"NO_COLOR": "1"}, {"TERM": "dumb"}])
+def test_a_terminal_gets_an_error_without_colour_when_asked(environment: dict[str, str]) -> None:
+    code = "from civae_cli.errors import report\nreport('it broke', 'mend it', verbose=False)\n"
+    text = shown_on_a_terminal(code, **environment)
+    assert COLOUR.sub("", text).split() == ["error:", "it", "broke", "hint:", "mend", "it"]
+    assert (COLOUR.search(text) is None) == bool(environment)

@@ -69,6 +69,17 @@ def test_cells_include_empty_ones_of_groups_that_exist() -> None:
     assert [cell.count for cell in cells] == [0, 1, 3, 3, 3, 3]
 
 
+@pytest.mark.parametrize("larger", [0, 1])
+def test_of_equal_cells_those_of_the_larger_group_come_first(larger: int) -> None:
+    """Nobody of either group is young: 9 people could be in the larger one, 3 in the smaller."""
+    male_N = torch.tensor([larger] * 9 + [1 - larger] * 3).float()
+    cells = smallest_cells(male_N[:, None], torch.zeros(12), ["Male"], "Young", [True])
+    assert [(cell.values, cell.count, cell.group) for cell in cells[:2]] == [
+        ({"Male": larger, "Young": 1}, 0, 9),
+        ({"Male": 1 - larger, "Young": 1}, 0, 3),
+    ]
+
+
 def test_many_binary_covariates_are_looked_at_one_by_one() -> None:
     x_NC = (torch.rand(300, 8, generator=torch.Generator().manual_seed(0)) < 0.5).float()
     t_N = x_NC[:, 3]

@@ -112,6 +112,18 @@ def test_continuous_treatment_recovers_the_regression_in_any_units() -> None:
     assert float(density) == pytest.approx(-math.log(10.0 * math.sqrt(2 * math.pi)), abs=0.1)
 
 
+def test_the_residual_variance_is_corrected_for_the_features_used() -> None:
+    """Of 20 rows, the constant and 5 features (two inputs, their squares and their product) leave 14."""
+    generator = torch.Generator().manual_seed(0)
+    x_NC = torch.randn(20, 2, generator=generator, dtype=torch.float64)
+    t_N = 3.0 * x_NC[:, 0] + torch.randn(20, generator=generator, dtype=torch.float64)
+    x, t = x_NC.numpy(), t_N.numpy()
+    features = np.column_stack([np.ones(20), x, x**2, x[:, 0] * x[:, 1]])
+    residual = t - features @ np.linalg.lstsq(features, t, rcond=None)[0]
+    found = fit_propensity(x_NC, t_N[:, None], ["continuous"], ridge=1e-9).stages[0].residual_std
+    assert found == pytest.approx(np.sqrt((residual**2).sum() / (20 - 6)), rel=1e-6)
+
+
 def test_cross_fit_covers_every_row_once_without_seeing_it() -> None:
     x_NC, t_N = confounded(203)
     fitted = cross_fit(x_NC, t_N[:, None], ["binary"], folds=5, seed=3)

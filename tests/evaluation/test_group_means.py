@@ -86,6 +86,16 @@ def test_with_few_subjects_the_blocks_without_any_do_not_count(count: int, stude
     assert MeanErrors.of(*(streamed(some_GN, values) for values in padded)).mean([0]) == found
 
 
+def test_blocks_that_hold_only_subjects_of_other_groups_do_not_count() -> None:
+    """A group of 5 among 100 people, in 5 of 10 blocks: its interval is that of the 5 alone."""
+    group_GN = torch.stack([torch.ones(100, dtype=torch.bool), torch.arange(100) < 5])
+    estimate_NCHW, truth_NCHW = noisy(100, 0.7, 0.1, 2), noisy(100, 1.0, 0.1, 1)
+    among = MeanErrors.of(streamed(group_GN, estimate_NCHW), streamed(group_GN, truth_NCHW))
+    own_GN = torch.ones(1, 5, dtype=torch.bool)
+    alone = MeanErrors.of(streamed(own_GN, estimate_NCHW[:5]), streamed(own_GN, truth_NCHW[:5]))
+    assert among.mean([1]) == pytest.approx(alone.mean([0])) and "lo" in among.mean([1])
+
+
 def test_intervals_of_few_subjects_hold_as_often_as_they_say() -> None:
     everyone_GN = torch.ones(1, 4, dtype=torch.bool)
     truth = streamed(everyone_GN, torch.ones(4, 1, 1, 1))

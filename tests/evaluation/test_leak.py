@@ -160,6 +160,19 @@ def test_what_the_scorer_tells_fairly_well_can_be_the_worst(make_asked: MakeAske
     assert tally.summary(0)["worst_leak"]["attribute"] == "Male" and set(tally.per_image()) == {"leak.Male"}
 
 
+def test_a_continuous_attribute_is_told_if_its_upper_half_is(make_asked: MakeAsked) -> None:
+    """Half have a tone of 1 and half of 2, but for one of 1000: above the mean, there is only that one."""
+    high_N = (torch.arange(COUNT) % 4 > 1).float()
+    tone_N = 1 + high_N
+    tone_N[-1] = 1000.0
+    told_N = high_N + 0.01 * noise()
+    told_N[-1] = -1.0
+    before_NA = outputs(Tone=told_N)
+    labels_NA = torch.stack([torch.zeros(COUNT)] * 2 + [tone_N], dim=1)
+    tally = tallied(make_asked, before_NA, before_NA, labels_NA=labels_NA)
+    assert set(tally.per_image()) == {"leak.Tone"}
+
+
 def test_the_mean_image_is_held_against_the_reconstruction(make_asked: MakeAsked) -> None:
     before_NA = outputs(Male=noise(), Hat=noise(1))
     blurred_NA = before_NA - outputs(

@@ -3,12 +3,14 @@
 import asyncio
 import io
 import logging
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from PIL import Image
 
+from civae_core.errors import DataError
 from civae_core.serve.limits import MOST_CLIENTS, Limits, TokenBuckets
 from civae_core.serve.sittings import Sitting, Sittings
 
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from civae_core.serve.studio import Studio
 
 Visit = Callable[..., "TestClient"]
+
+PATIENCE_S = 60
+"""How long a busy machine may take for what takes a moment."""
 
 
 class Clock:
@@ -102,6 +107,13 @@ def test_a_visitor_who_leaves_in_the_middle_is_no_error_of_ours(
 
 def upload(app: Any, receive: Callable[[], Awaitable[dict[str, Any]]]) -> list[dict[str, Any]]:
     """What an application sends while it receives an upload."""
+    return asyncio.run(asyncio.wait_for(posted(app, receive), PATIENCE_S))
+
+
+async def posted(
+    app: Any, receive: Callable[[], Awaitable[dict[str, Any]]], path: str = "/api/photos"
+) -> list[dict[str, Any]]:
+    """What an application sends to somebody who posts to a path."""
     sent: list[dict[str, Any]] = []
 
     async def send(message: Any) -> None:
@@ -110,8 +122,8 @@ def upload(app: Any, receive: Callable[[], Awaitable[dict[str, Any]]]) -> list[d
     scope = {
         "type": "http",
         "method": "POST",
-        "path": "/api/photos",
-        "raw_path": b"/api/photos",
+        "path": path,
+        "raw_path": path.encode(),
         "query_string": b"",
         "headers": [(b"host", b"localhost")],
         "client": ("127.0.0.1", 1),
@@ -119,7 +131,7 @@ def upload(app: Any, receive: Callable[[], Awaitable[dict[str, Any]]]) -> list[d
         "scheme": "http",
         "root_path": "",
     }
-    asyncio.run(asyncio.wait_for(app(scope, receive, send), 60))
+    await app(scope, receive, send)
     return sent
 
 
@@ -213,8 +225,10 @@ def test_refused_requests_are_limited_and_take_nothing_from_the_visitors_own(
 @pytest.mark.parametrize("path", ["/", "/page.js", "/api/page", "/nothing", "/api/examples/0.png"])
 def test_every_answer_says_what_a_browser_may_do_with_it(visit: Visit, path: str) -> None:
     headers = visit().get(path).headers
-    policy = headers["content-security-policy"]
-    assert "default-src 'none'" in policy and "frame-ancestors 'none'" in policy and "unsafe" not in policy
+    assert headers["content-security-policy"] == (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
     assert headers["x-content-type-options"] == "nosniff" and headers["x-frame-options"] == "DENY"
     assert headers["cross-origin-resource-policy"] == "same-origin" and headers["cache-control"] == "no-store"
     assert not any(name.startswith("access-control") for name in headers)
@@ -247,6 +261,68 @@ def test_those_who_would_wait_too_long_are_sent_away(visit: Visit) -> None:
     assert response.status_code == 503 and response.headers["retry-after"] == "1"
     assert visit(waiting=1).post("/api/examples/0").status_code == 200
     assert visit(uploads_at_once=0).post("/api/photos", content=b"x").status_code == 503
+
+
+def test_an_upload_takes_a_place_until_it_ends_or_breaks_off(
+    make_studio: Callable[..., "Studio"], photograph: bytes
+) -> None:
+    from civae_core.serve.app import make_app
+
+    app = make_app(make_studio(Limits(uploads_at_once=1, silence_seconds=PATIENCE_S)))
+
+    async def whole() -> dict[str, Any]:
+        return {"type": "http.request", "body": photograph}
+
+    async def statuses() -> list[int]:
+        begun, leaves = asyncio.Event(), asyncio.Event()
+
+        async def broken_off() -> dict[str, Any]:
+            begun.set()
+            await leaves.wait()
+            return {"type": "http.disconnect"}
+
+        first = asyncio.create_task(posted(app, broken_off))
+        await begun.wait()
+        meanwhile = await posted(app, whole)
+        leaves.set()
+        sent = [await first, meanwhile, await posted(app, whole), await posted(app, whole)]
+        return [messages[0]["status"] for messages in sent]
+
+    assert asyncio.run(asyncio.wait_for(statuses(), PATIENCE_S)) == [400, 503, 200, 200]
+
+
+def test_a_question_takes_a_place_until_it_is_answered_or_fails(
+    make_studio: Callable[..., "Studio"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from civae_core.serve.app import make_app
+    from civae_core.serve.studio import Studio
+
+    app = make_app(make_studio(Limits(waiting=1)))
+
+    async def nothing() -> dict[str, Any]:
+        return {"type": "http.request", "body": b""}
+
+    async def statuses() -> list[int]:
+        loop, begun, go_on = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+
+        def failing(*_: Any) -> dict[str, Any]:
+            loop.call_soon_threadsafe(begun.set)
+            go_on.wait(PATIENCE_S)
+            raise DataError("damaged")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Studio, "sit", failing)
+            first = asyncio.create_task(posted(app, nothing, "/api/examples/0"))
+            await begun.wait()
+        try:
+            meanwhile = await posted(app, nothing, "/api/examples/0")
+        finally:
+            go_on.set()
+        sent = [await first, meanwhile]
+        sent += [await posted(app, nothing, "/api/examples/0") for _ in range(2)]
+        return [messages[0]["status"] for messages in sent]
+
+    assert asyncio.run(asyncio.wait_for(statuses(), PATIENCE_S)) == [422, 503, 200, 200]
 
 
 def test_an_error_of_ours_is_told_without_its_inside(

@@ -107,10 +107,10 @@ async def large(scope: Any, receive: Any, send: Any) -> None:
     await Response(bytes(20 * 2**20))(scope, receive, send)
 
 
-def begun(port: int) -> tuple[socket.socket, bytes]:
+def begun(port: int, headers: bytes = b"") -> tuple[socket.socket, bytes]:
     """A connection with the first bytes of its answer."""
     client = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
-    client.sendall(HEAD + b"\r\n")
+    client.sendall(HEAD + headers + b"\r\n")
     return client, client.recv(12)
 
 
@@ -139,6 +139,38 @@ def test_who_fetches_nothing_of_an_answer_makes_room_for_others() -> None:
 
         wait_until(is_answered)
         wait_until(lambda: not server.server_state.connections)
+
+
+def test_whoever_comes_when_all_connections_are_taken_is_sent_away_at_once() -> None:
+    from civae_core.serve.limits import Limits
+
+    limits = Limits(silence_seconds=PATIENCE_S, connections=3)
+    with serving(large, limits) as (port, server), ExitStack() as stack:
+        starts = []
+        for _ in range(3):  # the last one counts too, and leaves no room for its own answer
+            client, start = begun(port)
+            stack.enter_context(client)
+            starts.append(start)
+        assert starts == [b"HTTP/1.1 200"] * 2 + [b"HTTP/1.1 503"]
+        stack.close()
+        wait_until(lambda: not server.server_state.connections)
+        client, start = begun(port)
+        stack.enter_context(client)
+        assert start == b"HTTP/1.1 200", "there is room again"
+
+
+def test_nobody_can_claim_the_address_of_another(make_studio: Callable[..., "Studio"]) -> None:
+    from civae_core.serve.app import make_app
+    from civae_core.serve.limits import Limits
+
+    limits = Limits(burst=2, requests_per_second=0.001, look_cost=1)
+    with serving(make_app(make_studio(limits)), limits) as (port, _):
+        starts = []
+        for number in range(3):
+            client, start = begun(port, b"X-Forwarded-For: 192.0.2.%d\r\n" % number)
+            client.close()
+            starts.append(start)
+    assert starts == [b"HTTP/1.1 200"] * 2 + [b"HTTP/1.1 429"]
 
 
 def test_the_system_holds_little_of_an_answer() -> None:

@@ -11,7 +11,7 @@ from civae_core.engine.base import Abducted, Array, Predicted
 from civae_core.inference.pictures import Picture
 from civae_core.model.calibrated import Calibration
 from civae_core.serve.limits import Limits
-from civae_core.serve.sittings import Sitting, bytes_of
+from civae_core.serve.sittings import MOST_KEPT, Sitting, bytes_of
 
 if TYPE_CHECKING:
     from starlette.testclient import TestClient
@@ -99,6 +99,24 @@ def test_the_photograph_that_is_asked_about_stays_however_large(visit: Callable[
     assert [client.post(photo, json={"attr": {"A": value}}).status_code for value in (0, 1, 0)] == [200] * 3
     other = chosen(client)
     assert client.post(photo, json={}).status_code == 404 and client.post(other, json={}).status_code == 200
+
+
+def test_only_the_abductions_asked_for_last_are_kept(visit: Callable[..., "TestClient"]) -> None:
+    engine = Additive([0.2])
+    client = visit(studio_of(engine))
+    photo = chosen(client)
+
+    def predictions(value: int) -> int:
+        before = engine.asked
+        assert client.post(photo, json={"attr": {"A": value}}).status_code == 200
+        return engine.asked - before
+
+    values = range(MOST_KEPT + 1)
+    assert [predictions(value) for value in values] == [3] * len(values), (
+        "two for the scale of each abduction"
+    )
+    assert [predictions(value) for value in values[1:]] == [1] * MOST_KEPT, "still known"
+    assert predictions(values[0]) == 3, "abducted anew"
 
 
 def test_all_that_engines_keep_is_counted(make_studio: Callable[..., "Studio"], photograph: bytes) -> None:
