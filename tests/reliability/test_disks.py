@@ -6,16 +6,16 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from acting_reader import ActingReader
 from run_contents import left_by, lines_of
 
 from civae_core.config.schema import Config
 from civae_core.data.pack import MaxBad
 from civae_core.data.prepare import Outcome, prepare
-from civae_core.data.sources.base import Batch, Reader, Source
+from civae_core.data.sources.base import Source
 from civae_core.data.sources.faces import faces_source
 from civae_core.errors import CivaeError
 from civae_core.training.checkpoint import TEMPORARY_PREFIX, last_checkpoint
@@ -158,22 +158,9 @@ def test_a_run_that_vanishes_is_said_and_not_begun_anew(
         assert (run / "checkpoints" / "last").is_dir()
 
 
-@dataclass(frozen=True)
-class Vanishing:
-    """Deletes the folder that is being filled while the second chunk is read."""
-
-    reader: Reader
-    out: Path
-
-    def read(self, rows: range) -> Batch:
-        if rows.start:
-            shutil.rmtree(self.out)
-        return self.reader.read(rows)
-
-
 def test_prepared_data_that_vanish_are_said_and_not_begun_anew(tmp_path: Path) -> None:
     source, out = some_faces(), tmp_path / "out"
-    object.__setattr__(source, "reader", Vanishing(source.reader, out))
+    object.__setattr__(source, "reader", ActingReader(source.reader, lambda: shutil.rmtree(out)))
     with pytest.raises(CivaeError, match=f"cannot write {out}: the folder has vanished"):
         prepared(source, out)
     assert not out.exists()

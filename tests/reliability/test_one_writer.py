@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from acting_reader import ActingReader
 from run_contents import left_by, lines_of
 
 from civae_core.config.schema import Config
@@ -126,26 +127,15 @@ def test_data_that_are_being_prepared_are_refused_and_not_disturbed(tmp_path: Pa
         )
 
 
-@dataclass(frozen=True)
-class Robbed:
-    """Loses the folder while its second chunk is being read."""
-
-    reader: Reader
-    out: Path
-
-    def read(self, rows: range) -> Batch:
-        if rows.start:
-            (self.out / LOCK_NAME).write_text("{}")
-        return self.reader.read(rows)
-
-
 def test_data_whose_folder_was_taken_over_are_written_no_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
     monkeypatch.setattr(pack, "CHUNK_BYTES", 64 * 3 * 32**2)
     source = faces_source(count=256, seed=0, overlap=0.5, truths=[], size=32, channels=3)
-    object.__setattr__(source, "reader", Robbed(source.reader, out))
+    object.__setattr__(
+        source, "reader", ActingReader(source.reader, lambda: (out / LOCK_NAME).write_text("{}"))
+    )
     with pytest.raises(CivaeError, match=r"its \.civae-lock was removed or replaced") as caught:
         prepare(source, out, workers=1, max_bad=NO_BAD)
     assert caught.value.exit_code == 1
