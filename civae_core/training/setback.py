@@ -24,8 +24,8 @@ def set_back(
 ) -> Counters:
     """Bring a learner back to the newest checkpoint from before the divergence, or else to where the run began.
 
-    All processes read the same checkpoint. The first one then deletes the later checkpoints, so that a run that is
-    killed does not continue from one of them.
+    All processes read the same checkpoint, and compare what they read. Only then does the first one delete the later
+    checkpoints, so that a run that is killed does not continue from one of them.
 
     Args:
         diverged_at: images seen when training was given up, for the record.
@@ -45,7 +45,6 @@ def set_back(
     counters.setbacks += 1
     counters.metrics_lines = folder.measured.lines
     learner.lower_rate(counters.setbacks)
-    processes.wait_for_all()
     if processes.is_first:
         discard_after(folder.checkpoints, counters.images_seen if good is not None else -1)
         if good is not None:

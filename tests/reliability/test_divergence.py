@@ -2,22 +2,27 @@
 
 import itertools
 import json
+import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from run_contents import lines_of
+from ranks import run_ranks
+from run_contents import left_by, lines_of
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from civae_core.config.schema import Config
 from civae_core.errors import DivergedError
+from civae_core.model_paths import follow
+from civae_core.training import bookkeeping, loop
 from civae_core.training import learner as learner_module
-from civae_core.training.checkpoint import last_checkpoint, last_good_checkpoint
+from civae_core.training.checkpoint import Counters, last_checkpoint, last_good_checkpoint
 from civae_core.training.heldout import HeldOut
-from civae_core.training.learner import RATE_AFTER_SETBACK
+from civae_core.training.learner import RATE_AFTER_SETBACK, Learner
 from civae_core.training.loop import train
 
 MakeConfig = Callable[..., Config]
@@ -25,6 +30,13 @@ Spoil = Callable[[Callable[[int], bool]], None]
 
 # 32 steps; checkpoints also fall into a stretch of skipped ones.
 LONG = {"train__images": 512, "train__checkpoint_every": 64, "train__log_every": 64, "train__keep": 20}
+# 12 steps, of which 4 skipped in a row are too many if the limit is lowered to that.
+BRIEF = LONG | {
+    "train__images": 48,
+    "train__checkpoint_every": 8,
+    "train__log_every": 8,
+    "train__batch_size": 4,
+}
 
 
 def first_time_from(start: int, before: int = 448) -> Callable[[int], bool]:
@@ -77,6 +89,61 @@ def test_it_goes_back_to_the_last_good_state_with_a_lower_rate(
     assert_same(tensors_of(run), tensors_of(tmp_path / "stopped"))
 
 
+def held_by(learner: Learner) -> dict[str, torch.Tensor]:
+    """Weights, averages and moments, as this process has them."""
+    found = {f"average.{name}": tensor.data for name, tensor in learner.average.named_parameters()}
+    for name, parameter in learner.named_parameters().items():
+        found[f"model.{name}"] = parameter.data
+        moments = learner.optimizer.state[parameter]
+        found |= {f"optimizer.{name}.{key}": value for key, value in moments.items()}
+    return found
+
+
+def test_two_processes_go_back_together_and_only_the_first_records_it(
+    short_config: MakeConfig, tmp_path: Path, spoil: Spoil, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both end with the same bits, and with what one process ends with, though only the second saw the bad images."""
+    monkeypatch.setattr(bookkeeping, "SKIPPED_IN_A_ROW_LIMIT", 4)
+    config, one, two = short_config(**BRIEF), tmp_path / "one", tmp_path / "two"
+    spoil(first_time_from(16, before=32))
+    train(config, one, device="cpu")
+
+    is_bad, real = first_time_from(16, before=32), loop.set_back
+    went_back: list[Learner] = []
+    spoil(lambda images_seen: is_bad(images_seen) and os.environ["RANK"] == "1")
+
+    def set_back(*arguments: Any) -> Counters:
+        went_back.extend(given for given in arguments if isinstance(given, Learner))
+        return real(*arguments)
+
+    def train_and_tell() -> None:
+        assert train(config, two, device="cpu").finished
+        (learner,) = went_back
+        save_file(held_by(learner), tmp_path / os.environ["RANK"])
+
+    monkeypatch.setattr(loop, "set_back", set_back)
+    run_ranks(2, train_and_tell)
+    first, second = load_file(tmp_path / "0"), load_file(tmp_path / "1")
+    assert_same(first, second)
+    alone, before = tensors_of(one), load_file(one / "checkpoints" / "step-000000016" / "state.safetensors")
+
+    def distance(other: dict[str, torch.Tensor]) -> float:
+        parts = [(other[name] - first[name]).norm() for name in first if name.startswith("model.")]
+        return float(torch.stack(parts).norm())
+
+    assert distance(alone) < 1e-3 * distance(before), "the same but for the order of sums"
+
+    def recorded(run: Path) -> list[dict[str, Any]]:
+        exact = ("images", "event", "back_to", "rate_factor", "skipped_steps", "lr")
+        return [{key: line[key] for key in exact if key in line} for line in lines_of(run)]
+
+    assert recorded(two) == recorded(one)
+    assert [line["back_to"] for line in recorded(two) if "event" in line] == [16]
+    left = [sorted(path.name for path in (run / "checkpoints").iterdir()) for run in (one, two)]
+    assert left[0] == left[1]
+    assert (two / "log.txt").read_text(encoding="utf-8").count("32 images: going back to 16") == 1
+
+
 def test_before_the_first_checkpoint_it_begins_anew_as_with_that_rate(
     short_config: MakeConfig, tmp_path: Path, spoil: Spoil
 ) -> None:
@@ -126,6 +193,31 @@ def test_a_kill_amid_the_trouble_does_not_hide_it(
     assert [line["back_to"] for line in lines_of(run) if "event" in line] == [128]
     with safe_open(run / "checkpoints" / "last" / "state.safetensors", framework="pt") as opened:
         assert json.loads(opened.metadata()["civae_state"])["counters"]["setbacks"] == 1
+
+
+def test_a_run_killed_just_after_going_back_continues_from_there(
+    short_config: MakeConfig, tmp_path: Path, spoil: Spoil, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The later checkpoint, from amid the trouble, is gone, and `last` names the good one."""
+    config, run, real = short_config(**BRIEF), tmp_path / "run", loop.set_back
+
+    def set_back_and_die(*arguments: Any) -> None:
+        real(*arguments)
+        raise KeyboardInterrupt
+
+    spoil(lambda images_seen: images_seen >= 16)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(bookkeeping, "SKIPPED_IN_A_ROW_LIMIT", 4)
+        patched.setattr(loop, "set_back", set_back_and_die)
+        train(config, run, device="cpu")
+    checkpoints = run / "checkpoints"
+    assert {path.name for path in checkpoints.glob("step-*")} == {"step-000000008", "step-000000016"}
+    assert follow(checkpoints / "last").resolve().name == "step-000000016"
+
+    spoil(lambda _: False)
+    for out in (run, tmp_path / "undisturbed"):
+        train(config, out, device="cpu")
+    assert left_by(run) == left_by(tmp_path / "undisturbed")
 
 
 @pytest.mark.parametrize("stopped_at", [128, 192], ids=["before the trouble", "amid it"])

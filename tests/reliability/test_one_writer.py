@@ -1,6 +1,7 @@
 """Two processes aimed at one run, or at one folder of prepared data: one works, the other is told."""
 
 import os
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,6 +98,23 @@ def test_a_run_that_was_taken_over_is_written_no_more(
     assert samples == (["32.png"] if due == "sample_every" else [])
     checkpoints = [path.name for path in (run / "checkpoints").glob("step-*")]
     assert checkpoints == (["step-000000032"] if due == "checkpoint_every" else [])
+    assert (run / LOCK_NAME).read_text() == "{}"
+
+
+def test_a_run_that_was_taken_over_is_not_saved_when_told_to_stop_either(
+    short_config: MakeConfig, tmp_path: Path, amid: Amid
+) -> None:
+    """That checkpoint is not validated, so no line of metrics comes before it."""
+    run = tmp_path / "run"
+
+    def taken_and_told() -> None:
+        (run / LOCK_NAME).write_text("{}")
+        signal.raise_signal(signal.SIGTERM)
+
+    amid(48, taken_and_told)
+    with pytest.raises(CivaeError, match=r"its \.civae-lock was removed or replaced"):
+        train(short_config(train__log_every=96, train__checkpoint_every=96), run, device="cpu")
+    assert list((run / "checkpoints").iterdir()) == []
     assert (run / LOCK_NAME).read_text() == "{}"
 
 

@@ -20,7 +20,7 @@ from civae_core.data.batches import Batch
 from civae_core.locks import held
 from civae_core.model.stored import read_card
 from civae_core.model_paths import find_model_file
-from civae_core.training import loop
+from civae_core.training import bookkeeping, loop
 from civae_core.training.distributed import Processes
 from civae_core.training.learner import Learner
 
@@ -123,6 +123,48 @@ def test_under_torchrun_both_stop_save_once_and_go_on_to_the_same_bits(
         codes, told = end_of(start_commands(training(config_file, out), 2, said), said)
         assert codes == [0, 0], told
     assert left_by(run) == left_by(whole)
+
+
+def test_none_leaves_before_the_first_has_saved(
+    config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first does not save before the second waits for it, or, if it does not wait, has left."""
+    run, said = tmp_path / "run", tmp_path / "said"
+    second_waits_or_left, saved = tmp_path / "second-waits-or-left", tmp_path / "saved"
+    step, save, leave = Learner.step, bookkeeping.save_checkpoint, loop.stopped
+    wait_for_all = Processes.wait_for_all
+
+    def told(learner: Learner, made: Batch, seen: int, partly: Batch | None = None) -> None:
+        if seen == 4:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        step(learner, made, seen, partly)
+
+    def saves_last(*arguments: Any, **more: Any) -> Path:
+        wait_for(second_waits_or_left)
+        path = save(*arguments, **more)
+        saved.touch()
+        return path
+
+    def waits(processes: Processes) -> None:
+        if not processes.is_first:
+            second_waits_or_left.touch()
+        wait_for_all(processes)
+
+    def leaves(*arguments: Any) -> Exception:
+        (tmp_path / f"{os.environ['RANK']}-left-{'after' if saved.exists() else 'before'}").touch()
+        second_waits_or_left.touch()
+        return leave(*arguments)
+
+    monkeypatch.setattr(Learner, "step", told)
+    monkeypatch.setattr(bookkeeping, "save_checkpoint", saves_last)
+    monkeypatch.setattr(Processes, "wait_for_all", waits)
+    monkeypatch.setattr(loop, "stopped", leaves)
+    # Ten steps, after which they ask each other, and no checkpoint of its own is due.
+    command = [*training(config_file, run), "--set", "train.batch_size=2"]
+    codes, stderrs = end_of(start_commands(command, 2, said), said)
+    assert codes == [75, 75], stderrs
+    assert {path.name for path in tmp_path.glob("*-left-*")} == {"0-left-after", "1-left-after"}
+    assert [path.name for path in (run / "checkpoints").glob("step-*")] == ["step-000000020"]
 
 
 def test_a_signal_to_the_process_that_waits_stops_the_pairing_of_noises_too(
