@@ -1,8 +1,10 @@
 """Every benchmark that a document shows is run, on models and data small enough for seconds."""
 
 import importlib
+import inspect
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from invoked import benchmarks_invoked
 from PIL import Image
 from shown import DOCUMENTS, ROOT
 
@@ -32,9 +35,10 @@ ELSEWHERE = {
     "performance": "test_performance.py",
     "repeat_tests": "test_repeat_tests.py",
     "stress": "reliability/test_kills.py",
-    "kept_cells": "benchmark/test_kept_cells.py",
 }
 """Benchmarks that other tests run."""
+WAYS = ("--pairing", "--upright")
+"""Options with which a benchmark does something else; it is run with and without them."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,8 @@ SMALL = {
         r"1 rounds, [\d,]+ inputs, failures 0", "--minutes 1e-5 --examples 2 --only test_any_treat"
     ),
     "joint_effect": Small(r"pasted +\d\.\d+ \[", "--limit 4", run="both"),
+    "kept_cells": Small(r"\| `layers` \| \.\d+"),
+    "kept_cells --upright": Small(r"\| relative effect error \| \.\d+"),
     "masks": Small(r'"relative_effect_error"', "--images 4"),
     "method_pictures": Small(r""),
     "native_photo": Small(
@@ -115,7 +121,7 @@ def shown() -> dict[str, str]:
     found = {}
     for document in DOCUMENTS:
         for name, arguments in SHOWN.findall(document.read_text(encoding="utf-8")):
-            found[f"{name} --pairing" if "--pairing" in arguments else name] = arguments
+            found[" ".join([name, *(way for way in WAYS if way in arguments)])] = arguments
     return found
 
 
@@ -173,6 +179,25 @@ def runs(exported: Path, made_once: MadeOnce) -> dict[str, Path]:
     }
 
 
+def stand_ins(own: Path, run: str, data: str) -> dict[str, str]:
+    """What takes the place of the runs, data, photographs and results that documents name."""
+    runs = ("RUN", "RUN2", "quickstart/ours", "headline/runs/overlap-0.5/ours-seed0")
+    places = dict.fromkeys(runs, run)
+    places |= dict.fromkeys(("data/faces", "data/photographs", "quickstart/data"), data)
+    places |= dict.fromkeys(("PHOTO", "FILE"), str(own / "photos" / "0.jpg"))
+    places |= dict.fromkeys(("against-photographs", "docs/against-photographs"), str(own / "more"))
+    places |= {
+        "FOLDER": str(own / "photos"),
+        "docs": str(own),
+        "docs/against-original": str(own / "original"),
+    }
+    written = ("against", "trials", "docs/network.md", "docs/against-original.md")
+    places |= {name: str(own / Path(name).name) for name in written}
+    for name in ("levers", "headline"):
+        places |= {name: str(own), f"docs/{name}.json": shutil.copy(ROOT / "docs" / f"{name}.json", str(own))}
+    return places
+
+
 @pytest.mark.parametrize("named", [name for name in shown() if name.split()[0] not in ELSEWHERE])
 def test_every_benchmark_shown_runs(
     named: str,
@@ -183,32 +208,17 @@ def test_every_benchmark_shown_runs(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     name = named.split()[0]
-    small = SMALL[name]
+    small = SMALL.get(named) or SMALL[name]
     (tmp_path / "photos").mkdir()
     for row in range(2):
         to_picture(faces.images(torch.tensor([row]))[0]).resize((178, 218)).save(
             tmp_path / f"photos/{row}.jpg"
         )
-    run = str(runs[small.run])
-    places = {"RUN": run, "RUN2": run, "quickstart/ours": run, "headline/runs/overlap-0.5/ours-seed0": run}
-    places |= {"PHOTO": str(tmp_path / "photos/0.jpg"), "FILE": str(tmp_path / "photos/0.jpg")}
-    places |= {"data/faces": str(faces.path), "against": str(tmp_path / "against")}
-    places |= {
-        "docs/against-original": str(tmp_path / "against-original"),
-        "trials": str(tmp_path / "trials"),
-    }
-    places |= {
-        "against-photographs": str(tmp_path / "more"),
-        "docs/against-photographs": str(tmp_path / "more"),
-    }
-    places |= {
-        name: str(tmp_path / Path(name).name) for name in ("docs/network.md", "docs/against-original.md")
-    }
-    places |= {"data/photographs": str(faces.path)}
-    places |= {"FOLDER": str(tmp_path / "photos"), "quickstart/data": str(faces.path), "docs": str(tmp_path)}
+    places = stand_ins(tmp_path, str(runs[small.run]), str(faces.path))
     words = [places.get(word, word) for word in shlex.split(shown()[named])]
     monkeypatch.setattr(sys, "argv", [f"{name}.py", *words, *shlex.split(small.more)])
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.chdir(ROOT)
     monkeypatch.syspath_prepend(str(ROOT))
     module = importlib.import_module(f"benchmarks.{name}")
     for changed, value in small.changes.items():
@@ -221,7 +231,22 @@ def test_every_benchmark_shown_runs(
         assert list(tmp_path.glob("*.png"))
 
 
-def test_benchmarks_that_are_run_elsewhere_are_run_there() -> None:
-    for name, file in ELSEWHERE.items():
-        assert name in (ROOT / "tests" / file).read_text(encoding="utf-8")
-    assert {name.split()[0] for name in shown()} >= ELSEWHERE.keys()
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_benchmarks_that_are_run_elsewhere_are_run_there(name: str) -> None:
+    assert name in benchmarks_invoked((ROOT / "tests" / ELSEWHERE[name]).read_text(encoding="utf-8"))
+    assert name in {shown_name.split()[0] for shown_name in shown()}
+
+
+def test_a_benchmark_that_is_only_named_is_not_taken_for_one_that_is_run() -> None:
+    named = """
+    'python benchmarks/fuzz.py'
+    # from benchmarks.masks import main
+    from benchmarks import engines, samples
+    from benchmarks.kept_cells import table
+    from benchmarks.stress.__main__ import main
+    samples.main()
+    print(engines.name, table(), %s)
+    """
+    text = inspect.cleandoc(named)
+    assert benchmarks_invoked(text % "run_script(main)") == {"samples", "stress"}
+    assert benchmarks_invoked(text % "'main'") == {"samples"}
