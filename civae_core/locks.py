@@ -253,20 +253,26 @@ def _create(path: Path, holder: Holder) -> bool:
     temporary = path.with_name(f"{LOCK_NAME}.{holder.token}.tmp")
     try:
         temporary.write_text(content, encoding="utf-8")
+        return _link(temporary, path)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOENT):
+            raise
+        return _create_exclusively(path, content)  # a disk without hard links
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _link(temporary: Path, path: Path) -> bool:
+    """Give a complete lock file its name; False if another has it, or removed the file after acquiring the folder."""
+    try:
         os.link(temporary, path)
     except FileExistsError:
         return False
     except FileNotFoundError:
         if not path.parent.is_dir():
             raise
-        return False  # removed by the process that has just acquired the folder
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
-            raise
-        return _create_exclusively(path, content)  # a disk without hard links
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        return False
     return True
 
 

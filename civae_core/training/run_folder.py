@@ -242,7 +242,7 @@ def _git_revision() -> str | None:
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(here.parent), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout.strip()
 
     try:
         git("ls-files", "--error-unmatch", here.name)  # a copy may lie inside somebody else's repository

@@ -30,12 +30,13 @@ from civae_core.evaluation.tally import CounterfactualTally
 from civae_core.model.distributions import standard_normal
 from civae_core.synthetic import ATTRIBUTES, ROLES, FaceProcess
 from civae_core.synthetic.cohorts import people, split_sizes
-from civae_core.yardstick import Reading, Yardstick, train_yardstick
+from civae_core.yardstick import Reading, Yardstick, load_yardstick, save_yardstick, train_yardstick
 
 CPU = torch.device("cpu")
 ZERO = {"mean": 0.0, "lo": 0.0, "hi": 0.0}
 CERTAIN = 4.0
 Value = Callable[[Asked], Tensor]
+MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 
 class Drawer:
@@ -244,22 +245,21 @@ IMAGES = 2_000
 
 
 @pytest.fixture(scope="module")
-def many(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
-    source = faces_source(
-        count=MANY,
-        seed=SEED,
-        overlap=1.0,
-        truths=[TruthSpec("Young=flip", {"Young": "flip"})],
-        size=32,
-        channels=3,
-    )
-    out: Path = tmp_path_factory.mktemp("many") / "faces"
-    return prepare(source, out, workers=1, max_bad=MaxBad.parse("0")).data
+def many(made_once: MadeOnce) -> PreparedData:
+    def make(out: Path) -> None:
+        truths = [TruthSpec("Young=flip", {"Young": "flip"})]
+        source = faces_source(count=MANY, seed=SEED, overlap=1.0, truths=truths, size=32, channels=3)
+        prepare(source, out, workers=1, max_bad=MaxBad.parse("0"))
+
+    return PreparedData.open(made_once("many-faces", make))
 
 
 @pytest.fixture(scope="module")
-def trained_scorer(many: PreparedData) -> Yardstick:
-    return train_yardstick(many, ROLES, images=IMAGES, seed=1, device=CPU)
+def trained_scorer(many: PreparedData, made_once: MadeOnce) -> Yardstick:
+    def make(file: Path) -> None:
+        save_yardstick(train_yardstick(many, ROLES, images=IMAGES, seed=1, device=CPU), file)
+
+    return load_yardstick(made_once("many-faces-scorer", make))
 
 
 def test_a_trained_scorer_judges_truth_and_copy_as_it_judges_photographs(

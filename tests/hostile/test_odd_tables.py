@@ -131,19 +131,16 @@ def test_a_million_rows_are_read_in_time_that_grows_with_them_alone(tmp_path: Pa
 
     def seconds(count: int) -> float:
         path = tmp_path / "metadata.csv"
-        with path.open("w") as file:
-            file.write("file_name,Male,Age\n")
-            file.writelines(f"{n:07d}.jpg,{n % 2},{n % 90}.5\n" for n in range(count))
+        path.write_text("file_name,Age\n" + "".join(f"{n}.jpg,{n % 90}.5\n" for n in range(count)))
         start = time.process_time()
         read = read_table(path)
-        assert len(read.file_names) == count and read.kinds == ("binary", "continuous")
-        assert read.values_NA[-1].tolist() == [1.0, (count - 1) % 90 + 0.5]
+        assert len(read.file_names) == len(set(read.file_names)) == count and read.kinds == ("continuous",)
+        np.testing.assert_array_equal(read.values_NA[:, 0], np.arange(count, dtype=np.float32) % 90 + 0.5)
         return time.process_time() - start
 
-    few = seconds(100_000)
-    longest = min(25 * few, 60)
-    # Whatever else the machine did may have slowed the first try.
-    assert seconds(1_000_000) < longest or seconds(1_000_000) < longest
+    # Quadratic time would be a hundredfold. Whatever else the machine did may have slowed a try.
+    assert any(seconds(40_000) < 30 * seconds(4_000) for _ in range(5))
+    seconds(1_000_000)  # and every row is there
 
 
 # Whole folders.

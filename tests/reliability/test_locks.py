@@ -249,9 +249,15 @@ def test_who_has_lost_a_folder_does_not_go_on(
         assert (folder / LOCK_NAME).exists(), "another's lock is not ours to remove"
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
-    with pytest.raises(CivaeError, match=f"cannot write {tmp_path}"):
-        acquire(tmp_path)
-    tmp_path.chmod(0o700)
+@pytest.mark.parametrize(
+    "folder", [Path("/sys"), Path("/proc"), Path()], ids=["forbidden", "holds no files", "deleted"]
+)
+def test_a_folder_that_cannot_be_written_is_named(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root cannot write them either. In the last two a new file is not found, as if its folder had vanished."""
+    monkeypatch.chdir(tmp_path)
+    tmp_path.rmdir()
+    monkeypatch.setattr(locks, "require_unheld", lambda _: pytest.fail("looks for who holds it, for ever"))
+    with pytest.raises(CivaeError, match=f"cannot write {folder / LOCK_NAME}"):
+        acquire(folder)

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from civae_core.attributes import Attribute, AttributeRoles
 from civae_core.data import PreparedData
-from civae_core.yardstick import Yardstick, train_yardstick
+from civae_core.yardstick import Yardstick, load_yardstick, save_yardstick, train_yardstick
 
+MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 CPU = torch.device("cpu")
 
 
@@ -65,9 +66,13 @@ def face_roles(faces: PreparedData) -> AttributeRoles:
 
 
 @pytest.fixture(scope="session")
-def scorer(faces: PreparedData, face_roles: AttributeRoles) -> Yardstick:
+def scorer(faces: PreparedData, face_roles: AttributeRoles, made_once: MadeOnce) -> Yardstick:
     """A scorer trained for a few seconds: it recognises age, if little else."""
-    return train_yardstick(faces, face_roles, images=960, device=CPU)
+
+    def make(file: Path) -> None:
+        save_yardstick(train_yardstick(faces, face_roles, images=960, device=CPU), file)
+
+    return load_yardstick(made_once("face-scorer", make))
 
 
 @pytest.fixture
