@@ -1,12 +1,14 @@
 """Collect the cells of several `civae benchmark` folders in one small file, and print the tables of docs/levers.md.
 
     python benchmarks/kept_cells.py docs/levers.json [FOLDER…] [--config configs/levers.yml]
+    python benchmarks/kept_cells.py docs/levers.json --stacked cvae original best
     python benchmarks/kept_cells.py docs/headline.json [FOLDER…] --config configs/headline.yml --upright
 
 Cells of the folders replace those with the same data, method and seed in the file. Prints a row for each method of
 the config, in its order: the relative effect error at each overlap, and further measures at the last overlap, as mean
 ± sd over seeds, with a dash where nothing was trained. With `--upright`, prints a row for each measure, and a column
-for each overlap and method that has a cell, with the number of its seeds.
+for each overlap and method that has a cell, with the number of its seeds. With `--stacked`, prints a column for each of
+the methods named, and a row for each overlap and measure.
 """
 
 import argparse
@@ -54,7 +56,7 @@ COLUMNS: Shown = {
 
 
 def rows_of(covariates: Sequence[str]) -> Shown:
-    """Rows of the upright table: the leak of any attribute, and accuracy changes of covariates and of all others."""
+    """Rows of the tables of measures: leaks into any attribute and into the first covariate, changes of accuracy."""
 
     def changes(entry: dict[str, Any], *, of_covariates: bool) -> list[float]:
         of = entry["leak_accuracy"].items()
@@ -65,6 +67,7 @@ def rows_of(covariates: Sequence[str]) -> Shown:
         "average effect error": (3, lambda entry: entry["ate_error"]),
         "as intended": (3, COLUMNS["as intended"][1]),
         "largest leak of a run (logit)": (2, lambda e: max(abs(v["mean"]) for v in e["leak"].values())),
+        f"leak into {covariates[0]} (logit)": (2, lambda entry: entry["leak"][covariates[0]]["mean"]),
         "worst leak (sd)": COLUMNS["worst leak (sd)"],
         "covariate seen right, largest loss (points)": (1, lambda e: min(changes(e, of_covariates=True))),
         "other attribute, the same": (1, lambda e: min(changes(e, of_covariates=False))),
@@ -132,6 +135,17 @@ def upright(kept: Kept, methods: Sequence[str], datasets: Sequence[str], covaria
     return "\n".join(lines)
 
 
+def stacked(kept: Kept, methods: Sequence[str], datasets: Sequence[str], covariates: Sequence[str]) -> str:
+    """A Markdown table with a column for each method, and a row for each data set and measure."""
+    lines = [f"| overlap | | {' | '.join(methods)} |", "|---" * (2 + len(methods)) + "|"]
+    for data in datasets:
+        entries_of = [kept.get(data, {}).get(name, []) for name in methods]
+        for number, (measure, (decimals, read)) in enumerate(rows_of(covariates).items()):
+            shown = [_spread([read(entry) for entry in entries], decimals) for entries in entries_of]
+            lines.append(f"| {'' if number else _head(data)} | {measure} | {' | '.join(shown)} |")
+    return "\n".join(lines)
+
+
 def _head(data: str) -> str:
     return data.removeprefix("overlap-").rstrip("0").rstrip(".").lstrip("0")
 
@@ -163,7 +177,9 @@ def main() -> None:
     parser.add_argument("kept", type=Path)
     parser.add_argument("folders", type=Path, nargs="*")
     parser.add_argument("--config", type=Path, default=Path("configs/levers.yml"))
-    parser.add_argument("--upright", action="store_true")
+    shape = parser.add_mutually_exclusive_group()
+    shape.add_argument("--upright", action="store_true")
+    shape.add_argument("--stacked", nargs="+", metavar="METHOD")
     given = parser.parse_args()
     kept: Kept = json.loads(given.kept.read_text(encoding="utf-8")) if given.kept.exists() else {}
     for folder in given.folders:
@@ -173,8 +189,13 @@ def main() -> None:
     config = yaml.safe_load(given.config.read_text(encoding="utf-8"))
     datasets = [f"overlap-{overlap}" for overlap in config["faces"]["overlap"]]
     methods = list(config["methods"])
+    if unknown := set(given.stacked or []) - set(methods):
+        parser.error(f"no method of {given.config}: {', '.join(sorted(unknown))}")
+    covariates = config["base"]["data"]["covariates"]
     if given.upright:
-        print(upright(kept, methods, datasets, config["base"]["data"]["covariates"]))
+        print(upright(kept, methods, datasets, covariates))
+    elif given.stacked:
+        print(stacked(kept, given.stacked, datasets, covariates))
     else:
         print(table(kept, methods, datasets))
 

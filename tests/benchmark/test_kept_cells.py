@@ -8,7 +8,7 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))  # as `python -m benchmarks.…` has it
 
-from benchmarks.kept_cells import Kept, cells_of, merged, table, upright  # noqa: E402
+from benchmarks.kept_cells import Kept, cells_of, merged, stacked, table, upright  # noqa: E402
 from civae_core.benchmark.load import load_benchmark  # noqa: E402
 
 
@@ -57,9 +57,20 @@ def test_upright_a_measure_has_a_row_and_what_was_trained_a_column() -> None:
     assert head == "| overlap | x, 1 (1) | x, .5 (2) |"
     assert rows[0] == "| relative effect error | .400 | .500 ± .141 |"
     assert "| largest leak of a run (logit) | .75 | .75 ± .00 |" in rows
+    assert "| leak into Male (logit) | −.75 | −.75 ± .00 |" in rows
     assert "| covariate seen right, largest loss (points) | −20.0 | −20.0 ± .0 |" in rows
     assert "| other attribute, the same | −.5 | −.5 ± .0 |" in rows
     assert "| AUC of the treatment gained from z | −.01 | −.01 ± .00 |" in rows
+
+
+def test_stacked_an_overlap_and_a_measure_have_a_row_and_each_method_a_column() -> None:
+    kept: Kept = {"overlap-1.0": {"x": [entry(0.4, 0)]}, "overlap-0.5": {"x": [entry(0.4, 0), entry(0.6, 1)]}}
+    shown = stacked(kept, ["x", "cvae"], ["overlap-1.0", "overlap-0.5"], ["Male", "Smiling"])
+    head, _, *rows = shown.splitlines()
+    assert head == "| overlap | | x | cvae |"
+    assert rows[0] == "| 1 | relative effect error | .400 | – |"
+    assert rows[1] == "|  | average effect error | .125 | – |"
+    assert rows[len(rows) // 2] == "| .5 | relative effect error | .500 ± .141 | – |"
 
 
 def test_what_is_kept_is_the_table_that_is_shown() -> None:
