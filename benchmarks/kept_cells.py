@@ -7,8 +7,8 @@
 Cells of the folders replace those with the same data, method and seed in the file. Prints a row for each method of
 the config, in its order: the relative effect error at each overlap, and further measures at the last overlap, as mean
 ± sd over seeds, with a dash where nothing was trained. With `--upright`, prints a row for each measure, and a column
-for each overlap and method that has a cell, with the number of its seeds. With `--stacked`, prints a column for each of
-the methods named, and a row for each overlap and measure.
+for each overlap and method that has a cell, with the number of its seeds. With `--stacked`, prints a column for each
+of the methods named, and a row for each overlap and measure.
 """
 
 import argparse
