@@ -165,8 +165,9 @@ def _spread(values: Sequence[float], decimals: int) -> str:
 
 
 def _rounded(value: Any) -> Any:
+    """The value without lists, which are of all groups of people: the worst is beside them."""
     if isinstance(value, dict):
-        return {key: _rounded(inner) for key, inner in value.items()}
+        return {key: _rounded(inner) for key, inner in value.items() if not isinstance(inner, list)}
     return round(value, 4) if isinstance(value, float) else value
 
 

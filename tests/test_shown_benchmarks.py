@@ -91,7 +91,7 @@ SMALL = {
         r"1 rounds, [\d,]+ inputs, failures 0", "--minutes 1e-5 --examples 2 --only test_any_treat"
     ),
     "joint_effect": Small(r"pasted +\d\.\d+ \[", "--limit 4", run="both"),
-    "kept_cells": Small(r"\| `layers` \| \.\d+"),
+    "kept_cells": Small(r"\| `[\w-]+` \| \.\d+"),
     "kept_cells --upright": Small(r"\| relative effect error \| \.\d+"),
     "masks": Small(r'"relative_effect_error"', "--images 4"),
     "method_pictures": Small(r""),

@@ -14,8 +14,8 @@ from civae_core.errors import CivaeError, InterruptedRunError, PreemptedError, U
 _LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """Variables by which a launcher informs each process; torchrun sets them, and docs/slurm.sh does so for srun."""
 PATIENCE = timedelta(hours=1)
-"""How long processes wait for another: the first one validates and pairs noises alone, which takes minutes unless the
-config asks for ten times as much. If one ends, the others mostly notice at once, by its connection or torchrun."""
+"""How long processes wait for another: the first one validates alone, which takes minutes unless the config asks for
+ten times as much. If one ends, the others mostly notice at once, by its connection or torchrun."""
 
 
 @dataclass(frozen=True)

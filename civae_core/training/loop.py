@@ -57,7 +57,8 @@ def train(
         UsageError: the config does not fit the data, the folder or the device.
         DataError: the data or the checkpoint cannot be read.
         CivaeError: the folder cannot be written, or another process is writing it.
-        DivergedError: the loss stayed non-finite even at a lower learning rate; the last checkpoint is intact.
+        DivergedError: the loss stayed non-finite even at a lower learning rate, or there was no state to go back to;
+            the last checkpoint is intact.
         PreemptedError, InterruptedRunError: a signal asked to stop; a checkpoint was saved.
     """
     with ExitStack() as stack:

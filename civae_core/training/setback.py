@@ -2,6 +2,7 @@
 
 import logging
 
+from civae_core.errors import DivergedError, UsageError
 from civae_core.model import IntactVAE
 from civae_core.training.checkpoint import Counters, discard_after, last_good_checkpoint, mend_links
 from civae_core.training.distributed import Processes
@@ -35,12 +36,13 @@ def set_back(
         The counts to continue from; the learner's rate has been lowered.
 
     Raises:
+        DivergedError: the run has no good checkpoint, and the run that it was started from has none either by now.
         CivaeError: a checkpoint cannot be read, or is another run's and gone; not all processes found the same one;
             or a later one cannot be deleted.
     """
-    good, images = last_good_checkpoint(folder.checkpoints), learner.config.train.images
+    good = last_good_checkpoint(folder.checkpoints)
     learner.start_over(fresh)
-    back = start.beginning(images) if good is None else Start(good, True, start.origin)
+    back = _beginning(diverged_at, start) if good is None else Start(good, True, start.origin)
     counters = back.restore(learner, processes)
     counters.setbacks += 1
     counters.metrics_lines = folder.measured.lines
@@ -58,3 +60,14 @@ def set_back(
         100 * learner.rate_factor,
     )
     return counters
+
+
+def _beginning(diverged_at: int, start: Start) -> Start:
+    try:
+        return start.beginning(diverged_at)
+    except UsageError as error:
+        raise DivergedError(
+            f"training diverged at {diverged_at:,} images with no good checkpoint to go back to, and {start.origin}, "
+            "from which it was started, is gone or has seen as many images by now",
+            hint="start again in a new --out with a lower train.lr, or in train.precision fp32",
+        ) from error

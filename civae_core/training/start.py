@@ -62,11 +62,11 @@ class Start:
         learner.lower_rate(counters.setbacks)
         return counters
 
-    def beginning(self, images: int) -> "Start":
+    def beginning(self, before: int) -> "Start":
         """Where the run began before it had a checkpoint of its own.
 
         Args:
-            images: those that the run is to see in all.
+            before: images that the run has seen by now; it began with fewer.
 
         Raises:
             UsageError: the run that this one was started from is gone, or has itself seen as many images by now.
@@ -74,7 +74,7 @@ class Start:
         if not self.is_own:
             return self
         origin = self.origin
-        checkpoint = None if origin is None else _other_runs_checkpoint(origin, images, None)
+        checkpoint = None if origin is None else _other_runs_checkpoint(origin, before, None)
         return Start(checkpoint, False, origin)
 
     def require_newest(self, folder: RunFolder) -> None:

@@ -11,6 +11,8 @@ sys.path.insert(0, str(ROOT))  # as `python -m benchmarks.…` has it
 from benchmarks.kept_cells import Kept, cells_of, merged, stacked, table, upright  # noqa: E402
 from civae_core.benchmark.load import load_benchmark  # noqa: E402
 
+STACKED = ["cvae", "original", "x", "xt", "weights", "layers-weighted", "layers", "best"]
+
 
 def entry(error: float, seed: int) -> dict[str, Any]:
     return {
@@ -31,11 +33,13 @@ def entry(error: float, seed: int) -> dict[str, Any]:
 def test_a_cell_takes_the_place_of_the_same_seed_alone(tmp_path: Path) -> None:
     run = tmp_path / "runs" / "overlap-0.2" / "hsic-seed1"
     run.mkdir(parents=True)
-    methods = {"copy": {}, "ours": entry(0.31239, 7) | {"bits_per_dimension": 5.0}, "truth": {}}
+    by_group = {"cate_error": {"mean": 0.12349, "groups": [{"group": "Male = 1"}]}}
+    methods = {"copy": {}, "ours": entry(0.31239, 7) | by_group | {"bits_per_dimension": 5.0}, "truth": {}}
     (run / "evaluation.json").write_text(json.dumps({"methods": methods}))
     found = cells_of(tmp_path)
     assert [e["seed"] for e in found["overlap-0.2"]["hsic"]] == [1], "by the folder's name"
     assert found["overlap-0.2"]["hsic"][0]["relative_effect_error"] == {"mean": 0.3124}
+    assert found["overlap-0.2"]["hsic"][0]["cate_error"] == {"mean": 0.1235}
     assert "bits_per_dimension" not in found["overlap-0.2"]["hsic"][0]
     old: Kept = {"overlap-0.2": {"hsic": [entry(0.1, 0), entry(0.9, 1), entry(0.2, 2)], "x": [entry(0.4, 0)]}}
     errors = [e["relative_effect_error"]["mean"] for e in merged(old, found)["overlap-0.2"]["hsic"]]
@@ -78,6 +82,9 @@ def test_what_is_kept_is_the_table_that_is_shown() -> None:
     datasets = ["overlap-1.0", "overlap-0.5", "overlap-0.2"]
     kept = json.loads((ROOT / "docs" / "levers.json").read_text(encoding="utf-8"))
     methods = load_benchmark(ROOT / "configs" / "levers.yml").methods
+    assert table(kept, list(methods), datasets) in page
+    assert stacked(kept, STACKED, datasets, methods["best"].data.covariates) in page
+    kept = json.loads((ROOT / "docs" / "levers-older.json").read_text(encoding="utf-8"))
     assert table(kept, list(methods), datasets) in page
     kept = json.loads((ROOT / "docs" / "headline.json").read_text(encoding="utf-8"))
     methods = load_benchmark(ROOT / "configs" / "headline.yml").methods

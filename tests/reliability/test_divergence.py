@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -254,6 +255,28 @@ def test_without_any_good_checkpoint_a_continued_run_goes_back_to_where_it_began
     spoil(first_time_from(began + 64))
     assert train(config, run, device="cpu").finished
     assert [line["back_to"] for line in lines_of(run) if "event" in line] == [began]
+
+
+@pytest.mark.parametrize("trained_on", [False, True], ids=["gone", "trained on"])
+def test_without_the_state_that_a_run_was_started_from_it_ends_as_diverged(
+    short_config: MakeConfig, tmp_path: Path, spoil: Spoil, monkeypatch: pytest.MonkeyPatch, trained_on: bool
+) -> None:
+    """It has no good checkpoint; a state that has seen more images than it is none to go back to."""
+    monkeypatch.setattr(bookkeeping, "SKIPPED_IN_A_ROW_LIMIT", 4)
+    config, other, run = short_config(**BRIEF), tmp_path / "other", tmp_path / "run"
+    train(config, other, device="cpu", stop_at=8)
+    spoil(lambda images_seen: images_seen >= 8)
+    train(config, run, device="cpu", resume=str(other), stop_at=16)
+    if trained_on:
+        spoil(lambda _: False)
+        train(config, other, device="cpu", stop_at=40)
+    else:
+        shutil.rmtree(other)
+    spoil(first_time_from(16))
+    with pytest.raises(DivergedError, match="at 24 images with no good checkpoint to go back to") as caught:
+        train(config, run, device="cpu")
+    assert caught.value.exit_code == 4 and str(other) in caught.value.message
+    assert (run / "checkpoints" / "step-000000016").is_dir()
 
 
 def test_a_loss_that_is_infinite_counts_even_where_its_gradient_is_finite(
