@@ -54,9 +54,8 @@ def stated_roles(
     """Roles of the table's attributes; without a config or a treatment, all but the covariates are held out.
 
     Raises:
-        UsageError: an unknown name, or a descendant without a treatment.
+        UsageError: an unknown name, a column that was left out, or a descendant without a treatment.
     """
-    from civae_core.attributes import AttributeRoles
     from civae_core.config.load import load_config
     from civae_core.errors import UsageError
 
@@ -66,7 +65,7 @@ def stated_roles(
                 f"--descendant {descendant[0]}: needs a treatment that it descends from",
                 hint="name it with --treatment",
             )
-        return AttributeRoles.assign(data.attributes, [], covariate or [])
+        return data.assign([], covariate or [])
     flags = {
         "data.path": str(data.path),
         "data.treatment": treatment,
@@ -74,4 +73,4 @@ def stated_roles(
         "data.descendants": descendant,
     }
     found = load_config(config or [], (), flags).data
-    return AttributeRoles.assign(data.attributes, found.treatment, found.covariates, found.descendants)
+    return data.assign(found.treatment, found.covariates, found.descendants)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from civae_core.assignments import Intervention
-from civae_core.attributes import LARGEST, Attribute, require_name
+from civae_core.attributes import LARGEST, Attribute, AttributeRoles, require_name
 from civae_core.data.left_out import read_left_out, refuse_left_out
 from civae_core.data.manifest import ATTRIBUTES_FILE, Manifest, prepare_anew, read_manifest
 from civae_core.data.shards import Shards
@@ -155,6 +155,19 @@ class PreparedData:
             if name not in known:
                 refuse_left_out(name, read_left_out(self.path), where)
                 require_name(name, known, where)
+
+    def assign(
+        self, treatment: Sequence[str], covariates: Sequence[str], descendants: Sequence[str] = ()
+    ) -> AttributeRoles:
+        """Roles of the table's attributes; those that are not named are held out.
+
+        Raises:
+            UsageError: the table lacks a column; the message gives the nearest one, or why it was left out.
+        """
+        roles = {"treatment": treatment, "covariates": covariates, "descendants": descendants}
+        for key, names in roles.items():
+            self.require(names, f"data.{key}")
+        return AttributeRoles.assign(self.attributes, treatment, covariates, descendants)
 
     def column(self, name: str) -> torch.Tensor:
         """One attribute, float32 [N], NaN where the label is missing.

@@ -169,7 +169,9 @@ def read_table(path: Path, known: Mapping[str, Kind] | None = None) -> Table:
     notes = [f"Column {name} was left out: {why}." for name, why in left_out.items()]
     kept = [column for name, column in columns.items() if name not in left_out]
     if not kept:
-        raise DataError(f"{path} has no attribute columns", hint=f"add columns beside {FILE_COLUMN}")
+        first = next(iter(left_out.items()), None)
+        why = f" that can be used: {first[0]} was left out: {first[1]}" if first else ""
+        raise DataError(f"{path} has no attribute columns{why}", hint=f"add columns beside {FILE_COLUMN}")
     arrays = [np.frombuffer(column.numbers, np.float32) for column in kept]
     kinds = tuple(_kind(column, notes, known.get(column.name)) for column in kept)
     for number, (column, values) in enumerate(zip(kept, arrays, strict=True)):

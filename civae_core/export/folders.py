@@ -79,7 +79,7 @@ def _require_replaceable(folder: Path, files_of: Callable[[Path], Collection[str
             hint="export to another folder with --out, and copy the new files from there",
         )
     current = folder.samefile(os.curdir)
-    if current or os.path.ismount(folder):
+    if current or os.path.ismount(os.path.realpath(folder)):  # of a link itself it would say no
         what = "the current folder" if current else "a disk of its own"
         raise UsageError(
             f"{folder}: is {what}, which cannot be exchanged for a new one",

@@ -63,6 +63,8 @@ class EditedPicture:
     """What the predictor was unsure of; images are then means over the plausible values of covariates."""
     unfamiliar: float | None = None
     """Factor (above 1) by which its reconstruction error exceeds that of nearly all held-out images, else None."""
+    beyond: tuple[str, ...] = ()
+    """Attributes of which a value outside the training range was stated as the factual one."""
 
 
 @dataclass(frozen=True)
@@ -202,6 +204,7 @@ def edit_abducted(
             labels.spreads[row],
             labels.unsure[row],
             unfamiliar[row],
+            labels.beyond(row, roles),
         )
         for row, picture in enumerate(pictures)
     ]

@@ -59,6 +59,13 @@ class Labels:
             for a, value in zip(roles.inputs, values, strict=True)
         }
 
+    def beyond(self, row: int, roles: AttributeRoles) -> tuple[str, ...]:
+        """Names of the values of one picture that are outside the training range, predicted ones left out."""
+        factual, predicted = self.factual(row, roles), self.predicted[row]
+        return tuple(
+            a.name for a in roles.inputs if a.name not in predicted and not a.in_range(factual[a.name])
+        )
+
 
 def fill_labels(
     engine: Engine, y_BCHW: Array, pictures: Sequence[Picture], stated: Mapping[str, float]

@@ -172,7 +172,7 @@ def account(edited: EditedPicture, edits: Sequence[Edit], noise: float, strength
     said = [f"{treats} instead of {do_text(factual, digits=10)}" if factual else "nothing changed"]
     said += [f"{name}={value:.10g}" for name, value in ({"noise": noise} | _unusual(noise, strength)).items()]
     if factual:
-        beyond = dict.fromkeys(name for edit in edits for name in edit.beyond)
+        beyond = dict.fromkeys([*(name for edit in edits for name in edit.beyond), *edited.beyond])
         said.append(f"{', '.join(beyond)} beyond what training saw" if beyond else "within what training saw")
     said += _mean_over(edited) + _unlike_training(edited)
     return f"Counterfactual estimated by civae: {', '.join(said)}; not a photograph"

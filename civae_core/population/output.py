@@ -49,7 +49,8 @@ def write_effects(found: PopulationEffects, out: Path, roles: AttributeRoles) ->
         for text in beyond_training(values, [a])
     ]
     notes = [assumptions(roles), *beyond]
-    sheet = Picture(do_text(do).replace(", ", "_"), do_text(do), notes[0], _sheet(found, notes))
+    # Ten digits are more than a 32-bit float has: whatever differs for the model has files of its own.
+    sheet = Picture(do_text(do, "_", digits=10), do_text(do), notes[0], _sheet(found, notes))
     picture, arrays = out / f"{sheet.name}.png", out / f"{sheet.name}.safetensors"
     write_png(picture, sheet.image)
     described = {

@@ -36,9 +36,7 @@ def assign_roles(config: Config, data: PreparedData) -> AttributeRoles:
         UsageError: the config names a column that the table lacks; the message says why, if it was left out.
     """
     chosen = config.data
-    for key in ("treatment", "covariates", "descendants"):
-        data.require(getattr(chosen, key), f"data.{key}")
-    return AttributeRoles.assign(data.attributes, chosen.treatment, chosen.covariates, chosen.descendants)
+    return data.assign(chosen.treatment, chosen.covariates, chosen.descendants)
 
 
 def validation_split(data: PreparedData) -> Split:

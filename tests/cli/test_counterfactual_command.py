@@ -366,6 +366,10 @@ def test_every_file_says_what_it_is(exported: Path, photo_files: Path, tmp_path:
     assert notes("--strip", "--noise", 0.5) == [
         told.format(f"Young=0 | Young=2 instead of Young=1, noise=0.5, {beyond}")
     ]
+    assert notes("--attr", "Male=3") == [
+        told.format("Young=0 instead of Young=1, noise=1, Male beyond what training saw"),
+        told.format("Young=2 instead of Young=1, noise=1, Young, Male beyond what training saw"),
+    ], "nor has it seen such subjects"
 
 
 def test_answers_under_other_conditions_have_files_of_their_own(

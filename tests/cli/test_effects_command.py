@@ -127,6 +127,13 @@ def test_a_flip_is_the_effect_of_the_higher_dose_on_everyone(
     torch.testing.assert_close(arrays["truth.after"][0], young, rtol=0.0, atol=1e-5)
 
 
+def test_steps_of_a_fine_sweep_have_files_of_their_own(trained: Path, tmp_path: Path) -> None:
+    few = ("--by", "Male", "--from", "prior", "--draws", 1, "--limit", 4, "--out", tmp_path)
+    found = records(trained, "--treat", "Young=0.1:0.1000003:4", *few)
+    for written in ("output", "arrays"):
+        assert len({record[written] for record in found}) == 4
+
+
 def test_images_draws_and_seed_can_be_chosen(trained: Path, faces: PreparedData, tmp_path: Path) -> None:
     def sizes(*arguments: object) -> tuple[int, float]:
         out = tmp_path / "-".join(map(str, arguments)).replace("/", "_")[-40:]

@@ -114,7 +114,7 @@ def test_a_question_about_a_column_of_text_is_told_why_it_was_left_out(photos: P
     assert code == 2 and "--covariate Hair: column Hair was left out: it is empty\n" in stderr
 
 
-def test_training_on_a_column_that_was_left_out_is_told_why(photos: Path, tmp_path: Path) -> None:
+def test_whoever_asks_for_a_column_that_was_left_out_is_told_why(photos: Path, tmp_path: Path) -> None:
     table = (photos / "metadata.csv").read_text().splitlines()
     rows = [f"{line},{'a long description ' * 9}" for line in table[1:]]
     (photos / "metadata.csv").write_text("\n".join([f"{table[0]},Caption", *rows]) + "\n")
@@ -129,6 +129,10 @@ def test_training_on_a_column_that_was_left_out_is_told_why(photos: Path, tmp_pa
     told = refusal("Caption")
     assert "data.treatment: column Caption was left out: it contains text, such as 'a long desc" in told
     assert " a …' in line 2\n\nhint: fill it with numbers and prepare the data again" in told
+    evaluating = ["evaluate", "--data", str(tmp_path / "data"), "--questions", str(tmp_path / "questions")]
+    for flags in (["--treatment", "Caption"], ["--treatment", "Male", "--covariate", "Caption"]):
+        result = CliRunner().invoke(app, [*evaluating, *flags])
+        assert result.exit_code == 2 and ": column Caption was left out: it contains text" in result.stderr
     assert "data.treatment: unknown attribute 'Mael' (did you mean Male?)" in refusal("Mael")
     (tmp_path / "data" / "report.json").unlink()
     assert "data.treatment: unknown attribute 'Caption'" in refusal("Caption")

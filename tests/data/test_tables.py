@@ -113,7 +113,11 @@ def test_what_may_be_categories_stays_numbers_with_a_note(tmp_path: Path, name: 
     [
         ("", "is empty"),
         ("file_name,a\n", "has no rows"),
-        ("file_name\n1.jpg\n", "no attribute columns"),
+        ("file_name\n1.jpg\n", "no attribute columns$"),
+        (
+            "file_name,who\n1.jpg,Ann\n",
+            "no attribute columns that can be used: who was left out: .* 'Ann' in",
+        ),
         ("filename,a\n1.jpg,1\n", r":1: no column file_name \(is it filename\?\)"),
         ("file_name,a,a\n1.jpg,1,0\n", ":1: column a appears twice"),
         ("file_name,a\n1.jpg,1\n2.jpg\n", ":3: 1 cells for 2 columns"),

@@ -126,4 +126,6 @@ def test_a_folder_that_cannot_be_exchanged_is_refused(
         )
     (tmp_path / "disk").mkdir()
     monkeypatch.setattr(os.path, "ismount", lambda path: Path(path).name == "disk")
-    assert "disk: is a disk of its own" in refused(Path("disk"))
+    (tmp_path / "link").symlink_to("disk")
+    for name in ("disk", "link"):
+        assert f"{name}: is a disk of its own" in refused(Path(name))
